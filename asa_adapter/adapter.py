@@ -1,0 +1,300 @@
+"""`ASAAdapter`: a fitted adapter, which users load, attach to their model, save and share."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+from numpy.typing import ArrayLike
+from torch import nn
+
+from asa_adapter.card import CARD_NAME, REPORT_NAME, model_card, report_json
+from asa_adapter.classifiers import PROBES_NAME, ROUTER_NAME, Probes, Router
+from asa_adapter.config import CONFIG_NAME, ASAConfig
+from asa_adapter.controller import Controller, Decision
+from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, IncompatibleModelError
+from asa_adapter.files import MIB, decode_utf8, parse_json, read_bounded, sha256, write_atomic
+from asa_adapter.hook import SteeringHandle
+from asa_adapter.prompts import chat_template_sha256
+from asa_adapter.residual import decoder_blocks, hidden_size, text_config
+from asa_adapter.vectors import VECTORS_NAME, SteeringVectors
+
+# What from_pretrained() reads, and the largest size of each that it accepts.
+SIZE_LIMITS = {
+    CONFIG_NAME: MIB,
+    VECTORS_NAME: 64 * MIB,
+    ROUTER_NAME: 64 * MIB,
+    PROBES_NAME: 64 * MIB,
+    REPORT_NAME: 16 * MIB,
+}
+_REQUIRED = (VECTORS_NAME, ROUTER_NAME, PROBES_NAME)
+
+
+class ASAAdapter:
+    """Directions, router, probes and settings of one fitted adapter.
+
+    Args:
+        config: its settings.
+        vectors: steering vectors, one row for each of the config's domains.
+        router: knows exactly the config's domains.
+        probes: at least the pooled one.
+        report: how it was fitted and what was measured; goes into report.json and the model card.
+
+    Attributes:
+        commit: the commit that from_pretrained() resolved on the Hub; None for a local folder.
+
+    Raises:
+        ValueError: the parts do not fit together.
+    """
+
+    def __init__(
+        self,
+        config: ASAConfig,
+        vectors: SteeringVectors,
+        router: Router,
+        probes: Probes,
+        report: dict[str, Any] | None = None,
+    ) -> None:
+        _check_parts(config, vectors, router, probes)
+        self.config = config
+        self.vectors = vectors
+        self.router = router
+        self.probes = probes
+        self.report = report
+        self.commit: str | None = None
+        self._controller = Controller.build(config, vectors, router, probes)
+
+    def __repr__(self) -> str:
+        c = self.config
+        return (
+            f"ASAAdapter(base_model={c.base_model!r}, layer={c.layer}, domains={list(c.domains)}, alpha={c.alpha:g}, "
+            f"tau={c.tau:g}, beta={c.beta:g}, probe={c.probe!r})"
+        )
+
+    def decide(self, states: ArrayLike) -> list[Decision]:
+        """What the controller decides for residual states, without a model.
+
+        Args:
+            states: (n, D) states of the last prompt token at the config's layer; array or tensor.
+
+        Returns:
+            n decisions, with position -1 and applied False: nothing was steered.
+
+        Raises:
+            ValueError: another shape.
+        """
+        tensor = torch.as_tensor(states).detach().to(device="cpu", dtype=torch.float32)
+        if tensor.ndim != 2 or tensor.shape[1] != self.config.hidden_size:
+            raise ValueError(f"states have shape {tuple(tensor.shape)}; expected (n, {self.config.hidden_size})")
+        values = zip(*(part.tolist() for part in self._controller.decide(tensor)), strict=True)
+        return [Decision(self.config.domains[domain], p_tool, gate) for domain, p_tool, gate in values]
+
+    def attach(self, model: nn.Module, *, tokenizer: Any = None, allow_mismatch: bool = False) -> SteeringHandle:
+        """Steers a model: from here on its own generate() is steered, until the handle is removed.
+
+        Everything is checked first; a refused model is left as it was.
+
+        Args:
+            model: any AutoModelForCausalLM that fits the config.
+            tokenizer: the tokenizer that renders the prompts; with it the chat template and markers are checked too.
+            allow_mismatch: warn about what is only suspicious (another name, revision or chat template) instead of
+                refusing it. Shapes and layers must always fit.
+
+        Raises:
+            IncompatibleModelError: another type, width or depth, blocks that are not found, or a suspicious mismatch.
+            ValueError: the model already has an adapter at this layer.
+        """
+        config = self.config
+        block = self._checked_block(model)
+        suspicions = _other_origin(config, model)
+        if tokenizer is not None:
+            suspicions += _other_prompts(config, tokenizer)
+        if suspicions and not allow_mismatch:
+            raise IncompatibleModelError(
+                f"{'; '.join(suspicions)}. If this is what you want, attach with allow_mismatch=True"
+            )
+        for suspicion in suspicions:
+            warnings.warn(suspicion, stacklevel=2)
+        return SteeringHandle(model, block, config.layer, self._controller, config.residual_norm, config.domains)
+
+    def generate(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """`model.generate(...)`, steered: attaches, generates and removes in one call."""
+        with self.attach(model):
+            return model.generate(*args, **kwargs)  # type: ignore[operator]
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Writes the adapter into a folder, which is made where it is missing.
+
+        Files: asa_config.json, steering_vectors.safetensors, router.skops, probes.skops, report.json and README.md,
+        the model card. The config is written last: a folder without one is not an adapter.
+
+        Returns:
+            The folder.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        payload = {
+            VECTORS_NAME: self.vectors.to_bytes(),
+            ROUTER_NAME: self.router.to_bytes(),
+            PROBES_NAME: self.probes.to_bytes(),
+            REPORT_NAME: report_json(self.report).encode(),
+        }
+        config = self.config.sealed({name: sha256(content) for name, content in payload.items()})
+        for name, content in payload.items():
+            write_atomic(target / name, content)
+        write_atomic(target / CARD_NAME, model_card(config, self.report))
+        write_atomic(target / CONFIG_NAME, config.to_json())
+        return target
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_id_or_folder: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+    ) -> "ASAAdapter":
+        """Loads an adapter from a folder or from the Hugging Face Hub.
+
+        Nothing in the repository is run: arrays are read from safetensors and skops files that may hold nothing but
+        logistic regressions, after their sizes and checksums were checked.
+
+        Args:
+            repo_id_or_folder: a folder on this machine, else a repository id such as "user/lfm25-asa".
+            revision: branch, tag or commit.
+            token: access token; None takes the one you logged in with, False none.
+            cache_dir: where downloads are kept.
+            force_download: fetch again what is already in the cache.
+            local_files_only: use the cache alone.
+
+        Raises:
+            AdapterDownloadError: the repository could not be fetched.
+            AdapterFormatError: a file is missing, damaged, or not what it should be.
+        """
+        if Path(repo_id_or_folder).is_dir():
+            return cls._from_folder(Path(repo_id_or_folder))
+        try:
+            folder = huggingface_hub.snapshot_download(
+                str(repo_id_or_folder),
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                allow_patterns=list(SIZE_LIMITS),
+            )
+        # The client's network errors have different bases in its versions; only this one call is wrapped.
+        except Exception as error:
+            raise AdapterDownloadError(
+                f"cannot fetch the adapter {str(repo_id_or_folder)!r} (revision {revision or 'main'!r}): there is no "
+                f"such folder, and the Hub gave {type(error).__name__}: {str(error).strip()[:300]}"
+            ) from error
+        adapter = cls._from_folder(Path(folder))
+        adapter.commit = Path(folder).name
+        return adapter
+
+    @classmethod
+    def _from_folder(cls, folder: Path) -> "ASAAdapter":
+        config = ASAConfig.from_json(
+            decode_utf8(read_bounded(folder / CONFIG_NAME, SIZE_LIMITS[CONFIG_NAME]), CONFIG_NAME)
+        )
+        names = [*_REQUIRED, *([REPORT_NAME] if (folder / REPORT_NAME).exists() else [])]
+        content = {name: read_bounded(folder / name, SIZE_LIMITS[name]) for name in names}
+        for name in names:
+            expected = config.files.get(name)
+            if expected is not None and sha256(content[name]) != expected:
+                raise AdapterFormatError(
+                    f"{name}: its SHA-256 is not the one in {CONFIG_NAME}; it was changed or damaged. Save the "
+                    "adapter again, or download it with force_download=True"
+                )
+        report = None
+        if REPORT_NAME in content:
+            report = parse_json(decode_utf8(content[REPORT_NAME], REPORT_NAME), REPORT_NAME)
+            if not isinstance(report, dict | None):
+                raise AdapterFormatError(f"{REPORT_NAME}: found a {type(report).__name__}; expected a JSON object")
+        try:
+            return cls(
+                config,
+                SteeringVectors.from_bytes(content[VECTORS_NAME], config.hidden_size, len(config.domains)),
+                Router.from_bytes(content[ROUTER_NAME], config.hidden_size, config.domains),
+                Probes.from_bytes(content[PROBES_NAME], config.hidden_size, config.domains),
+                report or None,
+            )
+        except AdapterFormatError:
+            raise
+        except ValueError as error:
+            raise AdapterFormatError(f"{folder}: {error}") from error
+
+    def _checked_block(self, model: nn.Module) -> nn.Module:
+        """The block to steer, of a model that fits."""
+        config = self.config
+        found = text_config(model)
+        if not hasattr(model, "generate") or not hasattr(model, "prepare_inputs_for_generation"):
+            raise IncompatibleModelError(
+                f"{type(model).__name__} has no generate(); expected a transformers AutoModelForCausalLM"
+            )
+        if getattr(model.config, "is_encoder_decoder", False):
+            raise IncompatibleModelError("the model is an encoder-decoder; only decoder-only models can be steered")
+        blocks = decoder_blocks(model, config.layer_path)
+        facts = (
+            ("hidden size", hidden_size(model), config.hidden_size),
+            ("number of decoder blocks", len(blocks), config.num_layers),
+            ("model type", getattr(found, "model_type", None), config.model_type),
+        )
+        for name, actual, expected in facts:
+            if expected is not None and actual != expected:
+                raise IncompatibleModelError(
+                    f"the model's {name} is {actual!r}, but the adapter was fitted for {expected!r}"
+                    + (f" ({config.base_model})" if config.base_model else "")
+                )
+        return blocks[config.layer]
+
+
+def _check_parts(config: ASAConfig, vectors: SteeringVectors, router: Router, probes: Probes) -> None:
+    expected = (len(config.domains), config.hidden_size)
+    if tuple(vectors.v_domain.shape) != expected:
+        raise ValueError(
+            f"the steering vectors have shape {tuple(vectors.v_domain.shape)}; expected {expected}: one row for each "
+            "domain, as wide as the config's hidden_size"
+        )
+    widths = {
+        "router": router.linear(config.domains).weight.shape[1],
+        "probes": probes.linear(config.domains).weight.shape[1],
+    }
+    for name, width in widths.items():
+        if width != config.hidden_size:
+            raise ValueError(f"the {name} read states of width {width}; expected the config's {config.hidden_size}")
+
+
+def _other_origin(config: ASAConfig, model: Any) -> list[str]:
+    """What hints that the model has other weights than those the adapter was fitted for."""
+    name = str(getattr(model, "name_or_path", "") or "")
+    suspicions = []
+    if config.base_model and name and _last_part(name) != _last_part(config.base_model):
+        suspicions.append(f"the model is {name!r}, but the adapter was fitted for {config.base_model!r}")
+    revision = getattr(model.config, "_commit_hash", None)
+    if config.base_model_revision and revision and revision != config.base_model_revision:
+        suspicions.append(
+            f"the model is at revision {revision}, but the adapter was fitted for {config.base_model_revision}"
+        )
+    return suspicions
+
+
+def _other_prompts(config: ASAConfig, tokenizer: Any) -> list[str]:
+    """What hints that prompts and calls are written differently from those the adapter was fitted with."""
+    suspicions = []
+    if config.chat_template_sha256 not in (None, chat_template_sha256(tokenizer)):
+        suspicions.append("the tokenizer's chat template is not the one the adapter was fitted with")
+    for marker in (config.tool_call_start, config.tool_call_end):
+        if marker is not None and marker not in tokenizer.decode(tokenizer.encode(marker, add_special_tokens=False)):
+            suspicions.append(f"the tokenizer cannot write the tool-call marker {marker!r}")
+    return suspicions
+
+
+def _last_part(name: str) -> str:
+    """A model's own name, whether it was loaded by its id on the Hub or from a folder."""
+    return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].lower()

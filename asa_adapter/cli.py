@@ -1,0 +1,208 @@
+"""The command line: `asa-adapter train`, `evaluate` and `generate`."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.arguments import OBJECTIVES, ASATrainingArguments
+from asa_adapter.card import markdown_table
+from asa_adapter.data import load_splits, read_tools
+from asa_adapter.evaluate import Evaluation
+from asa_adapter.parsing import ToolCallParser
+from asa_adapter.trainer import ASATrainer
+
+_DATA_HELP = "folder of cal/train/valid/test.jsonl, one .jsonl file, or Hub id of a data set"
+_DEFAULTS = ASATrainingArguments()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: the words after `asa-adapter`; those of the process where None.
+
+    Returns:
+        0 on success, 2 on bad usage or bad input, 130 when interrupted.
+    """
+    parser = _parser()
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:  # argparse has said why
+        return int(stop.code or 0)
+    try:
+        result, text = options.run(options)
+    except KeyboardInterrupt:
+        print("asa-adapter: interrupted; nothing was saved", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError) as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"asa-adapter: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    print(json.dumps(result, ensure_ascii=False, allow_nan=False) if options.json else text)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="asa-adapter",
+        description="Activation Steering Adapters: fit, measure and use them. Tool calls when needed, and only then.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_generate(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[..., Any], summary: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    command.set_defaults(run=run)
+    command.add_argument("--model", required=True, metavar="M", help="folder or Hub id of the base model")
+    command.add_argument("--tools", metavar="FILE", help="JSON file with a list of JSON-schema tools")
+    command.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="longest answer (default: 64)")
+    command.add_argument("--json", action="store_true", help="print the result as JSON, without progress bars")
+    command.add_argument("--quiet", action="store_true", help="no progress bars")
+    command.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    return command
+
+
+def _add_train(commands: Any) -> None:
+    train = _command(commands, "train", _train, "Fit an adapter, measure it on the test split and save it.")
+    train.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
+    train.add_argument("--output", required=True, metavar="O", help="folder to save the adapter in")
+    train.add_argument("--layers", type=int, nargs="+", metavar="L", help="decoder blocks to try (default: all)")
+    for name, meaning in (
+        ("alphas", "steps to try, in units of the mean residual norm"),
+        ("taus", "confidences to try, 0.5 to 1"),
+        ("betas", "shares of the global direction to try, 0 to 1"),
+    ):
+        default = getattr(_DEFAULTS, name)
+        words = " ".join(f"{value:g}" for value in default)
+        train.add_argument(
+            f"--{name}", type=float, nargs="+", default=default, metavar="X", help=f"{meaning} (default: {words})"
+        )
+    train.add_argument("--objective", choices=OBJECTIVES, default="f1", help="what to maximise (default: f1)")
+    train.add_argument("--max-fpr", type=float, metavar="X", help="maximise recall with at most this FPR instead")
+    train.add_argument(
+        "--finalists", type=int, default=4, metavar="N", help="settings decided by generation (default: 4)"
+    )
+    train.add_argument("--batch-size", type=int, default=16, metavar="N", help="prompts run together (default: 16)")
+    train.add_argument("--seed", type=int, default=42, metavar="N", help="seed of everything random (default: 42)")
+
+
+def _add_evaluate(commands: Any) -> None:
+    evaluate = _command(
+        commands, "evaluate", _evaluate, "Compare the bare model with the steered one on labelled data."
+    )
+    evaluate.add_argument("adapter", metavar="ADAPTER", help="folder or Hub id of the adapter")
+    evaluate.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
+    evaluate.add_argument("--split", default="test", metavar="S", help="cal, train, valid or test (default: test)")
+    evaluate.add_argument("--batch-size", type=int, default=16, metavar="N", help="prompts run together (default: 16)")
+
+
+def _add_generate(commands: Any) -> None:
+    generate = _command(commands, "generate", _generate, "Answer one prompt, steered, and show the decision.")
+    generate.add_argument("adapter", metavar="ADAPTER", help="folder or Hub id of the adapter")
+    generate.add_argument("--prompt", required=True, metavar="P", help="what the user says")
+    generate.add_argument("--no-steering", action="store_true", help="answer with the bare model")
+
+
+def _train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    names = {field.name for field in dataclasses.fields(ASATrainingArguments)}
+    chosen = {name: value for name, value in vars(options).items() if name in names and value is not None}
+    arguments = ASATrainingArguments(**chosen, progress=_progress(options))
+    splits = load_splits(options.data, seed=options.seed)
+    output = Path(options.output)
+    output.mkdir(parents=True, exist_ok=True)  # find out that it cannot be written before the work, not after
+    model, tokenizer = _load_model(options.model)
+    trainer = ASATrainer(model, tokenizer, splits, arguments, _tools(options))
+    adapter = trainer.train()
+    results = trainer.evaluate("test")
+    adapter.save_pretrained(output)
+    report = {"chosen": trainer.report["chosen"], "test": results, "output": str(output)}
+    text = f"{adapter}\n{trainer.report['chosen']['why']}\n\nTEST\n{markdown_table(results)}\n\nsaved in {output}"
+    return report, text
+
+
+def _evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    adapter = ASAAdapter.from_pretrained(options.adapter)
+    splits = load_splits(options.data)
+    if options.split not in splits:
+        raise ValueError(f"split is {options.split!r}; expected one of {', '.join(splits)}")
+    model, tokenizer = _load_model(options.model)
+    adapter.attach(model, tokenizer=tokenizer).remove()  # refuses a model that does not fit
+    evaluation = Evaluation(
+        model,
+        tokenizer,
+        ToolCallParser.from_tokenizer(tokenizer),
+        _tools(options) or adapter.config.tools,
+        options.max_new_tokens,
+        options.batch_size,
+        _progress(options),
+    )
+    results = evaluation.compare(list(splits[options.split]), adapter)
+    return {options.split: results}, f"{options.split.upper()}\n{markdown_table(results)}"
+
+
+def _generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    adapter = ASAAdapter.from_pretrained(options.adapter)
+    model, tokenizer = _load_model(options.model)
+    encoding = tokenizer.apply_chat_template(
+        [{"role": "user", "content": options.prompt}],
+        tools=_tools(options) or adapter.config.tools,
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    ).to(model.device)
+    with adapter.attach(model, tokenizer=tokenizer) as steering:
+        if options.no_steering:
+            with steering.disabled():
+                output = model.generate(**encoding, max_new_tokens=options.max_new_tokens)
+        else:
+            output = model.generate(**encoding, max_new_tokens=options.max_new_tokens)
+        decisions = [dataclasses.asdict(decision) for decision in steering.decisions]
+    answer = tokenizer.decode(output[0, encoding["input_ids"].shape[1] :], skip_special_tokens=False)
+    decision = decisions[0] if decisions else None
+    calls = [dataclasses.asdict(call) for call in ToolCallParser.from_tokenizer(tokenizer).parse(answer)]
+    shown = "not steered" if decision is None else ", ".join(f"{key} {value}" for key, value in decision.items())
+    return {"answer": answer, "decision": decision, "calls": calls}, f"{answer}\n[{shown}]"
+
+
+def _load_model(name: str) -> tuple[Any, Any]:
+    """Model and tokenizer, on the GPU in the checkpoint's own precision where there is one, else in float32."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    cuda = torch.cuda.is_available()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(name, dtype="auto" if cuda else torch.float32)
+    return model.to("cuda" if cuda else "cpu").eval(), tokenizer
+
+
+def _tools(options: argparse.Namespace) -> list[dict[str, Any]] | None:
+    if options.tools is None:
+        return None
+    path = Path(options.tools)
+    if not path.is_file():
+        raise FileNotFoundError(f"no tools file at {path}")
+    return read_tools(path)
+
+
+def _progress(options: argparse.Namespace) -> bool:
+    return not (options.quiet or options.json)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""`ASAConfig`: what an adapter is, as one JSON file that checks itself."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+from asa_adapter.errors import AdapterFormatError
+from asa_adapter.files import parse_json
+
+FORMAT_VERSION = 1
+CONFIG_NAME = "asa_config.json"
+MAX_ALPHA = 1000.0
+PROBE_KINDS = ("domain", "pooled")
+
+_DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_TEXT_FIELDS = (
+    "base_model",
+    "base_model_revision",
+    "model_type",
+    "layer_path",
+    "tool_call_start",
+    "tool_call_end",
+    "chat_template_sha256",
+    "config_sha256",
+)
+
+
+@dataclass(frozen=True)
+class ASAConfig:
+    """Settings of one fitted adapter, and the model they belong to.
+
+    Attributes:
+        hidden_size: width D of the residual stream.
+        num_layers: number L of decoder blocks of the model.
+        layer: 0-based index of the decoder block whose OUTPUT is read and steered.
+        domains: names of the tool domains, in the order of the rows of the steering vectors.
+        alpha: length of the step in units of `residual_norm`; 0 is the adapter that abstains.
+        tau: confidence from which the gate opens, 0.5 to 1 (METHOD: gate +1 if p >= tau, -1 if p <= 1 - tau).
+        beta: share of the global direction in the mixed one, 0 to 1.
+        residual_norm: mean norm of the calibration states at `layer`; 1.0 makes alpha an absolute length.
+        probe: whether the gate asks the routed domain's probe ("domain") or the one over all ("pooled").
+        base_model: Hub id or path of the model that the adapter was fitted with.
+        base_model_revision: commit of that model, where known.
+        model_type: `model.config.model_type` of that model.
+        layer_path: dotted path of the block list, for models where the rule does not find it.
+        tool_call_start: text that opens a tool call in this model's format.
+        tool_call_end: text that closes it.
+        chat_template_sha256: SHA-256 of the chat template that rendered the calibration prompts.
+        tools: JSON-schema tools offered during calibration, where all rows shared one list.
+        files: SHA-256 by name of the payload files, set on save.
+        config_sha256: SHA-256 of the rest of this config in canonical JSON, set on save.
+        format_version: version of the folder's format.
+
+    Raises:
+        TypeError: a field has another type than the one above (a bool is not a number).
+        ValueError: a field's value is out of its range.
+    """
+
+    hidden_size: int
+    num_layers: int
+    layer: int
+    domains: tuple[str, ...]
+    alpha: float = 1.0
+    tau: float = 0.5
+    beta: float = 0.5
+    residual_norm: float = 1.0
+    probe: str = "domain"
+    base_model: str | None = None
+    base_model_revision: str | None = None
+    model_type: str | None = None
+    layer_path: str | None = None
+    tool_call_start: str | None = None
+    tool_call_end: str | None = None
+    chat_template_sha256: str | None = None
+    tools: list[dict[str, Any]] | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    config_sha256: str | None = None
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        self._check_integers()
+        for name in ("alpha", "tau", "beta", "residual_norm"):
+            object.__setattr__(self, name, _finite_float(name, getattr(self, name)))
+        self._check_ranges()
+        object.__setattr__(self, "domains", _checked_domains(self.domains))
+        for name in _TEXT_FIELDS:
+            _check_text(name, getattr(self, name))
+        if self.layer_path is not None and not _DOTTED_PATH.fullmatch(self.layer_path):
+            raise ValueError(f"layer_path is {self.layer_path!r}; expected a dotted path such as 'model.layers'")
+        _check_tools(self.tools)
+        _check_files(self.files)
+
+    def _check_integers(self) -> None:
+        for name in ("format_version", "hidden_size", "num_layers", "layer"):
+            value = getattr(self, name)
+            if type(value) is not int:
+                raise TypeError(f"{name} is {value!r}; expected an int")
+        if self.format_version != FORMAT_VERSION:
+            raise ValueError(
+                f"format_version is {self.format_version}; this version of asa_adapter reads {FORMAT_VERSION}: "
+                "upgrade asa_adapter"
+            )
+        if self.hidden_size < 1 or self.num_layers < 1:
+            raise ValueError(
+                f"hidden_size is {self.hidden_size} and num_layers {self.num_layers}; expected both at least 1"
+            )
+        if not 0 <= self.layer < self.num_layers:
+            raise ValueError(
+                f"layer is {self.layer}; expected 0 to {self.num_layers - 1}, since the model has "
+                f"{self.num_layers} decoder blocks"
+            )
+
+    def _check_ranges(self) -> None:
+        if not 0 <= self.alpha <= MAX_ALPHA:
+            raise ValueError(f"alpha is {self.alpha}; expected 0 to {MAX_ALPHA:g}")
+        if not 0.5 <= self.tau <= 1:
+            raise ValueError(f"tau is {self.tau}; expected 0.5 to 1 (below 0.5 both gates would open)")
+        if not 0 <= self.beta <= 1:
+            raise ValueError(f"beta is {self.beta}; expected 0 to 1")
+        if self.residual_norm <= 0:
+            raise ValueError(f"residual_norm is {self.residual_norm}; expected more than 0")
+        if self.probe not in PROBE_KINDS:
+            raise ValueError(f"probe is {self.probe!r}; expected 'domain' or 'pooled'")
+
+    @property
+    def step(self) -> float:
+        """Length of the vector that the gate adds or subtracts, in the residual's own units."""
+        return self.alpha * self.residual_norm
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as plain JSON types."""
+        return {**dataclasses.asdict(self), "domains": list(self.domains)}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything but `config_sha256`, in canonical JSON (sorted keys, no spaces)."""
+        rest = {key: value for key, value in self.to_dict().items() if key != "config_sha256"}
+        canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def sealed(self, files: dict[str, str]) -> "ASAConfig":
+        """A copy that names the checksums of its payload files and its own."""
+        config = dataclasses.replace(self, files=dict(sorted(files.items())), config_sha256=None)
+        return dataclasses.replace(config, config_sha256=config.fingerprint())
+
+    def to_json(self) -> str:
+        """The text of `asa_config.json`."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = CONFIG_NAME) -> "ASAConfig":
+        """Reads a stored config.
+
+        Args:
+            text: the JSON text.
+            source: how errors name it.
+
+        Raises:
+            AdapterFormatError: not strict JSON, an unknown format version, or a field that does not check.
+        """
+        values = parse_json(text, source)
+        if not isinstance(values, dict):
+            raise AdapterFormatError(f"{source}: found a {type(values).__name__}; expected a JSON object")
+        known = {f.name for f in dataclasses.fields(cls)}
+        version = values.get("format_version")
+        if type(version) is int and version > FORMAT_VERSION:
+            raise AdapterFormatError(
+                f"{source}: format_version is {version}; this version of asa_adapter reads up to {FORMAT_VERSION}: "
+                "upgrade asa_adapter"
+            )
+        if missing := sorted({"format_version", "hidden_size", "num_layers", "layer", "domains"} - values.keys()):
+            raise AdapterFormatError(f"{source}: missing {', '.join(missing)}")
+        if unknown := sorted(values.keys() - known):
+            warnings.warn(f"{source}: ignored unknown keys {unknown!r:.200}", stacklevel=2)
+        try:
+            config = cls(**{key: value for key, value in values.items() if key in known})
+        except (TypeError, ValueError) as error:
+            raise AdapterFormatError(f"{source}: {error}") from error
+        if config.config_sha256 is not None and not unknown and config.config_sha256 != config.fingerprint():
+            raise AdapterFormatError(
+                f"{source}: its content does not match its config_sha256; it was edited or damaged. "
+                "Save the adapter again, or download it with force_download=True"
+            )
+        return config
+
+
+def _finite_float(name: str, value: object) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"{name} is {value!r:.80}; expected a number")
+    number = float(value)  # type: ignore[arg-type]
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {number}; expected a finite number")
+    return number
+
+
+def _checked_domains(domains: object) -> tuple[str, ...]:
+    if not isinstance(domains, list | tuple):
+        raise TypeError(f"domains is {domains!r:.80}; expected a tuple of str")
+    if not domains:
+        raise ValueError("domains is empty; expected at least one name")
+    for name in domains:
+        if type(name) is not str:
+            raise TypeError(f"a domain is {name!r:.80}; expected a str")
+        if not 1 <= len(name) <= 64 or not name.isprintable() or name != name.strip():
+            raise ValueError(f"a domain is {name!r:.80}; expected 1 to 64 printable characters, no space around them")
+    if len(set(domains)) != len(domains):
+        raise ValueError(f"domains are {list(domains)!r:.200}; expected different names")
+    return tuple(domains)
+
+
+def _check_text(name: str, value: object) -> None:
+    if value is None:
+        return
+    if type(value) is not str:
+        raise TypeError(f"{name} is {value!r:.80}; expected a str or None")
+    if not 1 <= len(value) <= 512:
+        raise ValueError(f"{name} has {len(value)} characters; expected 1 to 512, or None")
+    if name.endswith("_sha256") and not _SHA256.fullmatch(value):
+        raise ValueError(f"{name} is {value!r:.80}; expected 64 hexadecimal digits")
+
+
+def _check_tools(tools: object) -> None:
+    if tools is None:
+        return
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise TypeError(f"tools is {tools!r:.80}; expected a list of JSON-schema tools or None")
+    try:
+        json.dumps(tools, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"tools cannot be written as JSON: {error}") from error
+
+
+def _check_files(files: object) -> None:
+    if not isinstance(files, dict):
+        raise TypeError(f"files is {files!r:.80}; expected a dict of SHA-256 by file name")
+    for name, digest in files.items():
+        if type(name) is not str or type(digest) is not str or not _SHA256.fullmatch(digest):
+            raise ValueError(
+                f"files holds {name!r:.80}: {digest!r:.80}; expected a file name and 64 hexadecimal digits"
+            )

@@ -1,0 +1,104 @@
+"""`Controller`: from residual states to a decision and a step, as tensors on one device. It knows no model."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+
+from asa_adapter.classifiers import Probes, Router
+from asa_adapter.config import ASAConfig
+from asa_adapter.vectors import SteeringVectors
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the controller decided for one row.
+
+    Attributes:
+        domain: the domain that the router chose.
+        p_tool: probability that a tool is needed, 0 to 1.
+        gate: +1 pushes towards a call, -1 away from one, 0 leaves the row as it is.
+        position: index of the steered token in the row as given to generate(); -1 where there was no row.
+        applied: whether the step was added to the model's state.
+    """
+
+    domain: str
+    p_tool: float
+    gate: int
+    position: int = -1
+    applied: bool = False
+
+
+class Verdicts(NamedTuple):
+    """Decisions for n states, as tensors on the states' device."""
+
+    domain: torch.Tensor  # (n,) int64, index into the config's domains
+    p_tool: torch.Tensor  # (n,) float32
+    gate: torch.Tensor  # (n,) int64, -1, 0 or +1
+
+
+def ternary_gate(p_tool: torch.Tensor, tau: float) -> torch.Tensor:
+    """(n,) gates: +1 where p >= tau, else -1 where p <= 1 - tau, else 0 (METHOD, "Controller").
+
+    Example:
+        >>> ternary_gate(torch.tensor([0.9, 0.5, 0.1]), tau=0.8).tolist()
+        [1, 0, -1]
+    """
+    up = p_tool >= tau
+    down = (p_tool <= 1 - tau) & ~up
+    return up.long() - down.long()
+
+
+@dataclass(frozen=True)
+class Controller:
+    """The router, one probe for each domain, and the mixed directions, ready to run.
+
+    Attributes:
+        weight: (2K, D) float32: the router's rows, then the probe asked for each domain.
+        bias: (2K,) float32.
+        direction: (K, D) float32 unit rows, the step's direction in each domain.
+        step: length of the step in the residual's own units; 0 keeps every gate at 0.
+        tau: confidence from which the gate opens.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    direction: torch.Tensor
+    step: float
+    tau: float
+
+    @classmethod
+    def build(cls, config: ASAConfig, vectors: SteeringVectors, router: Router, probes: Probes) -> "Controller":
+        """Puts the parts of an adapter together, in the config's order of domains."""
+        route, probe = router.linear(config.domains), probes.linear(config.domains, config.probe)
+        return cls(
+            weight=torch.cat([route.weight, probe.weight]),
+            bias=torch.cat([route.bias, probe.bias]),
+            direction=vectors.mixed(config.beta),
+            step=config.step,
+            tau=config.tau,
+        )
+
+    def to(self, device: torch.device) -> "Controller":
+        """The same controller with its tensors on a device."""
+        if self.weight.device == device:
+            return self
+        return replace(
+            self, weight=self.weight.to(device), bias=self.bias.to(device), direction=self.direction.to(device)
+        )
+
+    def decide(self, states: torch.Tensor) -> Verdicts:
+        """Routes, probes and gates each of (n, D) states; everything in float32, under autocast too."""
+        k = len(self.direction)
+        with torch.autocast(device_type=states.device.type, enabled=False):
+            scores = torch.nn.functional.linear(states.float(), self.weight, self.bias)  # (n, 2K)
+        domain = scores[:, :k].argmax(dim=1)
+        p_tool = torch.sigmoid(scores[:, k:].gather(1, domain[:, None])[:, 0])
+        gate = ternary_gate(p_tool, self.tau) if self.step else torch.zeros_like(domain)
+        return Verdicts(domain, p_tool, gate)
+
+    def steer(self, states: torch.Tensor, verdicts: Verdicts) -> torch.Tensor:
+        """(n, D) states after h' = h + gate * step * direction[domain]; rows with gate 0 keep every bit."""
+        delta = (verdicts.gate * self.step)[:, None] * self.direction[verdicts.domain]
+        steered = (states.float() + delta).to(states.dtype)
+        return torch.where(verdicts.gate[:, None] != 0, steered, states)

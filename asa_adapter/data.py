@@ -1,0 +1,210 @@
+"""`load_splits`: labelled prompts as four disjoint splits, whatever form they come in."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.sparse.csgraph import connected_components
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from asa_adapter.files import read_jsonl
+from asa_adapter.parsing import unwrapped
+
+if TYPE_CHECKING:
+    import datasets
+
+SPLITS = ("cal", "train", "valid", "test")
+DEFAULT_DOMAIN = "general"
+
+# Shares of one labelled set: as many rows to fit the classifiers as the directions, half of that to choose, as much
+# again as both to test.
+_SHARES = {"cal": 2 / 7, "train": 2 / 7, "valid": 1 / 7, "test": 2 / 7}
+_NEAR_DUPLICATE = 0.8
+
+
+def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
+    """Labelled rows as a DatasetDict with cal, train, valid and test.
+
+    A row has `instruction` (str) or `messages` (list of chat turns), `label` (0 or 1: is a tool needed?), `domain`
+    (derived from the offered tools where it is missing, else "general"), and optionally `tools` (JSON-schema tools),
+    `gold_calls` and `id`. Nested columns come back exactly as written.
+
+    Args:
+        source: a folder of cal/train/valid/test.jsonl (with an optional tools.json for rows that have no tools), one
+            labelled .jsonl file or Dataset (split here: stratified by domain and label, near-duplicates kept on one
+            side), the id of a data set on the Hub, or a DatasetDict.
+        seed: seed of the split.
+
+    Raises:
+        FileNotFoundError: no such file or folder, or a split's file is missing.
+        ValueError: a row without a prompt or a label, a split without rows or with one label only.
+    """
+    import datasets
+
+    tools = None
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        folder = Path(source)
+        parts = {name: _rows_of_file(_split_file(folder, name)) for name in SPLITS}
+        tools = read_tools(folder / "tools.json") if (folder / "tools.json").is_file() else None
+    elif isinstance(source, str | Path) and str(source).endswith((".jsonl", ".json")):
+        parts = split_rows(_rows_of_file(Path(source)), seed)
+    else:
+        loaded = datasets.load_dataset(str(source)) if isinstance(source, str | Path) else source
+        parts = _parts_of_dataset(loaded, seed)
+    for name, rows in parts.items():
+        check_split(rows, name)
+    features = datasets.Features(
+        {
+            "id": datasets.Value("string"),
+            "instruction": datasets.Value("string"),
+            "messages": datasets.Json(),
+            "label": datasets.Value("int64"),
+            "domain": datasets.Value("string"),
+            "tools": datasets.Json(),
+            "gold_calls": datasets.Json(),
+        }
+    )
+    return datasets.DatasetDict(
+        {
+            name: datasets.Dataset.from_list(
+                [_complete(row, f"{name}-{i}", tools) for i, row in enumerate(rows)], features=features
+            )
+            for name, rows in parts.items()
+        }
+    )
+
+
+def read_tools(path: Path) -> list[dict[str, Any]]:
+    """Reads a JSON file of tools.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, or not a list of tools with a name.
+    """
+    try:
+        tools = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(tools, list) or not all(isinstance(t, dict) and unwrapped(t).get("name") for t in tools):
+        raise ValueError(f"{path}: expected a list of JSON-schema tools, each with a name")
+    return tools
+
+
+def split_rows(rows: Sequence[Mapping[str, Any]], seed: int = 42) -> dict[str, list[dict[str, Any]]]:
+    """Splits one labelled set, stratified by domain and label; near-duplicates stay on one side.
+
+    Near-duplicates are rows whose texts have a cosine above 0.8 in character 3- to 5-grams.
+    """
+    generator = np.random.default_rng(seed)
+    strata: dict[tuple[str, int], list[list[int]]] = defaultdict(list)
+    for group in _near_duplicate_groups([row_text(row) for row in rows]):
+        first = rows[group[0]]
+        strata[(str(first.get("domain")), first.get("label", 0))].append(group)
+    parts: dict[str, list[int]] = {name: [] for name in SPLITS}
+    for _, groups in sorted(strata.items(), key=lambda item: str(item[0])):
+        total = sum(map(len, groups))
+        filled = dict.fromkeys(SPLITS, 0)
+        for k in generator.permutation(len(groups)):
+            # Each group goes where the most of the share is still missing.
+            name = max(SPLITS, key=lambda split: _SHARES[split] * total - filled[split])
+            parts[name] += groups[k]
+            filled[name] += len(groups[k])
+    return {name: [dict(rows[i]) for i in sorted(indices)] for name, indices in parts.items()}
+
+
+def row_text(row: Mapping[str, Any]) -> str:
+    """The words of a row's prompt: its instruction, or all of its turns."""
+    if row.get("messages"):
+        return "\n".join(str(turn.get("content") or "") for turn in row["messages"])
+    return str(row.get("instruction") or "")
+
+
+def check_split(rows: Iterable[Mapping[str, Any]], name: str) -> None:
+    """Refuses a split that nothing can be fitted or measured on.
+
+    Raises:
+        ValueError: no rows, a row without a prompt or with a label that is not 0 or 1, or one label only.
+    """
+    labels = set()
+    for i, row in enumerate(rows):
+        if not row_text(row).strip():
+            raise ValueError(f"{name}, row {i}: no instruction and no messages; expected one of them")
+        label = row.get("label")
+        if isinstance(label, bool) or label not in (0, 1):
+            raise ValueError(f"{name}, row {i}: label is {label!r}; expected 0 (no tool needed) or 1 (tool needed)")
+        labels.add(label)
+    if not labels:
+        raise ValueError(f"{name}: there are no rows; expected labelled prompts")
+    if len(labels) == 1:
+        raise ValueError(f"{name}: every label is {labels.pop()}; expected rows of both labels")
+
+
+def _split_file(folder: Path, name: str) -> Path:
+    path = folder / f"{name}.jsonl"
+    if not path.is_file():
+        expected = ", ".join(f"{split}.jsonl" for split in SPLITS)
+        raise FileNotFoundError(f"{folder} has no {path.name}; expected {expected}")
+    return path
+
+
+def _rows_of_file(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no data file at {path}")
+    rows = read_jsonl(path)
+    for number, row in rows:
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number}: expected a JSON object, found a {type(row).__name__}")
+    if not rows:
+        raise ValueError(f"{path}: there are no rows; expected labelled prompts")
+    return [row for _, row in rows]
+
+
+def _parts_of_dataset(loaded: Any, seed: int) -> dict[str, list[dict[str, Any]]]:
+    if isinstance(loaded, Mapping):
+        if set(SPLITS) <= set(loaded):
+            return {name: list(loaded[name]) for name in SPLITS}
+        if len(loaded) == 1:
+            return split_rows(list(next(iter(loaded.values()))), seed)
+        raise ValueError(
+            f"the data has splits {sorted(loaded)}; expected {', '.join(SPLITS)}, or one to be split here"
+        )
+    try:
+        return split_rows(list(loaded), seed)
+    except TypeError as error:
+        raise ValueError(f"cannot read rows from a {type(loaded).__name__}") from error
+
+
+def _complete(row: Mapping[str, Any], name: str, tools: list[dict[str, Any]] | None) -> dict[str, Any]:
+    offered = row.get("tools")
+    return {
+        "id": str(row.get("id") or name),
+        "instruction": row.get("instruction"),
+        "messages": row.get("messages"),
+        "label": int(row["label"]),
+        "domain": str(row.get("domain") or _domain_of_tools(offered)),
+        "tools": tools if offered is None else offered,
+        "gold_calls": row.get("gold_calls"),
+    }
+
+
+def _domain_of_tools(tools: Sequence[Mapping[str, Any]] | None) -> str:
+    """A single offered tool names the domain; of several, none does."""
+    return str(unwrapped(tools[0]).get("name") or DEFAULT_DOMAIN)[:64] if tools and len(tools) == 1 else DEFAULT_DOMAIN
+
+
+def _near_duplicate_groups(texts: Sequence[str]) -> list[list[int]]:
+    """Indices of the texts, those that are nearly the same in one group."""
+    if len(texts) < 2:
+        return [[i] for i in range(len(texts))]
+    grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit_transform(texts)
+    similar = grams @ grams.T
+    similar.data = np.where(similar.data > _NEAR_DUPLICATE, similar.data, 0.0)
+    similar.eliminate_zeros()
+    _, component = connected_components(similar, directed=False)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for i, c in enumerate(component):
+        groups[int(c)].append(i)
+    return list(groups.values())

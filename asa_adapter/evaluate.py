@@ -1,0 +1,87 @@
+"""What a model really does: greedy answers to every row, with and without an adapter, and their trigger metrics."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.metrics import trigger_metrics
+from asa_adapter.parsing import ToolCallParser
+from asa_adapter.progress import progress_bar
+from asa_adapter.prompts import Row, Tools, batches_by_length, encode_rows, pad_batch, pad_token_id, row_tools
+from asa_adapter.states import evaluation_mode, input_device
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Generates answers with one model, tokenizer and setting, and scores them.
+
+    Attributes:
+        model: a causal language model.
+        tokenizer: its tokenizer, with a chat template.
+        parser: reads its tool calls.
+        tools: JSON-schema tools for rows that have none of their own.
+        max_new_tokens: longest answer.
+        batch_size: prompts generated together.
+        progress: whether to show a bar.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    parser: ToolCallParser
+    tools: Tools | None = None
+    max_new_tokens: int = 64
+    batch_size: int = 16
+    progress: bool = True
+
+    def answers(self, rows: Sequence[Row], adapter: ASAAdapter | None = None, name: str = "base") -> list[str]:
+        """The model's greedy answer to each row, with its special tokens, steered where an adapter is given."""
+        prompts = encode_rows(self.tokenizer, rows, self.tools)
+        texts = [""] * len(prompts)
+        steering = adapter.attach(self.model, allow_mismatch=True) if adapter is not None else contextlib.nullcontext()
+        with (
+            evaluation_mode(self.model),
+            steering,
+            progress_bar(len(prompts), f"answers ({name})", self.progress) as bar,
+        ):
+            for batch in batches_by_length(prompts, self.batch_size):
+                for i, text in zip(batch, self._generate([prompts[i] for i in batch]), strict=True):
+                    texts[i] = text
+                bar.update(len(batch))
+        return texts
+
+    def metrics(self, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
+        """Trigger metrics of the answers, overall and per domain, and the validity of their calls."""
+        checks = [
+            self.parser.check(answer, row_tools(row, self.tools) or [])
+            for row, answer in zip(rows, answers, strict=True)
+        ]
+        triggered = [check["triggered"] for check in checks]
+        domains = [str(row.get("domain") or "general") for row in rows]
+        return trigger_metrics([int(row["label"]) for row in rows], triggered, domains, checks)
+
+    def compare(self, rows: Sequence[Row], adapter: ASAAdapter) -> dict[str, Mapping[str, Any]]:
+        """Metrics of the bare model ("base") and of the steered one ("asa") on the same rows."""
+        return {
+            "base": self.metrics(rows, self.answers(rows)),
+            "asa": self.metrics(rows, self.answers(rows, adapter, "asa")),
+        }
+
+    def _generate(self, prompts: Sequence[Sequence[int]]) -> list[str]:
+        pad = pad_token_id(self.tokenizer)
+        ids, mask = pad_batch(prompts, pad, "left", input_device(self.model))
+        output = self.model.generate(  # type: ignore[operator]
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=pad,
+        )
+        return list(self.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=False))

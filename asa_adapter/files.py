@@ -1,0 +1,115 @@
+"""Reading and writing files without trusting them: size limits, regular files only, strict JSON, atomic writes."""
+
+import hashlib
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from asa_adapter.errors import AdapterFormatError
+
+MIB = 1024 * 1024
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes.
+
+    Links are followed (files in the Hub's cache are links); what they lead to must be a regular file, which is
+    checked before anything is opened, so that a pipe cannot make the reader wait.
+
+    Raises:
+        AdapterFormatError: missing, not a regular file, or too large.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise AdapterFormatError(f"{path.name}: missing from {path.parent}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise AdapterFormatError(f"{path.name}: expected a regular file in {path.parent}")
+    if status.st_size > limit:
+        raise AdapterFormatError(f"{path.name}: {status.st_size} bytes; expected at most {limit}")
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise AdapterFormatError(f"{path.name}: grew past {limit} bytes while it was read")
+    return content
+
+
+def decode_utf8(content: bytes, source: str) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        AdapterFormatError: not UTF-8.
+    """
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise AdapterFormatError(f"{source}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
+def parse_json(text: str, source: str) -> Any:
+    """JSON without the extensions of Python's reader: no double keys, no NaN, no infinity, no endless nesting.
+
+    Raises:
+        AdapterFormatError: anything else.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise AdapterFormatError(f"{source}: not valid JSON: {error or type(error).__name__}") from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {double!r:.80} stands twice in one object")
+    return result
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"found {name}; expected finite numbers")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"found {digits:.40}; expected finite numbers")
+    return number
+
+
+def sha256(content: bytes) -> str:
+    """Hexadecimal SHA-256 of some bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Writes a file so that readers see the old content or the new, never a part of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_jsonl(path: Path) -> list[tuple[int, Any]]:
+    """The values of a JSON-lines file with their line numbers; empty lines are left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line is not JSON; the message names the file and the line.
+    """
+    rows: list[tuple[int, Any]] = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                try:
+                    rows.append((number, json.loads(line)))
+                except ValueError as error:
+                    raise ValueError(f"{path}, line {number}: not valid JSON: {error}") from error
+    return rows

@@ -1,0 +1,113 @@
+"""Trigger metrics: how often tools are called when they are needed, and when they are not."""
+
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def trigger_metrics(
+    labels: ArrayLike,
+    triggered: ArrayLike,
+    domains: Sequence[str] | None = None,
+    checks: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Compares what the model did with what was needed (METHOD, "Metrics").
+
+    Args:
+        labels: (N,) 1 where a tool call is needed.
+        triggered: (N,) true where the model began a tool call.
+        domains: (N,) names; when given, `per_domain` holds the same numbers for each.
+        checks: (N,) results of `ToolCallParser.check`; when given, `validity` says what the calls were worth.
+
+    Returns:
+        n, tp, fp, fn, tn, precision, recall, f1, accuracy, fpr, and `per_domain` and `validity` where asked for.
+        A ratio without a denominator is 0.0.
+
+    Raises:
+        ValueError: the sequences differ in length, or a label is neither 0 nor 1.
+
+    Example:
+        >>> trigger_metrics([1, 1, 0, 0], [True, False, True, False])["f1"]
+        0.5
+    """
+    needed = np.asarray(labels)
+    called = np.asarray(triggered, dtype=bool)
+    sizes = {len(part) for part in (needed, called, domains, checks) if part is not None}
+    if len(sizes) != 1:
+        raise ValueError(f"labels, triggers, domains and checks have lengths {sorted(sizes)}; expected one length")
+    if not np.isin(needed, (0, 1)).all():
+        raise ValueError("labels hold other values than 0 and 1")
+    metrics = _counts_and_ratios(needed.astype(bool), called)
+    if domains is not None:
+        names = np.asarray(domains)
+        metrics["per_domain"] = {
+            str(name): _counts_and_ratios(needed.astype(bool)[names == name], called[names == name])
+            for name in sorted(set(domains))
+        }
+    if checks is not None:
+        metrics["validity"] = _validity(needed.astype(bool), called, checks)
+    return metrics
+
+
+def _counts_and_ratios(needed: np.ndarray, called: np.ndarray) -> dict[str, Any]:
+    tp, fp = int((needed & called).sum()), int((~needed & called).sum())
+    fn, tn = int((needed & ~called).sum()), int((~needed & ~called).sum())
+    return {
+        "n": len(needed),
+        "tp": tp,
+        "fp": fp,
+        "fn": fn,
+        "tn": tn,
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, tp + fn),
+        "f1": ratio(2 * tp, 2 * tp + fp + fn),
+        "accuracy": ratio(tp + tn, len(needed)),
+        "fpr": ratio(fp, fp + tn),
+    }
+
+
+def _validity(needed: np.ndarray, called: np.ndarray, checks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Shares of the triggered rows whose call parses, names an offered tool, and fits that tool's schema."""
+    parses, names, fits = (
+        np.asarray([bool(check[key]) for check in checks], dtype=bool) & called
+        for key in ("format", "tool_name", "arguments")
+    )
+    success = int((parses & names & fits & needed).sum())
+    return {
+        "format": ratio(int(parses.sum()), int(called.sum())),
+        "tool_name": ratio(int(names.sum()), int(called.sum())),
+        "arguments": ratio(int(fits.sum()), int(called.sum())),
+        "success_precision": ratio(success, int(called.sum())),
+        "success_recall": ratio(success, int(needed.sum())),
+    }
+
+
+def ratio(numerator: float, denominator: float) -> float:
+    """Their quotient; 0.0 where there is no denominator."""
+    return numerator / denominator if denominator else 0.0
+
+
+def upper_confidence_bound(successes: int, trials: int, confidence: float = 0.95) -> float:
+    """One-sided upper bound of a proportion, by Wilson's score interval; 1.0 without a trial."""
+    if trials == 0:
+        return 1.0
+    z = NormalDist().inv_cdf(confidence)
+    p = successes / trials
+    centre = p + z * z / (2 * trials)
+    margin = z * ((p * (1 - p) + z * z / (4 * trials)) / trials) ** 0.5
+    return float(min(1.0, (centre + margin) / (1 + z * z / trials)))
+
+
+def auc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the ROC curve; ties count half, and one class alone gives 0.5."""
+    needed, values = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=float)
+    positives, negatives = int(needed.sum()), int((~needed).sum())
+    if not positives or not negatives:
+        return 0.5
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(counts) - (counts - 1) / 2
+    rank_sum = mean_rank[inverse][needed].sum()
+    return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))

@@ -1,0 +1,369 @@
+"""`ASATrainer`: fits an adapter on four splits and chooses its settings by what the model really does.
+
+CAL gives the directions, TRAIN the router and the probes, VALID every choice; TEST is not looked at before all of it
+is fixed. Settings are screened on VALID by the first token of the answer and decided there by real generation.
+"""
+
+import itertools
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.arguments import ASATrainingArguments
+from asa_adapter.classifiers import Probes, Router
+from asa_adapter.config import ASAConfig
+from asa_adapter.controller import Controller
+from asa_adapter.data import check_split
+from asa_adapter.evaluate import Evaluation
+from asa_adapter.metrics import auc, trigger_metrics, upper_confidence_bound
+from asa_adapter.parsing import ToolCallParser
+from asa_adapter.prompts import Row, Tools, chat_template_sha256, check_chat_template, encode_rows, pad_token_id
+from asa_adapter.residual import decoder_blocks, hidden_size, text_config
+from asa_adapter.screen import Push, first_token_triggers
+from asa_adapter.states import HiddenStates, collect_hidden_states
+from asa_adapter.vectors import SteeringVectors
+
+_REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Everything fitted at one layer."""
+
+    vectors: SteeringVectors
+    router: Router
+    probes: Probes
+    residual_norm: float
+    C: float
+
+
+class ASATrainer:
+    """Fits an adapter for one model, tokenizer and tool set.
+
+    Args:
+        model: any AutoModelForCausalLM; it is not changed.
+        tokenizer: its tokenizer, with a chat template.
+        splits: cal, train, valid and test rows, as `load_splits` gives them.
+        args: what to try.
+        tools: JSON-schema tools for rows that have none of their own.
+
+    Attributes:
+        report: what was done and measured; it becomes report.json.
+
+    Raises:
+        ValueError: a split that nothing can be fitted on, a tokenizer without a chat template or a known tool-call
+            marker, or a layer that the model does not have.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        splits: Mapping[str, Sequence[Row]],
+        args: ASATrainingArguments | None = None,
+        tools: Tools | None = None,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.args = args or ASATrainingArguments()
+        self.tools = tools
+        check_chat_template(tokenizer)
+        if missing := [name for name in ("cal", "train", "valid", "test") if name not in splits]:
+            raise ValueError(f"the data has no {', '.join(missing)} split; expected cal, train, valid and test")
+        self.splits = {name: list(splits[name]) for name in ("cal", "train", "valid", "test")}
+        for name, rows in self.splits.items():
+            check_split(rows, name)
+        self.parser = ToolCallParser.from_tokenizer(tokenizer)
+        self._blocks = decoder_blocks(model, self.args.layer_path)
+        if isinstance(self.args.layers, str):
+            self._layers = list(range(len(self._blocks)))
+        else:
+            self._layers = [int(layer) for layer in self.args.layers]
+        if wrong := [layer for layer in self._layers if not 0 <= layer < len(self._blocks)]:
+            raise ValueError(f"layers holds {wrong[0]}; expected 0 to {len(self._blocks) - 1} in this model")
+        self._domains = tuple(sorted({_domain(row) for row in self.splits["train"]}))
+        self._evaluation = Evaluation(
+            model,
+            tokenizer,
+            self.parser,
+            tools,
+            max_new_tokens=self.args.max_new_tokens,
+            batch_size=self.args.batch_size,
+            progress=self.args.progress,
+        )
+        self._adapter: ASAAdapter | None = None
+        self._fitted: dict[int, _Fitted] = {}
+        self.report: dict[str, Any] = self._new_report()
+
+    def train(self) -> ASAAdapter:
+        """Fits and chooses; TEST stays closed.
+
+        Returns:
+            The adapter; one that abstains (alpha 0) where nothing tried beats the bare model on VALID.
+
+        Raises:
+            ValueError: no layer's state depends on the prompt.
+        """
+        began = time.perf_counter()
+        states = {name: self._collect(name) for name in ("cal", "train", "valid")}
+        self._timing("states", began)
+        layers = self._fit(states)
+        began = time.perf_counter()
+        candidates = self._screen(layers, states["valid"])
+        self._timing("screen", began)
+        began = time.perf_counter()
+        self._adapter = self._decide(candidates)
+        self._timing("generation", began)
+        if self.args.output_dir is not None:
+            self._adapter.save_pretrained(self.args.output_dir)
+        return self._adapter
+
+    def evaluate(self, split: str = "test", adapter: ASAAdapter | None = None) -> dict[str, Mapping[str, Any]]:
+        """Metrics of the bare and the steered model on one split, by real generation.
+
+        The result for the trained adapter goes into the report.
+
+        Raises:
+            ValueError: no such split, or nothing was trained and no adapter given.
+        """
+        if split not in self.splits:
+            raise ValueError(f"split is {split!r}; expected one of {', '.join(self.splits)}")
+        chosen = adapter or self._adapter
+        if chosen is None:
+            raise ValueError("there is no adapter to evaluate; call train() first, or give one")
+        began = time.perf_counter()
+        results = self._evaluation.compare(self.splits[split], chosen)
+        if chosen is self._adapter:
+            self.report["evaluations"][split] = results
+            self._timing(f"evaluation ({split})", began)
+        return results
+
+    def _collect(self, split: str) -> HiddenStates:
+        return collect_hidden_states(
+            self.model,
+            self.tokenizer,
+            self.splits[split],
+            tools=self.tools,
+            batch_size=self.args.batch_size,
+            progress=self.args.progress,
+            layer_path=self.args.layer_path,
+        )
+
+    def _fit(self, states: Mapping[str, HiddenStates]) -> list[int]:
+        """Fits every layer that can see the prompt, and reports how well intent can be read there."""
+        sees = states["train"].sees_prompt()
+        self.report["blind_layers"] = [layer for layer in self._layers if not sees[layer]]
+        seeing = [layer for layer in self._layers if sees[layer]]
+        if not seeing:
+            raise ValueError(
+                f"the state at the last prompt token is the same for every prompt at layers {self._layers}: these "
+                "blocks cannot see the request. Try later layers"
+            )
+        for layer in seeing:
+            self._fit_layer(layer, {name: s.states[layer].numpy() for name, s in states.items()})
+        return seeing
+
+    def _fit_layer(self, layer: int, states: Mapping[str, np.ndarray]) -> None:
+        labels = {name: np.array([int(row["label"]) for row in rows]) for name, rows in self.splits.items()}
+        domains = {name: [_domain(row) for row in rows] for name, rows in self.splits.items()}
+        seed = self.args.seed
+        read = {
+            C: auc(
+                labels["valid"],
+                Probes.fit(states["train"], labels["train"], ["all"] * len(labels["train"]), C, seed).p_tool(
+                    states["valid"]
+                ),
+            )
+            for C in self.args.Cs
+        }
+        best = min(read, key=lambda C: (-round(read[C], 6), C))
+        shuffled = np.random.default_rng(seed).permutation(labels["train"])
+        control = Probes.fit(states["train"], shuffled, ["all"] * len(shuffled), best, seed)
+        router = Router.fit(states["train"], domains["train"], best, seed)
+        routed = np.array(router.domains)[router.predict_proba(states["valid"]).argmax(axis=1)]
+        self._fitted[layer] = _Fitted(
+            SteeringVectors.fit(states["cal"], labels["cal"].tolist(), domains["cal"], self._domains),
+            router,
+            Probes.fit(states["train"], labels["train"], domains["train"], best, seed),
+            float(np.linalg.norm(states["cal"], axis=1).mean()),
+            best,
+        )
+        self.report["layers"][str(layer)] = {
+            "probe_auc": read[best],
+            "shuffled_auc": auc(labels["valid"], control.p_tool(states["valid"])),
+            "router_accuracy": float((routed == np.array(domains["valid"])).mean()),
+            "residual_norm": self._fitted[layer].residual_norm,
+            "C": best,
+        }
+
+    def _screen(self, layers: Sequence[int], states: HiddenStates) -> list[dict[str, Any]]:
+        """Scores the whole grid by first tokens on VALID; the best setting of each layer, the best layer first."""
+        prompts = encode_rows(self.tokenizer, self.splits["valid"], self.tools)
+        keys = list(itertools.product(layers, self.args.betas, (1, -1), [a for a in self.args.alphas if a]))
+        routed = {
+            layer: self._controller(layer, 1.0, 0.5, 1.0, "pooled").decide(states.states[layer]).domain
+            for layer in layers
+        }
+        pushes = [
+            Push(
+                layer,
+                sign
+                * self._controller(layer, alpha, 0.5, beta, "pooled").step
+                * self._fitted[layer].vectors.mixed(beta),
+                routed[layer],
+            )
+            for layer, beta, sign, alpha in keys
+        ]
+        table = first_token_triggers(
+            self.model,
+            self._blocks,
+            prompts,
+            pushes,
+            self._start_id(),
+            pad_id=pad_token_id(self.tokenizer),
+            batch_size=2 * self.args.batch_size,
+            progress=self.args.progress,
+        )
+        base, pushed = table[0], dict(zip(keys, table[1:], strict=True))
+        self.report["screen"] = {"settings": 0, "base": self._scored(base)}
+        best: dict[int, dict[str, Any]] = {}
+        for setting in self._grid(layers):
+            layer, alpha, beta = setting["layer"], setting["alpha"], setting["beta"]
+            gate = self._controller(**setting).decide(states.states[layer]).gate.numpy()
+            up, down = pushed[layer, beta, 1, alpha], pushed[layer, beta, -1, alpha]
+            scored = {**setting, **self._scored(np.where(gate > 0, up, np.where(gate < 0, down, base)))}
+            self.report["screen"]["settings"] += 1
+            if layer not in best or _rank(scored) < _rank(best[layer]):
+                best[layer] = scored
+        ranked = sorted(best.values(), key=_rank)
+        self.report["screen"]["best_of_each_layer"] = ranked
+        return ranked
+
+    def _grid(self, layers: Sequence[int]) -> Iterator[dict[str, Any]]:
+        args = self.args
+        names = ("layer", "alpha", "tau", "beta", "probe")
+        alphas = [alpha for alpha in args.alphas if alpha]
+        for values in itertools.product(layers, alphas, args.taus, args.betas, args.probes):
+            yield dict(zip(names, values, strict=True))
+
+    def _decide(self, candidates: Sequence[dict[str, Any]]) -> ASAAdapter:
+        """Lets the best of the screen generate on VALID; the bare model wins where none is better."""
+        rows = self.splits["valid"]
+        base = self._scored_answers(self._evaluation.answers(rows, name="base, valid"))
+        finalists = []
+        for i, candidate in enumerate(candidates[: self.args.finalists]):
+            setting = {name: candidate[name] for name in ("layer", "alpha", "tau", "beta", "probe")}
+            name = f"finalist {i + 1}, valid"
+            answers = self._evaluation.answers(rows, self._build(**setting), name)
+            finalists.append({**setting, **self._scored_answers(answers), "screen_score": candidate["score"]})
+        best = min(finalists, key=_rank)
+        self.report["valid"] = {"base": base, "finalists": finalists}
+        if abstain := best["score"] <= base["score"]:
+            why = "no setting tried was better than the bare model on VALID; the adapter abstains"
+        else:
+            why = f"the best of {len(finalists)} finalists that generated on VALID, ranked by {self.args.goal}"
+        setting = {name: best[name] for name in ("layer", "alpha", "tau", "beta", "probe")}
+        if abstain:
+            setting["alpha"] = 0.0
+        adapter = self._build(**setting)
+        step = adapter.config.step
+        self.report["chosen"] = {**setting, "absolute_step": step, "abstains": abstain, "why": why, "valid": best}
+        return adapter
+
+    def _scored(self, triggered: np.ndarray) -> dict[str, Any]:
+        """The objective (higher is better) on VALID, beside the numbers it was made of."""
+        m = trigger_metrics([int(row["label"]) for row in self.splits["valid"]], triggered)
+        bound = upper_confidence_bound(m["fp"], m["fp"] + m["tn"])
+        scored = {"score": self.args.score(m), "f1": m["f1"], "recall": m["recall"], "fpr": m["fpr"]}
+        return {**scored, "fpr_upper_bound_95": bound}
+
+    def _scored_answers(self, answers: Sequence[str]) -> dict[str, Any]:
+        return self._scored(np.array([self.parser.triggered(answer) for answer in answers]))
+
+    def _config(self, layer: int, alpha: float, tau: float, beta: float, probe: str) -> ASAConfig:
+        config = text_config(self.model)
+        return ASAConfig(
+            hidden_size=hidden_size(self.model),
+            num_layers=len(self._blocks),
+            layer=layer,
+            domains=self._domains,
+            alpha=float(alpha),
+            tau=float(tau),
+            beta=float(beta),
+            residual_norm=self._fitted[layer].residual_norm,
+            probe=probe,
+            base_model=str(getattr(self.model, "name_or_path", "") or "") or None,
+            base_model_revision=getattr(self.model.config, "_commit_hash", None),
+            model_type=getattr(config, "model_type", None),
+            layer_path=self.args.layer_path,
+            tool_call_start=self.parser.start,
+            tool_call_end=self.parser.end,
+            chat_template_sha256=chat_template_sha256(self.tokenizer),
+            tools=self._shared_tools(),
+        )
+
+    def _controller(self, layer: int, alpha: float, tau: float, beta: float, probe: str) -> Controller:
+        fitted = self._fitted[layer]
+        config = self._config(layer, alpha, tau, beta, probe)
+        return Controller.build(config, fitted.vectors, fitted.router, fitted.probes)
+
+    def _build(self, **setting: Any) -> ASAAdapter:
+        fitted = self._fitted[setting["layer"]]
+        return ASAAdapter(self._config(**setting), fitted.vectors, fitted.router, fitted.probes, self.report)
+
+    def _shared_tools(self) -> list[dict[str, Any]] | None:
+        """The tools that all calibration rows were offered; None where they differ."""
+        offered = [row.get("tools") or self.tools for row in self.splits["cal"]]
+        return [dict(tool) for tool in offered[0]] if offered[0] and all(t == offered[0] for t in offered) else None
+
+    def _start_id(self) -> int:
+        """The token that opens a call: the marker itself where it is one token, else its first."""
+        return int(self.tokenizer.encode(self.parser.start, add_special_tokens=False)[0])
+
+    def _new_report(self) -> dict[str, Any]:
+        arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.args).items()}
+        return {
+            "report_version": 1,
+            "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in arguments.items()},
+            "tool_call_format": self.parser.format,
+            "splits": {
+                name: {"rows": len(rows), "tool_needed": sum(int(row["label"]) for row in rows)}
+                for name, rows in self.splits.items()
+            },
+            "domains": list(self._domains),
+            "blind_layers": [],
+            "layers": {},
+            "screen": {},
+            "valid": {},
+            "chosen": {},
+            "evaluations": {},
+            "versions": {"python": platform.python_version(), **{name: _version(name) for name in _REPORTED_PACKAGES}},
+            "seconds": {},
+        }
+
+    def _timing(self, stage: str, began: float) -> None:
+        self.report["seconds"][stage] = round(time.perf_counter() - began, 2)
+
+
+def _domain(row: Row) -> str:
+    return str(row.get("domain") or "general")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _rank(scored: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Sort key: the best score first, then the smaller step, then the gate that opens less often."""
+    return (-round(scored["score"], 9), scored["alpha"], -scored["tau"])
