@@ -1,0 +1,112 @@
+"""Shared pieces of the tests: tiny random models, fitted parts, and the shipped tiny LFM2. Nothing here downloads."""
+
+import os
+
+os.environ.update(
+    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1", TOKENIZERS_PARALLELISM="false"
+)
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors, load_splits
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY_LFM2 = ROOT / "examples" / "tiny_lfm2"
+DATA = ROOT / "examples" / "data"
+WIDTH, DEPTH, VOCABULARY = 32, 4, 64
+PAD, BOS, EOS = 0, 1, 2
+
+_COMMON: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": DEPTH,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "pad_token_id": PAD,
+    "bos_token_id": BOS,
+    "eos_token_id": EOS,
+}
+FAMILIES: dict[str, Callable[[], Any]] = {
+    "lfm2": lambda: transformers.Lfm2Config(**_COMMON, layer_types=["conv", "full_attention"] * (DEPTH // 2)),
+    "llama": lambda: transformers.LlamaConfig(**_COMMON),
+    "qwen3": lambda: transformers.Qwen3Config(**_COMMON, head_dim=8),
+    "gpt2": lambda: transformers.GPT2Config(
+        vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=DEPTH, n_head=4, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS
+    ),
+}
+
+
+def random_model(family: str = "lfm2", seed: int = 0) -> Any:
+    """A tiny random model; its weights are large enough for the greedy tokens to depend on the prompt."""
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(FAMILIES[family]()).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3)
+    return model
+
+
+def fitted_adapter(domains: tuple[str, ...] = ("code", "math"), **changes: Any) -> ASAAdapter:
+    """An adapter fitted on random separable states, of the random models' width."""
+    generator = np.random.default_rng(0)
+    names = [domains[i % len(domains)] for i in range(40 * len(domains))]
+    labels = np.array([(i // len(domains)) % 2 for i in range(len(names))])
+    states = generator.normal(size=(len(names), WIDTH))
+    states[:, 0] += 4 * labels
+    for i, name in enumerate(names):
+        states[i, 1 + domains.index(name)] += 4
+    settings: dict[str, Any] = {"alpha": 20.0, "layer": 2, **changes}
+    config = ASAConfig(hidden_size=WIDTH, num_layers=DEPTH, domains=domains, **settings)
+    return ASAAdapter(
+        config,
+        SteeringVectors.fit(states, labels.tolist(), names, domains),
+        Router.fit(states, names),
+        Probes.fit(states, labels, names),
+    )
+
+
+def prompts(rows: int = 3, length: int = 9, seed: int = 1) -> torch.Tensor:
+    """(rows, length) random token ids without special tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, VOCABULARY, (rows, length), generator=generator)
+
+
+def greedy(model: Any, ids: torch.Tensor, **keywords: Any) -> torch.Tensor:
+    """Eight greedy tokens behind each row."""
+    settings = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "pad_token_id": PAD, **keywords}
+    return model.generate(ids, **settings)
+
+
+def traces(model: nn.Module) -> list[str]:
+    """Everything that an adapter could leave on a model: instance attributes and hooks, by name."""
+    own = [name for name in model.__dict__ if name in ("generate", "prepare_inputs_for_generation", "__deepcopy__")]
+    hooked = [
+        name
+        for name, module in model.named_modules()
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+    ]
+    return own + hooked
+
+
+@pytest.fixture(scope="session")
+def tiny_lfm2() -> tuple[Any, Any]:
+    """The shipped model in float32, and its tokenizer. Tests leave it as it was."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(TINY_LFM2)
+    model = transformers.AutoModelForCausalLM.from_pretrained(TINY_LFM2, dtype=torch.float32)
+    return model.eval(), tokenizer
+
+
+@pytest.fixture(scope="session")
+def splits() -> Any:
+    """The shipped data."""
+    return load_splits(DATA)
