@@ -289,9 +289,9 @@ def _other_prompts(config: ASAConfig, tokenizer: Any) -> list[str]:
     suspicions = []
     if config.chat_template_sha256 not in (None, chat_template_sha256(tokenizer)):
         suspicions.append("the tokenizer's chat template is not the one the adapter was fitted with")
-    for marker in (config.tool_call_start, config.tool_call_end):
-        if marker is not None and marker not in tokenizer.decode(tokenizer.encode(marker, add_special_tokens=False)):
-            suspicions.append(f"the tokenizer cannot write the tool-call marker {marker!r}")
+    marker = config.tool_call_start
+    if marker and marker not in tokenizer.get_vocab() and marker not in str(tokenizer.chat_template):
+        suspicions.append(f"neither vocabulary nor chat template has the tool-call marker {marker!r}")
     return suspicions
 
 

@@ -1,6 +1,7 @@
 """Hidden states of a data set: the output of every decoder block at each row's last prompt token, in one pass."""
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,14 @@ from torch import nn
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.progress import progress_bar
 from asa_adapter.prompts import Row, Tools, batches_by_length, encode_rows, pad_batch, pad_token_id
-from asa_adapter.residual import decoder_blocks, hidden_state, last_prompt_index
+from asa_adapter.residual import decoder_blocks, hidden_size, hidden_state, last_prompt_index
 
 # Spread of a layer's states over different prompts, relative to their norm, below which it cannot have read them.
 _BLIND_SPREAD = 1e-4
+
+# Shorter shared beginnings are not worth a cache; states behind one must be this near, relative to their norm.
+_SHORTEST_PREFIX = 16
+_PREFIX_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -67,22 +72,70 @@ def collect_hidden_states(
         raise ValueError("there are no rows to collect hidden states from")
     prompts = encode_rows(tokenizer, rows, tools)
     blocks = decoder_blocks(model, layer_path)
-    result: torch.Tensor | None = None
+    states = torch.empty(len(blocks), len(prompts), hidden_size(model))
     with evaluation_mode(model), progress_bar(len(prompts), "hidden states", progress) as bar:
+        prefix = SharedPrefix.of(model, blocks, prompts)
         for batch in batches_by_length(prompts, batch_size):
             # Right padding comes after the token that is read, and a causal model does not look ahead.
-            ids, mask = pad_batch([prompts[i] for i in batch], pad_token_id(tokenizer), "right", input_device(model))
-            states = last_token_states(model, blocks, ids, mask)
-            if result is None:
-                result = torch.empty(len(blocks), len(prompts), states.shape[-1])
-            result[:, batch] = states
+            suffixes = [prompts[i][prefix.length :] for i in batch]
+            ids, mask = pad_batch(suffixes, pad_token_id(tokenizer), "right", input_device(model))
+            states[:, batch] = last_token_states(model, blocks, ids, mask, prefix)
             bar.update(len(batch))
-    assert result is not None  # batches_by_length gave at least one batch
-    return HiddenStates(result)
+    return HiddenStates(states)
 
 
-def last_token_states(model: nn.Module, blocks: nn.ModuleList, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(L, B, D) float32 CPU states at each row's last token, from one forward pass without a cache."""
+@dataclass(frozen=True)
+class SharedPrefix:
+    """What all prompts begin with (system turn and tools), run once.
+
+    Attributes:
+        length: number of shared tokens; 0 where nothing is shared, or the architecture cannot go on from a copy.
+        cache: the model's cache behind them.
+    """
+
+    length: int = 0
+    cache: Any = None
+
+    @classmethod
+    def of(cls, model: nn.Module, blocks: nn.ModuleList, prompts: Sequence[Sequence[int]]) -> "SharedPrefix":
+        """The prompts' common prefix, if states behind it are those of the whole prompt (checked on one prompt)."""
+        first, last = min(prompts), max(prompts)
+        length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+        length = min(length, min(map(len, prompts)) - 1)
+        if length < _SHORTEST_PREFIX or len(prompts) < 2:
+            return cls()
+        probe = torch.tensor([list(last)], device=input_device(model))
+        mask = torch.ones_like(probe)
+        keywords = forward_keywords(model, logits_to_keep=1)
+        output = model(input_ids=probe[:, :length], attention_mask=mask[:, :length], use_cache=True, **keywords)
+        prefix = cls(length, getattr(output, "past_key_values", None))
+        if prefix.cache is None:
+            return cls()
+        whole = last_token_states(model, blocks, probe, mask, cls())
+        try:
+            # Two rows, so that the cache's copy has to be spread over a batch as it will be.
+            behind = last_token_states(
+                model, blocks, probe[:, length:].repeat(2, 1), mask[:, length:].repeat(2, 1), prefix
+            )
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+            return cls()  # a cache that cannot be copied or spread; running whole prompts is slower, not wrong
+        tolerance = max(_PREFIX_TOLERANCE, 2 * torch.finfo(next(model.parameters()).dtype).eps)
+        error = (behind - whole).norm(dim=2) / whole.norm(dim=2).clamp(min=1e-12)
+        return prefix if bool((error <= tolerance).all()) else cls()
+
+    def spread(self, rows: int) -> Any:
+        """A copy of the cache for a batch of rows; using a cache changes it."""
+        if self.cache is None:
+            return None
+        cache = copy.deepcopy(self.cache)
+        cache.reorder_cache(torch.zeros(rows, dtype=torch.long))
+        return cache
+
+
+def last_token_states(
+    model: nn.Module, blocks: nn.ModuleList, ids: torch.Tensor, mask: torch.Tensor, prefix: SharedPrefix
+) -> torch.Tensor:
+    """(L, B, D) float32 CPU states at each row's last token, from one forward pass behind the prefix."""
     last = last_prompt_index(mask)
     taken: dict[int, torch.Tensor] = {}
 
@@ -101,7 +154,11 @@ def last_token_states(model: nn.Module, blocks: nn.ModuleList, ids: torch.Tensor
             hooks.enter_context(
                 block.register_forward_hook(lambda _module, _args, output, layer=layer: take(layer, output))
             )
-        model(input_ids=ids, attention_mask=mask, use_cache=False, **forward_keywords(model, logits_to_keep=1))
+        keywords: dict[str, Any] = forward_keywords(model, logits_to_keep=1)
+        if prefix.length:
+            keywords["past_key_values"] = prefix.spread(len(ids))
+            mask = torch.cat([mask.new_ones(len(ids), prefix.length), mask], dim=1)
+        model(input_ids=ids, attention_mask=mask, use_cache=bool(prefix.length), **keywords)
     return torch.stack([taken[layer] for layer in range(len(blocks))])
 
 

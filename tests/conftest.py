@@ -18,6 +18,9 @@ from torch import nn
 
 from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors, load_splits
 
+# The tensors here are tiny: on a busy machine, waiting for a second thread makes each operation a hundred times slower.
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).resolve().parent.parent
 TINY_LFM2 = ROOT / "examples" / "tiny_lfm2"
 DATA = ROOT / "examples" / "data"
@@ -40,7 +43,13 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "llama": lambda: transformers.LlamaConfig(**_COMMON),
     "qwen3": lambda: transformers.Qwen3Config(**_COMMON, head_dim=8),
     "gpt2": lambda: transformers.GPT2Config(
-        vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=DEPTH, n_head=4, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS
+        vocab_size=VOCABULARY,
+        n_embd=WIDTH,
+        n_layer=DEPTH,
+        n_head=4,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
     ),
 }
 
@@ -65,8 +74,8 @@ def fitted_adapter(domains: tuple[str, ...] = ("code", "math"), **changes: Any) 
     states[:, 0] += 4 * labels
     for i, name in enumerate(names):
         states[i, 1 + domains.index(name)] += 4
-    settings: dict[str, Any] = {"alpha": 20.0, "layer": 2, **changes}
-    config = ASAConfig(hidden_size=WIDTH, num_layers=DEPTH, domains=domains, **settings)
+    settings: dict[str, Any] = {"num_layers": DEPTH, "alpha": 20.0, "layer": 2, **changes}
+    config = ASAConfig(hidden_size=WIDTH, domains=domains, **settings)
     return ASAAdapter(
         config,
         SteeringVectors.fit(states, labels.tolist(), names, domains),

@@ -29,7 +29,9 @@ def lfm2() -> Any:
 def block_outputs(model: Any, layer: int, ids: torch.Tensor, **keywords: Any) -> list[torch.Tensor]:
     """What a block puts out, after all other hooks, in each forward pass of a generate() call."""
     seen: list[torch.Tensor] = []
-    with decoder_blocks(model)[layer].register_forward_hook(lambda _m, _a, out: seen.append(hidden_state(out).clone())):
+    with decoder_blocks(model)[layer].register_forward_hook(
+        lambda _m, _a, out: seen.append(hidden_state(out).clone())
+    ):
         greedy(model, ids, **keywords)
     return seen
 
@@ -43,7 +45,9 @@ def padded(ids: torch.Tensor, lengths: list[int], side: str) -> tuple[torch.Tens
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_exactly_the_last_prompt_token_moves_by_the_controllers_step(model: Any, adapter: ASAAdapter, side: str) -> None:
+def test_exactly_the_last_prompt_token_moves_by_the_controllers_step(
+    model: Any, adapter: ASAAdapter, side: str
+) -> None:
     ids, mask = padded(prompts(), [9, 6, 4], side)
     before = block_outputs(model, 2, ids, attention_mask=mask)[0]
     with adapter.attach(model):

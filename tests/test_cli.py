@@ -1,0 +1,153 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import DATA, TINY_LFM2
+
+from asa_adapter import ASAAdapter, cli
+from asa_adapter.cli import main
+
+FAST = ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "1", "--finalists", "1"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, splits: Any) -> Path:
+    """Every fourth row of the shipped data, as a folder."""
+    folder = tmp_path_factory.mktemp("data")
+    shutil.copy(DATA / "tools.json", folder)
+    for name in splits:
+        lines = (DATA / f"{name}.jsonl").read_text().splitlines()[::4]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    output = tmp_path_factory.mktemp("out") / "adapter"
+    words = ["train", "--model", str(TINY_LFM2), "--data", str(data), "--output", str(output), "--quiet", *FAST]
+    assert main([*words, "--max-new-tokens", "24"]) == 0
+    return output
+
+
+def failure(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command prints to stderr when it ends with status 2."""
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
+
+
+def test_train_saves_an_adapter_with_test_numbers_in_its_card(trained: Path) -> None:
+    adapter = ASAAdapter.from_pretrained(trained)
+    assert adapter.config.layer == 6
+    assert adapter.report is not None
+    f1 = adapter.report["evaluations"]["test"]["asa"]["f1"]
+    assert f"| {f1:.3f} |" in (trained / "README.md").read_text()
+
+
+def test_evaluate_prints_a_table_of_base_and_asa(
+    trained: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--split", "valid", "--quiet"]
+    assert main([*words, "--max-new-tokens", "24"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "VALID"
+    assert [line.split("|")[1].strip() for line in lines[3:]] == ["base", "asa"]
+
+
+def test_evaluate_as_json_has_every_metric(trained: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--split", "valid", "--json"]
+    assert main([*words, "--max-new-tokens", "24"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert set(json.loads(captured.out)["valid"]["asa"]) >= {"n", "f1", "fpr", "per_domain", "validity"}
+
+
+@pytest.mark.parametrize("steering", [True, False])
+def test_generate_answers_and_shows_the_decision(
+    trained: Path, capsys: pytest.CaptureFixture[str], steering: bool
+) -> None:
+    words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?", "--json"]
+    assert main(words if steering else [*words, "--no-steering"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["answer"].endswith("<|im_end|>")
+    if steering:
+        assert set(result["decision"]) == {"domain", "p_tool", "gate", "position", "applied"}
+    else:
+        assert result["decision"] is None
+
+
+def test_generate_in_words_ends_with_the_decision(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "Hello!"]) == 0
+    assert "[domain " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_missing_adapter_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    text = failure(["generate", "nobody/nothing", "--model", str(TINY_LFM2), "--prompt", "x"], capsys)
+    assert text.startswith("asa-adapter: error: cannot fetch the adapter 'nobody/nothing'")
+    assert text.count("\n") == 1
+
+
+def test_missing_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--model", str(TINY_LFM2), "--data", str(tmp_path), "--output", str(tmp_path / "o")]
+    text = failure(words, capsys)
+    assert "has no cal.jsonl; expected cal.jsonl, train.jsonl, valid.jsonl, test.jsonl" in text
+    assert text.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_missing_model_is_one_line(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = failure(["generate", str(trained), "--model", str(tmp_path / "none"), "--prompt", "x"], capsys)
+    assert text.startswith("asa-adapter: error: ")
+    assert text.count("\n") == 1
+
+
+def test_a_missing_tools_file_is_named(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "x", "--tools", "none.json"]
+    assert "no tools file at none.json" in failure(words, capsys)
+
+
+def test_an_unknown_split_is_named(trained: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--split", "dev"]
+    assert "split is 'dev'; expected one of cal, train, valid, test" in failure(words, capsys)
+
+
+def test_a_wrong_setting_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--model", str(TINY_LFM2), "--data", str(DATA), "--output", str(tmp_path / "o")]
+    assert "taus holds 0.2; expected 0.5 to 1" in failure([*words, "--taus", "0.2"], capsys)
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["fly"], ["train"], ["generate", "a", "--model"]])
+def test_bad_usage_ends_with_status_two(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "usage: asa-adapter" in failure(words, capsys)
+
+
+def test_debug_prints_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--model", "m", "--data", str(tmp_path), "--output", str(tmp_path / "o"), "--debug"]
+    assert "Traceback" in failure(words, capsys)
+
+
+def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_splits", interrupted)
+    assert main(["train", "--model", "m", "--data", "d", "--output", "o"]) == 130
+    assert capsys.readouterr().err == "asa-adapter: interrupted; nothing was saved\n"
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["generate"]])
+def test_help_is_printed(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: asa-adapter")
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "asa_adapter.cli", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "train" in done.stdout

@@ -1,0 +1,75 @@
+"""The house: each module imports only from lower floors, lazy imports included."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import asa_adapter
+
+PACKAGE = Path(asa_adapter.__file__).parent
+FLOORS = [
+    {"errors", "progress", "metrics", "parsing", "prompts"},
+    {"files", "residual"},
+    {"config", "data", "states"},
+    {"vectors", "classifiers", "card", "screen", "arguments"},
+    {"controller"},
+    {"plan"},
+    {"hook"},
+    {"adapter"},
+    {"evaluate"},
+    {"trainer"},
+    {"cli"},
+    {"__init__"},
+]
+
+
+def floor_of(module: str) -> int:
+    for level, names in enumerate(FLOORS):
+        if module in names:
+            return level
+    raise AssertionError(f"{module} has no floor: add it to FLOORS, above everything that it imports")
+
+
+def imported(source: str) -> set[str]:
+    """Modules of ours that some code imports, at whatever depth."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("asa_adapter"):
+            found.add((node.module or "").partition(".")[2] or "__init__")
+        elif isinstance(node, ast.Import):
+            found |= {a.name.partition(".")[2] or "__init__" for a in node.names if a.name.startswith("asa_adapter")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_a_module_imports_from_lower_floors_only(path: Path) -> None:
+    floor = floor_of(path.stem)
+    upward = {name for name in imported(path.read_text()) if floor_of(name) >= floor}
+    assert upward == set()
+
+
+def test_the_check_sees_a_lazy_import() -> None:
+    assert imported("def f():\n    from asa_adapter.cli import main\n    import asa_adapter.hook") == {"cli", "hook"}
+
+
+@pytest.mark.parametrize("module", ["datasets", "matplotlib"])
+def test_importing_the_package_does_not_import(module: str) -> None:
+    code = f"import sys, asa_adapter; sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_importing_the_package_opens_no_connection() -> None:
+    code = (
+        "import socket\n"
+        "def refuse(*args): raise SystemExit('opened a connection')\n"
+        "socket.socket.connect = refuse\n"
+        "import asa_adapter"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_everything_exported_is_there() -> None:
+    assert all(hasattr(asa_adapter, name) for name in asa_adapter.__all__)

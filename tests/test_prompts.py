@@ -1,0 +1,209 @@
+import hashlib
+from typing import Any
+
+import pytest
+import torch
+
+from asa_adapter.prompts import (
+    batches_by_length,
+    chat_template_sha256,
+    check_chat_template,
+    encode_prompt,
+    encode_rows,
+    pad_batch,
+    pad_token_id,
+    row_messages,
+    row_tools,
+)
+
+ADD, NOW = {"name": "add"}, {"name": "now"}
+
+
+class StubTokenizer:
+    """Writes down what it is asked, and answers with one token for each message, after one for the tools."""
+
+    def __init__(self, chat_template: Any = "{{ messages }}", **attributes: Any) -> None:
+        self.chat_template = chat_template
+        self.calls: list[tuple[Any, dict[str, Any]]] = []
+        self.pad_token_id: int | None = None
+        self.eos_token_id: int | None = None
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def apply_chat_template(self, messages: Any, **keywords: Any) -> dict[str, list[int]]:
+        self.calls.append((messages, keywords))
+        return {"input_ids": [len(keywords["tools"] or []), *(len(m["content"]) for m in messages)]}
+
+
+# --- rows
+
+
+def test_instruction_becomes_one_user_turn() -> None:
+    assert row_messages({"instruction": " Add 1 and 2. "}) == [{"role": "user", "content": " Add 1 and 2. "}]
+
+
+def test_messages_come_back_as_they_are() -> None:
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [{"id": "1"}]}]
+    assert row_messages({"messages": messages, "instruction": None}) == messages
+
+
+def test_messages_come_before_the_instruction() -> None:
+    messages = [{"role": "user", "content": "a"}]
+    assert row_messages({"messages": messages, "instruction": "b"}) == messages
+
+
+@pytest.mark.parametrize("messages", [None, []], ids=str)
+def test_no_messages_leave_the_instruction(messages: Any) -> None:
+    assert row_messages({"messages": messages, "instruction": "b"}) == [{"role": "user", "content": "b"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [{}, {"instruction": None}, {"instruction": ""}, {"instruction": " \n"}, {"instruction": 5}, {"messages": []}],
+    ids=str,
+)
+def test_row_without_a_prompt_is_refused(row: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"^row 'cal-7' has no instruction and no messages; expected one of them$"):
+        row_messages({"id": "cal-7", **row})
+
+
+def test_row_without_an_id_is_refused_too() -> None:
+    with pytest.raises(ValueError, match=r"^row '\?' has no instruction"):
+        row_messages({})
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "expected"),
+    [
+        ([ADD], [NOW], [ADD]),
+        ([ADD], None, [ADD]),
+        ([], [NOW], []),
+        (None, [NOW], [NOW]),
+        (None, [], []),
+        (None, None, None),
+    ],
+    ids=["own first", "own only", "own empty list", "given", "given empty list", "none"],
+)
+def test_own_tools_come_before_the_given(own: Any, given: Any, expected: Any) -> None:
+    assert row_tools({"tools": own}, given) == expected
+
+
+def test_row_that_has_no_tools_key_gets_the_given() -> None:
+    assert row_tools({}, [NOW]) == [NOW]
+
+
+def test_tools_of_a_row_are_copies() -> None:
+    given = [{"name": "add"}]
+    offered = row_tools({}, given)
+    assert offered is not None
+    offered[0]["name"] = "changed"
+    assert given == [{"name": "add"}]
+
+
+# --- the chat template
+
+
+@pytest.mark.parametrize("template", [None, ""], ids=repr)
+def test_tokenizer_without_template_is_refused_by_name(template: str | None) -> None:
+    with pytest.raises(ValueError, match="the tokenizer 'some/model' has no chat template; .*instruct version"):
+        check_chat_template(StubTokenizer(template, name_or_path="some/model"))
+
+
+@pytest.mark.parametrize("name", ["", None], ids=repr)
+def test_tokenizer_without_template_and_name_is_refused_by_class(name: str | None) -> None:
+    with pytest.raises(ValueError, match="the tokenizer 'StubTokenizer' has no chat template"):
+        check_chat_template(StubTokenizer(None, name_or_path=name))
+
+
+def test_object_that_knows_no_templates_is_refused() -> None:
+    with pytest.raises(ValueError, match="the tokenizer 'object' has no chat template"):
+        check_chat_template(object())
+
+
+def test_fingerprint_of_a_template_is_the_sha256_of_its_utf8() -> None:
+    assert chat_template_sha256(StubTokenizer("{{ 'é' }}")) == hashlib.sha256(b"{{ '\xc3\xa9' }}").hexdigest()
+
+
+@pytest.mark.parametrize("tokenizer", [StubTokenizer(None), object()], ids=["none", "no attribute"])
+def test_no_template_has_no_fingerprint(tokenizer: Any) -> None:
+    assert chat_template_sha256(tokenizer) is None
+
+
+# --- encoding
+
+
+def test_prompt_is_rendered_and_tokenised_in_one_call() -> None:
+    tokenizer, messages = StubTokenizer(), [{"role": "user", "content": "abc"}]
+    assert encode_prompt(tokenizer, messages, [ADD]) == [1, 3]
+    assert tokenizer.calls == [
+        (messages, {"tools": [ADD], "add_generation_prompt": True, "tokenize": True, "return_dict": True})
+    ]
+
+
+@pytest.mark.parametrize("tools", [None, []], ids=str)
+def test_no_tools_are_passed_as_none(tools: Any) -> None:
+    tokenizer = StubTokenizer()
+    encode_prompt(tokenizer, [{"role": "user", "content": "abc"}], tools)
+    assert tokenizer.calls[0][1]["tools"] is None
+
+
+def test_encoding_without_a_template_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no chat template"):
+        encode_prompt(StubTokenizer(None), [{"role": "user", "content": "abc"}])
+
+
+def test_rows_are_encoded_with_their_own_tools_first() -> None:
+    rows = [{"instruction": "ab"}, {"messages": [{"role": "user", "content": "abc"}], "tools": [ADD, NOW]}]
+    assert encode_rows(StubTokenizer(), rows, [NOW]) == [[1, 2], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("pad", "eos", "expected"),
+    [(5, 7, 5), (0, 7, 0), (None, 7, 7), (None, 0, 0), (None, None, 0)],
+    ids=["pad", "pad is zero", "end", "end is zero", "neither"],
+)
+def test_padding_token(pad: int | None, eos: int | None, expected: int) -> None:
+    assert pad_token_id(StubTokenizer(pad_token_id=pad, eos_token_id=eos)) == expected
+
+
+# --- batches
+
+
+@pytest.mark.parametrize(
+    ("side", "ids", "mask"),
+    [
+        ("right", [[1, 2, 3], [4, 9, 9]], [[1, 1, 1], [1, 0, 0]]),
+        ("left", [[1, 2, 3], [9, 9, 4]], [[1, 1, 1], [0, 0, 1]]),
+    ],
+)
+def test_prompts_are_padded_on_one_side(side: str, ids: list[list[int]], mask: list[list[int]]) -> None:
+    batch = pad_batch([[1, 2, 3], [4]], pad_id=9, side=side)
+    assert [part.tolist() for part in batch] == [ids, mask]
+
+
+def test_padded_batch_is_int64_on_the_device_asked_for() -> None:
+    ids, mask = pad_batch([[1]], 0, "left", device="meta")
+    assert (ids.dtype, mask.dtype) == (torch.int64, torch.int64)
+    assert (ids.device.type, mask.device.type) == ("meta", "meta")
+
+
+def test_token_that_equals_the_padding_is_not_masked() -> None:
+    _, mask = pad_batch([[9, 9], [9]], pad_id=9, side="left")
+    assert mask.tolist() == [[1, 1], [0, 1]]
+
+
+def test_batches_hold_similar_lengths_the_longest_first() -> None:
+    prompts = [[0] * length for length in (2, 9, 4, 9, 1)]
+    assert batches_by_length(prompts, 2) == [[1, 3], [2, 0], [4]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100])
+def test_every_prompt_is_in_one_batch(size: int) -> None:
+    prompts = [[0] * (i * 7 % 13 + 1) for i in range(30)]
+    batches = batches_by_length(prompts, size)
+    assert sorted(i for batch in batches for i in batch) == list(range(30))
+    assert max(map(len, batches)) <= size
+
+
+def test_no_prompts_make_no_batches() -> None:
+    assert batches_by_length([], 4) == []

@@ -1,0 +1,96 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import PAD, WIDTH, fitted_adapter, prompts, random_model, traces
+
+from asa_adapter import screen
+from asa_adapter.residual import decoder_blocks
+from asa_adapter.screen import Push, first_token_triggers
+
+
+def ragged(rows: int = 7) -> list[list[int]]:
+    return [ids.tolist()[: 4 + i] for i, ids in enumerate(prompts(rows=rows, length=4 + rows))]
+
+
+def pushes(rows: int) -> list[Push]:
+    generator = torch.Generator().manual_seed(5)
+    domain = torch.arange(rows) % 2
+    return [Push(layer, 30 * torch.randn(2, WIDTH, generator=generator), domain) for layer in (0, 2, 3)]
+
+
+def first_tokens(model: Any, ids: list[list[int]], push: Push | None) -> list[int]:
+    """Greedy first tokens of each prompt alone, with the push added by a hook of our own."""
+    tokens = []
+    for row, prompt in enumerate(ids):
+
+        def add(_module: Any, _args: Any, output: torch.Tensor, row: int = row) -> torch.Tensor:
+            assert push is not None
+            steered = output.clone()
+            steered[:, -1] += push.steps[push.domain[row]]
+            return steered
+
+        hook = decoder_blocks(model)[push.layer].register_forward_hook(add) if push is not None else None
+        with torch.no_grad():
+            tokens.append(int(model(torch.tensor([prompt])).logits[0, -1].argmax()))
+        if hook is not None:
+            hook.remove()
+    return tokens
+
+
+def run(model: Any, ids: list[list[int]], tried: list[Push], start_id: int) -> np.ndarray:
+    return first_token_triggers(
+        model, decoder_blocks(model), ids, tried, start_id, pad_id=PAD, batch_size=3, progress=False
+    )
+
+
+@pytest.mark.parametrize("family", ["lfm2", "llama", "qwen3"])
+@pytest.mark.parametrize("cached", [True, False])
+def test_it_agrees_with_each_prompt_alone(family: str, cached: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not cached:
+        monkeypatch.setattr(screen._Prefix, "cache_is_faithful", lambda _self: False)
+    model, ids = random_model(family), ragged()
+    tried = pushes(len(ids))
+    expected = np.array([first_tokens(model, ids, push) for push in (None, *tried)])
+    for start_id in np.unique(expected):
+        assert np.array_equal(run(model, ids, tried, int(start_id)), expected == start_id)
+    assert traces(model) == []
+
+
+def test_prompts_of_one_token_need_no_cache() -> None:
+    model, ids = random_model(), [[5], [6], [7]]
+    expected = np.array([first_tokens(model, ids, push) for push in (None, *pushes(3))])
+    start_id = int(expected[0, 0])
+    assert np.array_equal(run(model, ids, pushes(3), start_id), expected == start_id)
+
+
+def test_a_cache_that_gives_other_logits_is_not_used() -> None:
+    model = random_model()
+    with torch.no_grad():
+        prefix = screen._Prefix(model, prompts(), torch.ones(3, 9, dtype=torch.long))
+        assert prefix.cache_is_faithful()
+        for layer in prefix._cache.layers:
+            for name in ("keys", "values", "conv_states"):
+                if isinstance(state := getattr(layer, name, None), torch.Tensor):
+                    state.zero_()
+                elif isinstance(state, dict):
+                    for value in state.values():
+                        value.zero_()
+        assert not prefix.cache_is_faithful()
+
+
+def test_a_push_is_what_the_adapter_does() -> None:
+    """The screen's step and the attached adapter's give the same first token."""
+    model, ids = random_model(), prompts(rows=6)
+    adapter = fitted_adapter()
+    with adapter.attach(model) as steering:
+        output = model.generate(ids, max_new_tokens=1, do_sample=False, pad_token_id=PAD)
+        decisions = steering.decisions
+    domain = torch.tensor([adapter.config.domains.index(d.domain) for d in decisions])
+    gate = torch.tensor([d.gate for d in decisions])
+    direction = adapter.vectors.mixed(adapter.config.beta)
+    tried = [Push(2, sign * adapter.config.step * direction, domain) for sign in (1, -1)]
+    for token in output[:, -1].unique().tolist():
+        _, up, down = run(model, ids.tolist(), tried, token)
+        assert np.array_equal(np.where(gate > 0, up, down), (output[:, -1] == token).numpy())

@@ -1,0 +1,140 @@
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from conftest import prompts, random_model, traces
+
+from asa_adapter import IncompatibleModelError
+from asa_adapter.residual import decoder_blocks
+from asa_adapter.states import HiddenStates, SharedPrefix, collect_hidden_states, forward_keywords
+
+
+def states_one_by_one(model: Any, tokenizer: Any, rows: list[dict[str, Any]], tools: Any) -> torch.Tensor:
+    """(L, N, D) as a plain loop over rows and blocks gives them, without padding."""
+    result = []
+    for row in rows:
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": row["instruction"]}],
+            tools=tools,
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )["input_ids"]
+        seen: list[torch.Tensor] = []
+        hooks = [
+            block.register_forward_hook(lambda _m, _a, out, seen=seen: seen.append(out[0, -1].clone()))
+            for block in decoder_blocks(model)
+        ]
+        with torch.no_grad():
+            model(ids)
+        for hook in hooks:
+            hook.remove()
+        result.append(torch.stack(seen))
+    return torch.stack(result, dim=1)
+
+
+def test_batched_states_equal_those_of_each_prompt_alone(tiny_lfm2: Any, splits: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    rows = list(splits["cal"])[:11]
+    found = collect_hidden_states(model, tokenizer, rows, batch_size=4, progress=False)
+    expected = states_one_by_one(model, tokenizer, rows, rows[0]["tools"])
+    assert found.states.dtype == torch.float32
+    torch.testing.assert_close(found.states, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_collecting_leaves_no_trace_and_keeps_the_training_mode(tiny_lfm2: Any, splits: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    model.model.layers[1].train()
+    modes = [module.training for module in model.modules()]
+    try:
+        collect_hidden_states(model, tokenizer, list(splits["cal"])[:2], progress=False)
+        assert [module.training for module in model.modules()] == modes
+        assert traces(model) == []
+    finally:
+        model.eval()
+
+
+def test_a_rows_own_tools_change_its_state(tiny_lfm2: Any, splits: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    row = splits["cal"][0]
+    rows = [row, {**row, "tools": row["tools"][:1]}]
+    states = collect_hidden_states(model, tokenizer, rows, progress=False).states[-1]
+    assert not torch.allclose(states[0], states[1], atol=1e-3)
+
+
+def test_no_rows_are_refused(tiny_lfm2: Any) -> None:
+    with pytest.raises(ValueError, match="there are no rows to collect hidden states from"):
+        collect_hidden_states(*tiny_lfm2, [])
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(tiny_lfm2: Any, splits: Any) -> None:
+    class Bare:
+        chat_template = None
+        name_or_path = "bare"
+
+    with pytest.raises(ValueError, match="the tokenizer 'bare' has no chat template; expected one"):
+        collect_hidden_states(tiny_lfm2[0], Bare(), list(splits["cal"])[:1])
+
+
+def test_a_block_with_another_axis_order_is_refused(tiny_lfm2: Any, splits: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    turn = decoder_blocks(model)[-1].register_forward_hook(lambda _m, _a, out: out.transpose(0, 1))
+    try:
+        with pytest.raises(
+            IncompatibleModelError, match=r"block 7 put out a state of shape .*; expected \(rows, tokens"
+        ):
+            collect_hidden_states(model, tokenizer, list(splits["cal"])[:2], progress=False)
+    finally:
+        turn.remove()
+    assert traces(model) == []
+
+
+def test_a_layer_that_puts_out_the_same_for_all_prompts_is_blind() -> None:
+    generator = torch.Generator().manual_seed(0)
+    seeing = torch.randn(5, 8, generator=generator)
+    blind = torch.ones(5, 8) + 1e-6 * torch.randn(5, 8, generator=generator)
+    assert HiddenStates(torch.stack([blind, seeing])).sees_prompt() == [False, True]
+
+
+def test_only_keywords_that_the_forward_takes_are_passed() -> None:
+    model = random_model("gpt2")
+    assert forward_keywords(model, logits_to_keep=1, no_such_keyword=2) == {"logits_to_keep": 1}
+    assert model(prompts(), **forward_keywords(model, logits_to_keep=1)).logits.shape[1] == 1
+
+
+@pytest.mark.parametrize("broken", ["raises", "gives other states"])
+def test_an_architecture_whose_cache_cannot_be_shared_is_run_whole(
+    tiny_lfm2: Any, splits: Any, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    model, tokenizer = tiny_lfm2
+    rows = list(splits["cal"])[:5]
+    spreads = []
+
+    def spread(self: SharedPrefix, rows: int) -> Any:
+        spreads.append(rows)
+        if broken == "raises":
+            raise AttributeError("no reorder_cache")
+        return transformers.DynamicCache(config=model.config)
+
+    monkeypatch.setattr(SharedPrefix, "spread", spread)
+    found = collect_hidden_states(model, tokenizer, rows, progress=False)
+    assert len(spreads) == 1
+    expected = states_one_by_one(model, tokenizer, rows, rows[0]["tools"])
+    torch.testing.assert_close(found.states, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_shared_prefix_is_run_once(tiny_lfm2: Any, splits: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    seen: list[tuple[int, ...]] = []
+    hook = model.register_forward_pre_hook(
+        lambda _m, _a, kw: seen.append(tuple(kw["input_ids"].shape)), with_kwargs=True
+    )
+    try:
+        collect_hidden_states(model, tokenizer, list(splits["cal"])[:8], batch_size=4, progress=False)
+    finally:
+        hook.remove()
+    (_, shared), _, *batches = seen
+    assert shared > 100
+    assert [rows for rows, _ in batches] == [2, 4, 4]
+    assert all(length < shared for _, length in batches)
