@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
+from asa_adapter.arrays import float32_tensor, float64_states
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import MIB
 
@@ -38,7 +39,8 @@ class Linear:
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """(N, R) scores of (N, D) states."""
-        return torch.nn.functional.linear(states, self.weight, self.bias)
+        with torch.autocast(device_type="cpu", enabled=False):
+            return torch.nn.functional.linear(states, self.weight, self.bias)
 
 
 class Router:
@@ -69,14 +71,14 @@ class Router:
         Raises:
             ValueError: empty or differing lengths, or numbers that are not finite.
         """
-        h, names = _checked(states, domains)
+        h, names = float64_states(states, domains=domains), [str(name) for name in domains]
         if len(set(names)) == 1:
             return cls(_fitted(np.array(names[:1]), np.zeros((1, h.shape[1])), np.zeros(1), C, seed))
         return cls(_fit_logistic(h, names, C, seed))
 
     def predict_proba(self, states: ArrayLike) -> NDArray[np.float32]:
         """(N, K) probabilities of the domains, in the order of `domains`."""
-        return torch.softmax(self.linear(self.domains)(_tensor(states)), dim=1).numpy()
+        return torch.softmax(self.linear(self.domains)(float32_tensor(states)), dim=1).numpy()
 
     def linear(self, domains: Sequence[str]) -> Linear:
         """The router as one linear map whose rows are in the given order of domains.
@@ -91,7 +93,7 @@ class Router:
             # scikit-learn keeps one row for two classes: its log-odds. Half of it each way gives the same softmax.
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
         order = [self.domains.index(name) for name in domains]
-        return Linear(_tensor(weight[order]), _tensor(bias[order]))
+        return Linear(float32_tensor(weight[order]), float32_tensor(bias[order]))
 
     def to_bytes(self) -> bytes:
         """The skops file."""
@@ -146,7 +148,7 @@ class Probes:
             ValueError: empty or differing lengths, other labels than 0 and 1, one class only, or numbers that are
                 not finite.
         """
-        h, names = _checked(states, domains)
+        h, names = float64_states(states, domains=domains), [str(name) for name in domains]
         y = np.asarray(labels)
         if y.shape != (len(h),) or not np.isin(y, (0, 1)).all():
             raise ValueError(f"labels have shape {y.shape}; expected ({len(h)},), each 0 or 1")
@@ -162,7 +164,7 @@ class Probes:
     def p_tool(self, states: ArrayLike, domain: str | None = None) -> NDArray[np.float32]:
         """(N,) probabilities that a tool is needed, from the domain's probe, or the pooled one where it has none."""
         probe = _linear(self.by_domain_.get(domain, self.pooled_) if domain is not None else self.pooled_)
-        return torch.sigmoid(probe(_tensor(states))[:, 0]).numpy()
+        return torch.sigmoid(probe(float32_tensor(states))[:, 0]).numpy()
 
     def linear(self, domains: Sequence[str], kind: str = "domain") -> Linear:
         """One row for each domain, in the given order: its own probe ("domain") or the pooled one ("pooled")."""
@@ -188,27 +190,19 @@ class Probes:
             raise AdapterFormatError(f"{PROBES_NAME}: probes for unknown domains {', '.join(strangers):.200}")
         for estimator in (parts["pooled"], *parts["by_domain"].values()):
             _check_estimator(estimator, PROBES_NAME, 1, hidden_size)
-            if [int(label) for label in estimator.classes_] != [0, 1]:
+            if estimator.classes_.dtype.kind != "i" or estimator.classes_.tolist() != [0, 1]:
                 raise AdapterFormatError(
                     f"{PROBES_NAME}: a probe's classes are {estimator.classes_!r:.80}; expected 0, 1"
                 )
         return cls(parts["pooled"], parts["by_domain"])
 
 
-def _checked(states: ArrayLike, domains: Sequence[str]) -> tuple[NDArray[np.float64], list[str]]:
-    h, names = np.asarray(states, dtype=np.float64), [str(name) for name in domains]
-    if h.ndim != 2 or not len(h) or len(h) != len(names):
-        raise ValueError(f"states have shape {h.shape} and domains {len(names)} rows; expected (N, D) and N, N > 0")
-    if not np.isfinite(h).all():
-        raise ValueError("the states hold NaN or infinity; the model may have overflowed in half precision")
-    return h, names
-
-
 def _fit_logistic(h: NDArray[np.float64], target: Any, C: float, seed: int) -> LogisticRegression:
     """Fits on standardised states, then folds mean and deviation into coefficients for the raw ones."""
     mean, deviation = h.mean(axis=0), h.std(axis=0)
     # A feature that does not vary has no deviation to divide by; it carries nothing, whatever it is divided by.
-    deviation = np.where(deviation > 1e-12 * np.abs(mean) + 1e-30, deviation, 1.0)
+    # Around a large mean, float32 states vary in their last bits without any meaning.
+    deviation = np.where(deviation > 1e-6 * np.abs(mean) + 1e-30, deviation, 1.0)
     model = LogisticRegression(C=C, max_iter=1000, random_state=seed).fit((h - mean) / deviation, target)
     weight = model.coef_ / deviation
     return _fitted(model.classes_, weight, model.intercept_ - weight @ mean, C, seed)
@@ -226,14 +220,8 @@ def _fitted(
     return model
 
 
-def _tensor(values: ArrayLike) -> torch.Tensor:
-    if isinstance(values, torch.Tensor):
-        return values.detach().to(device="cpu", dtype=torch.float32)
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-
-
 def _linear(estimator: LogisticRegression) -> Linear:
-    return Linear(_tensor(estimator.coef_), _tensor(estimator.intercept_))
+    return Linear(float32_tensor(estimator.coef_), float32_tensor(estimator.intercept_))
 
 
 def _dump_skops(value: Any) -> bytes:
@@ -267,8 +255,8 @@ def _check_estimator(estimator: Any, name: str, rows: int, hidden_size: int) -> 
         if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.shape != shape:
             found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
             raise AdapterFormatError(f"{name}: {attribute} is {found}; expected floats of shape {shape}")
-        if not np.isfinite(value).all():
-            raise AdapterFormatError(f"{name}: {attribute} holds NaN or infinity")
+        if not (np.abs(value) <= np.finfo(np.float32).max).all():
+            raise AdapterFormatError(f"{name}: {attribute} holds NaN, infinity, or numbers beyond float32")
     classes = getattr(estimator, "classes_", None)
     if not isinstance(classes, np.ndarray) or classes.ndim != 1 or classes.dtype.kind not in "iU":
         raise AdapterFormatError(f"{name}: classes_ is {classes!r:.80}; expected names or 0 and 1")

@@ -15,6 +15,8 @@ from asa_adapter.files import parse_json
 FORMAT_VERSION = 1
 CONFIG_NAME = "asa_config.json"
 MAX_ALPHA = 1000.0
+_MAX_STEP = 1e30
+_MAX_DEPTH = 64
 PROBE_KINDS = ("domain", "pooled")
 
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
@@ -100,7 +102,7 @@ class ASAConfig:
         for name in ("format_version", "hidden_size", "num_layers", "layer"):
             value = getattr(self, name)
             if type(value) is not int:
-                raise TypeError(f"{name} is {value!r}; expected an int")
+                raise TypeError(f"{name} is {value!r:.80}; expected an int")
         if self.format_version != FORMAT_VERSION:
             raise ValueError(
                 f"format_version is {self.format_version}; this version of asa_adapter reads {FORMAT_VERSION}: "
@@ -125,8 +127,12 @@ class ASAConfig:
             raise ValueError(f"beta is {self.beta}; expected 0 to 1")
         if self.residual_norm <= 0:
             raise ValueError(f"residual_norm is {self.residual_norm}; expected more than 0")
+        if self.step > _MAX_STEP:
+            raise ValueError(
+                f"alpha {self.alpha:g} times residual_norm {self.residual_norm:g} is beyond the range of float32"
+            )
         if self.probe not in PROBE_KINDS:
-            raise ValueError(f"probe is {self.probe!r}; expected 'domain' or 'pooled'")
+            raise ValueError(f"probe is {self.probe!r:.80}; expected 'domain' or 'pooled'")
 
     @property
     def step(self) -> float:
@@ -139,9 +145,7 @@ class ASAConfig:
 
     def fingerprint(self) -> str:
         """SHA-256 of everything but `config_sha256`, in canonical JSON (sorted keys, no spaces)."""
-        rest = {key: value for key, value in self.to_dict().items() if key != "config_sha256"}
-        canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return _canonical_sha256(self.to_dict())
 
     def sealed(self, files: dict[str, str]) -> "ASAConfig":
         """A copy that names the checksums of its payload files and its own."""
@@ -181,7 +185,9 @@ class ASAConfig:
             config = cls(**{key: value for key, value in values.items() if key in known})
         except (TypeError, ValueError) as error:
             raise AdapterFormatError(f"{source}: {error}") from error
-        if config.config_sha256 is not None and not unknown and config.config_sha256 != config.fingerprint():
+        # A newer minor format may have signed keys that are not known here; without them, it signed the known ones.
+        signed = (config.fingerprint(), _canonical_sha256(values))
+        if config.config_sha256 is not None and config.config_sha256 not in signed:
             raise AdapterFormatError(
                 f"{source}: its content does not match its config_sha256; it was edited or damaged. "
                 "Save the adapter again, or download it with force_download=True"
@@ -189,10 +195,19 @@ class ASAConfig:
         return config
 
 
+def _canonical_sha256(values: dict[str, Any]) -> str:
+    rest = {key: value for key, value in values.items() if key != "config_sha256"}
+    canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
 def _finite_float(name: str, value: object) -> float:
     if type(value) not in (int, float):
         raise TypeError(f"{name} is {value!r:.80}; expected a number")
-    number = float(value)  # type: ignore[arg-type]
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{name} is {number}; expected a finite number")
     return number
@@ -229,10 +244,26 @@ def _check_tools(tools: object) -> None:
         return
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise TypeError(f"tools is {tools!r:.80}; expected a list of JSON-schema tools or None")
+    if _depth(tools) > _MAX_DEPTH:
+        raise ValueError(f"tools is nested more than {_MAX_DEPTH} levels deep")
     try:
         json.dumps(tools, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"tools cannot be written as JSON: {error}") from error
+
+
+def _depth(value: object) -> int:
+    """Levels of nesting; counting stops soon after the limit."""
+    level, layer = 0, [value]
+    while layer and level <= _MAX_DEPTH:
+        level += 1
+        layer = [
+            inner
+            for outer in layer
+            if isinstance(outer, dict | list | tuple)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return level
 
 
 def _check_files(files: object) -> None:

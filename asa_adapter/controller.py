@@ -99,6 +99,6 @@ class Controller:
 
     def steer(self, states: torch.Tensor, verdicts: Verdicts) -> torch.Tensor:
         """(n, D) states after h' = h + gate * step * direction[domain]; rows with gate 0 keep every bit."""
-        delta = (verdicts.gate * self.step)[:, None] * self.direction[verdicts.domain]
+        delta = (verdicts.gate.float() * self.step)[:, None] * self.direction[verdicts.domain]
         steered = (states.float() + delta).to(states.dtype)
         return torch.where(verdicts.gate[:, None] != 0, steered, states)

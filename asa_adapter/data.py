@@ -1,5 +1,6 @@
 """`load_splits`: labelled prompts as four disjoint splits, whatever form they come in."""
 
+import functools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from asa_adapter.files import read_jsonl
+from asa_adapter.files import read_jsonl, strict_json
 from asa_adapter.parsing import unwrapped
 
 if TYPE_CHECKING:
@@ -50,31 +51,51 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
         parts = {name: _rows_of_file(_split_file(folder, name)) for name in SPLITS}
         tools = read_tools(folder / "tools.json") if (folder / "tools.json").is_file() else None
     elif isinstance(source, str | Path) and str(source).endswith((".jsonl", ".json")):
-        parts = split_rows(_rows_of_file(Path(source)), seed)
+        parts = {Path(source).name: _rows_of_file(Path(source))}
     else:
         loaded = datasets.load_dataset(str(source)) if isinstance(source, str | Path) else source
-        parts = _parts_of_dataset(loaded, seed)
-    for name, rows in parts.items():
+        parts = _parts_of_dataset(loaded)
+    complete = {
+        name: [_complete(row, f"{name}, row {i}", f"{name}-{i}", tools) for i, row in enumerate(rows)]
+        for name, rows in parts.items()
+    }
+    if set(complete) != set(SPLITS):
+        complete = split_rows(next(iter(complete.values())), seed)
+    for name, rows in complete.items():
         check_split(rows, name)
+    nested = _exact_json()
     features = datasets.Features(
         {
             "id": datasets.Value("string"),
             "instruction": datasets.Value("string"),
-            "messages": datasets.Json(),
+            "messages": nested(),
             "label": datasets.Value("int64"),
             "domain": datasets.Value("string"),
-            "tools": datasets.Json(),
-            "gold_calls": datasets.Json(),
+            "tools": nested(),
+            "gold_calls": nested(),
         }
     )
     return datasets.DatasetDict(
-        {
-            name: datasets.Dataset.from_list(
-                [_complete(row, f"{name}-{i}", tools) for i, row in enumerate(rows)], features=features
-            )
-            for name, rows in parts.items()
-        }
+        {name: datasets.Dataset.from_list(rows, features=features) for name, rows in complete.items()}
     )
+
+
+@functools.cache
+def _exact_json() -> Any:
+    """A column type for nested values that gives back exactly what was put in.
+
+    `datasets.Json` writes with ten decimals and turns integers beyond 64 bits into text; here it only ever sees text.
+    """
+    import datasets
+
+    class ExactJson(datasets.Json):
+        def encode_example(self, value: Any) -> str:
+            return json.dumps(json.dumps(value))
+
+        def decode_example(self, value: str, token_per_repo_id: Any = None) -> Any:
+            return json.loads(json.loads(value))
+
+    return ExactJson
 
 
 def read_tools(path: Path) -> list[dict[str, Any]]:
@@ -122,20 +143,32 @@ def row_text(row: Mapping[str, Any]) -> str:
     return str(row.get("instruction") or "")
 
 
+def check_row(row: Mapping[str, Any], where: str) -> None:
+    """Refuses a row without a prompt or a label; `where` is how errors name it.
+
+    Raises:
+        ValueError: no prompt, messages that are no chat turns, or a label that is neither 0 nor 1.
+    """
+    messages = row.get("messages")
+    if messages and not (isinstance(messages, list) and all(isinstance(turn, Mapping) for turn in messages)):
+        raise ValueError(f"{where}: messages is {messages!r:.80}; expected a list of chat turns with role and content")
+    if not row_text(row).strip():
+        raise ValueError(f"{where}: no instruction and no messages; expected one of them")
+    label = row.get("label")
+    if type(label) is not int or label not in (0, 1):
+        raise ValueError(f"{where}: label is {label!r:.80}; expected 0 (no tool needed) or 1 (tool needed)")
+
+
 def check_split(rows: Iterable[Mapping[str, Any]], name: str) -> None:
     """Refuses a split that nothing can be fitted or measured on.
 
     Raises:
-        ValueError: no rows, a row without a prompt or with a label that is not 0 or 1, or one label only.
+        ValueError: no rows, a row without a prompt or a label, or one label only.
     """
     labels = set()
     for i, row in enumerate(rows):
-        if not row_text(row).strip():
-            raise ValueError(f"{name}, row {i}: no instruction and no messages; expected one of them")
-        label = row.get("label")
-        if isinstance(label, bool) or label not in (0, 1):
-            raise ValueError(f"{name}, row {i}: label is {label!r}; expected 0 (no tool needed) or 1 (tool needed)")
-        labels.add(label)
+        check_row(row, f"{name}, row {i}")
+        labels.add(row["label"])
     if not labels:
         raise ValueError(f"{name}: there are no rows; expected labelled prompts")
     if len(labels) == 1:
@@ -162,32 +195,45 @@ def _rows_of_file(path: Path) -> list[dict[str, Any]]:
     return [row for _, row in rows]
 
 
-def _parts_of_dataset(loaded: Any, seed: int) -> dict[str, list[dict[str, Any]]]:
+def _parts_of_dataset(loaded: Any) -> dict[str, list[dict[str, Any]]]:
+    """The four splits of a DatasetDict, or the one set that is to be split."""
     if isinstance(loaded, Mapping):
         if set(SPLITS) <= set(loaded):
             return {name: list(loaded[name]) for name in SPLITS}
         if len(loaded) == 1:
-            return split_rows(list(next(iter(loaded.values()))), seed)
+            return {name: list(rows) for name, rows in loaded.items()}
         raise ValueError(
             f"the data has splits {sorted(loaded)}; expected {', '.join(SPLITS)}, or one to be split here"
         )
     try:
-        return split_rows(list(loaded), seed)
+        return {"data": list(loaded)}
     except TypeError as error:
         raise ValueError(f"cannot read rows from a {type(loaded).__name__}") from error
 
 
-def _complete(row: Mapping[str, Any], name: str, tools: list[dict[str, Any]] | None) -> dict[str, Any]:
-    offered = row.get("tools")
+def _complete(row: Mapping[str, Any], where: str, name: str, tools: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """A row with all columns; nested ones may come as JSON text, as data sets on the Hub often store them."""
+    nested = {column: _parsed(row.get(column), f"{where}, {column}") for column in ("messages", "tools", "gold_calls")}
+    check_row({**row, **nested}, where)
+    offered = tools if nested["tools"] is None else nested["tools"]
     return {
-        "id": str(row.get("id") or name),
+        "id": name if row.get("id") is None else str(row["id"]),
         "instruction": row.get("instruction"),
-        "messages": row.get("messages"),
-        "label": int(row["label"]),
+        "messages": nested["messages"],
+        "label": row["label"],
         "domain": str(row.get("domain") or _domain_of_tools(offered)),
-        "tools": tools if offered is None else offered,
-        "gold_calls": row.get("gold_calls"),
+        "tools": offered,
+        "gold_calls": nested["gold_calls"],
     }
+
+
+def _parsed(value: Any, where: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return strict_json(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: {value!r:.80} is not valid JSON: {error}") from error
 
 
 def _domain_of_tools(tools: Sequence[Mapping[str, Any]] | None) -> str:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,24 @@ def decode_utf8(content: bytes, source: str) -> str:
 
 
 def parse_json(text: str, source: str) -> Any:
-    """JSON without the extensions of Python's reader: no double keys, no NaN, no infinity, no endless nesting.
+    """A stored file's JSON, read strictly.
 
     Raises:
-        AdapterFormatError: anything else.
+        AdapterFormatError: not JSON, or more than `strict_json` allows.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite)
+        return strict_json(text)
     except (ValueError, RecursionError) as error:
-        raise AdapterFormatError(f"{source}: not valid JSON: {error or type(error).__name__}") from error
+        raise AdapterFormatError(f"{source}: not valid JSON: {error}") from error
+
+
+def strict_json(text: str) -> Any:
+    """JSON without the extensions of Python's reader: no double keys, no NaN, no infinity.
+
+    Raises:
+        ValueError, RecursionError: anything else.
+    """
+    return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -88,7 +98,7 @@ def sha256(content: bytes) -> str:
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Writes a file so that readers see the old content or the new, never a part of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
@@ -105,11 +115,11 @@ def read_jsonl(path: Path) -> list[tuple[int, Any]]:
         ValueError: a line is not JSON; the message names the file and the line.
     """
     rows: list[tuple[int, Any]] = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 try:
-                    rows.append((number, json.loads(line)))
-                except ValueError as error:
+                    rows.append((number, strict_json(line.decode())))
+                except (ValueError, RecursionError) as error:
                     raise ValueError(f"{path}, line {number}: not valid JSON: {error}") from error
     return rows

@@ -3,11 +3,13 @@
 import ast
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jsonschema
+import referencing
 
 _MAX_CALL_CHARACTERS = 100_000
 
@@ -81,7 +83,7 @@ class ToolCallParser:
 
     def parse(self, text: str) -> list[ToolCall]:
         """The calls that could be read, in their order; [] where there are none."""
-        return [call for payload in self._payloads(text) for call in self._read(payload)]
+        return [call for payload in self._payloads(text) for call in self._read(payload)[0]]
 
     def check(self, text: str, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Holds one answer against the offered tools.
@@ -95,13 +97,13 @@ class ToolCallParser:
             (every call's arguments fit the tool's schema), and errors: what was wrong, in words.
         """
         payloads = self._payloads(text)
-        calls = [self._read(payload) for payload in payloads]
-        flat = [call for group in calls for call in group]
+        read = [self._read(payload) for payload in payloads]
+        flat = [call for calls, _ in read for call in calls]
         offered = {schema.get("name"): schema for schema in map(unwrapped, tools)}
         errors = [
             f"not readable as a call: {payload:.80}"
-            for payload, group in zip(payloads, calls, strict=True)
-            if not group
+            for payload, (calls, whole) in zip(payloads, read, strict=True)
+            if not (calls and whole)
         ]
         readable = bool(flat) and not errors
         unknown = [call.name for call in flat if call.name not in offered]
@@ -124,12 +126,14 @@ class ToolCallParser:
         """What stands behind each start marker, up to the end marker or the end of the text."""
         return [part.split(self.end, 1)[0].strip() for part in text.split(self.start)[1:]]
 
-    def _read(self, payload: str) -> list[ToolCall]:
+    def _read(self, payload: str) -> tuple[list[ToolCall], bool]:
+        """The calls of one payload, and whether that is all of it."""
         if len(payload) > _MAX_CALL_CHARACTERS:
-            return []
-        if FORMATS[self.format].pythonic:
-            return _pythonic_calls(payload) or _json_calls(payload)
-        return _json_calls(payload)
+            return [], False
+        calls, whole = _pythonic_calls(payload) if FORMATS[self.format].pythonic else ([], False)
+        if not calls and (found := _json_calls(payload)):
+            return found, True
+        return calls, whole
 
 
 def unwrapped(tool: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -138,30 +142,80 @@ def unwrapped(tool: Mapping[str, Any]) -> Mapping[str, Any]:
     return inner if isinstance(inner, Mapping) else tool
 
 
-def _pythonic_calls(payload: str) -> list[ToolCall]:
-    """Reads `[f(a="x"), g(b=[1])]` with the syntax tree alone: nothing is evaluated."""
-    source = payload if payload.startswith("[") else f"[{payload}]"
-    try:
-        tree = ast.parse(source, mode="eval").body
-        if not isinstance(tree, ast.List):
-            return []
-        return [_call_from_node(node) for node in tree.elts]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
+_TOKEN = re.compile(
+    r"""(?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|(?P<name>[^\W\d][\w.-]*)|(?P<number>\d[\w.]*)|(?P<other>.)""",
+    re.DOTALL,
+)
+
+
+def _pythonic_calls(payload: str) -> tuple[list[ToolCall], bool]:
+    """Reads `[f(a="x"), g(b=[1])]`, list or bare, up to the first call that cannot be read.
+
+    Models write it loosely: keywords as argument names, line ends inside strings, numbers with leading zeros.
+    """
+    calls = []
+    texts, whole = _split_calls(payload)
+    for text in texts:
+        try:
+            calls.append(_read_call(text))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return calls, False
+    return calls, whole
+
+
+def _split_calls(payload: str) -> tuple[list[str], bool]:
+    """The texts of the calls in a list, and whether the list ends where it should."""
+    inner = payload[1:] if payload.startswith("[") else f"{payload}]"
+    texts, start, depth = [], 0, 0
+    for token in _TOKEN.finditer(inner):
+        symbol = token["other"]
+        if symbol in ("(", "[", "{"):
+            depth += 1
+        elif depth and symbol in (")", "]", "}"):
+            depth -= 1
+        elif not depth and symbol in (",", "]"):
+            texts.append(inner[start : token.start()].strip())
+            start = token.end()
+            if symbol == "]":
+                return [text for text in texts if text], not inner[start:].strip()
+        elif symbol in ('"', "'"):
+            return texts, False  # a string that does not end
+    return [*texts, inner[start:].strip()], False
+
+
+def _read_call(text: str) -> ToolCall:
+    """Reads one `name(keyword=value, ...)` with the syntax tree alone: nothing is evaluated.
+
+    Names are taken out first, so that `send-mail(from="x")` is as good as any.
+    """
+    names: dict[str, str] = {}
+    parts = []
+    tokens = [(str(token.lastgroup), token[0]) for token in _TOKEN.finditer(text)]
+    for i, (kind, part) in enumerate(tokens):
+        following = next((other for _, other in tokens[i + 1 :] if other.strip()), "")
+        if kind == "name" and following in ("(", "="):
+            names[f"name_{i}"] = part
+            part = f"name_{i}"
+        elif kind == "string":
+            part = part.replace("\r", "\\r").replace("\n", "\\n")
+        elif kind == "number" and part.isdecimal():
+            part = part.lstrip("0") or "0"
+        parts.append(part)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "\\d" in a model's string is no fault of the user's
+        node = ast.parse("".join(parts).strip(), mode="eval").body
+    if not isinstance(node, ast.Call) or node.args or not isinstance(node.func, ast.Name):
+        raise ValueError("expected name(keyword=value, ...)")
+    arguments: dict[str, Any] = {}
+    for keyword in node.keywords:
+        name = names.get(keyword.arg or "")
+        if name is None or name in arguments:
+            raise ValueError("expected each keyword once")
+        arguments[name] = _literal(keyword.value)
+    return ToolCall(names[node.func.id], arguments)
 
 
 _WORDS = {"true": True, "false": False, "null": None}
-
-
-def _call_from_node(node: ast.expr) -> ToolCall:
-    if not isinstance(node, ast.Call) or node.args or not re.fullmatch(r"[\w.]+", ast.unparse(node.func)):
-        raise ValueError("expected name(keyword=value, ...)")
-    arguments = {}
-    for keyword in node.keywords:
-        if keyword.arg is None or keyword.arg in arguments:
-            raise ValueError("expected each keyword once")
-        arguments[keyword.arg] = _literal(keyword.value)
-    return ToolCall(ast.unparse(node.func), arguments)
 
 
 def _literal(node: ast.expr) -> Any:
@@ -202,14 +256,14 @@ def _json_calls(payload: str) -> list[ToolCall]:
 def _schema_errors(arguments: dict[str, Any], tool: Mapping[str, Any]) -> list[str]:
     """What the tool's schema finds wrong; unknown names and empty required strings are wrong too."""
     schema = tool.get("parameters") or {}
-    if not isinstance(schema, Mapping):
-        return [f"the tool's parameters are {schema!r:.40}, not a JSON schema"]
     try:
-        found = [error.message[:120] for error in jsonschema.Draft202012Validator(dict(schema)).iter_errors(arguments)]
-    except (jsonschema.SchemaError, jsonschema.exceptions.UnknownType, TypeError, RecursionError) as error:
-        return [f"the tool's schema cannot be used: {str(error)[:120]}"]
-    properties = schema.get("properties") or {}
-    if schema.get("additionalProperties") is None:
-        found += [f"unknown argument {name!r}" for name in arguments if name not in properties]
-    found += [f"{name!r} is empty" for name in schema.get("required") or [] if arguments.get(name) == ""]
-    return found
+        # An empty registry: a schema may refer to its own parts, never to a file or an address.
+        validator = jsonschema.Draft202012Validator(dict(schema), registry=referencing.Registry())
+        found = [error.message[:120] for error in validator.iter_errors(arguments)]
+        properties = dict(schema.get("properties") or {})
+        if schema.get("additionalProperties") is None:
+            found += [f"unknown argument {name!r}" for name in arguments if name not in properties]
+        return found + [f"{name!r} is empty" for name in schema.get("required") or [] if arguments.get(name) == ""]
+    # A tool's schema is a stranger's text; there is no end to the ways in which it can be broken.
+    except Exception as error:
+        return [f"cannot be held against the tool's schema: {type(error).__name__}: {str(error)[:120]}"]

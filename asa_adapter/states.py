@@ -97,7 +97,7 @@ class SharedPrefix:
     cache: Any = None
 
     @classmethod
-    def of(cls, model: nn.Module, blocks: nn.ModuleList, prompts: Sequence[Sequence[int]]) -> "SharedPrefix":
+    def of(cls, model: nn.Module, blocks: nn.ModuleList, prompts: Sequence[list[int]]) -> "SharedPrefix":
         """The prompts' common prefix, if states behind it are those of the whole prompt (checked on one prompt)."""
         first, last = min(prompts), max(prompts)
         length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))

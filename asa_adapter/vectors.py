@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from safetensors import SafetensorError
 
+from asa_adapter.arrays import float64_states
 from asa_adapter.errors import AdapterFormatError
 
 VECTORS_NAME = "steering_vectors.safetensors"
@@ -64,9 +65,10 @@ class SteeringVectors:
             names: (K,) the domains, in the order of the rows wanted.
 
         Raises:
-            ValueError: one class is missing, or the two means are the same.
+            ValueError: one class is missing, the two means are the same, lengths differ, or a state is not finite.
         """
-        h, y, d = np.asarray(states, dtype=np.float64), np.asarray(labels), np.asarray(domains)
+        h = float64_states(states, labels=labels, domains=domains)
+        y, d = np.asarray(labels), np.asarray(domains)
         v_global = _mean_difference(h, y)
         if v_global is None:
             raise ValueError(

@@ -18,7 +18,7 @@ from torch import nn
 
 from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors, load_splits
 
-# The tensors here are tiny: on a busy machine, waiting for a second thread makes each operation a hundred times slower.
+# The tensors here are tiny: on a busy machine, waiting for a second thread makes them a hundred times slower.
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -233,7 +233,7 @@ def test_row_without_a_prompt_is_refused(tmp_path: Path, kind: str, prompt: dict
     rows = labelled(40)
     rows[2] = {"label": 0, "domain": "math", **prompt}
     source = folder_of(tmp_path, cal=rows) if kind == "folder" else write(tmp_path / "all.jsonl", rows)
-    with pytest.raises(ValueError, match=r"^\w+, row \d+: no instruction and no messages; expected one of them$"):
+    with pytest.raises(ValueError, match=r"^[\w.]+, row \d+: no instruction and no messages; expected one of them$"):
         load_splits(source)
 
 

@@ -11,7 +11,7 @@ import asa_adapter
 
 PACKAGE = Path(asa_adapter.__file__).parent
 FLOORS = [
-    {"errors", "progress", "metrics", "parsing", "prompts"},
+    {"errors", "progress", "arrays", "metrics", "parsing", "prompts"},
     {"files", "residual"},
     {"config", "data", "states"},
     {"vectors", "classifiers", "card", "screen", "arguments"},

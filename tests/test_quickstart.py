@@ -1,0 +1,147 @@
+"""The README's main command, once, on the shipped model and data: what the project promises, measured."""
+
+import ast
+import copy
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, traces
+
+from asa_adapter import ASAAdapter
+from asa_adapter.card import COLUMNS
+from asa_adapter.states import collect_hidden_states
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "examples" / "quickstart.py")
+    assert spec is not None and spec.loader is not None
+    quickstart = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(quickstart)
+    result: dict[str, Any] = quickstart.main(tmp_path_factory.mktemp("quickstart") / "adapter")
+    return {**result, "answer": quickstart.answer}
+
+
+def test_f1_rises_by_a_fifth_and_false_alarms_halve(outcome: dict[str, Any]) -> None:
+    base, asa = outcome["results"]["base"], outcome["results"]["asa"]
+    assert base["n"] == 320
+    assert asa["f1"] >= base["f1"] + 0.20
+    assert asa["fpr"] <= base["fpr"] / 2
+
+
+def test_the_shipped_model_really_has_the_gap(outcome: dict[str, Any]) -> None:
+    domains = outcome["results"]["base"]["per_domain"].values()
+    assert min(domain["recall"] for domain in domains) < 0.5
+    assert max(domain["fpr"] for domain in domains) > 0.3
+    report = outcome["trainer"].report
+    assert report["blind_layers"] == [0, 1]
+    assert max(layer["probe_auc"] for layer in report["layers"].values()) >= 0.90
+
+
+def test_its_calls_can_be_read_with_and_without_steering(outcome: dict[str, Any]) -> None:
+    assert outcome["results"]["base"]["validity"]["arguments"] >= 0.9
+    assert outcome["results"]["asa"]["validity"]["arguments"] >= 0.9
+
+
+def test_a_lazy_and_an_over_eager_prompt_are_corrected(outcome: dict[str, Any]) -> None:
+    assert {kind: decision.gate for kind, (*_, decision) in outcome["shown"].items()} == {"lazy": 1, "over-eager": -1}
+
+
+def test_the_loaded_adapter_decides_like_the_fitted_one(outcome: dict[str, Any]) -> None:
+    trainer, fitted, loaded = outcome["trainer"], outcome["fitted"], outcome["adapter"]
+    states = collect_hidden_states(trainer.model, trainer.tokenizer, trainer.splits["test"], progress=False)
+    at_layer = states.states[fitted.config.layer]
+    assert loaded.decide(at_layer) == fitted.decide(at_layer)
+    assert loaded.report == fitted.report
+
+
+def test_after_removal_the_model_is_bit_identical(outcome: dict[str, Any]) -> None:
+    model, adapter = outcome["trainer"].model, outcome["adapter"]
+    weights = copy.deepcopy(model.state_dict())
+    ids = torch.arange(10, 60)[None]
+    before = model(ids).logits
+    with adapter.attach(model):
+        model.generate(ids, max_new_tokens=4, do_sample=False)
+    assert traces(model) == []
+    assert torch.equal(model(ids).logits, before)
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_rows_with_gate_zero_answer_with_the_bases_logits(outcome: dict[str, Any]) -> None:
+    trainer, adapter = outcome["trainer"], outcome["adapter"]
+    rows = trainer.splits["test"][:16]
+    inputs = trainer.tokenizer.apply_chat_template(
+        [[{"role": "user", "content": row["instruction"]}] for row in rows],
+        tools=rows[0]["tools"],
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+        padding=True,
+    )
+    settings = {"max_new_tokens": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    base = trainer.model.generate(**inputs, **settings).logits[0]
+    with adapter.attach(trainer.model) as steering:
+        steering.tau = 0.5 + sorted(abs(d.p_tool - 0.5) for d in _decisions(steering, trainer, inputs))[8]
+        steered = trainer.model.generate(**inputs, **settings).logits[0]
+        gates = [decision.gate for decision in steering.decisions]
+    assert 0 in gates and any(gates)
+    assert [torch.equal(a, b) for a, b in zip(steered, base, strict=True)] == [gate == 0 for gate in gates]
+
+
+def _decisions(steering: Any, trainer: Any, inputs: Any) -> list[Any]:
+    trainer.model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    return list(steering.decisions)
+
+
+@pytest.mark.parametrize("name", ["base", "asa"])
+def test_the_readmes_table_is_what_the_command_prints(outcome: dict[str, Any], name: str) -> None:
+    row = re.search(rf"^\| {name} \|(.*)\|$", README, flags=re.MULTILINE)
+    assert row is not None
+    stated = [float(cell) for cell in row[1].split("|")]
+    measured = [outcome["results"][name][column] for column in COLUMNS]
+    # Another processor rounds differently, and a few of the 320 answers sit on the edge.
+    assert stated == pytest.approx(measured, abs=0.03)
+
+
+def test_the_card_shows_these_results(outcome: dict[str, Any], tmp_path: Path) -> None:
+    card = (outcome["fitted"].save_pretrained(tmp_path) / "README.md").read_text()
+    for name in ("base", "asa"):
+        assert f"| {outcome['results'][name]['f1']:.3f} |" in card
+
+
+def test_the_readmes_use_of_an_adapter_runs_on_the_tiny_model(
+    outcome: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = next(block for block in _python_blocks() if 'from_pretrained("user/lfm25-asa")' in block)
+    code = code.replace("LiquidAI/LFM2.5-1.2B-Instruct", str(ROOT / "examples" / "tiny_lfm2"))
+    monkeypatch.setattr(ASAAdapter, "from_pretrained", lambda name: outcome["adapter"])
+    names: dict[str, Any] = {"tools": outcome["trainer"].splits["test"][0]["tools"]}
+    exec(compile(code, "README.md", "exec"), names)
+    assert "Decision(domain=" in capsys.readouterr().out
+    assert traces(names["model"]) == []
+
+
+def test_the_readmes_python_is_valid() -> None:
+    assert len(_python_blocks()) >= 2
+    for block in _python_blocks():
+        ast.parse(block)
+
+
+def test_the_readmes_commands_exist() -> None:
+    commands = re.findall(r"^asa-adapter (\w+)", README, flags=re.MULTILINE)
+    assert commands == ["train", "evaluate", "generate"]
+    for command in commands:
+        done = subprocess.run([sys.executable, "-m", "asa_adapter.cli", command, "--help"], capture_output=True)
+        assert done.returncode == 0
+
+
+def _python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
