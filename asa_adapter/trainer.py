@@ -31,6 +31,7 @@ from asa_adapter.screen import Push, first_token_triggers
 from asa_adapter.states import HiddenStates, collect_hidden_states
 from asa_adapter.vectors import SteeringVectors
 
+_SHUFFLES = 10
 _REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
 
 
@@ -175,18 +176,21 @@ class ASATrainer:
         labels = {name: np.array([int(row["label"]) for row in rows]) for name, rows in self.splits.items()}
         domains = {name: [_domain(row) for row in rows] for name, rows in self.splits.items()}
         seed = self.args.seed
+        everything = ["all"] * len(labels["train"])
         read = {
             C: auc(
                 labels["valid"],
-                Probes.fit(states["train"], labels["train"], ["all"] * len(labels["train"]), C, seed).p_tool(
-                    states["valid"]
-                ),
+                Probes.fit(states["train"], labels["train"], everything, C, seed).p_tool(states["valid"]),
             )
             for C in self.args.Cs
         }
         best = min(read, key=lambda C: (-round(read[C], 6), C))
-        shuffled = _shuffled_within(labels["train"], domains["train"], seed)
-        control = Probes.fit(states["train"], shuffled, ["all"] * len(shuffled), best, seed)
+        controls = [
+            Probes.fit(
+                states["train"], _shuffled_within(labels["train"], domains["train"], seed + i), everything, best, seed
+            )
+            for i in range(_SHUFFLES)
+        ]
         router = Router.fit(states["train"], domains["train"], best, seed)
         routed = np.array(router.domains)[router.predict_proba(states["valid"]).argmax(axis=1)]
         self._fitted[layer] = _Fitted(
@@ -198,7 +202,7 @@ class ASATrainer:
         )
         self.report["layers"][str(layer)] = {
             "probe_auc": read[best],
-            "shuffled_auc": auc(labels["valid"], control.p_tool(states["valid"])),
+            "shuffled_auc": float(np.mean([auc(labels["valid"], c.p_tool(states["valid"])) for c in controls])),
             "router_accuracy": float((routed == np.array(domains["valid"])).mean()),
             "residual_norm": self._fitted[layer].residual_norm,
             "C": best,

@@ -15,6 +15,7 @@ from conftest import ROOT, traces
 
 from asa_adapter import ASAAdapter
 from asa_adapter.card import COLUMNS
+from asa_adapter.metrics import auc
 from asa_adapter.states import collect_hidden_states
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,6 +31,14 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {**result, "answer": quickstart.answer}
 
 
+@pytest.fixture(scope="module")
+def states_of_test(outcome: dict[str, Any]) -> Any:
+    """(L, N, D) states of the TEST rows."""
+    trainer = outcome["trainer"]
+    rows = trainer.splits["test"]
+    return collect_hidden_states(trainer.model, trainer.tokenizer, rows, progress=False).states
+
+
 def test_f1_rises_by_a_fifth_and_false_alarms_halve(outcome: dict[str, Any]) -> None:
     base, asa = outcome["results"]["base"], outcome["results"]["asa"]
     assert base["n"] == 320
@@ -41,9 +50,17 @@ def test_the_shipped_model_really_has_the_gap(outcome: dict[str, Any]) -> None:
     domains = outcome["results"]["base"]["per_domain"].values()
     assert min(domain["recall"] for domain in domains) < 0.5
     assert max(domain["fpr"] for domain in domains) > 0.3
-    report = outcome["trainer"].report
-    assert report["blind_layers"] == [0, 1]
-    assert max(layer["probe_auc"] for layer in report["layers"].values()) >= 0.90
+
+
+def test_intent_is_readable_on_test_where_the_request_can_be_seen(
+    outcome: dict[str, Any], states_of_test: Any
+) -> None:
+    trainer, adapter = outcome["trainer"], outcome["adapter"]
+    labels = [row["label"] for row in trainer.splits["test"]]
+    assert auc(labels, adapter.probes.p_tool(states_of_test[adapter.config.layer])) >= 0.90
+    for blind in trainer.report["blind_layers"]:
+        assert auc(labels, adapter.probes.p_tool(states_of_test[blind]).round(3)) == 0.5
+    assert trainer.report["blind_layers"] == [0, 1]
 
 
 def test_its_calls_can_be_read_with_and_without_steering(outcome: dict[str, Any]) -> None:
@@ -55,11 +72,9 @@ def test_a_lazy_and_an_over_eager_prompt_are_corrected(outcome: dict[str, Any]) 
     assert {kind: decision.gate for kind, (*_, decision) in outcome["shown"].items()} == {"lazy": 1, "over-eager": -1}
 
 
-def test_the_loaded_adapter_decides_like_the_fitted_one(outcome: dict[str, Any]) -> None:
-    trainer, fitted, loaded = outcome["trainer"], outcome["fitted"], outcome["adapter"]
-    states = collect_hidden_states(trainer.model, trainer.tokenizer, trainer.splits["test"], progress=False)
-    at_layer = states.states[fitted.config.layer]
-    assert loaded.decide(at_layer) == fitted.decide(at_layer)
+def test_the_loaded_adapter_decides_like_the_fitted_one(outcome: dict[str, Any], states_of_test: Any) -> None:
+    fitted, loaded = outcome["fitted"], outcome["adapter"]
+    assert loaded.decide(states_of_test[fitted.config.layer]) == fitted.decide(states_of_test[fitted.config.layer])
     assert loaded.report == fitted.report
 
 

@@ -59,7 +59,7 @@ def test_layers_that_cannot_see_the_request_are_left_out_and_named(trained: Any)
 def test_intent_is_read_and_the_shuffled_control_is_not(trained: Any) -> None:
     for layer in trained[0].report["layers"].values():
         assert layer["probe_auc"] > 0.8
-        assert layer["shuffled_auc"] < 0.75
+        assert abs(layer["shuffled_auc"] - 0.5) < 0.15
 
 
 def test_the_choice_is_the_best_finalist_on_valid(trained: Any) -> None:

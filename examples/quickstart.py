@@ -1,0 +1,80 @@
+"""The whole path on the shipped tiny LFM2 and the shipped data: fit, measure, save, load, steer, take off.
+
+python examples/quickstart.py [OUTPUT_FOLDER]
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from asa_adapter import ASAAdapter, ASATrainer, Decision, ToolCallParser, load_splits
+from asa_adapter.card import markdown_table
+
+HERE = Path(__file__).resolve().parent
+
+
+def answer(model: Any, tokenizer: Any, prompt: str, tools: list[dict[str, Any]]) -> str:
+    """The model's greedy answer, by its own generate(): steered exactly when an adapter is attached."""
+    inputs = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}],
+        tools=tools,
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    output = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+    return str(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :]))
+
+
+def corrected_prompts(
+    model: Any, tokenizer: Any, adapter: ASAAdapter, rows: list[dict[str, Any]]
+) -> dict[str, tuple[dict[str, Any], str, str, Decision]]:
+    """A lazy prompt and an over-eager one: rows that the bare model gets wrong and the steered one gets right."""
+    parser = ToolCallParser.from_tokenizer(tokenizer)
+    found: dict[str, tuple[dict[str, Any], str, str, Decision]] = {}
+    for row in rows:
+        kind = "lazy" if row["label"] else "over-eager"
+        if kind in found:
+            continue
+        base = answer(model, tokenizer, row["instruction"], row["tools"])
+        if parser.triggered(base) == bool(row["label"]):
+            continue
+        with adapter.attach(model, tokenizer=tokenizer) as steering:
+            steered = answer(model, tokenizer, row["instruction"], row["tools"])
+            decision = steering.decisions[0]
+        if parser.triggered(steered) == bool(row["label"]):
+            found[kind] = (row, base, steered, decision)
+        if len(found) == 2:
+            break
+    return found
+
+
+def main(output: Path) -> dict[str, Any]:
+    """Runs everything and returns what it measured."""
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)  # the tensors are so small that waiting for a second thread costs more than it gives
+    tokenizer = AutoTokenizer.from_pretrained(HERE / "tiny_lfm2")
+    model = AutoModelForCausalLM.from_pretrained(HERE / "tiny_lfm2", dtype=torch.float32)
+    splits = load_splits(HERE / "data")
+
+    trainer = ASATrainer(model, tokenizer, splits)
+    fitted = trainer.train()
+    results = trainer.evaluate("test")
+    fitted.save_pretrained(output)
+    print(f"\n{fitted}\n\nTEST, {results['base']['n']} prompts\n{markdown_table(results)}\n\nsaved in {output}")
+
+    adapter = ASAAdapter.from_pretrained(output)
+    shown = corrected_prompts(model, tokenizer, adapter, list(splits["test"]))
+    for kind, (row, base, steered, decision) in shown.items():
+        print(f"\n{kind}: {row['instruction']}\n  base:    {base}\n  steered: {steered}\n  {decision}")
+        removed = answer(model, tokenizer, row["instruction"], row["tools"])
+        print(f"  adapter removed, base answer is back: {removed == base}")
+    return {"results": results, "shown": shown, "fitted": fitted, "adapter": adapter, "trainer": trainer}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "out/tiny-lfm2-asa"))
