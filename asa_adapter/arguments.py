@@ -70,6 +70,8 @@ class ASATrainingArguments:
                 raise ValueError(f"{name} is empty; expected at least one value")
             if wrong := [value for value in values if not low <= value <= high]:
                 raise ValueError(f"{name} holds {wrong[0]!r}; expected {low:g} to {high:g}")
+        if not any(self.alphas):
+            raise ValueError(f"alphas is {tuple(self.alphas)}; expected at least one step above 0")
         if not len(self.probes) or not set(self.probes) <= set(PROBE_KINDS):
             raise ValueError(f"probes is {self.probes!r}; expected some of {PROBE_KINDS}")
         if self.objective not in OBJECTIVES:

@@ -8,42 +8,40 @@ import itertools
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import nn
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.arguments import ASATrainingArguments
-from asa_adapter.classifiers import Probes, Router
 from asa_adapter.config import ASAConfig
 from asa_adapter.controller import Controller
 from asa_adapter.data import check_split
 from asa_adapter.evaluate import Evaluation
-from asa_adapter.metrics import auc, trigger_metrics, upper_confidence_bound
+from asa_adapter.fitting import LabelledStates, LayerFit, fit_layer
+from asa_adapter.metrics import trigger_metrics, upper_confidence_bound
 from asa_adapter.parsing import ToolCallParser
 from asa_adapter.prompts import Row, Tools, chat_template_sha256, check_chat_template, encode_rows, pad_token_id
 from asa_adapter.residual import decoder_blocks, hidden_size, text_config
 from asa_adapter.screen import Push, first_token_triggers
 from asa_adapter.states import HiddenStates, collect_hidden_states
-from asa_adapter.vectors import SteeringVectors
 
-_SHUFFLES = 10
 _REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """Everything fitted at one layer."""
+class Setting(NamedTuple):
+    """One point of the grid: the settings of ASAConfig that are chosen."""
 
-    vectors: SteeringVectors
-    router: Router
-    probes: Probes
-    residual_norm: float
-    C: float
+    layer: int
+    alpha: float
+    tau: float
+    beta: float
+    probe: str
 
 
 class ASATrainer:
@@ -101,7 +99,7 @@ class ASATrainer:
             progress=self.args.progress,
         )
         self._adapter: ASAAdapter | None = None
-        self._fitted: dict[int, _Fitted] = {}
+        self._fits: dict[int, LayerFit] = {}
         self.report: dict[str, Any] = self._new_report()
 
     def train(self) -> ASAAdapter:
@@ -169,63 +167,25 @@ class ASATrainer:
                 "blocks cannot see the request. Try later layers"
             )
         for layer in seeing:
-            self._fit_layer(layer, {name: s.states[layer].numpy() for name, s in states.items()})
+            cal, train, valid = (self._labelled(n, states[n].states[layer]) for n in ("cal", "train", "valid"))
+            self._fits[layer] = fit_layer(cal, train, valid, self._domains, self.args.Cs, self.args.seed)
+            self.report["layers"][str(layer)] = self._fits[layer].facts
         return seeing
 
-    def _fit_layer(self, layer: int, states: Mapping[str, np.ndarray]) -> None:
-        labels = {name: np.array([int(row["label"]) for row in rows]) for name, rows in self.splits.items()}
-        domains = {name: [_domain(row) for row in rows] for name, rows in self.splits.items()}
-        seed = self.args.seed
-        everything = ["all"] * len(labels["train"])
-        read = {
-            C: auc(
-                labels["valid"],
-                Probes.fit(states["train"], labels["train"], everything, C, seed).p_tool(states["valid"]),
-            )
-            for C in self.args.Cs
-        }
-        best = min(read, key=lambda C: (-round(read[C], 6), C))
-        controls = [
-            Probes.fit(
-                states["train"], _shuffled_within(labels["train"], domains["train"], seed + i), everything, best, seed
-            )
-            for i in range(_SHUFFLES)
-        ]
-        router = Router.fit(states["train"], domains["train"], best, seed)
-        routed = np.array(router.domains)[router.predict_proba(states["valid"]).argmax(axis=1)]
-        self._fitted[layer] = _Fitted(
-            SteeringVectors.fit(states["cal"], labels["cal"].tolist(), domains["cal"], self._domains),
-            router,
-            Probes.fit(states["train"], labels["train"], domains["train"], best, seed),
-            float(np.linalg.norm(states["cal"], axis=1).mean()),
-            best,
-        )
-        self.report["layers"][str(layer)] = {
-            "probe_auc": read[best],
-            "shuffled_auc": float(np.mean([auc(labels["valid"], c.p_tool(states["valid"])) for c in controls])),
-            "router_accuracy": float((routed == np.array(domains["valid"])).mean()),
-            "residual_norm": self._fitted[layer].residual_norm,
-            "C": best,
-        }
+    def _labelled(self, split: str, states: torch.Tensor) -> LabelledStates:
+        rows = self.splits[split]
+        labels = np.array([int(row["label"]) for row in rows])
+        return LabelledStates(states.numpy(), labels, [_domain(row) for row in rows])
 
     def _screen(self, layers: Sequence[int], states: HiddenStates) -> list[dict[str, Any]]:
         """Scores the whole grid by first tokens on VALID; the best setting of each layer, the best layer first."""
         prompts = encode_rows(self.tokenizer, self.splits["valid"], self.tools)
         keys = list(itertools.product(layers, self.args.betas, (1, -1), [a for a in self.args.alphas if a]))
-        routed = {
-            layer: self._controller(layer, 1.0, 0.5, 1.0, "pooled").decide(states.states[layer]).domain
-            for layer in layers
-        }
-        pushes = [
-            Push(
-                layer,
-                sign
-                * self._controller(layer, alpha, 0.5, beta, "pooled").step
-                * self._fitted[layer].vectors.mixed(beta),
-                routed[layer],
-            )
-            for layer, beta, sign, alpha in keys
-        ]
+        pushes = []
+        for layer, beta, sign, alpha in keys:
+            controller = self._controller(Setting(layer, alpha, 0.5, beta, "pooled"))
+            domain = controller.decide(states.states[layer]).domain
+            pushes.append(Push(layer, sign * controller.step * controller.direction, domain))
         table = first_token_triggers(
             self.model,
             self._blocks,
@@ -240,23 +200,20 @@ class ASATrainer:
         self.report["screen"] = {"settings": 0, "base": self._scored(base)}
         best: dict[int, dict[str, Any]] = {}
         for setting in self._grid(layers):
-            layer, alpha, beta = setting["layer"], setting["alpha"], setting["beta"]
-            gate = self._controller(**setting).decide(states.states[layer]).gate.numpy()
-            up, down = pushed[layer, beta, 1, alpha], pushed[layer, beta, -1, alpha]
-            scored = {**setting, **self._scored(np.where(gate > 0, up, np.where(gate < 0, down, base)))}
+            gate = self._controller(setting).decide(states.states[setting.layer]).gate.numpy()
+            up, down = (pushed[setting.layer, setting.beta, sign, setting.alpha] for sign in (1, -1))
+            scored = {**setting._asdict(), **self._scored(np.where(gate > 0, up, np.where(gate < 0, down, base)))}
             self.report["screen"]["settings"] += 1
-            if layer not in best or _rank(scored) < _rank(best[layer]):
-                best[layer] = scored
+            if setting.layer not in best or _rank(scored) < _rank(best[setting.layer]):
+                best[setting.layer] = scored
         ranked = sorted(best.values(), key=_rank)
         self.report["screen"]["best_of_each_layer"] = ranked
         return ranked
 
-    def _grid(self, layers: Sequence[int]) -> Iterator[dict[str, Any]]:
+    def _grid(self, layers: Sequence[int]) -> Iterator[Setting]:
         args = self.args
-        names = ("layer", "alpha", "tau", "beta", "probe")
         alphas = [alpha for alpha in args.alphas if alpha]
-        for values in itertools.product(layers, alphas, args.taus, args.betas, args.probes):
-            yield dict(zip(names, values, strict=True))
+        return itertools.starmap(Setting, itertools.product(layers, alphas, args.taus, args.betas, args.probes))
 
     def _decide(self, candidates: Sequence[dict[str, Any]]) -> ASAAdapter:
         """Lets the best of the screen generate on VALID; the bare model wins where none is better."""
@@ -264,22 +221,25 @@ class ASATrainer:
         base = self._scored_answers(self._evaluation.answers(rows, name="base, valid"))
         finalists = []
         for i, candidate in enumerate(candidates[: self.args.finalists]):
-            setting = {name: candidate[name] for name in ("layer", "alpha", "tau", "beta", "probe")}
-            name = f"finalist {i + 1}, valid"
-            answers = self._evaluation.answers(rows, self._build(**setting), name)
-            finalists.append({**setting, **self._scored_answers(answers), "screen_score": candidate["score"]})
+            setting = _setting(candidate)
+            answers = self._evaluation.answers(rows, self._build(setting), f"finalist {i + 1}, valid")
+            scored = self._scored_answers(answers)
+            finalists.append({**setting._asdict(), **scored, "screen_score": candidate["score"]})
         best = min(finalists, key=_rank)
         self.report["valid"] = {"base": base, "finalists": finalists}
         if abstain := best["score"] <= base["score"]:
             why = "no setting tried was better than the bare model on VALID; the adapter abstains"
         else:
             why = f"the best of {len(finalists)} finalists that generated on VALID, ranked by {self.args.goal}"
-        setting = {name: best[name] for name in ("layer", "alpha", "tau", "beta", "probe")}
-        if abstain:
-            setting["alpha"] = 0.0
-        adapter = self._build(**setting)
-        step = adapter.config.step
-        self.report["chosen"] = {**setting, "absolute_step": step, "abstains": abstain, "why": why, "valid": best}
+        setting = _setting(best)._replace(alpha=0.0) if abstain else _setting(best)
+        adapter = self._build(setting)
+        self.report["chosen"] = {
+            **setting._asdict(),
+            "absolute_step": adapter.config.step,
+            "abstains": abstain,
+            "why": why,
+            "valid": best,
+        }
         return adapter
 
     def _scored(self, triggered: np.ndarray) -> dict[str, Any]:
@@ -292,19 +252,19 @@ class ASATrainer:
     def _scored_answers(self, answers: Sequence[str]) -> dict[str, Any]:
         return self._scored(np.array([self.parser.triggered(answer) for answer in answers]))
 
-    def _config(self, layer: int, alpha: float, tau: float, beta: float, probe: str) -> ASAConfig:
+    def _config(self, setting: Setting) -> ASAConfig:
         config = text_config(self.model)
         return ASAConfig(
             hidden_size=hidden_size(self.model),
             num_layers=len(self._blocks),
-            layer=layer,
+            layer=setting.layer,
             domains=self._domains,
-            alpha=float(alpha),
-            tau=float(tau),
-            beta=float(beta),
-            residual_norm=self._fitted[layer].residual_norm,
-            probe=probe,
-            base_model=str(getattr(self.model, "name_or_path", "") or "") or None,
+            alpha=float(setting.alpha),
+            tau=float(setting.tau),
+            beta=float(setting.beta),
+            residual_norm=self._fits[setting.layer].residual_norm,
+            probe=setting.probe,
+            base_model=_public_name(self.model),
             base_model_revision=getattr(self.model.config, "_commit_hash", None),
             model_type=getattr(config, "model_type", None),
             layer_path=self.args.layer_path,
@@ -314,14 +274,13 @@ class ASATrainer:
             tools=self._shared_tools(),
         )
 
-    def _controller(self, layer: int, alpha: float, tau: float, beta: float, probe: str) -> Controller:
-        fitted = self._fitted[layer]
-        config = self._config(layer, alpha, tau, beta, probe)
-        return Controller.build(config, fitted.vectors, fitted.router, fitted.probes)
+    def _controller(self, setting: Setting) -> Controller:
+        fit = self._fits[setting.layer]
+        return Controller.build(self._config(setting), fit.vectors, fit.router, fit.probes)
 
-    def _build(self, **setting: Any) -> ASAAdapter:
-        fitted = self._fitted[setting["layer"]]
-        return ASAAdapter(self._config(**setting), fitted.vectors, fitted.router, fitted.probes, self.report)
+    def _build(self, setting: Setting) -> ASAAdapter:
+        fit = self._fits[setting.layer]
+        return ASAAdapter(self._config(setting), fit.vectors, fit.router, fit.probes, self.report)
 
     def _shared_tools(self) -> list[dict[str, Any]] | None:
         """The tools that all calibration rows were offered; None where they differ."""
@@ -361,18 +320,10 @@ def _domain(row: Row) -> str:
     return str(row.get("domain") or "general")
 
 
-def _shuffled_within(labels: np.ndarray, domains: Sequence[str], seed: int) -> np.ndarray:
-    """Control labels, random but half 0 and half 1 within each true label and domain.
-
-    Plainly permuted labels keep a small chance correlation with the true ones, and a strongly regularised probe
-    follows it: its AUC is then far from 0.5 on either side.
-    """
-    generator = np.random.default_rng(seed)
-    shuffled = np.zeros_like(labels)
-    for group in sorted(set(zip(labels.tolist(), domains, strict=True))):
-        rows = np.flatnonzero([pair == group for pair in zip(labels.tolist(), domains, strict=True)])
-        shuffled[rows] = generator.permutation(np.arange(len(rows)) % 2)
-    return shuffled
+def _public_name(model: Any) -> str | None:
+    """The model's id on the Hub, or a folder's own name: where it lies on this machine is nobody's business."""
+    name = str(getattr(model, "name_or_path", "") or "")
+    return (Path(name).resolve().name if Path(name).is_dir() else name) or None
 
 
 def _version(package: str) -> str:
@@ -380,6 +331,10 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _setting(scored: Mapping[str, Any]) -> Setting:
+    return Setting(**{name: scored[name] for name in Setting._fields})
 
 
 def _rank(scored: Mapping[str, Any]) -> tuple[float, float, float]:

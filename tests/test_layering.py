@@ -15,7 +15,7 @@ FLOORS = [
     {"files", "residual"},
     {"config", "data", "states"},
     {"vectors", "classifiers", "card", "screen", "arguments"},
-    {"controller"},
+    {"controller", "fitting"},
     {"plan"},
     {"hook"},
     {"adapter"},

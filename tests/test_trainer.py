@@ -39,6 +39,7 @@ def test_the_adapter_carries_what_it_was_fitted_with(trained: Any, tiny_lfm2: An
     assert config.layer in (4, 6)
     assert config.hidden_size == tiny_lfm2[0].config.hidden_size
     assert config.model_type == "lfm2"
+    assert config.base_model == "tiny_lfm2"
     assert config.tool_call_start == "<|tool_call_start|>"
     assert config.tools == small["cal"][0]["tools"]
     assert config.domains == ("code", "math", "search", "translation")
@@ -208,6 +209,7 @@ def test_evaluating_before_training_is_refused(tiny_lfm2: Any, small: Any) -> No
         ({"layers": "some"}, "layers is 'some'; expected 'all' or layer numbers"),
         ({"alphas": ()}, "alphas is empty"),
         ({"alphas": (-1,)}, "alphas holds -1; expected 0 to 1000"),
+        ({"alphas": (0,)}, r"alphas is \(0,\); expected at least one step above 0"),
         ({"taus": (0.3,)}, "taus holds 0.3; expected 0.5 to 1"),
         ({"betas": (2,)}, "betas holds 2; expected 0 to 1"),
         ({"max_fpr": 1.5}, "max_fpr holds 1.5; expected 0 to 1"),

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from asa_adapter.fitting import LabelledStates, fit_layer, shuffled_within
+
+
+def split(seed: int, rows: int = 80, signal: float = 3.0) -> LabelledStates:
+    generator = np.random.default_rng(seed)
+    labels = np.arange(rows) % 2
+    domains = ["a" if i % 4 < 2 else "b" for i in range(rows)]
+    states = generator.normal(size=(rows, 6)).astype(np.float32)
+    states[:, 0] += signal * labels
+    states[:, 1] += [4.0 if domain == "a" else -4.0 for domain in domains]
+    return LabelledStates(states, labels, domains)
+
+
+def test_directions_come_from_cal_and_classifiers_from_train() -> None:
+    cal, train, valid = split(0), split(1), split(2)
+    fit = fit_layer(cal, train, valid, ("a", "b"), (0.1,), 42)
+    other_cal = fit_layer(split(5), train, valid, ("a", "b"), (0.1,), 42)
+    other_train = fit_layer(cal, split(5), valid, ("a", "b"), (0.1,), 42)
+    assert not np.allclose(fit.vectors.v_global, other_cal.vectors.v_global)
+    assert np.array_equal(fit.router.estimator_.coef_, other_cal.router.estimator_.coef_)
+    assert np.array_equal(fit.vectors.v_global, other_train.vectors.v_global)
+    assert not np.allclose(fit.probes.pooled_.coef_, other_train.probes.pooled_.coef_)
+    assert fit.residual_norm == pytest.approx(np.linalg.norm(cal.states, axis=1).mean())
+
+
+def test_facts_tell_signal_from_none() -> None:
+    facts = fit_layer(split(0), split(1), split(2), ("a", "b"), (0.01, 1.0), 42).facts
+    assert facts["probe_auc"] > 0.95
+    assert facts["router_accuracy"] == 1.0
+    assert abs(facts["shuffled_auc"] - 0.5) < 0.15
+    none = fit_layer(split(0), split(1, signal=0.0), split(2, signal=0.0), ("a", "b"), (0.01, 1.0), 42).facts
+    assert none["probe_auc"] < 0.7
+
+
+def test_the_strength_is_the_one_that_reads_valid_best_and_the_strongest_of_equals() -> None:
+    facts = fit_layer(split(0, signal=50), split(1, signal=50), split(2, signal=50), ("a", "b"), (1.0, 0.01), 42).facts
+    assert (facts["probe_auc"], facts["C"]) == (1.0, 0.01)
+
+
+def test_shuffled_labels_are_balanced_within_each_label_and_domain() -> None:
+    part = split(0)
+    shuffled = shuffled_within(part.labels, part.domains, 7)
+    for label in (0, 1):
+        for domain in ("a", "b"):
+            rows = (part.labels == label) & (np.array(part.domains) == domain)
+            assert shuffled[rows].mean() == 0.5
+    assert not np.array_equal(shuffled, shuffled_within(part.labels, part.domains, 8))
