@@ -145,6 +145,34 @@ def test_beams_and_return_sequences_give_one_decision_for_each_row(model: Any, a
     assert [len(rows) for rows, _ in record.parts] == [9]
 
 
+def test_sampling_is_steered_once_and_follows_the_seed(model: Any, adapter: ASAAdapter) -> None:
+    with adapter.attach(model) as steering:
+        outputs = []
+        for _ in range(2):
+            torch.manual_seed(3)
+            outputs.append(greedy(model, prompts(), do_sample=True, top_k=0))
+        record = steering._record
+    assert torch.equal(*outputs)
+    assert record is not None and [len(rows) for rows, _ in record.parts] == [3]
+
+
+def test_a_streamer_sees_the_steered_tokens(lfm2: Any, adapter: ASAAdapter) -> None:
+    class Streamer:
+        def __init__(self) -> None:
+            self.tokens: list[int] = []
+
+        def put(self, value: torch.Tensor) -> None:
+            self.tokens += value.flatten().tolist()
+
+        def end(self) -> None:
+            self.tokens.append(-1)
+
+    streamer, ids = Streamer(), prompts(rows=1)
+    with adapter.attach(lfm2):
+        output = greedy(lfm2, ids, streamer=streamer)
+    assert streamer.tokens == [*output[0].tolist(), -1]
+
+
 def test_guidance_runs_the_model_again_but_steers_once(lfm2: Any, adapter: ASAAdapter) -> None:
     with adapter.attach(lfm2) as steering:
         greedy(lfm2, prompts(), guidance_scale=1.5)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from conftest import ROOT, traces
 
 from asa_adapter import ASAAdapter
@@ -76,6 +77,28 @@ def test_the_loaded_adapter_decides_like_the_fitted_one(outcome: dict[str, Any],
     fitted, loaded = outcome["fitted"], outcome["adapter"]
     assert loaded.decide(states_of_test[fitted.config.layer]) == fitted.decide(states_of_test[fitted.config.layer])
     assert loaded.report == fitted.report
+
+
+def test_a_pipeline_around_the_model_is_steered(outcome: dict[str, Any]) -> None:
+    trainer, adapter = outcome["trainer"], outcome["adapter"]
+    row, base, steered, _ = outcome["shown"]["lazy"]
+    ask = transformers.pipeline("text-generation", model=trainer.model, tokenizer=trainer.tokenizer)
+    prompt = trainer.tokenizer.apply_chat_template(
+        [{"role": "user", "content": row["instruction"]}],
+        tools=row["tools"],
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    settings: dict[str, Any] = {
+        "add_special_tokens": False,
+        "return_full_text": False,
+        "skip_special_tokens": False,
+        "max_new_tokens": 64,
+        "do_sample": False,
+    }
+    with adapter.attach(trainer.model):
+        assert ask(prompt, **settings)[0]["generated_text"] == steered
+    assert ask(prompt, **settings)[0]["generated_text"] == base
 
 
 def test_after_removal_the_model_is_bit_identical(outcome: dict[str, Any]) -> None:
