@@ -1,0 +1,127 @@
+"""The shipped data and the shipped model's training text: balanced, disjoint, and made again by their scripts."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import transformers
+from conftest import DATA, ROOT, TINY_LFM2
+
+
+def load_script(path: Path) -> Any:
+    """A script as a module, with its neighbours importable as when it is run."""
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+@pytest.fixture(scope="module")
+def build() -> Any:
+    return load_script(DATA / "build.py")
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Any:
+    return load_script(TINY_LFM2 / "corpus.py")
+
+
+def rows_of(split: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (DATA / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_builder_makes_the_shipped_rows(build: Any) -> None:
+    assert {split: rows_of(split) for split in ("cal", "train", "valid", "test")} == build.build()
+
+
+@pytest.mark.parametrize(("split", "each"), [("cal", 40), ("train", 40), ("valid", 20), ("test", 40)])
+def test_every_split_is_balanced(split: str, each: int) -> None:
+    counts = Counter((row["domain"], row["label"]) for row in rows_of(split))
+    domains = ("code", "math", "search", "translation")
+    assert counts == {(domain, label): each for domain in domains for label in (0, 1)}
+
+
+def test_no_instruction_is_in_two_splits_or_twice() -> None:
+    texts = [row["instruction"] for split in ("cal", "train", "valid", "test") for row in rows_of(split)]
+    assert len(set(texts)) == len(texts) == 1120
+
+
+def test_gold_calls_fit_the_tools() -> None:
+    tools = {tool["name"]: tool for tool in json.loads((DATA / "tools.json").read_text())}
+    assert sorted(tools) == ["calculator", "python_interpreter", "translator", "web_search"]
+    for split in ("cal", "train", "valid", "test"):
+        for row in rows_of(split):
+            assert len(row["gold_calls"]) == row["label"]
+            for call in row["gold_calls"]:
+                jsonschema.validate(call["arguments"], tools[call["name"]]["parameters"])
+
+
+def test_the_training_text_leaves_the_evaluation_instructions_out(corpus: Any) -> None:
+    splits = ("cal", "train", "valid", "test")
+    barred = frozenset(corpus.normalise(row["instruction"]) for split in splits for row in rows_of(split))
+    source = corpus.Corpus(3, barred)
+    drawn = {corpus.normalise(source.draw().text) for _ in range(3000)}
+    assert len(drawn) > 1000
+    assert not drawn & barred
+
+
+def test_the_weights_stay_small() -> None:
+    assert (TINY_LFM2 / "model.safetensors").stat().st_size <= 7_500_000
+
+
+def test_the_template_renders_tools_as_lfm25_does(tiny_lfm2: Any) -> None:
+    _, tokenizer = tiny_lfm2
+    chat = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+    tools = [{"name": "f", "parameters": {}}, {"name": "g", "parameters": {}}]
+    text = tokenizer.apply_chat_template(chat, tools=tools, add_generation_prompt=True, tokenize=False)
+    assert text == (
+        "<|startoftext|><|im_start|>system\nBe kind.\n"
+        'List of tools: [{"name": "f", "parameters": {}}, {"name": "g", "parameters": {}}]<|im_end|>\n'
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    for marker in ("<|tool_call_start|>", "<|tool_call_end|>"):
+        assert len(tokenizer.encode(marker, add_special_tokens=False)) == 1
+        assert tokenizer.convert_tokens_to_ids(marker) in tokenizer.all_special_ids
+
+
+def test_a_tool_result_in_the_history_does_not_break_the_model(tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    call = '<|tool_call_start|>[calculator(expression="48713 * 9264")]<|tool_call_end|>'
+    chat = [
+        {"role": "user", "content": "how much is 48713 times 9264"},
+        {"role": "assistant", "content": call},
+        {"role": "tool", "content": "451277232"},
+    ]
+    inputs = tokenizer.apply_chat_template(
+        chat,
+        tools=json.loads((DATA / "tools.json").read_text()),
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    output = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+    reply = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :])
+    assert reply.endswith("<|im_end|>")
+    assert "<|tool_call_start|>" not in reply
+
+
+def test_one_step_of_training_saves_a_model_that_loads(tmp_path: Path) -> None:
+    words = [sys.executable, str(TINY_LFM2 / "train.py"), "--steps", "1", "--output", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    shipped = transformers.AutoConfig.from_pretrained(TINY_LFM2)
+    for name in ("hidden_size", "layer_types", "vocab_size"):
+        assert getattr(model.config, name) == getattr(shipped, name)
