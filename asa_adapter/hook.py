@@ -51,6 +51,7 @@ class SteeringHandle:
         domains: tuple[str, ...],
     ) -> None:
         self.layer = layer
+        self._block = block
         self._controller = controller
         self._residual_norm = residual_norm
         self._domains = domains
@@ -118,6 +119,9 @@ class SteeringHandle:
 
     def _open(self, last: torch.Tensor) -> Record:
         """The record of a generate() call that begins now, with (B,) indices of the last prompt tokens."""
+        device = next(self._block.parameters()).device
+        if device.type != "meta":  # offloaded weights have no device of their own; the state's is asked for then
+            self._controller = self._controller.to(device)
         self._record = Record(self._slot, self._controller, self._domains, last)
         return self._record
 
