@@ -14,7 +14,7 @@ from asa_adapter.classifiers import PROBES_NAME, ROUTER_NAME, Probes, Router
 from asa_adapter.config import CONFIG_NAME, ASAConfig
 from asa_adapter.controller import Controller, Decision
 from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, IncompatibleModelError
-from asa_adapter.files import MIB, decode_utf8, parse_json, read_bounded, sha256, write_atomic
+from asa_adapter.files import MIB, decode_utf8, looks_like_path, parse_json, read_bounded, sha256, write_atomic
 from asa_adapter.hook import SteeringHandle
 from asa_adapter.prompts import chat_template_sha256
 from asa_adapter.residual import decoder_blocks, hidden_size, text_config
@@ -172,11 +172,14 @@ class ASAAdapter:
             local_files_only: use the cache alone.
 
         Raises:
+            FileNotFoundError: there is no such folder, and the name cannot be a repository's.
             AdapterDownloadError: the repository could not be fetched.
             AdapterFormatError: a file is missing, damaged, or not what it should be.
         """
         if Path(repo_id_or_folder).is_dir():
             return cls._from_folder(Path(repo_id_or_folder))
+        if isinstance(repo_id_or_folder, Path) or looks_like_path(repo_id_or_folder):
+            raise FileNotFoundError(f"no adapter folder at {repo_id_or_folder}")
         try:
             folder = huggingface_hub.snapshot_download(
                 str(repo_id_or_folder),
@@ -206,7 +209,9 @@ class ASAAdapter:
         content = {name: read_bounded(folder / name, SIZE_LIMITS[name]) for name in names}
         for name in names:
             expected = config.files.get(name)
-            if expected is not None and sha256(content[name]) != expected:
+            if expected is None:
+                raise AdapterFormatError(f"{CONFIG_NAME}: names no SHA-256 for {name}; save the adapter again")
+            if sha256(content[name]) != expected:
                 raise AdapterFormatError(
                     f"{name}: its SHA-256 is not the one in {CONFIG_NAME}; it was changed or damaged. Save the "
                     "adapter again, or download it with force_download=True"
@@ -274,7 +279,8 @@ def _other_origin(config: ASAConfig, model: Any) -> list[str]:
     """What hints that the model has other weights than those the adapter was fitted for."""
     name = str(getattr(model, "name_or_path", "") or "")
     suspicions = []
-    if config.base_model and name and _last_part(name) != _last_part(config.base_model):
+    # A folder may have any name; only two names from the Hub say something about each other.
+    if _is_hub_id(name) and _is_hub_id(config.base_model or "") and name.lower() != str(config.base_model).lower():
         suspicions.append(f"the model is {name!r}, but the adapter was fitted for {config.base_model!r}")
     revision = getattr(model.config, "_commit_hash", None)
     if config.base_model_revision and revision and revision != config.base_model_revision:
@@ -295,6 +301,6 @@ def _other_prompts(config: ASAConfig, tokenizer: Any) -> list[str]:
     return suspicions
 
 
-def _last_part(name: str) -> str:
-    """A model's own name, whether it was loaded by its id on the Hub or from a folder."""
-    return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].lower()
+def _is_hub_id(name: str) -> bool:
+    """Whether a model's name is that of a repository, "user/model", and not of a folder on this machine."""
+    return name.count("/") == 1 and not looks_like_path(name) and not Path(name).exists()

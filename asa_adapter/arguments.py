@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asa_adapter.config import MAX_ALPHA, PROBE_KINDS
+from asa_adapter.config import MAX_ALPHA, PROBE_KINDS, finite_float
 from asa_adapter.metrics import ratio
 
 OBJECTIVES = ("f1", "balanced_accuracy")
+_NUMBER_LISTS = (("alphas", 0.0, MAX_ALPHA), ("taus", 0.5, 1.0), ("betas", 0.0, 1.0), ("Cs", 1e-9, 1e9))
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ASATrainingArguments:
         Cs: inverse regularisation strengths to try; the one with the best probe on VALID is taken, for each layer.
         objective: what to maximise on VALID, "f1" or "balanced_accuracy".
         max_fpr: with a number, maximise recall among the settings whose FPR on VALID is at most this.
-        finalists: how many settings from the screen are decided by real generation.
+        finalists: how many settings from the screen are decided by real generation: the best of each layer first.
         max_new_tokens: longest answer.
         batch_size: prompts run together.
         seed: seed of everything random.
@@ -34,6 +35,7 @@ class ASATrainingArguments:
 
     Raises:
         ValueError: a field's value is out of its range.
+        TypeError: a number is none.
     """
 
     layers: str | Sequence[int] = "all"
@@ -53,29 +55,37 @@ class ASATrainingArguments:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.layers, str) and self.layers != "all":
-            raise ValueError(f"layers is {self.layers!r}; expected 'all' or layer numbers")
-        ranges: tuple[tuple[str, Sequence[float], float, float], ...] = (
-            ("alphas", self.alphas, 0, MAX_ALPHA),
-            ("taus", self.taus, 0.5, 1),
-            ("betas", self.betas, 0, 1),
-            ("Cs", self.Cs, 1e-9, 1e9),
-            ("max_fpr", () if self.max_fpr is None else (self.max_fpr,), 0, 1),
-            ("finalists", (self.finalists,), 1, 1000),
-            ("max_new_tokens", (self.max_new_tokens,), 1, 10**6),
-            ("batch_size", (self.batch_size,), 1, 10**6),
-        )
-        for name, values, low, high in ranges:
-            if name != "max_fpr" and not len(values):
-                raise ValueError(f"{name} is empty; expected at least one value")
-            if wrong := [value for value in values if not low <= value <= high]:
-                raise ValueError(f"{name} holds {wrong[0]!r}; expected {low:g} to {high:g}")
+        self._check_layers()
+        for name in ("alphas", "taus", "betas", "Cs", "probes"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Sequence) or not len(value):
+                raise ValueError(f"{name} is {value!r}; expected a sequence of at least one value")
+            object.__setattr__(self, name, tuple(value))
+        for name, low, high in _NUMBER_LISTS:
+            for value in getattr(self, name):
+                _check_range(name, finite_float(name, value), low, high)
+        if self.max_fpr is not None:
+            _check_range("max_fpr", finite_float("max_fpr", self.max_fpr), 0, 1)
+        for name, least in (("finalists", 1), ("max_new_tokens", 1), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name} is {value!r}; expected an int of at least {least}")
         if not any(self.alphas):
-            raise ValueError(f"alphas is {tuple(self.alphas)}; expected at least one step above 0")
-        if not len(self.probes) or not set(self.probes) <= set(PROBE_KINDS):
+            raise ValueError(f"alphas is {self.alphas}; expected at least one step above 0")
+        if not set(self.probes) <= set(PROBE_KINDS):
             raise ValueError(f"probes is {self.probes!r}; expected some of {PROBE_KINDS}")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective is {self.objective!r}; expected one of {OBJECTIVES}")
+
+    def _check_layers(self) -> None:
+        if self.layers == "all":
+            return
+        if isinstance(self.layers, str) or not isinstance(self.layers, Sequence):
+            raise ValueError(f"layers is {self.layers!r}; expected 'all' or layer numbers")
+        numbers = tuple(self.layers)
+        if not numbers or any(type(n) is not int for n in numbers) or len(set(numbers)) != len(numbers):
+            raise ValueError(f"layers is {numbers!r}; expected different layer numbers, or 'all'")
+        object.__setattr__(self, "layers", numbers)
 
     @property
     def goal(self) -> str:
@@ -91,3 +101,8 @@ class ASATrainingArguments:
         if self.objective == "balanced_accuracy":
             return (metrics["recall"] + ratio(metrics["tn"], metrics["tn"] + metrics["fp"])) / 2
         return float(metrics["f1"])
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} holds {value:g}; expected {low:g} to {high:g}")

@@ -14,7 +14,9 @@ from asa_adapter.arguments import OBJECTIVES, ASATrainingArguments
 from asa_adapter.card import markdown_table
 from asa_adapter.data import load_splits, read_tools
 from asa_adapter.evaluate import Evaluation
+from asa_adapter.files import looks_like_path, make_writable_folder
 from asa_adapter.parsing import ToolCallParser
+from asa_adapter.prompts import check_chat_template
 from asa_adapter.trainer import ASATrainer
 
 _DATA_HELP = "folder of cal/train/valid/test.jsonl, one .jsonl file, or Hub id of a data set"
@@ -40,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("asa-adapter: interrupted; nothing was saved", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError) as error:
+    # Whatever went wrong, in our code or in a library's, a shell wants one line; --debug shows the rest.
+    except Exception as error:
         if options.debug:
             traceback.print_exc()
         print(f"asa-adapter: error: {_one_line(error)}", file=sys.stderr)
@@ -66,7 +69,9 @@ def _command(commands: Any, name: str, run: Callable[..., Any], summary: str) ->
     command.set_defaults(run=run)
     command.add_argument("--model", required=True, metavar="M", help="folder or Hub id of the base model")
     command.add_argument("--tools", metavar="FILE", help="JSON file with a list of JSON-schema tools")
-    command.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="longest answer (default: 64)")
+    command.add_argument(
+        "--max-new-tokens", type=_positive, default=64, metavar="N", help="longest answer (default: 64)"
+    )
     command.add_argument("--json", action="store_true", help="print the result as JSON, without progress bars")
     command.add_argument("--quiet", action="store_true", help="no progress bars")
     command.add_argument("--debug", action="store_true", help="print the traceback of an error")
@@ -91,9 +96,11 @@ def _add_train(commands: Any) -> None:
     train.add_argument("--objective", choices=OBJECTIVES, default="f1", help="what to maximise (default: f1)")
     train.add_argument("--max-fpr", type=float, metavar="X", help="maximise recall with at most this FPR instead")
     train.add_argument(
-        "--finalists", type=int, default=4, metavar="N", help="settings decided by generation (default: 4)"
+        "--finalists", type=_positive, default=4, metavar="N", help="settings decided by generation (default: 4)"
     )
-    train.add_argument("--batch-size", type=int, default=16, metavar="N", help="prompts run together (default: 16)")
+    train.add_argument(
+        "--batch-size", type=_positive, default=16, metavar="N", help="prompts run together (default: 16)"
+    )
     train.add_argument("--seed", type=int, default=42, metavar="N", help="seed of everything random (default: 42)")
 
 
@@ -101,15 +108,31 @@ def _add_evaluate(commands: Any) -> None:
     evaluate = _command(
         commands, "evaluate", _evaluate, "Compare the bare model with the steered one on labelled data."
     )
-    evaluate.add_argument("adapter", metavar="ADAPTER", help="folder or Hub id of the adapter")
+    _add_adapter(evaluate)
+    evaluate.add_argument("--seed", type=int, metavar="N", help="seed of the split (default: that of the training)")
     evaluate.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
     evaluate.add_argument("--split", default="test", metavar="S", help="cal, train, valid or test (default: test)")
-    evaluate.add_argument("--batch-size", type=int, default=16, metavar="N", help="prompts run together (default: 16)")
+    evaluate.add_argument(
+        "--batch-size", type=_positive, default=16, metavar="N", help="prompts run together (default: 16)"
+    )
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _add_adapter(command: argparse.ArgumentParser) -> None:
+    command.add_argument("adapter", metavar="ADAPTER", help="folder or Hub id of the adapter")
+    command.add_argument(
+        "--allow-mismatch", action="store_true", help="only warn where model or chat template look like others"
+    )
 
 
 def _add_generate(commands: Any) -> None:
     generate = _command(commands, "generate", _generate, "Answer one prompt, steered, and show the decision.")
-    generate.add_argument("adapter", metavar="ADAPTER", help="folder or Hub id of the adapter")
+    _add_adapter(generate)
     generate.add_argument("--prompt", required=True, metavar="P", help="what the user says")
     generate.add_argument("--no-steering", action="store_true", help="answer with the bare model")
 
@@ -119,10 +142,10 @@ def _train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     chosen = {name: value for name, value in vars(options).items() if name in names and value is not None}
     arguments = ASATrainingArguments(**chosen, progress=_progress(options))
     splits = load_splits(options.data, seed=options.seed)
-    output = Path(options.output)
-    output.mkdir(parents=True, exist_ok=True)  # find out that it cannot be written before the work, not after
+    tools, output = _tools(options), Path(options.output)
+    make_writable_folder(output)
     model, tokenizer = _load_model(options.model)
-    trainer = ASATrainer(model, tokenizer, splits, arguments, _tools(options))
+    trainer = ASATrainer(model, tokenizer, splits, arguments, tools)
     adapter = trainer.train()
     results = trainer.evaluate("test")
     adapter.save_pretrained(output)
@@ -133,16 +156,18 @@ def _train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def _evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     adapter = ASAAdapter.from_pretrained(options.adapter)
-    splits = load_splits(options.data)
+    tools = _tools(options) or adapter.config.tools
+    splits = load_splits(options.data, seed=_seed(options, adapter))
     if options.split not in splits:
         raise ValueError(f"split is {options.split!r}; expected one of {', '.join(splits)}")
     model, tokenizer = _load_model(options.model)
-    adapter.attach(model, tokenizer=tokenizer).remove()  # refuses a model that does not fit
+    # Refuses a model that does not fit, before any work.
+    adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch).remove()
     evaluation = Evaluation(
         model,
         tokenizer,
         ToolCallParser.from_tokenizer(tokenizer),
-        _tools(options) or adapter.config.tools,
+        tools,
         options.max_new_tokens,
         options.batch_size,
         _progress(options),
@@ -153,15 +178,17 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def _generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     adapter = ASAAdapter.from_pretrained(options.adapter)
+    tools = _tools(options) or adapter.config.tools
     model, tokenizer = _load_model(options.model)
+    check_chat_template(tokenizer)
     encoding = tokenizer.apply_chat_template(
         [{"role": "user", "content": options.prompt}],
-        tools=_tools(options) or adapter.config.tools,
+        tools=tools,
         add_generation_prompt=True,
         return_dict=True,
         return_tensors="pt",
     ).to(model.device)
-    with adapter.attach(model, tokenizer=tokenizer) as steering:
+    with adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch) as steering:
         if options.no_steering:
             with steering.disabled():
                 output = model.generate(**encoding, max_new_tokens=options.max_new_tokens)
@@ -180,11 +207,20 @@ def _load_model(name: str) -> tuple[Any, Any]:
     import torch
     import transformers
 
+    if not Path(name).exists() and looks_like_path(name):
+        raise FileNotFoundError(f"no model folder at {name}")
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     cuda = torch.cuda.is_available()
     tokenizer = transformers.AutoTokenizer.from_pretrained(name)
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(name, dtype="auto" if cuda else torch.float32)
     return model.to("cuda" if cuda else "cpu").eval(), tokenizer
+
+
+def _seed(options: argparse.Namespace, adapter: ASAAdapter) -> int:
+    """The seed of the split: a set that was split for training must be split alike for testing."""
+    fitted = (adapter.report or {}).get("arguments", {}).get("seed")
+    return options.seed if options.seed is not None else fitted if isinstance(fitted, int) else _DEFAULTS.seed
 
 
 def _tools(options: argparse.Namespace) -> list[dict[str, Any]] | None:
@@ -201,7 +237,9 @@ def _progress(options: argparse.Namespace) -> bool:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500] or type(error).__name__
+    text = " ".join(str(error).split())[:500]
+    known = isinstance(error, ValueError | TypeError | OSError)
+    return text if known and text else f"{type(error).__name__}: {text}"
 
 
 if __name__ == "__main__":

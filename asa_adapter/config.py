@@ -88,9 +88,9 @@ class ASAConfig:
     def __post_init__(self) -> None:
         self._check_integers()
         for name in ("alpha", "tau", "beta", "residual_norm"):
-            object.__setattr__(self, name, _finite_float(name, getattr(self, name)))
+            object.__setattr__(self, name, finite_float(name, getattr(self, name)))
         self._check_ranges()
-        object.__setattr__(self, "domains", _checked_domains(self.domains))
+        object.__setattr__(self, "domains", checked_domains(self.domains))
         for name in _TEXT_FIELDS:
             _check_text(name, getattr(self, name))
         if self.layer_path is not None and not _DOTTED_PATH.fullmatch(self.layer_path):
@@ -201,7 +201,13 @@ def _canonical_sha256(values: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _finite_float(name: str, value: object) -> float:
+def finite_float(name: str, value: object) -> float:
+    """A number as a float.
+
+    Raises:
+        TypeError: not an int or float; a bool is no number.
+        ValueError: not finite.
+    """
     if type(value) not in (int, float):
         raise TypeError(f"{name} is {value!r:.80}; expected a number")
     try:
@@ -213,7 +219,13 @@ def _finite_float(name: str, value: object) -> float:
     return number
 
 
-def _checked_domains(domains: object) -> tuple[str, ...]:
+def checked_domains(domains: object) -> tuple[str, ...]:
+    """Domain names as a tuple.
+
+    Raises:
+        TypeError: not a list or tuple of str.
+        ValueError: none, two alike, or one that is not 1 to 64 printable characters.
+    """
     if not isinstance(domains, list | tuple):
         raise TypeError(f"domains is {domains!r:.80}; expected a tuple of str")
     if not domains:

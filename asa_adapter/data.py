@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from asa_adapter.files import read_jsonl, strict_json
+from asa_adapter.files import looks_like_path, read_jsonl, strict_json
 from asa_adapter.parsing import unwrapped
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ DEFAULT_DOMAIN = "general"
 # again as both to test.
 _SHARES = {"cal": 2 / 7, "train": 2 / 7, "valid": 1 / 7, "test": 2 / 7}
 _NEAR_DUPLICATE = 0.8
+_SPLIT_HINT = (
+    "; the set was split here with near-duplicates on one side, and rows that are alike but for a number count as "
+    "such: give more varied rows, or cal/train/valid/test.jsonl of your own"
+)
 
 
 def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
@@ -50,19 +54,24 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
         folder = Path(source)
         parts = {name: _rows_of_file(_split_file(folder, name)) for name in SPLITS}
         tools = read_tools(folder / "tools.json") if (folder / "tools.json").is_file() else None
-    elif isinstance(source, str | Path) and str(source).endswith((".jsonl", ".json")):
+    elif isinstance(source, str | Path) and str(source).endswith(".jsonl"):
         parts = {Path(source).name: _rows_of_file(Path(source))}
     else:
-        loaded = datasets.load_dataset(str(source)) if isinstance(source, str | Path) else source
-        parts = _parts_of_dataset(loaded)
+        parts = _parts_of_dataset(_from_hub(source) if isinstance(source, str | Path) else source)
     complete = {
         name: [_complete(row, f"{name}, row {i}", f"{name}-{i}", tools) for i, row in enumerate(rows)]
         for name, rows in parts.items()
     }
-    if set(complete) != set(SPLITS):
-        complete = split_rows(next(iter(complete.values())), seed)
-    for name, rows in complete.items():
+    split_here = set(complete) != set(SPLITS)
+    if split_here:
+        ((name, rows),) = complete.items()
         check_split(rows, name)
+        complete = split_rows(rows, seed)
+    for name, rows in complete.items():
+        try:
+            check_split(rows, name)
+        except ValueError as error:
+            raise ValueError(f"{error}{_SPLIT_HINT if split_here else ''}") from None
     nested = _exact_json()
     features = datasets.Features(
         {
@@ -173,6 +182,16 @@ def check_split(rows: Iterable[Mapping[str, Any]], name: str) -> None:
         raise ValueError(f"{name}: there are no rows; expected labelled prompts")
     if len(labels) == 1:
         raise ValueError(f"{name}: every label is {labels.pop()}; expected rows of both labels")
+
+
+def _from_hub(source: str | Path) -> Any:
+    import datasets
+
+    if Path(source).exists():
+        raise ValueError(f"{source}: expected a folder of cal/train/valid/test.jsonl, or one .jsonl file")
+    if isinstance(source, Path) or looks_like_path(source):
+        raise FileNotFoundError(f"no such file or folder: {source}")
+    return datasets.load_dataset(source)
 
 
 def _split_file(folder: Path, name: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.hook import is_steered
 from asa_adapter.metrics import trigger_metrics
 from asa_adapter.parsing import ToolCallParser
 from asa_adapter.progress import progress_bar
@@ -27,6 +28,9 @@ class Evaluation:
         max_new_tokens: longest answer.
         batch_size: prompts generated together.
         progress: whether to show a bar.
+
+    Raises:
+        ValueError: the model is steered.
     """
 
     model: nn.Module
@@ -36,6 +40,12 @@ class Evaluation:
     max_new_tokens: int = 64
     batch_size: int = 16
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        if is_steered(self.model):
+            raise ValueError(
+                "the model has an adapter attached; remove() it first: the base would be measured steered"
+            )
 
     def answers(self, rows: Sequence[Row], adapter: ASAAdapter | None = None, name: str = "base") -> list[str]:
         """The model's greedy answer to each row, with its special tokens, steered where an adapter is given."""

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import stat
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,24 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name can only mean a file or folder, not a repository on the Hub."""
+    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or "\\" in name
+
+
+def make_writable_folder(folder: Path) -> None:
+    """Makes a folder and finds out whether it can be written, before hours of work go into it.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(f"cannot write into {folder}: {error.strerror}") from error
 
 
 def read_jsonl(path: Path) -> list[tuple[int, Any]]:

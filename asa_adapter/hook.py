@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from asa_adapter.config import MAX_ALPHA
+from asa_adapter.config import MAX_ALPHA, finite_float
 from asa_adapter.controller import Controller, Decision
 from asa_adapter.plan import Call, Record, Slot, prompt_tokens
 from asa_adapter.residual import hidden_state, replace_hidden_state
@@ -71,7 +71,7 @@ class SteeringHandle:
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
-        """The base model for a moment: generate() calls that begin inside are not steered."""
+        """The base model for a moment: generate() calls that begin inside are not steered, in any thread."""
         self._paused += 1
         try:
             yield
@@ -80,7 +80,7 @@ class SteeringHandle:
 
     @property
     def decisions(self) -> list[Decision]:
-        """One decision for each row of the latest generate() call; [] before the first."""
+        """One decision for each row of the latest generate() call, of whichever thread; [] before the first."""
         return self._record.decisions() if self._record is not None else []
 
     @property
@@ -90,9 +90,9 @@ class SteeringHandle:
 
     @alpha.setter
     def alpha(self, value: float) -> None:
-        if not 0 <= value <= MAX_ALPHA:
+        if not 0 <= (alpha := finite_float("alpha", value)) <= MAX_ALPHA:
             raise ValueError(f"alpha is {value!r}; expected 0 to {MAX_ALPHA:g}")
-        self._controller = replace(self._controller, step=float(value) * self._residual_norm)
+        self._controller = replace(self._controller, step=alpha * self._residual_norm)
 
     @property
     def tau(self) -> float:
@@ -101,9 +101,9 @@ class SteeringHandle:
 
     @tau.setter
     def tau(self, value: float) -> None:
-        if not 0.5 <= value <= 1:
+        if not 0.5 <= (tau := finite_float("tau", value)) <= 1:
             raise ValueError(f"tau is {value!r}; expected 0.5 to 1")
-        self._controller = replace(self._controller, tau=float(value))
+        self._controller = replace(self._controller, tau=tau)
 
     def __enter__(self) -> "SteeringHandle":
         return self
@@ -161,8 +161,7 @@ class _Steering:
     @classmethod
     def of(cls, model: nn.Module) -> "_Steering":
         """The one that the model has, or a new one that has changed nothing yet."""
-        current = model.__dict__.get("generate")
-        return current.steering if isinstance(current, _Replacement) else cls(model)
+        return _steering_of(model) or cls(model)
 
     def add(self, handle: SteeringHandle) -> None:
         if any(other.layer == handle.layer for other in self._handles):
@@ -248,6 +247,19 @@ class _Steering:
                 if isinstance(getattr(hook, "__self__", None), SteeringHandle):
                     del module._forward_hooks[key]
         return clone
+
+
+def is_steered(model: nn.Module) -> bool:
+    """Whether an adapter is attached to the model."""
+    return _steering_of(model) is not None
+
+
+def _steering_of(model: nn.Module) -> _Steering | None:
+    """The one that a model has; its generate() may have been wrapped by somebody since."""
+    for value in model.__dict__.values():
+        if isinstance(value, _Replacement):
+            return value.steering
+    return None
 
 
 class _Replacement:

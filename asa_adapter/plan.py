@@ -181,6 +181,8 @@ def prompt_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
         raise TypeError(f"generate() was given {found}; expected a tensor of token ids, shape (rows, tokens)")
     rows, length = tokens.shape[:2]
     mask = kwargs.get("attention_mask")
+    if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 2):
+        raise TypeError("generate() was given another attention_mask than a tensor of shape (rows, tokens)")
     if mask is None:
         mask = _inferred_mask(model, args, kwargs, tokens)
     width = length

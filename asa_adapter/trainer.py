@@ -19,14 +19,23 @@ from torch import nn
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.arguments import ASATrainingArguments
-from asa_adapter.config import ASAConfig
+from asa_adapter.config import ASAConfig, checked_domains
 from asa_adapter.controller import Controller
 from asa_adapter.data import check_split
 from asa_adapter.evaluate import Evaluation
+from asa_adapter.files import make_writable_folder
 from asa_adapter.fitting import LabelledStates, LayerFit, fit_layer
 from asa_adapter.metrics import trigger_metrics, upper_confidence_bound
 from asa_adapter.parsing import ToolCallParser
-from asa_adapter.prompts import Row, Tools, chat_template_sha256, check_chat_template, encode_rows, pad_token_id
+from asa_adapter.prompts import (
+    Row,
+    Tools,
+    chat_template_sha256,
+    check_chat_template,
+    encode_rows,
+    pad_token_id,
+    row_tools,
+)
 from asa_adapter.residual import decoder_blocks, hidden_size, text_config
 from asa_adapter.screen import Push, first_token_triggers
 from asa_adapter.states import HiddenStates, collect_hidden_states
@@ -59,7 +68,7 @@ class ASATrainer:
 
     Raises:
         ValueError: a split that nothing can be fitted on, a tokenizer without a chat template or a known tool-call
-            marker, or a layer that the model does not have.
+            marker, a layer that the model does not have, or a model that is steered.
     """
 
     def __init__(
@@ -75,6 +84,8 @@ class ASATrainer:
         self.args = args or ASATrainingArguments()
         self.tools = tools
         check_chat_template(tokenizer)
+        if not isinstance(splits, Mapping):
+            raise ValueError(f"splits is {splits!r:.80}; expected what load_splits gives: cal, train, valid and test")
         if missing := [name for name in ("cal", "train", "valid", "test") if name not in splits]:
             raise ValueError(f"the data has no {', '.join(missing)} split; expected cal, train, valid and test")
         self.splits = {name: list(splits[name]) for name in ("cal", "train", "valid", "test")}
@@ -88,7 +99,7 @@ class ASATrainer:
             self._layers = [int(layer) for layer in self.args.layers]
         if wrong := [layer for layer in self._layers if not 0 <= layer < len(self._blocks)]:
             raise ValueError(f"layers holds {wrong[0]}; expected 0 to {len(self._blocks) - 1} in this model")
-        self._domains = tuple(sorted({_domain(row) for row in self.splits["train"]}))
+        self._domains = checked_domains(sorted({_domain(row) for row in self.splits["train"]}))
         self._evaluation = Evaluation(
             model,
             tokenizer,
@@ -111,6 +122,9 @@ class ASATrainer:
         Raises:
             ValueError: no layer's state depends on the prompt.
         """
+        if self.args.output_dir is not None:
+            make_writable_folder(Path(self.args.output_dir))
+        self.report, self._fits = self._new_report(), {}
         began = time.perf_counter()
         states = {name: self._collect(name) for name in ("cal", "train", "valid")}
         self._timing("states", began)
@@ -160,6 +174,10 @@ class ASATrainer:
         """Fits every layer that can see the prompt, and reports how well intent can be read there."""
         sees = states["train"].sees_prompt()
         self.report["blind_layers"] = [layer for layer in self._layers if not sees[layer]]
+        # All prompts have one state there, so all have one score: every pair is a tie.
+        self.report["layers"] = {
+            str(layer): {"probe_auc": 0.5, "blind": True} for layer in self.report["blind_layers"]
+        }
         seeing = [layer for layer in self._layers if sees[layer]]
         if not seeing:
             raise ValueError(
@@ -178,7 +196,7 @@ class ASATrainer:
         return LabelledStates(states.numpy(), labels, [_domain(row) for row in rows])
 
     def _screen(self, layers: Sequence[int], states: HiddenStates) -> list[dict[str, Any]]:
-        """Scores the whole grid by first tokens on VALID; the best setting of each layer, the best layer first."""
+        """Scores the grid by first tokens on VALID: the best setting of each layer, then the best of the rest."""
         prompts = encode_rows(self.tokenizer, self.splits["valid"], self.tools)
         keys = list(itertools.product(layers, self.args.betas, (1, -1), [a for a in self.args.alphas if a]))
         pushes = []
@@ -197,18 +215,17 @@ class ASATrainer:
             progress=self.args.progress,
         )
         base, pushed = table[0], dict(zip(keys, table[1:], strict=True))
-        self.report["screen"] = {"settings": 0, "base": self._scored(base)}
-        best: dict[int, dict[str, Any]] = {}
+        grid: list[dict[str, Any]] = []
         for setting in self._grid(layers):
             gate = self._controller(setting).decide(states.states[setting.layer]).gate.numpy()
             up, down = (pushed[setting.layer, setting.beta, sign, setting.alpha] for sign in (1, -1))
-            scored = {**setting._asdict(), **self._scored(np.where(gate > 0, up, np.where(gate < 0, down, base)))}
-            self.report["screen"]["settings"] += 1
-            if setting.layer not in best or _rank(scored) < _rank(best[setting.layer]):
-                best[setting.layer] = scored
-        ranked = sorted(best.values(), key=_rank)
-        self.report["screen"]["best_of_each_layer"] = ranked
-        return ranked
+            triggered = np.where(gate > 0, up, np.where(gate < 0, down, base))
+            grid.append({**setting._asdict(), **self._scored(triggered)})
+        grid.sort(key=_rank)
+        best = {scored["layer"]: scored for scored in reversed(grid)}
+        leaders = sorted(best.values(), key=_rank)
+        self.report["screen"] = {"settings": len(grid), "base": self._scored(base), "best_of_each_layer": leaders}
+        return leaders + [scored for scored in grid if scored is not best[scored["layer"]]]
 
     def _grid(self, layers: Sequence[int]) -> Iterator[Setting]:
         args = self.args
@@ -227,7 +244,11 @@ class ASATrainer:
             finalists.append({**setting._asdict(), **scored, "screen_score": candidate["score"]})
         best = min(finalists, key=_rank)
         self.report["valid"] = {"base": base, "finalists": finalists}
-        if abstain := best["score"] <= base["score"]:
+        missed = self.args.max_fpr is not None and best["fpr"] > self.args.max_fpr
+        abstain = missed or best["score"] <= base["score"]
+        if missed:
+            why = f"no setting tried had an FPR of at most {self.args.max_fpr:g} on VALID; the adapter abstains"
+        elif abstain:
             why = "no setting tried was better than the bare model on VALID; the adapter abstains"
         else:
             why = f"the best of {len(finalists)} finalists that generated on VALID, ranked by {self.args.goal}"
@@ -238,7 +259,7 @@ class ASATrainer:
             "absolute_step": adapter.config.step,
             "abstains": abstain,
             "why": why,
-            "valid": best,
+            "valid": base if abstain else best,
         }
         return adapter
 
@@ -284,8 +305,8 @@ class ASATrainer:
 
     def _shared_tools(self) -> list[dict[str, Any]] | None:
         """The tools that all calibration rows were offered; None where they differ."""
-        offered = [row.get("tools") or self.tools for row in self.splits["cal"]]
-        return [dict(tool) for tool in offered[0]] if offered[0] and all(t == offered[0] for t in offered) else None
+        offered = [row_tools(row, self.tools) for row in self.splits["cal"]]
+        return offered[0] if all(tools == offered[0] for tools in offered) else None
 
     def _start_id(self) -> int:
         """The token that opens a call: the marker itself where it is one token, else its first."""

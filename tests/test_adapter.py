@@ -170,9 +170,10 @@ def test_another_origin_is_refused_unless_allowed(changes: dict[str, Any], messa
     handle.remove()
 
 
-def test_a_local_copy_of_the_same_model_is_not_suspicious() -> None:
+@pytest.mark.parametrize("name", ["/somewhere/my-copy/", "./my-copy", ".", "liquidai/lfm2.5-1.2b-instruct", ""])
+def test_a_folder_may_have_any_name(name: str) -> None:
     model = random_model()
-    model.name_or_path = "/somewhere/LFM2.5-1.2B-Instruct/"
+    model.name_or_path = name
     fitted_adapter(base_model="LiquidAI/LFM2.5-1.2B-Instruct").attach(model).remove()
 
 
@@ -226,6 +227,12 @@ def test_an_edited_config_is_noticed(folder: Path) -> None:
         ASAAdapter.from_pretrained(folder)
 
 
+def test_a_payload_without_a_checksum_is_refused(folder: Path) -> None:
+    edit(folder, files={})
+    with pytest.raises(AdapterFormatError, match="asa_config.json: names no SHA-256 for steering_vectors.safetensors"):
+        ASAAdapter.from_pretrained(folder)
+
+
 def test_the_card_may_be_edited(folder: Path) -> None:
     (folder / "README.md").write_text("mine")
     assert ASAAdapter.from_pretrained(folder).config.layer == 2
@@ -265,7 +272,8 @@ def test_a_config_with_absurd_values_is_refused(folder: Path, key: str, value: A
 
 def test_a_report_that_is_no_object_is_refused(folder: Path) -> None:
     (folder / "report.json").write_text("[1]")
-    edit(folder, files={})
+    files = ASAConfig.from_json((folder / "asa_config.json").read_text()).files
+    edit(folder, files={**files, "report.json": hashlib.sha256(b"[1]").hexdigest()})
     with pytest.raises(AdapterFormatError, match="report.json: found a list; expected a JSON object"):
         ASAAdapter.from_pretrained(folder)
 
@@ -275,6 +283,12 @@ def test_a_repository_that_cannot_be_fetched_is_named(tmp_path: Path) -> None:
         AdapterDownloadError, match=r"'user/none' \(revision 'v1'\): there is no such folder, and the Hub"
     ):
         ASAAdapter.from_pretrained("user/none", revision="v1", local_files_only=True, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["./none", "/none/at/all", "none/", "a/b/c", Path("none")])
+def test_a_folder_that_is_missing_is_not_looked_for_on_the_hub(name: str | Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no adapter folder at "):
+        ASAAdapter.from_pretrained(name)
 
 
 def test_saving_where_nothing_can_be_written_says_so(adapter: ASAAdapter, tmp_path: Path) -> None:

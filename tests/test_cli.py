@@ -29,7 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, splits: Any) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     output = tmp_path_factory.mktemp("out") / "adapter"
     words = ["train", "--model", str(TINY_LFM2), "--data", str(data), "--output", str(output), "--quiet", *FAST]
-    assert main([*words, "--max-new-tokens", "24"]) == 0
+    assert main([*words, "--max-new-tokens", "24", "--seed", "5"]) == 0
     return output
 
 
@@ -102,8 +102,34 @@ def test_missing_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_missing_model_is_one_line(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = failure(["generate", str(trained), "--model", str(tmp_path / "none"), "--prompt", "x"], capsys)
-    assert text.startswith("asa-adapter: error: ")
+    assert text == f"asa-adapter: error: no model folder at {tmp_path / 'none'}\n"
+
+
+def test_an_error_of_a_library_is_one_line_too(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = shutil.copytree(TINY_LFM2, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"short")
+    text = failure(["generate", str(trained), "--model", str(broken), "--prompt", "x"], capsys)
+    assert text.startswith("asa-adapter: error: SafetensorError: ")
     assert text.count("\n") == 1
+
+
+def test_a_set_that_was_split_for_training_is_split_alike_for_testing(
+    trained: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeds = []
+
+    def splits(_source: str, seed: int) -> None:
+        seeds.append(seed)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(cli, "load_splits", splits)
+    words = ["evaluate", str(trained), "--model", "m", "--data", "d"]
+    failure(words, capsys)
+    failure([*words, "--seed", "7"], capsys)
+    report = json.loads((trained / "report.json").read_text())
+    assert seeds == [report["arguments"]["seed"], 7] == [5, 7]
 
 
 def test_a_missing_tools_file_is_named(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +148,9 @@ def test_a_wrong_setting_is_refused_before_any_work(tmp_path: Path, capsys: pyte
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize("words", [[], ["fly"], ["train"], ["generate", "a", "--model"]])
+@pytest.mark.parametrize(
+    "words", [[], ["fly"], ["train"], ["generate", "a", "--model"], ["generate", "a", "--max-new-tokens", "0"]]
+)
 def test_bad_usage_ends_with_status_two(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: asa-adapter" in failure(words, capsys)
 

@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from conftest import traces
+from conftest import fitted_adapter, random_model, traces
 
 from asa_adapter import ASAAdapter, ToolCallParser
 from asa_adapter.evaluate import Evaluation
@@ -47,6 +47,14 @@ def test_metrics_are_counted_from_the_answers(rows: list[dict[str, Any]], evalua
     assert metrics["validity"]["format"] == pytest.approx(needed / len(rows))
     assert metrics["validity"]["success_recall"] == 1.0
     assert metrics["validity"]["success_precision"] == pytest.approx(needed / len(rows))
+
+
+def test_a_steered_model_is_refused(tiny_lfm2: Any) -> None:
+    model = random_model()
+    with fitted_adapter().attach(model):
+        with pytest.raises(ValueError, match=r"has an adapter attached; remove\(\) it first"):
+            Evaluation(model, tiny_lfm2[1], ToolCallParser("lfm2"))
+    Evaluation(model, tiny_lfm2[1], ToolCallParser("lfm2"))
 
 
 def test_an_abstaining_adapter_compares_equal(

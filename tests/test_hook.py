@@ -254,10 +254,15 @@ def test_alpha_and_tau_are_set_at_run_time(lfm2: Any, adapter: ASAAdapter) -> No
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
-    [("alpha", -1, "alpha is -1; expected 0 to 1000"), ("tau", 0.4, "tau is 0.4; expected 0.5 to 1")],
+    [
+        ("alpha", -1, "alpha is -1; expected 0 to 1000"),
+        ("alpha", "1", "alpha is '1'; expected a number"),
+        ("alpha", True, "alpha is True; expected a number"),
+        ("tau", 0.4, "tau is 0.4; expected 0.5 to 1"),
+    ],
 )
-def test_run_time_settings_are_checked(lfm2: Any, adapter: ASAAdapter, name: str, value: float, message: str) -> None:
-    with adapter.attach(lfm2) as steering, pytest.raises(ValueError, match=message):
+def test_run_time_settings_are_checked(lfm2: Any, adapter: ASAAdapter, name: str, value: Any, message: str) -> None:
+    with adapter.attach(lfm2) as steering, pytest.raises((ValueError, TypeError), match=message):
         setattr(steering, name, value)
 
 
@@ -403,6 +408,20 @@ def test_a_model_compiled_before_attach_warns_that_it_was_not_steered(lfm2: Any,
 def test_wrong_tokens_are_refused_by_name(lfm2: Any, adapter: ASAAdapter) -> None:
     with adapter.attach(lfm2), pytest.raises(TypeError, match="was given list; expected a tensor of token ids"):
         lfm2.generate([[5, 6, 7]])
+
+
+def test_another_mask_than_one_for_rows_and_tokens_is_refused(lfm2: Any, adapter: ASAAdapter) -> None:
+    with adapter.attach(lfm2), pytest.raises(TypeError, match=r"expected|than a tensor of shape \(rows, tokens\)"):
+        greedy(lfm2, prompts(), attention_mask={"full_attention": None})
+
+
+def test_a_second_adapter_is_seen_through_a_wrapper_of_generate(lfm2: Any, adapter: ASAAdapter) -> None:
+    with adapter.attach(lfm2):
+        ours = lfm2.generate
+        lfm2.generate = lambda *args, **kwargs: ours(*args, **kwargs)
+        with pytest.raises(ValueError, match="already has an adapter at layer 2"):
+            fitted_adapter().attach(lfm2)
+        del lfm2.generate
 
 
 def test_a_block_with_another_axis_order_is_refused(lfm2: Any, adapter: ASAAdapter) -> None:

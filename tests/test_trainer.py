@@ -54,13 +54,15 @@ def test_training_leaves_the_model_as_it_was(trained: Any, tiny_lfm2: Any) -> No
 def test_layers_that_cannot_see_the_request_are_left_out_and_named(trained: Any) -> None:
     report = trained[0].report
     assert report["blind_layers"] == [1]
-    assert sorted(report["layers"]) == ["4", "6"]
+    assert report["layers"]["1"] == {"probe_auc": 0.5, "blind": True}
+    assert sorted(report["layers"]) == ["1", "4", "6"]
 
 
 def test_intent_is_read_and_the_shuffled_control_is_not(trained: Any) -> None:
-    for layer in trained[0].report["layers"].values():
-        assert layer["probe_auc"] > 0.8
-        assert abs(layer["shuffled_auc"] - 0.5) < 0.15
+    for layer in ("4", "6"):
+        facts = trained[0].report["layers"][layer]
+        assert facts["probe_auc"] > 0.8
+        assert abs(facts["shuffled_auc"] - 0.5) < 0.15
 
 
 def test_the_choice_is_the_best_finalist_on_valid(trained: Any) -> None:
@@ -145,6 +147,20 @@ def test_max_fpr_is_kept_on_valid(tiny_lfm2: Any, small: Any) -> None:
     assert trainer.report["chosen"]["why"].endswith("ranked by recall with an FPR of at most 0.1")
 
 
+def test_a_max_fpr_that_nothing_reaches_gives_an_abstaining_adapter(tiny_lfm2: Any, small: Any) -> None:
+    arguments = ASATrainingArguments(**{**SMALL, "max_fpr": 0.0, "layers": (4,), "alphas": (1e-6,), "finalists": 1})
+    trainer = ASATrainer(*tiny_lfm2, small, arguments)
+    assert trainer.train().config.alpha == 0
+    assert trainer.report["chosen"]["why"].startswith("no setting tried had an FPR of at most 0 on VALID")
+    assert trainer.report["chosen"]["valid"] == trainer.report["valid"]["base"]
+
+
+def test_an_output_dir_that_cannot_be_written_is_refused_before_any_work(tiny_lfm2: Any, small: Any) -> None:
+    arguments = ASATrainingArguments(**{**SMALL, "output_dir": "/proc/sys"})
+    with pytest.raises(OSError, match="cannot write into /proc/sys"):
+        ASATrainer(*tiny_lfm2, small, arguments).train()
+
+
 def test_output_dir_holds_the_adapter(tiny_lfm2: Any, small: Any, tmp_path: Path) -> None:
     arguments = ASATrainingArguments(
         **{**SMALL, "layers": (6,), "alphas": (1.0,), "finalists": 1, "output_dir": tmp_path / "out"}
@@ -195,6 +211,28 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tiny_lfm2: Any, small: A
         ASATrainer(tiny_lfm2[0], Bare(), small)
 
 
+def test_a_folder_instead_of_splits_is_refused(tiny_lfm2: Any) -> None:
+    with pytest.raises(ValueError, match="splits is 'my_data/'; expected what load_splits gives"):
+        ASATrainer(*tiny_lfm2, "my_data/")  # type: ignore[arg-type]
+
+
+def test_a_domain_name_that_no_config_takes_is_refused_at_once(tiny_lfm2: Any, small: Any) -> None:
+    rows = [{**row, "domain": "math "} for row in small["train"]]
+    with pytest.raises(ValueError, match="a domain is 'math '; expected 1 to 64 printable characters"):
+        ASATrainer(*tiny_lfm2, {**small, "train": rows})
+
+
+def test_training_twice_starts_afresh(tiny_lfm2: Any, small: Any) -> None:
+    arguments = ASATrainingArguments(**{**SMALL, "layers": (6,), "alphas": (1.0,), "finalists": 1})
+    trainer = ASATrainer(*tiny_lfm2, small, arguments)
+    first = trainer.train()
+    trainer.evaluate("valid")
+    second = trainer.train()
+    assert first.report is not None and second.report is trainer.report
+    assert sorted(first.report["evaluations"]) == ["valid"]
+    assert second.report["evaluations"] == {}
+
+
 def test_evaluating_before_training_is_refused(tiny_lfm2: Any, small: Any) -> None:
     trainer = ASATrainer(*tiny_lfm2, small)
     with pytest.raises(ValueError, match=r"there is no adapter to evaluate; call train\(\) first"):
@@ -207,13 +245,20 @@ def test_evaluating_before_training_is_refused(tiny_lfm2: Any, small: Any) -> No
     ("changes", "message"),
     [
         ({"layers": "some"}, "layers is 'some'; expected 'all' or layer numbers"),
-        ({"alphas": ()}, "alphas is empty"),
+        ({"layers": 5}, "layers is 5; expected 'all' or layer numbers"),
+        ({"layers": ()}, r"layers is \(\); expected different layer numbers"),
+        ({"layers": (5, 5)}, r"layers is \(5, 5\); expected different layer numbers"),
+        ({"layers": (5.7,)}, r"layers is \(5.7,\); expected different layer numbers"),
+        ({"alphas": ()}, r"alphas is \(\); expected a sequence of at least one value"),
+        ({"alphas": 1.0}, "alphas is 1.0; expected a sequence"),
         ({"alphas": (-1,)}, "alphas holds -1; expected 0 to 1000"),
+        ({"seed": "x"}, "seed is 'x'; expected an int of at least 0"),
+        ({"batch_size": 1.5}, "batch_size is 1.5; expected an int of at least 1"),
         ({"alphas": (0,)}, r"alphas is \(0,\); expected at least one step above 0"),
         ({"taus": (0.3,)}, "taus holds 0.3; expected 0.5 to 1"),
         ({"betas": (2,)}, "betas holds 2; expected 0 to 1"),
         ({"max_fpr": 1.5}, "max_fpr holds 1.5; expected 0 to 1"),
-        ({"batch_size": 0}, "batch_size holds 0; expected 1 to"),
+        ({"batch_size": 0}, "batch_size is 0; expected an int of at least 1"),
         ({"probes": ("all",)}, r"probes is \('all',\); expected some of"),
         ({"objective": "recall"}, "objective is 'recall'; expected one of"),
     ],
