@@ -49,29 +49,21 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
     """
     import datasets
 
-    tools = None
-    if isinstance(source, str | Path) and Path(source).is_dir():
-        folder = Path(source)
-        parts = {name: _rows_of_file(_split_file(folder, name)) for name in SPLITS}
-        tools = read_tools(folder / "tools.json") if (folder / "tools.json").is_file() else None
-    elif isinstance(source, str | Path) and str(source).endswith(".jsonl"):
-        parts = {Path(source).name: _rows_of_file(Path(source))}
-    else:
-        parts = _parts_of_dataset(_from_hub(source) if isinstance(source, str | Path) else source)
+    parts, tools = _read(source)
     complete = {
         name: [_complete(row, f"{name}, row {i}", f"{name}-{i}", tools) for i, row in enumerate(rows)]
         for name, rows in parts.items()
     }
-    split_here = set(complete) != set(SPLITS)
-    if split_here:
+    hint = ""
+    if set(complete) != set(SPLITS):
         ((name, rows),) = complete.items()
         check_split(rows, name)
-        complete = split_rows(rows, seed)
+        complete, hint = split_rows(rows, seed), _SPLIT_HINT
     for name, rows in complete.items():
         try:
             check_split(rows, name)
         except ValueError as error:
-            raise ValueError(f"{error}{_SPLIT_HINT if split_here else ''}") from None
+            raise ValueError(f"{error}{hint}") from None
     nested = _exact_json()
     features = datasets.Features(
         {
@@ -184,14 +176,23 @@ def check_split(rows: Iterable[Mapping[str, Any]], name: str) -> None:
         raise ValueError(f"{name}: every label is {labels.pop()}; expected rows of both labels")
 
 
-def _from_hub(source: str | Path) -> Any:
+def _read(source: Any) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, Any]] | None]:
+    """The rows of the four splits, or of one set that is to be split, and the tools of a folder."""
     import datasets
 
-    if Path(source).exists():
+    if not isinstance(source, str | Path):
+        return _parts_of_dataset(source), None
+    path = Path(source)
+    if path.is_dir():
+        parts = {name: _rows_of_file(_split_file(path, name)) for name in SPLITS}
+        return parts, read_tools(path / "tools.json") if (path / "tools.json").is_file() else None
+    if path.suffix == ".jsonl":
+        return {path.name: _rows_of_file(path)}, None
+    if path.exists():
         raise ValueError(f"{source}: expected a folder of cal/train/valid/test.jsonl, or one .jsonl file")
     if isinstance(source, Path) or looks_like_path(source):
         raise FileNotFoundError(f"no such file or folder: {source}")
-    return datasets.load_dataset(source)
+    return _parts_of_dataset(datasets.load_dataset(source)), None
 
 
 def _split_file(folder: Path, name: str) -> Path:

@@ -565,3 +565,25 @@ def test_shared_splits_come_back_as_written(name: str) -> None:
 def test_shared_single_file_is_split() -> None:
     path = shared("self_instruct") / "all.jsonl"
     assert sorted(by_id(load_splits(path))) == sorted(row["id"] for row in lines(path))
+
+
+@pytest.mark.parametrize("name", ["./gone", "gone/", "/gone/for/good", Path("gone")])
+def test_missing_path_is_not_looked_for_on_the_hub(name: str | Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"^no such file or folder: {name}$"):
+        load_splits(name)
+
+
+def test_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("instruction,label\n")
+    with pytest.raises(ValueError, match=r"rows.csv: expected a folder of cal/train/valid/test.jsonl, or one .jsonl"):
+        load_splits(tmp_path / "rows.csv")
+
+
+def test_rows_that_are_alike_but_for_a_number_are_refused_with_the_reason(tmp_path: Path) -> None:
+    rows = [{"instruction": f"What is {i} times 23?", "label": 1, "domain": "math"} for i in range(60)]
+    rows += [
+        {"instruction": f"Please explain topic number {i} to me", "label": 0, "domain": "math"} for i in range(60)
+    ]
+    path = write(tmp_path / "all.jsonl", rows)
+    with pytest.raises(ValueError, match="rows that are alike but for a number count as such: give more varied rows"):
+        load_splits(path)
