@@ -117,7 +117,7 @@ class SharedPrefix:
             behind = last_token_states(
                 model, blocks, probe[:, length:].repeat(2, 1), mask[:, length:].repeat(2, 1), prefix
             )
-        except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        except (AttributeError, RuntimeError, TypeError, ValueError):
             return cls()  # a cache that cannot be copied or spread; running whole prompts is slower, not wrong
         tolerance = max(_PREFIX_TOLERANCE, 2 * torch.finfo(next(model.parameters()).dtype).eps)
         error = (behind - whole).norm(dim=2) / whole.norm(dim=2).clamp(min=1e-12)

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import ArrayLike
 from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as write_tensors
 
 from asa_adapter.arrays import float64_states
 from asa_adapter.errors import AdapterFormatError
@@ -94,7 +95,7 @@ class SteeringVectors:
 
     def to_bytes(self) -> bytes:
         """The safetensors file."""
-        return safetensors.torch.save({"v_global": self.v_global, "v_domain": self.v_domain})
+        return write_tensors({"v_global": self.v_global, "v_domain": self.v_domain})
 
     @classmethod
     def from_bytes(cls, content: bytes, hidden_size: int, domains: int) -> "SteeringVectors":
@@ -106,7 +107,7 @@ class SteeringVectors:
         expected = {"v_global": (hidden_size,), "v_domain": (domains, hidden_size)}
         _check_header(content, expected)
         try:
-            return cls(**safetensors.torch.load(content))
+            return cls(**read_tensors(content))
         except (SafetensorError, ValueError) as error:
             raise AdapterFormatError(f"{VECTORS_NAME}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -115,6 +116,26 @@ def test_a_tool_result_in_the_history_does_not_break_the_model(tiny_lfm2: Any) -
     reply = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :])
     assert reply.endswith("<|im_end|>")
     assert "<|tool_call_start|>" not in reply
+
+
+def test_the_models_card_states_what_its_script_measures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["measure.py"])
+    load_script(TINY_LFM2 / "measure.py").main()
+    measured = table_rows(capsys.readouterr().out)
+    stated = table_rows((TINY_LFM2 / "README.md").read_text(encoding="utf-8"))
+    assert len(measured) == 5 + 8
+    for name, numbers in measured.items():
+        # Another processor rounds differently, and a few of the answers sit on the edge.
+        assert stated[name] == pytest.approx(numbers, abs=0.05), name
+
+
+def table_rows(text: str) -> dict[str, list[float]]:
+    """The rows of Markdown tables whose last cell has three decimals: their first cell, and all such cells."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    decimals = re.compile(r"\d\.\d{3}")
+    return {row[0]: [float(c) for c in row if decimals.fullmatch(c)] for row in rows if decimals.fullmatch(row[-1])}
 
 
 def test_one_step_of_training_saves_a_model_that_loads(tmp_path: Path) -> None:
