@@ -106,6 +106,8 @@ class ASAAdapter:
             ValueError: the model already has an adapter at this layer.
         """
         config = self.config
+        # torch.compile(model) is a wrapper whose generate() is that of the module inside.
+        model = getattr(model, "_orig_mod", model)
         block = self._checked_block(model)
         suspicions = _other_origin(config, model)
         if tokenizer is not None:

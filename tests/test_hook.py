@@ -393,6 +393,18 @@ def test_a_compiled_forward_gives_the_same_tokens_without_a_graph_break(lfm2: An
             torch._dynamo.reset()
 
 
+def test_a_compiled_wrapper_of_the_model_is_steered(lfm2: Any, adapter: ASAAdapter) -> None:
+    ids = prompts()
+    with adapter.attach(lfm2):
+        steered = greedy(lfm2, ids)
+    compiled = torch.compile(lfm2, backend="eager")
+    base = greedy(compiled, ids)
+    with adapter.attach(compiled):
+        assert torch.equal(greedy(compiled, ids), steered)
+    assert torch.equal(greedy(compiled, ids), base)
+    assert traces(lfm2) == []
+
+
 def test_a_model_compiled_before_attach_warns_that_it_was_not_steered(lfm2: Any, adapter: ASAAdapter) -> None:
     torch._dynamo.reset()
     lfm2.forward = torch.compile(lfm2.forward, backend="eager")
