@@ -119,9 +119,10 @@ class SteeringHandle:
 
     def _open(self, last: torch.Tensor) -> Record:
         """The record of a generate() call that begins now, with (B,) indices of the last prompt tokens."""
-        device = next(self._block.parameters()).device
-        if device.type != "meta":  # offloaded weights have no device of their own; the state's is asked for then
-            self._controller = self._controller.to(device)
+        weight = next(self._block.parameters(), None)
+        # Offloaded weights have no device of their own; the state's is asked for then.
+        if weight is not None and weight.device.type != "meta":
+            self._controller = self._controller.to(weight.device)
         self._record = Record(self._slot, self._controller, self._domains, last)
         return self._record
 

@@ -17,10 +17,10 @@ from torch import nn
 from asa_adapter.progress import progress_bar
 from asa_adapter.prompts import batches_by_length, pad_batch
 from asa_adapter.residual import hidden_state, replace_hidden_state
-from asa_adapter.states import evaluation_mode, forward_keywords, input_device
+from asa_adapter.states import evaluation_mode, forward_keywords, input_device, rounding
 
-# Largest difference of logits, relative to their spread, at which a cached pass still counts as the full one.
-_CACHE_TOLERANCE = 1e-2
+# Mean difference of logits, relative to their spread, at which a cached pass still counts as the full one.
+_CACHE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ class _Prefix:
         if self._cache is None:
             return False
         whole, behind = self._last_logits(False), self._last_logits(True)
-        return bool((whole - behind).abs().max() <= _CACHE_TOLERANCE * whole.std())
+        tolerance = max(_CACHE_TOLERANCE, rounding(self._model))
+        return bool((whole - behind).abs().mean() <= tolerance * whole.std())
 
     def _last_logits(self, cached: bool) -> torch.Tensor:
         if cached and self._cache is not None:

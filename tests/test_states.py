@@ -3,11 +3,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import prompts, random_model, traces
+from conftest import TINY_LFM2, prompts, random_model, traces
 
 from asa_adapter import IncompatibleModelError
+from asa_adapter.prompts import encode_rows
 from asa_adapter.residual import decoder_blocks
-from asa_adapter.states import HiddenStates, SharedPrefix, collect_hidden_states, forward_keywords
+from asa_adapter.states import HiddenStates, SharedPrefix, collect_hidden_states, evaluation_mode, forward_keywords
 
 
 def states_one_by_one(model: Any, tokenizer: Any, rows: list[dict[str, Any]], tools: Any) -> torch.Tensor:
@@ -138,3 +139,11 @@ def test_a_shared_prefix_is_run_once(tiny_lfm2: Any, splits: Any) -> None:
     assert shared > 100
     assert [rows for rows, _ in batches] == [2, 4, 4]
     assert all(length < shared for _, length in batches)
+
+
+def test_half_precision_does_not_cost_the_shared_prefix(splits: Any) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(TINY_LFM2)
+    model = transformers.AutoModelForCausalLM.from_pretrained(TINY_LFM2, dtype=torch.float16).eval()
+    with evaluation_mode(model):
+        ids = encode_rows(tokenizer, list(splits["cal"])[:4])
+        assert SharedPrefix.of(model, decoder_blocks(model), ids).length > 100
