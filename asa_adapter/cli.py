@@ -1,6 +1,7 @@
 """The command line: `asa-adapter train`, `evaluate` and `generate`."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -16,7 +17,7 @@ from asa_adapter.data import load_splits, read_tools
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.files import looks_like_path, make_writable_folder
 from asa_adapter.parsing import ToolCallParser
-from asa_adapter.prompts import check_chat_template
+from asa_adapter.prompts import encode_prompt, pad_batch, pad_token_id
 from asa_adapter.trainer import ASATrainer
 
 _DATA_HELP = "folder of cal/train/valid/test.jsonl, one .jsonl file, or Hub id of a data set"
@@ -180,22 +181,13 @@ def _generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     adapter = ASAAdapter.from_pretrained(options.adapter)
     tools = _tools(options) or adapter.config.tools
     model, tokenizer = _load_model(options.model)
-    check_chat_template(tokenizer)
-    encoding = tokenizer.apply_chat_template(
-        [{"role": "user", "content": options.prompt}],
-        tools=tools,
-        add_generation_prompt=True,
-        return_dict=True,
-        return_tensors="pt",
-    ).to(model.device)
+    prompt = encode_prompt(tokenizer, [{"role": "user", "content": options.prompt}], tools)
+    ids, mask = pad_batch([prompt], pad_token_id(tokenizer), "left", model.device)
     with adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch) as steering:
-        if options.no_steering:
-            with steering.disabled():
-                output = model.generate(**encoding, max_new_tokens=options.max_new_tokens)
-        else:
-            output = model.generate(**encoding, max_new_tokens=options.max_new_tokens)
+        with steering.disabled() if options.no_steering else contextlib.nullcontext():
+            output = model.generate(ids, attention_mask=mask, max_new_tokens=options.max_new_tokens)
         decisions = [dataclasses.asdict(decision) for decision in steering.decisions]
-    answer = tokenizer.decode(output[0, encoding["input_ids"].shape[1] :], skip_special_tokens=False)
+    answer = tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=False)
     decision = decisions[0] if decisions else None
     calls = [dataclasses.asdict(call) for call in ToolCallParser.from_tokenizer(tokenizer).parse(answer)]
     shown = "not steered" if decision is None else ", ".join(f"{key} {value}" for key, value in decision.items())

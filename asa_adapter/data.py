@@ -13,12 +13,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from asa_adapter.files import looks_like_path, read_jsonl, strict_json
 from asa_adapter.parsing import unwrapped
+from asa_adapter.prompts import DEFAULT_DOMAIN
 
 if TYPE_CHECKING:
     import datasets
 
 SPLITS = ("cal", "train", "valid", "test")
-DEFAULT_DOMAIN = "general"
 
 # Shares of one labelled set: as many rows to fit the classifiers as the directions, half of that to choose, as much
 # again as both to test.

@@ -12,7 +12,16 @@ from asa_adapter.hook import is_steered
 from asa_adapter.metrics import trigger_metrics
 from asa_adapter.parsing import ToolCallParser
 from asa_adapter.progress import progress_bar
-from asa_adapter.prompts import Row, Tools, batches_by_length, encode_rows, pad_batch, pad_token_id, row_tools
+from asa_adapter.prompts import (
+    Row,
+    Tools,
+    batches_by_length,
+    encode_rows,
+    pad_batch,
+    pad_token_id,
+    row_domain,
+    row_tools,
+)
 from asa_adapter.states import evaluation_mode, input_device
 
 
@@ -70,7 +79,7 @@ class Evaluation:
             for row, answer in zip(rows, answers, strict=True)
         ]
         triggered = [check["triggered"] for check in checks]
-        domains = [str(row.get("domain") or "general") for row in rows]
+        domains = [row_domain(row) for row in rows]
         return trigger_metrics([int(row["label"]) for row in rows], triggered, domains, checks)
 
     def compare(self, rows: Sequence[Row], adapter: ASAAdapter) -> dict[str, Mapping[str, Any]]:

@@ -9,6 +9,8 @@ import torch
 Row = Mapping[str, Any]
 Tools = Sequence[Mapping[str, Any]]
 
+DEFAULT_DOMAIN = "general"
+
 
 def row_messages(row: Row) -> list[dict[str, Any]]:
     """The chat of a row: its `messages`, or its `instruction` as one user turn.
@@ -21,6 +23,11 @@ def row_messages(row: Row) -> list[dict[str, Any]]:
     if isinstance(instruction := row.get("instruction"), str) and instruction.strip():
         return [{"role": "user", "content": instruction}]
     raise ValueError(f"row {row.get('id', '?')!r} has no instruction and no messages; expected one of them")
+
+
+def row_domain(row: Row) -> str:
+    """The domain of a row; "general" where it names none."""
+    return str(row.get("domain") or DEFAULT_DOMAIN)
 
 
 def row_tools(row: Row, tools: Tools | None) -> list[dict[str, Any]] | None:

@@ -20,8 +20,8 @@ from torch import nn
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.arguments import ASATrainingArguments
 from asa_adapter.config import ASAConfig, checked_domains
-from asa_adapter.controller import Controller
-from asa_adapter.data import check_split
+from asa_adapter.controller import Controller, Verdicts, ternary_gate
+from asa_adapter.data import SPLITS, check_split
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.files import make_writable_folder
 from asa_adapter.fitting import LabelledStates, LayerFit, fit_layer
@@ -34,6 +34,7 @@ from asa_adapter.prompts import (
     check_chat_template,
     encode_rows,
     pad_token_id,
+    row_domain,
     row_tools,
 )
 from asa_adapter.residual import decoder_blocks, hidden_size, text_config
@@ -86,9 +87,9 @@ class ASATrainer:
         check_chat_template(tokenizer)
         if not isinstance(splits, Mapping):
             raise ValueError(f"splits is {splits!r:.80}; expected what load_splits gives: cal, train, valid and test")
-        if missing := [name for name in ("cal", "train", "valid", "test") if name not in splits]:
+        if missing := [name for name in SPLITS if name not in splits]:
             raise ValueError(f"the data has no {', '.join(missing)} split; expected cal, train, valid and test")
-        self.splits = {name: list(splits[name]) for name in ("cal", "train", "valid", "test")}
+        self.splits = {name: list(splits[name]) for name in SPLITS}
         for name, rows in self.splits.items():
             check_split(rows, name)
         self.parser = ToolCallParser.from_tokenizer(tokenizer)
@@ -96,10 +97,10 @@ class ASATrainer:
         if isinstance(self.args.layers, str):
             self._layers = list(range(len(self._blocks)))
         else:
-            self._layers = [int(layer) for layer in self.args.layers]
+            self._layers = list(self.args.layers)
         if wrong := [layer for layer in self._layers if not 0 <= layer < len(self._blocks)]:
             raise ValueError(f"layers holds {wrong[0]}; expected 0 to {len(self._blocks) - 1} in this model")
-        self._domains = checked_domains(sorted({_domain(row) for row in self.splits["train"]}))
+        self._domains = checked_domains(sorted({row_domain(row) for row in self.splits["train"]}))
         self._evaluation = Evaluation(
             model,
             tokenizer,
@@ -193,17 +194,20 @@ class ASATrainer:
     def _labelled(self, split: str, states: torch.Tensor) -> LabelledStates:
         rows = self.splits[split]
         labels = np.array([int(row["label"]) for row in rows])
-        return LabelledStates(states.numpy(), labels, [_domain(row) for row in rows])
+        return LabelledStates(states.numpy(), labels, [row_domain(row) for row in rows])
 
     def _screen(self, layers: Sequence[int], states: HiddenStates) -> list[dict[str, Any]]:
         """Scores the grid by first tokens on VALID: the best setting of each layer, then the best of the rest."""
         prompts = encode_rows(self.tokenizer, self.splits["valid"], self.tools)
         keys = list(itertools.product(layers, self.args.betas, (1, -1), [a for a in self.args.alphas if a]))
+        verdicts = {
+            (layer, probe): self._verdicts(layer, probe, states) for layer in layers for probe in self.args.probes
+        }
         pushes = []
         for layer, beta, sign, alpha in keys:
-            controller = self._controller(Setting(layer, alpha, 0.5, beta, "pooled"))
-            domain = controller.decide(states.states[layer]).domain
-            pushes.append(Push(layer, sign * controller.step * controller.direction, domain))
+            fit = self._fits[layer]
+            steps = sign * alpha * fit.residual_norm * fit.vectors.mixed(beta)
+            pushes.append(Push(layer, steps, verdicts[layer, self.args.probes[0]].domain))
         table = first_token_triggers(
             self.model,
             self._blocks,
@@ -217,7 +221,7 @@ class ASATrainer:
         base, pushed = table[0], dict(zip(keys, table[1:], strict=True))
         grid: list[dict[str, Any]] = []
         for setting in self._grid(layers):
-            gate = self._controller(setting).decide(states.states[setting.layer]).gate.numpy()
+            gate = ternary_gate(verdicts[setting.layer, setting.probe].p_tool, setting.tau).numpy()
             up, down = (pushed[setting.layer, setting.beta, sign, setting.alpha] for sign in (1, -1))
             triggered = np.where(gate > 0, up, np.where(gate < 0, down, base))
             grid.append({**setting._asdict(), **self._scored(triggered)})
@@ -226,6 +230,12 @@ class ASATrainer:
         leaders = sorted(best.values(), key=_rank)
         self.report["screen"] = {"settings": len(grid), "base": self._scored(base), "best_of_each_layer": leaders}
         return leaders + [scored for scored in grid if scored is not best[scored["layer"]]]
+
+    def _verdicts(self, layer: int, probe: str, states: HiddenStates) -> Verdicts:
+        """Domains and probabilities at a layer; they do not depend on alpha, tau or beta."""
+        fit = self._fits[layer]
+        config = self._config(Setting(layer, 1.0, 0.5, 1.0, probe))
+        return Controller.build(config, fit.vectors, fit.router, fit.probes).decide(states.states[layer])
 
     def _grid(self, layers: Sequence[int]) -> Iterator[Setting]:
         args = self.args
@@ -280,9 +290,9 @@ class ASATrainer:
             num_layers=len(self._blocks),
             layer=setting.layer,
             domains=self._domains,
-            alpha=float(setting.alpha),
-            tau=float(setting.tau),
-            beta=float(setting.beta),
+            alpha=setting.alpha,
+            tau=setting.tau,
+            beta=setting.beta,
             residual_norm=self._fits[setting.layer].residual_norm,
             probe=setting.probe,
             base_model=_public_name(self.model),
@@ -294,10 +304,6 @@ class ASATrainer:
             chat_template_sha256=chat_template_sha256(self.tokenizer),
             tools=self._shared_tools(),
         )
-
-    def _controller(self, setting: Setting) -> Controller:
-        fit = self._fits[setting.layer]
-        return Controller.build(self._config(setting), fit.vectors, fit.router, fit.probes)
 
     def _build(self, setting: Setting) -> ASAAdapter:
         fit = self._fits[setting.layer]
@@ -335,10 +341,6 @@ class ASATrainer:
 
     def _timing(self, stage: str, began: float) -> None:
         self.report["seconds"][stage] = round(time.perf_counter() - began, 2)
-
-
-def _domain(row: Row) -> str:
-    return str(row.get("domain") or "general")
 
 
 def _public_name(model: Any) -> str | None:
