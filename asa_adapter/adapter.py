@@ -17,8 +17,9 @@ from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, Incompa
 from asa_adapter.files import MIB, decode_utf8, looks_like_path, parse_json, read_bounded, sha256, write_atomic
 from asa_adapter.hook import SteeringHandle
 from asa_adapter.prompts import chat_template_sha256
-from asa_adapter.residual import decoder_blocks, hidden_size, text_config
+from asa_adapter.residual import decoder_blocks, generating_model, hidden_size, text_config
 from asa_adapter.vectors import VECTORS_NAME, SteeringVectors
+from asa_adapter.verify import verify_block
 
 # What from_pretrained() reads, and the largest size of each that it accepts.
 SIZE_LIMITS = {
@@ -96,7 +97,7 @@ class ASAAdapter:
         Everything is checked first; a refused model is left as it was.
 
         Args:
-            model: any AutoModelForCausalLM that fits the config.
+            model: any AutoModelForCausalLM that fits the config, also inside a PeftModel or torch.compile().
             tokenizer: the tokenizer that renders the prompts; with it the chat template and markers are checked too.
             allow_mismatch: warn about what is only suspicious (another name, revision or chat template) instead of
                 refusing it. Shapes and layers must always fit.
@@ -106,9 +107,8 @@ class ASAAdapter:
             ValueError: the model already has an adapter at this layer.
         """
         config = self.config
-        # torch.compile(model) is a wrapper whose generate() is that of the module inside.
-        model = getattr(model, "_orig_mod", model)
-        block = self._checked_block(model)
+        model = generating_model(model)
+        blocks = self._checked_blocks(model)
         suspicions = _other_origin(config, model)
         if tokenizer is not None:
             suspicions += _other_prompts(config, tokenizer)
@@ -118,6 +118,8 @@ class ASAAdapter:
             )
         for suspicion in suspicions:
             warnings.warn(suspicion, stacklevel=2)
+        verify_block(model, blocks, config.layer)
+        block = blocks[config.layer]
         return SteeringHandle(model, block, config.layer, self._controller, config.residual_norm, config.domains)
 
     def generate(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -236,8 +238,8 @@ class ASAAdapter:
         except ValueError as error:
             raise AdapterFormatError(f"{folder}: {error}") from error
 
-    def _checked_block(self, model: nn.Module) -> nn.Module:
-        """The block to steer, of a model that fits."""
+    def _checked_blocks(self, model: nn.Module) -> nn.ModuleList:
+        """The decoder blocks of a model that fits."""
         config = self.config
         found = text_config(model)
         if not hasattr(model, "generate") or not hasattr(model, "prepare_inputs_for_generation"):
@@ -258,7 +260,7 @@ class ASAAdapter:
                     f"the model's {name} is {actual!r}, but the adapter was fitted for {expected!r}"
                     + (f" ({config.base_model})" if config.base_model else "")
                 )
-        return blocks[config.layer]
+        return blocks
 
 
 def _check_parts(config: ASAConfig, vectors: SteeringVectors, router: Router, probes: Probes) -> None:

@@ -20,6 +20,7 @@ class Decision:
         gate: +1 pushes towards a call, -1 away from one, 0 leaves the row as it is.
         position: index of the steered token in the row as given to generate(); -1 where there was no row.
         applied: whether the step was added to the model's state.
+        relative_step: length of the step that was added, as a share of the state's norm; 0 where none was.
     """
 
     domain: str
@@ -27,6 +28,12 @@ class Decision:
     gate: int
     position: int = -1
     applied: bool = False
+    relative_step: float = 0.0
+
+    def __str__(self) -> str:
+        what = f"step of {self.relative_step:.2f} x the state's norm" if self.applied else "left as it was"
+        where = f"token {self.position}: " if self.position >= 0 else ""
+        return f"{where}{self.domain}, p(tool) {self.p_tool:.3f}, gate {self.gate:+d}, {what}"
 
 
 class Verdicts(NamedTuple):

@@ -61,6 +61,8 @@ class SteeringHandle:
         self._steering: _Steering | None = _Steering.of(model)
         self._steering.add(self)
         self._hook = block.register_forward_hook(self._steer, prepend=True)
+        if _is_compiled(model):
+            torch.compiler.reset()  # graphs that were made before do not know the hook
 
     def remove(self) -> None:
         """Takes the adapter off; the model is then what it was before. Calling it again does nothing."""
@@ -144,10 +146,14 @@ class SteeringHandle:
 
 
 class _Calls(threading.local):
-    """The generate() calls under way in the running thread, the innermost last; None for one that is not steered."""
+    """The running thread's generate() calls under way, the innermost last; None for one that is not steered.
+
+    `warned`: this thread was told that it generates past the adapter.
+    """
 
     def __init__(self) -> None:
         self.stack: list[Call | None] = []
+        self.warned = False
 
 
 class _Steering:
@@ -187,6 +193,10 @@ class _Steering:
             "prepare_inputs_for_generation": _Replacement(self, prepare, self._prepare),
             "__deepcopy__": _Replacement(self, copy.deepcopy, self._deepcopy),
         }
+        if hasattr(model, "init_continuous_batching"):  # what generate_batch() and its kin begin with
+            replacements["init_continuous_batching"] = _Replacement(
+                self, model.init_continuous_batching, self._continuous_batching
+            )
         for name, replacement in replacements.items():
             self._saved[name] = self._model.__dict__.get(name)
             self._model.__dict__[name] = replacement
@@ -212,8 +222,8 @@ class _Steering:
                 call.close()
         if call is not None and not all(record.parts for record in call.records):
             warnings.warn(
-                "generate() ran without being steered: the steered block never met the last prompt token. A model "
-                "compiled before attach() ignores the adapter: attach first, or call torch._dynamo.reset()",
+                "generate() ran without being steered: the steered block never met the last prompt token. If a part "
+                "of the model was compiled before attach(), call torch.compiler.reset()",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -222,18 +232,42 @@ class _Steering:
     def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         for handle in self._handles:
             handle._record = None
-        active = [handle for handle in self._handles if not handle._paused]
-        if not active:
+        if not (active := self._active()):
             return None
         last, width, cached = prompt_tokens(self._model, args, kwargs)
         return Call(last, width, [handle._open(last + cached) for handle in active])
 
+    def _active(self) -> list[SteeringHandle]:
+        return [handle for handle in self._handles if not handle._paused]
+
     def _prepare(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         inputs = original(*args, **kwargs)
-        call = self._calls.stack[-1] if self._calls.stack else None
+        if not self._calls.stack:
+            self._warn_of_another_generate()
+            return inputs
+        call = self._calls.stack[-1]
         if call is not None and not call.closed:
             call.locate(inputs, cached=bool(kwargs.get("use_cache", inputs.get("use_cache", True))))
         return inputs
+
+    def _warn_of_another_generate(self) -> None:
+        if self._active() and not self._calls.warned:
+            self._calls.warned = True
+            warnings.warn(
+                "the steered model generates without its own generate(), so it is not steered: call "
+                "model.generate(...) itself, not its class's function or a method taken before attach()",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    def _continuous_batching(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._active():
+            raise ValueError(
+                "continuous batching (generate_batch, cache_implementation='paged') cannot be steered: its forward "
+                "passes mix prompts and answers without saying which token ends a prompt. Call generate() with a "
+                "padded batch; or remove() the adapter, or go inside its disabled(), to run the base model"
+            )
+        return original(*args, **kwargs)
 
     def _deepcopy(self, _original: Callable[..., Any], memo: dict[int, Any]) -> nn.Module:
         """A copy of the model without any trace of its adapters."""
@@ -248,6 +282,16 @@ class _Steering:
                 if isinstance(getattr(hook, "__self__", None), SteeringHandle):
                     del module._forward_hooks[key]
         return clone
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    """Whether torch.compile() was used on the model, on a part of it, or by an earlier generate()."""
+    return "_compiled_call" in model.__dict__ or any(
+        module._compiled_call_impl is not None
+        or hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable")
+        or hasattr(module, "_orig_mod")
+        for module in model.modules()
+    )
 
 
 def is_steered(model: nn.Module) -> bool:

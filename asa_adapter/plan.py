@@ -8,7 +8,7 @@ each forward pass by counting the tokens that were fed before it.
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -51,10 +51,10 @@ class Window:
         controller = self.record.controller.to(hidden.device)
         states = hidden[rows, positions]
         if self.again:
-            verdicts = self.record.parts[0][1]
+            verdicts = self.record.parts[0].verdicts
         else:
             verdicts = controller.decide(states)
-            self.record.parts.append((self.rows_cpu, verdicts))
+            self.record.parts.append(Part(self.rows_cpu, states, verdicts))
         if not controller.step:
             return hidden
         steered = hidden.clone()
@@ -68,6 +68,14 @@ class Slot(threading.local):
     window: Window | None = None
 
 
+class Part(NamedTuple):
+    """What one forward pass met: (n,) rows on the CPU, their (n, D) states before the step, and the verdicts."""
+
+    rows: torch.Tensor
+    states: torch.Tensor
+    verdicts: Verdicts
+
+
 @dataclass
 class Record:
     """What one adapter did during one generate() call.
@@ -77,7 +85,7 @@ class Record:
         controller: its controller as it was when the call began.
         domains: (K,) names of the controller's domains.
         last: (B,) CPU int64, index of the last prompt token in each row as given to generate().
-        parts: rows and verdicts of each forward pass that met last prompt tokens.
+        parts: one for each forward pass that met last prompt tokens.
         expand: number of beams or return sequences made of each row.
     """
 
@@ -85,17 +93,20 @@ class Record:
     controller: Controller
     domains: tuple[str, ...]
     last: torch.Tensor
-    parts: list[tuple[torch.Tensor, Verdicts]] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     expand: int = 1
 
     def decisions(self) -> list[Decision]:
         """One decision for each row that was met so far, in order; a row's beams share their prompt and decision."""
         found: dict[int, Decision] = {}
-        for rows, verdicts in self.parts:
-            values = zip(*(part.tolist() for part in (rows, *verdicts)), strict=True)
-            for row, domain, p_tool, gate in values:
+        for rows, states, verdicts in self.parts:
+            shares = self.controller.step / states.float().norm(dim=1).clamp(min=1e-12)
+            for row, share, domain, p_tool, gate in zip(
+                *(values.tolist() for values in (rows, shares, *verdicts)), strict=True
+            ):
                 position = int(self.last[row // self.expand])
-                decision = Decision(self.domains[domain], p_tool, gate, position, applied=gate != 0)
+                step = {"applied": True, "relative_step": share} if gate else {}
+                decision = Decision(self.domains[domain], p_tool, gate, position, **step)
                 found.setdefault(row // self.expand, decision)
         return [found[row] for row in sorted(found)]
 
@@ -186,9 +197,18 @@ def prompt_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     if mask is None:
         mask = _inferred_mask(model, args, kwargs, tokens)
     width = length
+    cached = _cached_length(kwargs.get("past_key_values"))
+    if cached and (
+        kwargs.get("assistant_model") is not None or _setting("prompt_lookup_num_tokens", model, args, kwargs)
+    ):
+        raise ValueError(
+            "generate() was given a filled cache together with draft tokens (assistant_model or "
+            "prompt_lookup_num_tokens); transformers then feeds the cached tokens again, so the answer cannot be "
+            "steered. Leave out one of the two"
+        )
     if mask is None or mask.shape[1] == length:
         # The rows hold what the cache holds and more; else they are the new tokens alone, and only the mask is longer.
-        width -= _cached_length(kwargs.get("past_key_values"))
+        width -= cached
     last = torch.full((rows,), width - 1) if mask is None else last_prompt_index(mask[:, -width:].cpu())
     return last, width, length - width
 
@@ -208,15 +228,16 @@ def _inferred_mask(
     """The mask that generate() makes where it was given none: pad tokens are out, unless they end rows too."""
     if tokens.ndim != 2 or tokens.is_floating_point():
         return None
-    configs = (kwargs.get("generation_config"), *args[1:2], getattr(model, "generation_config", None))
-
-    def setting(name: str) -> Any:
-        values = (kwargs.get(name), *(getattr(config, name, None) for config in configs))
-        return next((value for value in values if value is not None), None)
-
-    pad, eos = setting("pad_token_id"), setting("eos_token_id")
+    pad, eos = (_setting(name, model, args, kwargs) for name in ("pad_token_id", "eos_token_id"))
     ends = eos.tolist() if isinstance(eos, torch.Tensor) else eos
     if pad is None or pad == ends or (isinstance(ends, list) and pad in ends):
         return None
     mask = tokens.ne(pad)
     return None if bool(mask.all()) else mask.long()
+
+
+def _setting(name: str, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """A setting as generate() finds it: its own argument, else the given configuration's, else the model's."""
+    configs = (kwargs.get("generation_config"), *args[1:2], getattr(model, "generation_config", None))
+    values = (kwargs.get(name), *(getattr(config, name, None) for config in configs))
+    return next((value for value in values if value is not None), None)

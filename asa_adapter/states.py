@@ -168,7 +168,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode():
+        # Not inference_mode: what a model keeps for itself, such as rotary tables, must stay fit for training.
+        with torch.no_grad():
             yield
     finally:
         for module, training in modes:

@@ -38,10 +38,48 @@ _COMMON: dict[str, Any] = {
     "bos_token_id": BOS,
     "eos_token_id": EOS,
 }
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 FAMILIES: dict[str, Callable[[], Any]] = {
     "lfm2": lambda: transformers.Lfm2Config(**_COMMON, layer_types=["conv", "full_attention"] * (DEPTH // 2)),
+    "lfm2_moe": lambda: transformers.Lfm2MoeConfig(
+        **_COMMON,
+        **_EXPERTS,
+        num_dense_layers=1,
+        layer_types=["conv", "full_attention"] * (DEPTH // 2),
+    ),
     "llama": lambda: transformers.LlamaConfig(**_COMMON),
+    "mistral": lambda: transformers.MistralConfig(**_COMMON, head_dim=8, sliding_window=6),
+    "phi3": lambda: transformers.Phi3Config(**_COMMON),
     "qwen3": lambda: transformers.Qwen3Config(**_COMMON, head_dim=8),
+    "qwen3_moe": lambda: transformers.Qwen3MoeConfig(**_COMMON, **_EXPERTS, head_dim=8),
+    "gemma3": lambda: transformers.Gemma3TextConfig(
+        **_COMMON,
+        head_dim=8,
+        sliding_window=6,
+        layer_types=["sliding_attention", "full_attention"] * (DEPTH // 2),
+    ),
+    "falcon_h1": lambda: transformers.FalconH1Config(
+        **_COMMON,
+        mamba_d_ssm=32,
+        mamba_n_heads=4,
+        mamba_d_head=8,
+        mamba_d_state=8,
+        mamba_n_groups=1,
+        mamba_chunk_size=8,
+    ),
+    "mamba2": lambda: transformers.Mamba2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        num_hidden_layers=DEPTH,
+        state_size=8,
+        num_heads=8,
+        head_dim=8,
+        n_groups=1,
+        chunk_size=8,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+    ),
     "gpt2": lambda: transformers.GPT2Config(
         vocab_size=VOCABULARY,
         n_embd=WIDTH,

@@ -14,7 +14,7 @@ FLOORS = [
     {"errors", "progress", "arrays", "metrics", "parsing", "prompts"},
     {"files", "residual"},
     {"config", "data", "states"},
-    {"vectors", "classifiers", "card", "screen", "arguments"},
+    {"vectors", "classifiers", "card", "screen", "arguments", "verify"},
     {"controller", "fitting"},
     {"plan"},
     {"hook"},
