@@ -287,7 +287,7 @@ def test_continuous_batching_is_refused(adapter: ASAAdapter, way: str) -> None:
     calls = {
         "generate_batch": lambda: model.generate_batch(inputs=ids.tolist()),
         "paged": lambda: greedy(model, ids, cache_implementation="paged"),
-        "init_continuous_batching": model.init_continuous_batching,
+        "init_continuous_batching": lambda: model.init_continuous_batching(),
     }
     with adapter.attach(model) as steering:
         with pytest.raises(ValueError, match=r"continuous batching .* cannot be steered.*generate\(\) with a padded"):
