@@ -91,6 +91,12 @@ class ASAAdapter:
         values = zip(*(part.tolist() for part in self._controller.decide(tensor)), strict=True)
         return [Decision(self.config.domains[domain], p_tool, gate) for domain, p_tool, gate in values]
 
+    def digest(self) -> str:
+        """SHA-256 of everything that decides and steers, by which two adapters are the same or not."""
+        c = self._controller
+        arrays = b"".join(part.numpy().tobytes() for part in (c.weight, c.bias, c.direction))
+        return sha256(arrays + repr((self.config.layer, c.step, c.tau, c.gates)).encode())
+
     def attach(self, model: nn.Module, *, tokenizer: Any = None, allow_mismatch: bool = False) -> SteeringHandle:
         """Steers a model: from here on its own generate() is steered, until the handle is removed.
 

@@ -1,12 +1,14 @@
 """`ASATrainingArguments`: what the trainer tries, and what it chooses by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from asa_adapter.config import MAX_ALPHA, PROBE_KINDS, finite_float
-from asa_adapter.metrics import ratio
+from asa_adapter.metrics import Counts
 
 OBJECTIVES = ("f1", "balanced_accuracy")
 _NUMBER_LISTS = (("alphas", 0.0, MAX_ALPHA), ("taus", 0.5, 1.0), ("betas", 0.0, 1.0), ("Cs", 1e-9, 1e9))
@@ -22,10 +24,12 @@ class ASATrainingArguments:
         taus: confidences to try, each 0.5 to 1.
         betas: shares of the global direction to try, each 0 to 1.
         probes: probes to ask, "domain", "pooled" or both.
-        Cs: inverse regularisation strengths to try; the one with the best probe on VALID is taken, for each layer.
-        objective: what to maximise on VALID, "f1" or "balanced_accuracy".
+        Cs: inverse regularisation strengths to try; the one with the best probe on TRAIN, out of fold, is taken, for
+            each layer.
+        objective: what to maximise, "f1" or "balanced_accuracy".
         max_fpr: with a number, maximise recall among the settings whose FPR on VALID is at most this.
-        finalists: how many settings from the screen are decided by real generation: the best of each layer first.
+        finalists: how many settings from the screen generate on VALID: the best of each layer first.
+        resamples: bootstrap resamples behind every interval.
         max_new_tokens: longest answer.
         batch_size: prompts run together.
         seed: seed of everything random.
@@ -47,6 +51,7 @@ class ASATrainingArguments:
     objective: str = "f1"
     max_fpr: float | None = None
     finalists: int = 4
+    resamples: int = 2000
     max_new_tokens: int = 64
     batch_size: int = 16
     seed: int = 42
@@ -66,7 +71,13 @@ class ASATrainingArguments:
                 _check_range(name, finite_float(name, value), low, high)
         if self.max_fpr is not None:
             _check_range("max_fpr", finite_float("max_fpr", self.max_fpr), 0, 1)
-        for name, least in (("finalists", 1), ("max_new_tokens", 1), ("batch_size", 1), ("seed", 0)):
+        for name, least in (
+            ("finalists", 1),
+            ("resamples", 100),
+            ("max_new_tokens", 1),
+            ("batch_size", 1),
+            ("seed", 0),
+        ):
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"{name} is {value!r}; expected an int of at least {least}")
@@ -94,13 +105,27 @@ class ASATrainingArguments:
             return f"recall with an FPR of at most {self.max_fpr:g}"
         return self.objective
 
-    def score(self, metrics: Mapping[str, Any]) -> float:
-        """How well some trigger metrics meet the goal; higher is better."""
+    @property
+    def gain_name(self) -> str:
+        """What a gain over the bare model is measured in, in words."""
+        return "F1" if self.max_fpr is None and self.objective == "f1" else "balanced accuracy"
+
+    def score(self, counts: Counts) -> NDArray[np.float64]:
+        """How well some counts meet the goal; higher is better. With max_fpr, a higher FPR than that is below 0."""
+        ratios = counts.ratios()
         if self.max_fpr is not None:
-            return float(metrics["recall"] if metrics["fpr"] <= self.max_fpr else -metrics["fpr"])
-        if self.objective == "balanced_accuracy":
-            return (metrics["recall"] + ratio(metrics["tn"], metrics["tn"] + metrics["fp"])) / 2
-        return float(metrics["f1"])
+            return np.where(ratios["fpr"] <= self.max_fpr, ratios["recall"], -ratios["fpr"])
+        return self.gain_score(counts)
+
+    def gain_score(self, counts: Counts) -> NDArray[np.float64]:
+        """What a gain over the bare model is measured in: the objective; with max_fpr the balanced accuracy.
+
+        A limit is met or not, so the score that ranks settings under one jumps, and has no useful interval.
+        """
+        ratios = counts.ratios()
+        if self.max_fpr is not None or self.objective == "balanced_accuracy":
+            return (ratios["recall"] + 1 - ratios["fpr"]) / 2
+        return ratios["f1"]
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

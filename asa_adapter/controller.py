@@ -66,6 +66,7 @@ class Controller:
         direction: (K, D) float32 unit rows, the step's direction in each domain.
         step: length of the step in the residual's own units; 0 keeps every gate at 0.
         tau: confidence from which the gate opens.
+        gates: lowest and highest gate; narrower in ablations alone.
     """
 
     weight: torch.Tensor
@@ -73,6 +74,7 @@ class Controller:
     direction: torch.Tensor
     step: float
     tau: float
+    gates: tuple[int, int] = (-1, 1)
 
     @classmethod
     def build(cls, config: ASAConfig, vectors: SteeringVectors, router: Router, probes: Probes) -> "Controller":
@@ -102,6 +104,8 @@ class Controller:
         domain = scores[:, :k].argmax(dim=1)
         p_tool = torch.sigmoid(scores[:, k:].gather(1, domain[:, None])[:, 0])
         gate = ternary_gate(p_tool, self.tau) if self.step else torch.zeros_like(domain)
+        if self.gates != (-1, 1):
+            gate = gate.clamp(*self.gates)
         return Verdicts(domain, p_tool, gate)
 
     def steer(self, states: torch.Tensor, verdicts: Verdicts) -> torch.Tensor:

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
+from transformers import StoppingCriteria
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.hook import is_steered
@@ -56,8 +58,22 @@ class Evaluation:
                 "the model has an adapter attached; remove() it first: the base would be measured steered"
             )
 
-    def answers(self, rows: Sequence[Row], adapter: ASAAdapter | None = None, name: str = "base") -> list[str]:
-        """The model's greedy answer to each row, with its special tokens, steered where an adapter is given."""
+    def answers(
+        self,
+        rows: Sequence[Row],
+        adapter: ASAAdapter | None = None,
+        name: str = "base",
+        *,
+        until_call: bool = False,
+    ) -> list[str]:
+        """The model's greedy answer to each row, with its special tokens, steered where an adapter is given.
+
+        Args:
+            rows: what to answer.
+            adapter: steers the model; None leaves it bare.
+            name: for the progress bar.
+            until_call: end an answer where a call begins, if all that is asked is whether one does.
+        """
         prompts = encode_rows(self.tokenizer, rows, self.tools)
         texts = [""] * len(prompts)
         steering = adapter.attach(self.model, allow_mismatch=True) if adapter is not None else contextlib.nullcontext()
@@ -67,7 +83,7 @@ class Evaluation:
             progress_bar(len(prompts), f"answers ({name})", self.progress) as bar,
         ):
             for batch in batches_by_length(prompts, self.batch_size):
-                for i, text in zip(batch, self._generate([prompts[i] for i in batch]), strict=True):
+                for i, text in zip(batch, self._generate([prompts[i] for i in batch], until_call), strict=True):
                     texts[i] = text
                 bar.update(len(batch))
         return texts
@@ -89,7 +105,7 @@ class Evaluation:
             "asa": self.metrics(rows, self.answers(rows, adapter, "asa")),
         }
 
-    def _generate(self, prompts: Sequence[Sequence[int]]) -> list[str]:
+    def _generate(self, prompts: Sequence[Sequence[int]], until_call: bool) -> list[str]:
         pad = pad_token_id(self.tokenizer)
         ids, mask = pad_batch(prompts, pad, "left", input_device(self.model))
         output = self.model.generate(  # type: ignore[operator]
@@ -102,5 +118,21 @@ class Evaluation:
             top_p=None,
             top_k=None,
             pad_token_id=pad,
+            stopping_criteria=[_CallBegins(start)] if (start := self._start_token()) and until_call else None,
         )
         return list(self.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=False))
+
+    def _start_token(self) -> int | None:
+        """The id of the call marker, where it is one token."""
+        ids = self.tokenizer.encode(self.parser.start, add_special_tokens=False)
+        return int(ids[0]) if len(ids) == 1 else None
+
+
+class _CallBegins(StoppingCriteria):
+    """Ends each row where its call begins."""
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        return input_ids[:, -1] == self._start

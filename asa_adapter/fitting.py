@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
 
 from asa_adapter.classifiers import Probes, Router
+from asa_adapter.config import PROBE_KINDS
 from asa_adapter.metrics import auc
 from asa_adapter.vectors import SteeringVectors
 
 _SHUFFLES = 10
+_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,19 @@ class LabelledStates:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What router and probes say about N rows.
+
+    Attributes:
+        domain: (N,) int64, index of the domain that the router chooses.
+        p_tool: by kind of probe ("domain", "pooled"), (N,) probabilities that a tool is needed.
+    """
+
+    domain: NDArray[np.int64]
+    p_tool: dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
 class LayerFit:
     """What a layer offers.
 
@@ -32,14 +48,20 @@ class LayerFit:
         router: fitted on TRAIN.
         probes: fitted on TRAIN.
         residual_norm: mean norm of the states on CAL.
-        facts: how well domain and need can be read there, on VALID, for the report.
+        out_of_fold: verdicts on TRAIN, each row's by a router and probes that were fitted without its fold.
+        facts: how well domain and need can be read there, for the report.
     """
 
     vectors: SteeringVectors
     router: Router
     probes: Probes
     residual_norm: float
+    out_of_fold: Verdict
     facts: dict[str, Any]
+
+    def verdict(self, states: NDArray[np.float32]) -> Verdict:
+        """What the fitted router and probes say about (N, D) states of rows that they were not fitted on."""
+        return _verdict(self.router, self.probes, states, self.router.domains)
 
 
 def fit_layer(
@@ -50,30 +72,86 @@ def fit_layer(
     Cs: Sequence[float],
     seed: int,
 ) -> LayerFit:
-    """Fits directions on CAL, and router and probes on TRAIN with the regularisation whose probe reads VALID best."""
-    read = {C: _pooled_auc(train, train.labels, valid, C, seed) for C in Cs}
+    """Fits directions on CAL, and router and probes on TRAIN.
+
+    The regularisation is the one whose pooled probe reads the rows of TRAIN best that it was not fitted on. VALID is
+    only reported on: it shall know nothing of what it judges later.
+    """
+    folds = _folds(train, seed)
+    read = {C: auc(train.labels, _pooled_out_of_fold(train, folds, C, seed)) for C in Cs}
     best = min(read, key=lambda C: (-round(read[C], 6), C))
+    fit = LayerFit(
+        SteeringVectors.fit(cal.states, cal.labels.tolist(), cal.domains, names),
+        Router.fit(train.states, train.domains, best, seed),
+        Probes.fit(train.states, train.labels, train.domains, best, seed),
+        float(np.linalg.norm(cal.states, axis=1).mean()),
+        _out_of_fold(train, folds, names, best, seed),
+        facts={"out_of_fold_auc": read[best], "C": best},
+    )
+    fit.facts.update(residual_norm=fit.residual_norm, **reading(fit, train, valid, names, seed))
+    return fit
+
+
+def reading(
+    fit: LayerFit, train: LabelledStates, judged: LabelledStates, names: Sequence[str], seed: int
+) -> dict[str, float]:
+    """How well a layer's classifiers read rows that they were not fitted on, and how well a control does.
+
+    Returns:
+        `probe_auc` of the pooled probe, `shuffled_auc` of probes fitted like it to meaningless labels (it must be near
+        0.5, or the reading is luck), and `router_accuracy`.
+    """
+    verdict = fit.verdict(judged.states)
     shuffled = [
-        _pooled_auc(train, shuffled_within(train.labels, train.domains, seed + i), valid, best, seed)
+        _pooled_auc(train, shuffled_within(train.labels, train.domains, seed + i), judged, fit.facts["C"], seed)
         for i in range(_SHUFFLES)
     ]
-    router = Router.fit(train.states, train.domains, best, seed)
-    routed = np.array(router.domains)[router.predict_proba(valid.states).argmax(axis=1)]
-    residual_norm = float(np.linalg.norm(cal.states, axis=1).mean())
-    facts = {
-        "probe_auc": read[best],
+    return {
+        "probe_auc": auc(judged.labels, verdict.p_tool["pooled"]),
         "shuffled_auc": float(np.mean(shuffled)),
-        "router_accuracy": float((routed == np.array(valid.domains)).mean()),
-        "residual_norm": residual_norm,
-        "C": best,
+        "router_accuracy": float((np.array(names)[verdict.domain] == np.array(judged.domains)).mean()),
     }
-    return LayerFit(
-        SteeringVectors.fit(cal.states, cal.labels.tolist(), cal.domains, names),
-        router,
-        Probes.fit(train.states, train.labels, train.domains, best, seed),
-        residual_norm,
-        facts,
-    )
+
+
+def _folds(train: LabelledStates, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows to fit on and rows to predict, five times or as often as the rarest label allows."""
+    both = [f"{domain} {label}" for domain, label in zip(train.domains, train.labels, strict=True)]
+    rarest = min(both.count(group) for group in set(both))
+    groups: Any = both if rarest >= 2 else train.labels
+    smallest = rarest if rarest >= 2 else int(min((train.labels == label).sum() for label in (0, 1)))
+    splitter = StratifiedKFold(max(2, min(_FOLDS, smallest)), shuffle=True, random_state=seed)
+    return list(splitter.split(train.states, groups))
+
+
+def _pooled_out_of_fold(train: LabelledStates, folds: Sequence[Any], C: float, seed: int) -> NDArray[np.float32]:
+    p_tool = np.empty(len(train.labels), dtype=np.float32)
+    for fitted_on, predicted in folds:
+        probes = Probes.fit(train.states[fitted_on], train.labels[fitted_on], ["all"] * len(fitted_on), C, seed)
+        p_tool[predicted] = probes.p_tool(train.states[predicted])
+    return p_tool
+
+
+def _out_of_fold(train: LabelledStates, folds: Sequence[Any], names: Sequence[str], C: float, seed: int) -> Verdict:
+    n = len(train.labels)
+    whole = Verdict(np.zeros(n, dtype=np.int64), {kind: np.empty(n, dtype=np.float32) for kind in PROBE_KINDS})
+    for fitted_on, predicted in folds:
+        states, domains = train.states[fitted_on], [train.domains[i] for i in fitted_on]
+        router = Router.fit(states, domains, C, seed)
+        probes = Probes.fit(states, train.labels[fitted_on], domains, C, seed)
+        part = _verdict(router, probes, train.states[predicted], names)
+        whole.domain[predicted] = part.domain
+        for kind, p_tool in part.p_tool.items():
+            whole.p_tool[kind][predicted] = p_tool
+    return whole
+
+
+def _verdict(router: Router, probes: Probes, states: NDArray[np.float32], names: Sequence[str]) -> Verdict:
+    """Verdicts with domains counted as in `names`, of which the router may know fewer."""
+    chosen = [router.domains[i] for i in router.predict_proba(states).argmax(axis=1)]
+    asked = {name: probes.p_tool(states, name) for name in set(chosen)}
+    own = np.array([asked[name][i] for i, name in enumerate(chosen)], dtype=np.float32)
+    domain = np.array([list(names).index(name) for name in chosen], dtype=np.int64)
+    return Verdict(domain, {"domain": own, "pooled": probes.p_tool(states)})
 
 
 def shuffled_within(labels: NDArray[np.int64], domains: Sequence[str], seed: int) -> NDArray[np.int64]:

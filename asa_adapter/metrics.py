@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 
 def trigger_metrics(
@@ -52,21 +52,53 @@ def trigger_metrics(
     return metrics
 
 
+class Counts(NamedTuple):
+    """Rows by what was needed and what was done: float64 arrays of one shape, an entry for each way of counting."""
+
+    tp: NDArray[np.float64]
+    fp: NDArray[np.float64]
+    fn: NDArray[np.float64]
+    tn: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, labels: ArrayLike, triggered: ArrayLike, weights: ArrayLike | None = None) -> "Counts":
+        """Counts rows.
+
+        Args:
+            labels: (N,) 1 where a tool call is needed.
+            triggered: (..., N) true where a call began.
+            weights: (B, N) how often each row counts, in B resamples; None counts each once.
+
+        Returns:
+            Counts of shape (..., B), or (...) without weights.
+        """
+        needed, called = np.asarray(labels, dtype=bool), np.asarray(triggered, dtype=bool)
+        times = np.ones((1, len(needed))) if weights is None else np.asarray(weights, dtype=np.float64)
+        parts = [
+            (d & n) @ times.T for d, n in ((called, needed), (called, ~needed), (~called, needed), (~called, ~needed))
+        ]
+        return cls(*(part[..., 0] if weights is None else part for part in parts))
+
+    def ratios(self) -> dict[str, NDArray[np.float64]]:
+        """precision, recall, f1, accuracy and fpr (METHOD, "Metrics"); 0 where a ratio has no denominator."""
+        tp, fp, fn, tn = self
+        return {
+            "precision": _ratios(tp, tp + fp),
+            "recall": _ratios(tp, tp + fn),
+            "f1": _ratios(2 * tp, 2 * tp + fp + fn),
+            "accuracy": _ratios(tp + tn, tp + fp + fn + tn),
+            "fpr": _ratios(fp, fp + tn),
+        }
+
+
+def _ratios(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator > 0)
+
+
 def _counts_and_ratios(needed: np.ndarray, called: np.ndarray) -> dict[str, Any]:
-    tp, fp = int((needed & called).sum()), int((~needed & called).sum())
-    fn, tn = int((needed & ~called).sum()), int((~needed & ~called).sum())
-    return {
-        "n": len(needed),
-        "tp": tp,
-        "fp": fp,
-        "fn": fn,
-        "tn": tn,
-        "precision": ratio(tp, tp + fp),
-        "recall": ratio(tp, tp + fn),
-        "f1": ratio(2 * tp, 2 * tp + fp + fn),
-        "accuracy": ratio(tp + tn, len(needed)),
-        "fpr": ratio(fp, fp + tn),
-    }
+    counts = Counts.of(needed, called)
+    whole = {name: int(count) for name, count in counts._asdict().items()}
+    return {"n": len(needed), **whole, **{name: float(value) for name, value in counts.ratios().items()}}
 
 
 def _validity(needed: np.ndarray, called: np.ndarray, checks: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -7,7 +7,7 @@ costs one pass of a single token behind a copy of the cache.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,7 +38,19 @@ class Push:
     domain: torch.Tensor
 
 
-def first_token_triggers(
+class Screened(NamedTuple):
+    """The answer's first token under each push; row 0 is the unpushed model.
+
+    Attributes:
+        triggered: (1 + P, N) whether the most likely first token opens a tool call.
+        probability: (1 + P, N) float32 probability of the token that opens one.
+    """
+
+    triggered: NDArray[np.bool_]
+    probability: NDArray[np.float32]
+
+
+def first_tokens(
     model: nn.Module,
     blocks: nn.ModuleList,
     prompts: Sequence[Sequence[int]],
@@ -48,8 +60,8 @@ def first_token_triggers(
     pad_id: int,
     batch_size: int,
     progress: bool,
-) -> NDArray[np.bool_]:
-    """Whether the answer's most likely first token opens a tool call.
+) -> Screened:
+    """What the first token of the answer would be.
 
     Args:
         model: a causal language model.
@@ -60,11 +72,9 @@ def first_token_triggers(
         pad_id: token to pad with.
         batch_size: prompts run together.
         progress: whether to show a bar.
-
-    Returns:
-        (1 + P, N) booleans; the first row is the unpushed model.
     """
-    triggers = np.zeros((1 + len(pushes), len(prompts)), dtype=bool)
+    shape = (1 + len(pushes), len(prompts))
+    screened = Screened(np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.float32))
     total = len(prompts) * (1 + len(pushes))
     cached = None
     with evaluation_mode(model), progress_bar(total, "screen", progress) as bar:
@@ -73,11 +83,11 @@ def first_token_triggers(
             if cached is None:
                 cached = prefix.cache_is_faithful()
             for p, push in enumerate([None, *pushes]):
-                triggers[p, batch] = (
-                    (prefix.logits(blocks, push, batch, cached).argmax(dim=1) == start_id).cpu().numpy()
-                )
+                logits = prefix.logits(blocks, push, batch, cached)
+                screened.triggered[p, batch] = (logits.argmax(dim=1) == start_id).cpu().numpy()
+                screened.probability[p, batch] = logits.softmax(dim=1)[:, start_id].cpu().numpy()
                 bar.update(len(batch))
-    return triggers
+    return screened
 
 
 class _Prefix:

@@ -1,9 +1,11 @@
 """`ASATrainer`: fits an adapter on four splits and chooses its settings by what the model really does.
 
-CAL gives the directions, TRAIN the router and the probes, VALID every choice; TEST is not looked at before all of it
-is fixed. Settings are screened on VALID by the first token of the answer and decided there by real generation.
+CAL gives the directions, TRAIN the router, the probes and a ranking of all settings by the first token of the answer;
+the best few generate on VALID, which decides among them and whether any is a sure gain. TEST is not looked at before
+all of it is fixed.
 """
 
+import contextlib
 import itertools
 import platform
 import time
@@ -11,47 +13,52 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from asa_adapter.ablation import ablations
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.arguments import ASATrainingArguments
 from asa_adapter.config import ASAConfig, checked_domains
-from asa_adapter.controller import Controller, Verdicts, ternary_gate
+from asa_adapter.controls import bag_of_words
 from asa_adapter.data import SPLITS, check_split
-from asa_adapter.evaluate import Evaluation
 from asa_adapter.files import make_writable_folder
-from asa_adapter.fitting import LabelledStates, LayerFit, fit_layer
-from asa_adapter.metrics import trigger_metrics, upper_confidence_bound
+from asa_adapter.fitting import LayerFit, Verdict, fit_layer, reading
+from asa_adapter.intervals import comparison
+from asa_adapter.measurements import Measurements
+from asa_adapter.metrics import Counts
 from asa_adapter.parsing import ToolCallParser
+from asa_adapter.progress import progress_bar
 from asa_adapter.prompts import (
     Row,
     Tools,
     chat_template_sha256,
     check_chat_template,
-    encode_rows,
-    pad_token_id,
     row_domain,
     row_tools,
 )
 from asa_adapter.residual import decoder_blocks, hidden_size, text_config
-from asa_adapter.screen import Push, first_token_triggers
-from asa_adapter.states import HiddenStates, collect_hidden_states
+from asa_adapter.screen import Push
+from asa_adapter.selection import (
+    Gain,
+    Scored,
+    Setting,
+    choose,
+    facts,
+    gated,
+    grid,
+    honest_gain,
+    layer_effects,
+    screen_facts,
+    shortlist,
+)
+from asa_adapter.stages import STAGES_NAME
 
 _REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
-
-
-class Setting(NamedTuple):
-    """One point of the grid: the settings of ASAConfig that are chosen."""
-
-    layer: int
-    alpha: float
-    tau: float
-    beta: float
-    probe: str
 
 
 class ASATrainer:
@@ -101,15 +108,7 @@ class ASATrainer:
         if wrong := [layer for layer in self._layers if not 0 <= layer < len(self._blocks)]:
             raise ValueError(f"layers holds {wrong[0]}; expected 0 to {len(self._blocks) - 1} in this model")
         self._domains = checked_domains(sorted({row_domain(row) for row in self.splits["train"]}))
-        self._evaluation = Evaluation(
-            model,
-            tokenizer,
-            self.parser,
-            tools,
-            max_new_tokens=self.args.max_new_tokens,
-            batch_size=self.args.batch_size,
-            progress=self.args.progress,
-        )
+        self._measured = Measurements(model, tokenizer, self.splits, self.args, self.parser, tools)
         self._adapter: ASAAdapter | None = None
         self._fits: dict[int, LayerFit] = {}
         self.report: dict[str, Any] = self._new_report()
@@ -117,63 +116,110 @@ class ASATrainer:
     def train(self) -> ASAAdapter:
         """Fits and chooses; TEST stays closed.
 
+        With an output_dir each finished stage is kept in its folder "stages": after a break the same call goes on from
+        there, and what a changed input does not touch is not done again.
+
         Returns:
-            The adapter; one that abstains (alpha 0) where nothing tried beats the bare model on VALID.
+            The adapter; one that abstains (alpha 0) unless a gain over the bare model on VALID is sure.
 
         Raises:
             ValueError: no layer's state depends on the prompt.
+            OSError: the output_dir cannot be written, or is full.
         """
+        self.report, self._fits = self._new_report(), {}
         if self.args.output_dir is not None:
             make_writable_folder(Path(self.args.output_dir))
-        self.report, self._fits = self._new_report(), {}
-        began = time.perf_counter()
-        states = {name: self._collect(name) for name in ("cal", "train", "valid")}
-        self._timing("states", began)
-        layers = self._fit(states)
-        began = time.perf_counter()
-        candidates = self._screen(layers, states["valid"])
-        self._timing("screen", began)
-        began = time.perf_counter()
-        self._adapter = self._decide(candidates)
-        self._timing("generation", began)
-        if self.args.output_dir is not None:
-            self._adapter.save_pretrained(self.args.output_dir)
+            self._measured.keep_in(Path(self.args.output_dir) / STAGES_NAME)
+        with self._timed("states"):
+            for split in ("cal", "train", "valid"):
+                self._measured.states(split)
+        with self._timed("fit"):
+            layers = self._fit()
+        with self._timed("screen"):
+            candidates = self._screen(layers)
+        with self._timed("generation"):
+            self._adapter = self._decide(candidates)
+        with self._timed("diagnostics"):
+            self.report["diagnostics"] = self._diagnose()
+        self._save()
         return self._adapter
 
     def evaluate(self, split: str = "test", adapter: ASAAdapter | None = None) -> dict[str, Mapping[str, Any]]:
         """Metrics of the bare and the steered model on one split, by real generation.
 
-        The result for the trained adapter goes into the report.
+        The result for the trained adapter goes into the report, with 95 % bootstrap intervals, McNemar's test, and the
+        controls: a bag-of-words classifier and a probe of shuffled labels.
 
         Raises:
             ValueError: no such split, or nothing was trained and no adapter given.
         """
+        chosen = self._chosen(split, adapter)
+        with self._timed(f"evaluation ({split})", chosen):
+            base, asa = self._measured.answers(split), self._measured.answers(split, chosen, "asa")
+        results: dict[str, Mapping[str, Any]] = {
+            "base": self._measured.metrics(split, base),
+            "asa": self._measured.metrics(split, asa),
+        }
+        if chosen is self._adapter:
+            measured, args = self._measured, self.args
+            triggered = measured.triggered(base), measured.triggered(asa)
+            sure = comparison(
+                measured.labels(split), *triggered, measured.domains(split), draws=args.resamples, seed=args.seed
+            )
+            self.report["evaluations"][split] = {**results, **sure}
+            self.report["controls"][split] = self._controls(split)
+            self._save()
+        return results
+
+    def _controls(self, split: str) -> dict[str, Any]:
+        """What the wording alone gives away, and what probes of true and shuffled labels read at the chosen layer."""
+        layer, seed = self.report["chosen"]["layer"], self.args.seed
+        train, judged = (self._measured.labelled(name, layer) for name in ("train", split))
+        fitted_on = [*self.splits["cal"], *self.splits["train"]]
+        return {
+            "bag_of_words": bag_of_words(fitted_on, self.splits[split], seed),
+            **reading(self._fits[layer], train, judged, self._domains, seed),
+        }
+
+    def ablate(self, split: str = "test", adapter: ASAAdapter | None = None) -> dict[str, Mapping[str, Any]]:
+        """Metrics of the bare model ("base") and of variants of the adapter, each by real generation.
+
+        The variants are those of `ablations`: the adapter with one part taken away or spoilt. The result for the
+        trained adapter goes into the report.
+
+        Raises:
+            ValueError: no such split, no adapter, or one that abstains.
+        """
+        chosen = self._chosen(split, adapter)
+        variants = ablations(chosen)
+        with self._timed(f"ablations ({split})", chosen):
+            results: dict[str, Mapping[str, Any]] = {
+                "base": self._measured.metrics(split, self._measured.answers(split)),
+                **{
+                    name: self._measured.metrics(split, self._measured.answers(split, variant, name))
+                    for name, variant in variants.items()
+                },
+            }
+        if chosen is self._adapter:
+            self.report["ablations"] = results
+            self._save()
+        return results
+
+    def _chosen(self, split: str, adapter: ASAAdapter | None) -> ASAAdapter:
         if split not in self.splits:
             raise ValueError(f"split is {split!r}; expected one of {', '.join(self.splits)}")
         chosen = adapter or self._adapter
         if chosen is None:
             raise ValueError("there is no adapter to evaluate; call train() first, or give one")
-        began = time.perf_counter()
-        results = self._evaluation.compare(self.splits[split], chosen)
-        if chosen is self._adapter:
-            self.report["evaluations"][split] = results
-            self._timing(f"evaluation ({split})", began)
-        return results
+        return chosen
 
-    def _collect(self, split: str) -> HiddenStates:
-        return collect_hidden_states(
-            self.model,
-            self.tokenizer,
-            self.splits[split],
-            tools=self.tools,
-            batch_size=self.args.batch_size,
-            progress=self.args.progress,
-            layer_path=self.args.layer_path,
-        )
+    def _save(self) -> None:
+        if self.args.output_dir is not None and self._adapter is not None:
+            self._adapter.save_pretrained(self.args.output_dir)
 
-    def _fit(self, states: Mapping[str, HiddenStates]) -> list[int]:
+    def _fit(self) -> list[int]:
         """Fits every layer that can see the prompt, and reports how well intent can be read there."""
-        sees = states["train"].sees_prompt()
+        sees = self._measured.states("train").sees_prompt()
         self.report["blind_layers"] = [layer for layer in self._layers if not sees[layer]]
         # All prompts have one state there, so all have one score: every pair is a tie.
         self.report["layers"] = {
@@ -185,103 +231,144 @@ class ASATrainer:
                 f"the state at the last prompt token is the same for every prompt at layers {self._layers}: these "
                 "blocks cannot see the request. Try later layers"
             )
-        for layer in seeing:
-            cal, train, valid = (self._labelled(n, states[n].states[layer]) for n in ("cal", "train", "valid"))
-            self._fits[layer] = fit_layer(cal, train, valid, self._domains, self.args.Cs, self.args.seed)
-            self.report["layers"][str(layer)] = self._fits[layer].facts
+        with progress_bar(len(seeing), "fits", self.args.progress) as bar:
+            for layer in seeing:
+                cal, train, valid = (self._measured.labelled(name, layer) for name in ("cal", "train", "valid"))
+                self._fits[layer] = fit_layer(cal, train, valid, self._domains, self.args.Cs, self.args.seed)
+                self.report["layers"][str(layer)] = self._fits[layer].facts
+                bar.update()
         return seeing
 
-    def _labelled(self, split: str, states: torch.Tensor) -> LabelledStates:
-        rows = self.splits[split]
-        labels = np.array([int(row["label"]) for row in rows])
-        return LabelledStates(states.numpy(), labels, [row_domain(row) for row in rows])
-
-    def _screen(self, layers: Sequence[int], states: HiddenStates) -> list[dict[str, Any]]:
-        """Scores the grid by first tokens on VALID: the best setting of each layer, then the best of the rest."""
-        prompts = encode_rows(self.tokenizer, self.splits["valid"], self.tools)
+    def _screen(self, layers: Sequence[int]) -> list[Scored]:
+        """Ranks the grid by first tokens on TRAIN, where router and probes judge rows that they were not fitted on."""
         keys = list(itertools.product(layers, self.args.betas, (1, -1), [a for a in self.args.alphas if a]))
-        verdicts = {
-            (layer, probe): self._verdicts(layer, probe, states) for layer in layers for probe in self.args.probes
-        }
-        pushes = []
-        for layer, beta, sign, alpha in keys:
-            fit = self._fits[layer]
-            steps = sign * alpha * fit.residual_norm * fit.vectors.mixed(beta)
-            pushes.append(Push(layer, steps, verdicts[layer, self.args.probes[0]].domain))
-        table = first_token_triggers(
-            self.model,
-            self._blocks,
-            prompts,
-            pushes,
-            self._start_id(),
-            pad_id=pad_token_id(self.tokenizer),
-            batch_size=2 * self.args.batch_size,
-            progress=self.args.progress,
+        verdicts = {layer: self._fits[layer].out_of_fold for layer in layers}
+        screened = self._measured.first_tokens(
+            "train", [self._push(verdicts[layer], layer, beta, sign * alpha) for layer, beta, sign, alpha in keys]
         )
-        base, pushed = table[0], dict(zip(keys, table[1:], strict=True))
-        grid: list[dict[str, Any]] = []
-        for setting in self._grid(layers):
-            gate = ternary_gate(verdicts[setting.layer, setting.probe].p_tool, setting.tau).numpy()
+        pushed = dict(zip(keys, screened.triggered[1:], strict=True))
+        labels, scored = self._measured.labels("train"), []
+        for setting in grid(self.args, layers):
             up, down = (pushed[setting.layer, setting.beta, sign, setting.alpha] for sign in (1, -1))
-            triggered = np.where(gate > 0, up, np.where(gate < 0, down, base))
-            grid.append({**setting._asdict(), **self._scored(triggered)})
-        grid.sort(key=_rank)
-        best = {scored["layer"]: scored for scored in reversed(grid)}
-        leaders = sorted(best.values(), key=_rank)
-        self.report["screen"] = {"settings": len(grid), "base": self._scored(base), "best_of_each_layer": leaders}
-        return leaders + [scored for scored in grid if scored is not best[scored["layer"]]]
+            triggered = gated(
+                verdicts[setting.layer].p_tool[setting.probe], setting.tau, screened.triggered[0], up, down
+            )
+            scored.append(Scored(setting, float(self.args.score(Counts.of(labels, triggered))), triggered))
+        self.report["screen"] = screen_facts(self.args, labels, screened.triggered[0], scored)
+        for layer, effect in layer_effects(keys, screened.probability).items():
+            self.report["layers"][str(layer)]["effect"] = effect
+        return shortlist(scored, self.args.finalists)
 
-    def _verdicts(self, layer: int, probe: str, states: HiddenStates) -> Verdicts:
-        """Domains and probabilities at a layer; they do not depend on alpha, tau or beta."""
+    def _verdict(self, split: str, layer: int) -> Verdict:
+        return self._fits[layer].verdict(self._measured.labelled(split, layer).states)
+
+    def _push(self, verdict: Verdict, layer: int, beta: float, alpha: float) -> Push:
         fit = self._fits[layer]
-        config = self._config(Setting(layer, 1.0, 0.5, 1.0, probe))
-        return Controller.build(config, fit.vectors, fit.router, fit.probes).decide(states.states[layer])
+        return Push(layer, alpha * fit.residual_norm * fit.vectors.mixed(beta), torch.from_numpy(verdict.domain))
 
-    def _grid(self, layers: Sequence[int]) -> Iterator[Setting]:
-        args = self.args
-        alphas = [alpha for alpha in args.alphas if alpha]
-        return itertools.starmap(Setting, itertools.product(layers, alphas, args.taus, args.betas, args.probes))
-
-    def _decide(self, candidates: Sequence[dict[str, Any]]) -> ASAAdapter:
-        """Lets the best of the screen generate on VALID; the bare model wins where none is better."""
-        rows = self.splits["valid"]
-        base = self._scored_answers(self._evaluation.answers(rows, name="base, valid"))
+    def _decide(self, candidates: Sequence[Scored]) -> ASAAdapter:
+        """Lets the best of the screen generate on VALID; the bare model stays where no gain is sure."""
+        labels = self._measured.labels("valid")
+        base = self._measured.triggers("valid")
         finalists = []
-        for i, candidate in enumerate(candidates[: self.args.finalists]):
-            setting = _setting(candidate)
-            answers = self._evaluation.answers(rows, self._build(setting), f"finalist {i + 1}, valid")
-            scored = self._scored_answers(answers)
-            finalists.append({**setting._asdict(), **scored, "screen_score": candidate["score"]})
-        best = min(finalists, key=_rank)
-        self.report["valid"] = {"base": base, "finalists": finalists}
-        missed = self.args.max_fpr is not None and best["fpr"] > self.args.max_fpr
-        abstain = missed or best["score"] <= base["score"]
+        for i, candidate in enumerate(candidates):
+            name = f"finalist {i + 1} of {len(candidates)}"
+            triggered = self._measured.triggers("valid", self._build(candidate.setting), name)
+            score = float(self.args.score(Counts.of(labels, triggered)))
+            finalists.append(Scored(candidate.setting, score, triggered))
+        chosen, errors = choose(self.args, labels, finalists)
+        gain = honest_gain(self.args, labels, base, finalists)
+        self.report["valid"] = {
+            "base": facts(self.args, labels, base),
+            "finalists": [
+                {
+                    **finalist.setting._asdict(),
+                    **facts(self.args, labels, finalist.triggered),
+                    "screen_score": candidate.score,
+                    "screen_agreement": agreement,
+                    "standard_error": error,
+                }
+                for finalist, candidate, agreement, error in zip(
+                    finalists, candidates, self._agreements(finalists), errors, strict=True
+                )
+            ],
+            "gain": gain._asdict(),
+        }
+        return self._settle(chosen, gain, base)
+
+    def _agreements(self, finalists: Sequence[Scored]) -> list[float]:
+        """Share of VALID rows on which the first token says what generation then did, for each finalist."""
+        verdicts = [self._verdict("valid", f.setting.layer) for f in finalists]
+        pushes = [
+            self._push(verdict, f.setting.layer, f.setting.beta, sign * f.setting.alpha)
+            for f, verdict in zip(finalists, verdicts, strict=True)
+            for sign in (1, -1)
+        ]
+        base, *pushed = self._measured.first_tokens("valid", pushes).triggered
+        agreements = []
+        for f, verdict, up, down in zip(finalists, verdicts, pushed[::2], pushed[1::2], strict=True):
+            screened = gated(verdict.p_tool[f.setting.probe], f.setting.tau, base, up, down)
+            agreements.append(float((screened == f.triggered).mean()))
+        return agreements
+
+    def _settle(self, chosen: Scored, gain: Gain, base: NDArray[np.bool_]) -> ASAAdapter:
+        """The chosen adapter, or one that abstains."""
+        labels, args = self._measured.labels("valid"), self.args
+        missed = args.max_fpr is not None and chosen.score < 0
+        better = args.gain_score(Counts.of(labels, chosen.triggered)) > args.gain_score(Counts.of(labels, base))
+        abstains = bool(missed or gain.lower_bound <= 0 or not better)
+        tried = len(self.report["valid"]["finalists"])
         if missed:
-            why = f"no setting tried had an FPR of at most {self.args.max_fpr:g} on VALID; the adapter abstains"
-        elif abstain:
-            why = "no setting tried was better than the bare model on VALID; the adapter abstains"
+            why = f"no setting tried had an FPR of at most {args.max_fpr:g} on VALID; the adapter abstains"
+        elif abstains:
+            why = (
+                f"no gain over the bare model on VALID is sure: its lower 95 % bound is {gain.lower_bound:+.3f} "
+                f"({args.gain_name}); the adapter abstains"
+            )
         else:
-            why = f"the best of {len(finalists)} finalists that generated on VALID, ranked by {self.args.goal}"
-        setting = _setting(best)._replace(alpha=0.0) if abstain else _setting(best)
+            why = (
+                f"the gentlest of {tried} finalists within one standard error of the best on VALID, ranked by "
+                f"{args.goal} of real generation; the gain over the bare model is {gain.mean:+.3f}, at least "
+                f"{gain.lower_bound:+.3f} with 95 % confidence ({args.gain_name})"
+            )
+        setting = chosen.setting._replace(alpha=0.0) if abstains else chosen.setting
         adapter = self._build(setting)
         self.report["chosen"] = {
             **setting._asdict(),
             "absolute_step": adapter.config.step,
-            "abstains": abstain,
+            "abstains": abstains,
             "why": why,
-            "valid": base if abstain else best,
+            "valid": facts(args, labels, base if abstains else chosen.triggered),
         }
         return adapter
 
-    def _scored(self, triggered: np.ndarray) -> dict[str, Any]:
-        """The objective (higher is better) on VALID, beside the numbers it was made of."""
-        m = trigger_metrics([int(row["label"]) for row in self.splits["valid"]], triggered)
-        bound = upper_confidence_bound(m["fp"], m["fp"] + m["tn"])
-        scored = {"score": self.args.score(m), "f1": m["f1"], "recall": m["recall"], "fpr": m["fpr"]}
-        return {**scored, "fpr_upper_bound_95": bound}
-
-    def _scored_answers(self, answers: Sequence[str]) -> dict[str, Any]:
-        return self._scored(np.array([self.parser.triggered(answer) for answer in answers]))
+    def _diagnose(self) -> dict[str, Any]:
+        """How alike the domains' directions are, and what pushes along, against and beside them do to the marker."""
+        layer, beta = self.report["chosen"]["layer"], self.report["chosen"]["beta"]
+        fit = self._fits[layer]
+        verdict = self._verdict("valid", layer)
+        aside = torch.randn(fit.vectors.v_domain.shape, generator=torch.Generator().manual_seed(self.args.seed))
+        random = aside / aside.norm(dim=1, keepdim=True) * fit.residual_norm
+        alphas = [alpha for alpha in self.args.alphas if alpha]
+        pushes = [
+            *(self._push(verdict, layer, beta, alpha) for alpha in alphas),
+            *(self._push(verdict, layer, beta, -alpha) for alpha in alphas),
+            *(Push(layer, alpha * random, torch.from_numpy(verdict.domain)) for alpha in alphas),
+        ]
+        means = self._measured.first_tokens("valid", pushes).probability.mean(axis=1, dtype=np.float64).tolist()
+        n = len(alphas)
+        return {
+            "layer": layer,
+            "beta": beta,
+            "domain_cosines": (fit.vectors.v_domain @ fit.vectors.v_domain.T).tolist(),
+            "marker_probability": {
+                "alphas": alphas,
+                "base": means[0],
+                "along": means[1 : 1 + n],
+                "against": means[1 + n : 1 + 2 * n],
+                "random": means[1 + 2 * n :],
+            },
+        }
 
     def _config(self, setting: Setting) -> ASAConfig:
         config = text_config(self.model)
@@ -314,10 +401,6 @@ class ASATrainer:
         offered = [row_tools(row, self.tools) for row in self.splits["cal"]]
         return offered[0] if all(tools == offered[0] for tools in offered) else None
 
-    def _start_id(self) -> int:
-        """The token that opens a call: the marker itself where it is one token, else its first."""
-        return int(self.tokenizer.encode(self.parser.start, add_special_tokens=False)[0])
-
     def _new_report(self) -> dict[str, Any]:
         arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.args).items()}
         return {
@@ -334,13 +417,21 @@ class ASATrainer:
             "screen": {},
             "valid": {},
             "chosen": {},
+            "diagnostics": {},
             "evaluations": {},
+            "controls": {},
+            "ablations": {},
             "versions": {"python": platform.python_version(), **{name: _version(name) for name in _REPORTED_PACKAGES}},
             "seconds": {},
         }
 
-    def _timing(self, stage: str, began: float) -> None:
-        self.report["seconds"][stage] = round(time.perf_counter() - began, 2)
+    @contextlib.contextmanager
+    def _timed(self, stage: str, adapter: ASAAdapter | None = None) -> Iterator[None]:
+        """Writes into the report how long something took; another adapter's time does not belong there."""
+        began = time.perf_counter()
+        yield
+        if adapter is self._adapter or adapter is None:
+            self.report["seconds"][stage] = round(time.perf_counter() - began, 2)
 
 
 def _public_name(model: Any) -> str | None:
@@ -354,12 +445,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _setting(scored: Mapping[str, Any]) -> Setting:
-    return Setting(**{name: scored[name] for name in Setting._fields})
-
-
-def _rank(scored: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Sort key: the best score first, then the smaller step, then the gate that opens less often."""
-    return (-round(scored["score"], 9), scored["alpha"], -scored["tau"])

@@ -7,7 +7,8 @@ from conftest import PAD, WIDTH, fitted_adapter, prompts, random_model, traces
 
 from asa_adapter import screen
 from asa_adapter.residual import decoder_blocks
-from asa_adapter.screen import Push, first_token_triggers
+from asa_adapter.screen import Push
+from asa_adapter.screen import first_tokens as screen_first_tokens
 
 
 def ragged(rows: int = 7) -> list[list[int]]:
@@ -40,9 +41,11 @@ def first_tokens(model: Any, ids: list[list[int]], push: Push | None) -> list[in
 
 
 def run(model: Any, ids: list[list[int]], tried: list[Push], start_id: int) -> np.ndarray:
-    return first_token_triggers(
+    screened = screen_first_tokens(
         model, decoder_blocks(model), ids, tried, start_id, pad_id=PAD, batch_size=3, progress=False
     )
+    assert screened.triggered[screened.probability > 0.5].all()
+    return screened.triggered
 
 
 @pytest.mark.parametrize("family", ["lfm2", "llama", "qwen3"])

@@ -2,12 +2,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import traces
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
+from asa_adapter.ablation import ablations
 from asa_adapter.evaluate import Evaluation
+from asa_adapter.metrics import Counts
+from asa_adapter.selection import Setting
 
 SMALL: dict[str, Any] = {
     "layers": (1, 4, 6),
@@ -23,13 +27,19 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def small(splits: Any) -> dict[str, list[dict[str, Any]]]:
-    """Every fourth row of the fitting splits, every fifth of the others: all domains and labels, in seconds."""
-    return {name: list(rows)[:: 2 if name in ("cal", "train") else 5] for name, rows in splits.items()}
+    """Every second row, of TEST every fifth: all domains and labels, in seconds."""
+    return {name: list(rows)[:: 5 if name == "test" else 2] for name, rows in splits.items()}
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_lfm2: Any, small: Any) -> tuple[ASATrainer, ASAAdapter]:
-    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**SMALL))
+def shared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """SMALL with a folder in which what one test has asked the model is kept for the others."""
+    return {**SMALL, "output_dir": tmp_path_factory.mktemp("shared")}
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_lfm2: Any, small: Any, shared: Any) -> tuple[ASATrainer, ASAAdapter]:
+    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**shared))
     return trainer, trainer.train()
 
 
@@ -65,13 +75,39 @@ def test_intent_is_read_and_the_shuffled_control_is_not(trained: Any) -> None:
         assert abs(facts["shuffled_auc"] - 0.5) < 0.15
 
 
-def test_the_choice_is_the_best_finalist_on_valid(trained: Any) -> None:
+def test_the_choice_is_a_finalist_within_one_standard_error_of_the_best(trained: Any) -> None:
     report = trained[0].report
-    best = max(finalist["score"] for finalist in report["valid"]["finalists"])
-    assert report["chosen"]["valid"]["score"] == best > report["valid"]["base"]["score"]
-    assert report["chosen"]["abstains"] is False
-    assert len(report["valid"]["finalists"]) == 2
+    finalists, chosen = report["valid"]["finalists"], report["chosen"]
+    best = max(finalist["score"] for finalist in finalists)
+    (own,) = [f for f in finalists if all(f[name] == chosen[name] for name in Setting._fields)]
+    assert best - own["score"] <= own["standard_error"]
+    assert chosen["valid"]["score"] == own["score"] > report["valid"]["base"]["score"]
+    assert chosen["abstains"] is False
+    assert report["valid"]["gain"]["lower_bound"] > 0
+    assert len(finalists) == 2
+
+
+def test_the_grid_is_ranked_on_train_and_the_screen_agrees_with_generation(trained: Any) -> None:
+    report = trained[0].report
+    assert report["screen"]["split"] == "train"
     assert report["screen"]["settings"] == 2 * 2 * 2 * 2 * 2
+    assert {leader["layer"] for leader in report["screen"]["best_of_each_layer"]} == {4, 6}
+    assert [f["layer"] for f in report["valid"]["finalists"]] == [
+        leader["layer"] for leader in report["screen"]["best_of_each_layer"]
+    ]
+    assert all(finalist["screen_agreement"] > 0.9 for finalist in report["valid"]["finalists"])
+
+
+def test_every_seeing_layer_has_an_effect_and_pushes_move_the_marker(trained: Any) -> None:
+    report = trained[0].report
+    for layer in ("4", "6"):
+        effect = report["layers"][layer]["effect"]
+        assert effect["alpha"] == 1.0 and effect["up"] > effect["down"]
+    marker = report["diagnostics"]["marker_probability"]
+    assert marker["alphas"] == [0.5, 1.0]
+    assert marker["along"][-1] > marker["base"] > marker["against"][-1]
+    cosines = np.array(report["diagnostics"]["domain_cosines"])
+    assert np.allclose(np.diag(cosines), 1, atol=1e-5) and np.allclose(cosines, cosines.T)
 
 
 def test_the_same_seed_gives_the_same_adapter(trained: Any, tiny_lfm2: Any, small: Any) -> None:
@@ -88,7 +124,7 @@ def test_test_rows_are_not_looked_at_before_the_choice(
 ) -> None:
     seen: set[str] = set()
 
-    def answers(_self: Any, rows: Any, adapter: Any = None, name: str = "") -> list[str]:
+    def answers(_self: Any, rows: Any, adapter: Any = None, name: str = "", until_call: bool = False) -> list[str]:
         seen.update(row["id"] for row in rows)
         return ["<|tool_call_start|>" if row["label"] and adapter else "no" for row in rows]
 
@@ -106,7 +142,15 @@ def test_test_rows_are_not_looked_at_before_the_choice(
 def test_what_was_measured_goes_into_the_report_and_the_report_is_json(trained: Any, small: Any) -> None:
     trainer, adapter = trained
     results = trainer.evaluate("test")
-    assert trainer.report["evaluations"]["test"] == results
+    found = trainer.report["evaluations"]["test"]
+    assert {name: found[name] for name in ("base", "asa")} == results
+    low, high = found["intervals"]["gain"]["f1"]
+    assert low < results["asa"]["f1"] - results["base"]["f1"] < high
+    assert found["mcnemar_p"] < 0.05
+    assert set(found["by_domain"]) == set(adapter.config.domains)
+    controls = trainer.report["controls"]["test"]
+    assert controls["probe_auc"] > controls["bag_of_words"]["auc"] > 0.4
+    assert abs(controls["shuffled_auc"] - 0.5) < 0.15
     assert json.loads(json.dumps(trainer.report, allow_nan=False)) == trainer.report
     assert adapter.report is trainer.report
     assert results["base"]["n"] == len(small["test"])
@@ -129,30 +173,67 @@ def test_evaluating_another_adapter_does_not_touch_the_report(trained: Any, tiny
     assert json.dumps(trainer.report) == before
 
 
-def test_nothing_better_than_the_bare_model_gives_an_abstaining_adapter(tiny_lfm2: Any, small: Any) -> None:
-    arguments = ASATrainingArguments(**{**SMALL, "layers": (6,), "alphas": (1e-6,), "finalists": 1})
+def test_a_step_that_does_nothing_gives_an_abstaining_adapter(tiny_lfm2: Any, small: Any, shared: Any) -> None:
+    arguments = ASATrainingArguments(**{**shared, "layers": (6,), "alphas": (1e-6,), "finalists": 1})
     trainer = ASATrainer(*tiny_lfm2, small, arguments)
     adapter = trainer.train()
     assert adapter.config.alpha == 0
+    chosen = trainer.report["chosen"]
+    assert chosen["abstains"] is True
+    assert chosen["why"] == (
+        "no gain over the bare model on VALID is sure: its lower 95 % bound is +0.000 (F1); the adapter abstains"
+    )
+    assert chosen["valid"] == trainer.report["valid"]["base"]
+    with pytest.raises(ValueError, match=r"the adapter abstains \(alpha 0\): it changes nothing"):
+        trainer.ablate("valid")
+
+
+def test_a_model_that_is_right_already_gets_an_abstaining_adapter(
+    tiny_lfm2: Any, small: Any, shared: Any, trained: Any
+) -> None:
+    """Rows labelled by what the bare model does: nothing can be gained, and pushes can only lose."""
+    measured = trained[0]._measured
+    relabelled = {
+        split: [
+            {**row, "label": int(triggered)}
+            for row, triggered in zip(rows, measured.triggered(measured.answers(split)), strict=True)
+        ]
+        for split, rows in small.items()
+    }
+    trainer = ASATrainer(*tiny_lfm2, relabelled, ASATrainingArguments(**{**shared, "layers": (6,), "alphas": (1.0,)}))
+    assert trainer.train().config.alpha == 0
+    assert trainer.report["valid"]["base"]["f1"] == 1.0
     assert trainer.report["chosen"]["abstains"] is True
-    assert "no setting tried was better than the bare model on VALID" in trainer.report["chosen"]["why"]
 
 
-def test_max_fpr_is_kept_on_valid(tiny_lfm2: Any, small: Any) -> None:
-    arguments = ASATrainingArguments(**{**SMALL, "max_fpr": 0.1, "layers": (4, 6)})
-    trainer = ASATrainer(*tiny_lfm2, small, arguments)
+def test_max_fpr_is_kept_on_valid(tiny_lfm2: Any, small: Any, shared: Any) -> None:
+    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**{**shared, "max_fpr": 0.1, "layers": (4, 6)}))
     trainer.train()
-    chosen = trainer.report["chosen"]["valid"]
-    assert chosen["fpr"] <= 0.1 < chosen["fpr_upper_bound_95"]
-    assert trainer.report["chosen"]["why"].endswith("ranked by recall with an FPR of at most 0.1")
+    chosen = trainer.report["chosen"]
+    assert chosen["valid"]["fpr"] <= 0.1 < chosen["valid"]["fpr_upper_bound_95"]
+    assert "ranked by recall with an FPR of at most 0.1 of real generation" in chosen["why"]
+    assert chosen["why"].endswith("with 95 % confidence (balanced accuracy)")
 
 
-def test_a_max_fpr_that_nothing_reaches_gives_an_abstaining_adapter(tiny_lfm2: Any, small: Any) -> None:
-    arguments = ASATrainingArguments(**{**SMALL, "max_fpr": 0.0, "layers": (4,), "alphas": (1e-6,), "finalists": 1})
+def test_a_max_fpr_that_nothing_reaches_gives_an_abstaining_adapter(tiny_lfm2: Any, small: Any, shared: Any) -> None:
+    arguments = ASATrainingArguments(**{**shared, "max_fpr": 0.0, "layers": (4,), "alphas": (1e-6,), "finalists": 1})
     trainer = ASATrainer(*tiny_lfm2, small, arguments)
     assert trainer.train().config.alpha == 0
     assert trainer.report["chosen"]["why"].startswith("no setting tried had an FPR of at most 0 on VALID")
     assert trainer.report["chosen"]["valid"] == trainer.report["valid"]["base"]
+
+
+def test_ablations_are_told_apart_by_generation(trained: Any) -> None:
+    trainer, adapter = trained
+    results = trainer.ablate("valid")
+    assert trainer.report["ablations"] == results
+    f1 = {name: metrics["f1"] for name, metrics in results.items()}
+    assert set(f1) == {"base", *ablations(adapter)}
+    assert f1["full"] == trainer.report["chosen"]["valid"]["f1"]
+    assert all(f1["full"] > f1[name] for name in f1 if name.startswith("random"))
+    assert results["no gate"]["fpr"] > results["full"]["fpr"]
+    assert results["positive gate only"]["fpr"] > results["full"]["fpr"]
+    assert results["negative gate only"]["recall"] < results["full"]["recall"]
 
 
 @pytest.mark.skipif(not Path("/proc/sys").is_dir(), reason="needs a folder that not even root can write into")
@@ -223,8 +304,8 @@ def test_a_domain_name_that_no_config_takes_is_refused_at_once(tiny_lfm2: Any, s
         ASATrainer(*tiny_lfm2, {**small, "train": rows})
 
 
-def test_training_twice_starts_afresh(tiny_lfm2: Any, small: Any) -> None:
-    arguments = ASATrainingArguments(**{**SMALL, "layers": (6,), "alphas": (1.0,), "finalists": 1})
+def test_training_twice_starts_afresh(tiny_lfm2: Any, small: Any, shared: Any) -> None:
+    arguments = ASATrainingArguments(**{**shared, "layers": (6,), "alphas": (1.0,), "finalists": 1})
     trainer = ASATrainer(*tiny_lfm2, small, arguments)
     first = trainer.train()
     trainer.evaluate("valid")
@@ -270,8 +351,9 @@ def test_arguments_are_checked(changes: dict[str, Any], message: str) -> None:
 
 
 def test_objectives_score_what_they_name() -> None:
-    metrics = {"f1": 0.6, "recall": 0.8, "fpr": 0.25, "tn": 3, "fp": 1}
-    assert ASATrainingArguments().score(metrics) == 0.6
-    assert ASATrainingArguments(objective="balanced_accuracy").score(metrics) == pytest.approx(0.775)
-    assert ASATrainingArguments(max_fpr=0.25).score(metrics) == 0.8
-    assert ASATrainingArguments(max_fpr=0.2).score(metrics) == -0.25
+    counts = Counts.of([1] * 5 + [0] * 4, [1, 1, 1, 1, 0, 1, 0, 0, 0])
+    assert float(ASATrainingArguments().score(counts)) == pytest.approx(0.8)
+    assert float(ASATrainingArguments(objective="balanced_accuracy").score(counts)) == pytest.approx(0.775)
+    assert float(ASATrainingArguments(max_fpr=0.25).score(counts)) == 0.8
+    assert float(ASATrainingArguments(max_fpr=0.2).score(counts)) == -0.25
+    assert float(ASATrainingArguments(max_fpr=0.2).gain_score(counts)) == pytest.approx(0.775)

@@ -1,0 +1,163 @@
+"""`Measurements`: everything that the model is asked while an adapter is fitted, each thing once.
+
+With a folder the answers are kept there, so that a run that was killed does not ask again.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.arguments import ASATrainingArguments
+from asa_adapter.evaluate import Evaluation
+from asa_adapter.fitting import LabelledStates
+from asa_adapter.parsing import ToolCallParser
+from asa_adapter.prompts import Row, Tools, encode_rows, pad_token_id, row_domain
+from asa_adapter.residual import decoder_blocks
+from asa_adapter.screen import Push, Screened, first_tokens
+from asa_adapter.stages import Stages, digest, model_digest
+from asa_adapter.states import HiddenStates, collect_hidden_states
+
+
+class _Prompts(NamedTuple):
+    """The prompts of a split as token ids, and what names them."""
+
+    ids: list[list[int]]
+    digest: str
+
+
+class Measurements:
+    """What one model does with the rows of each split.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer, with a chat template.
+        splits: rows by split.
+        args: batch size, longest answer, layer path and whether to show bars.
+        parser: reads the model's tool calls.
+        tools: JSON-schema tools for rows that have none of their own.
+
+    Raises:
+        ValueError: the model is steered.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        splits: Mapping[str, Sequence[Row]],
+        args: ASATrainingArguments,
+        parser: ToolCallParser,
+        tools: Tools | None,
+    ) -> None:
+        self._model, self._tokenizer, self._splits = model, tokenizer, splits
+        self._args, self._parser, self._tools = args, parser, tools
+        self._evaluation = Evaluation(
+            model,
+            tokenizer,
+            parser,
+            tools,
+            max_new_tokens=args.max_new_tokens,
+            batch_size=args.batch_size,
+            progress=args.progress,
+        )
+        self._encoded: dict[str, _Prompts] = {}
+        self._states: dict[str, HiddenStates] = {}
+        self._stages = Stages(None)
+
+    def keep_in(self, folder: Path) -> None:
+        """Keeps every result in a folder, and takes those that are already there."""
+        self._stages = Stages(folder, {"model": model_digest(self._model), "layer_path": self._args.layer_path})
+
+    def labels(self, split: str) -> NDArray[np.int64]:
+        """(N,) 1 where a row needs a tool."""
+        return np.array([int(row["label"]) for row in self._splits[split]])
+
+    def domains(self, split: str) -> list[str]:
+        """The domain of each row."""
+        return [row_domain(row) for row in self._splits[split]]
+
+    def states(self, split: str) -> HiddenStates:
+        """All layers' states at each row's last prompt token."""
+
+        def compute() -> dict[str, NDArray[np.float32]]:
+            found = collect_hidden_states(
+                self._model,
+                self._tokenizer,
+                self._splits[split],
+                tools=self._tools,
+                batch_size=self._args.batch_size,
+                progress=self._args.progress,
+                layer_path=self._args.layer_path,
+            )
+            return {"states": found.states.numpy()}
+
+        if split not in self._states:
+            arrays = self._stages.arrays(f"states-{split}", {"prompts": self._prompts(split).digest}, compute)
+            self._states[split] = HiddenStates(torch.from_numpy(arrays["states"]))
+        return self._states[split]
+
+    def labelled(self, split: str, layer: int) -> LabelledStates:
+        """The states of a split at one layer, with labels and domains."""
+        return LabelledStates(self.states(split).states[layer].numpy(), self.labels(split), self.domains(split))
+
+    def first_tokens(self, split: str, pushes: Sequence[Push]) -> Screened:
+        """What the first token of each row's answer would be, bare and under each push."""
+        prompts = self._prompts(split)
+        start = int(self._tokenizer.encode(self._parser.start, add_special_tokens=False)[0])
+
+        def compute() -> dict[str, NDArray[Any]]:
+            screened = first_tokens(
+                self._model,
+                decoder_blocks(self._model, self._args.layer_path),
+                prompts.ids,
+                pushes,
+                start,
+                pad_id=pad_token_id(self._tokenizer),
+                batch_size=2 * self._args.batch_size,
+                progress=self._args.progress,
+            )
+            return screened._asdict()
+
+        pushed = digest(*(part for p in pushes for part in (p.layer, p.steps.numpy(), p.domain.numpy())))
+        depends = {"prompts": prompts.digest, "pushes": pushed, "start": start}
+        return Screened(**self._stages.arrays(f"first-tokens-{split}", depends, compute))
+
+    def answers(
+        self, split: str, adapter: ASAAdapter | None = None, name: str = "base", *, until_call: bool = False
+    ) -> list[str]:
+        """The model's answer to each row, bare or steered; see `Evaluation.answers`."""
+        depends = {
+            "prompts": self._prompts(split).digest,
+            "adapter": adapter.digest() if adapter is not None else None,
+            "max_new_tokens": self._args.max_new_tokens,
+            "until_call": until_call,
+        }
+        return self._stages.texts(
+            f"answers-{split}",
+            depends,
+            lambda: self._evaluation.answers(self._splits[split], adapter, f"{name}, {split}", until_call=until_call),
+        )
+
+    def triggers(self, split: str, adapter: ASAAdapter | None = None, name: str = "base") -> NDArray[np.bool_]:
+        """(N,) whether each row's answer calls a tool; answers end where a call begins."""
+        return self.triggered(self.answers(split, adapter, name, until_call=True))
+
+    def triggered(self, answers: Sequence[str]) -> NDArray[np.bool_]:
+        """(N,) whether each answer calls a tool."""
+        return np.array([self._parser.triggered(answer) for answer in answers])
+
+    def metrics(self, split: str, answers: Sequence[str]) -> dict[str, Any]:
+        """Trigger metrics of the answers, overall and per domain, and the validity of their calls."""
+        return self._evaluation.metrics(self._splits[split], answers)
+
+    def _prompts(self, split: str) -> _Prompts:
+        if split not in self._encoded:
+            ids = encode_rows(self._tokenizer, self._splits[split], self._tools)
+            self._encoded[split] = _Prompts(ids, digest(ids))
+        return self._encoded[split]

@@ -1,0 +1,139 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asa_adapter import ASATrainingArguments
+from asa_adapter.metrics import Counts
+from asa_adapter.selection import (
+    Scored,
+    Setting,
+    choose,
+    facts,
+    gated,
+    grid,
+    honest_gain,
+    layer_effects,
+    screen_facts,
+    shortlist,
+)
+
+ROWS = 160
+LABELS = np.arange(ROWS) % 2
+ARGS = ASATrainingArguments(layers=(1, 2), alphas=(0.0, 0.5, 1.0), taus=(0.5, 0.7), betas=(0.0, 1.0))
+
+
+def scored(args: ASATrainingArguments, setting: Setting, wrong: Any) -> Scored:
+    """A setting whose triggers are right but for some rows."""
+    triggered = LABELS.astype(bool)
+    triggered[np.asarray(wrong, dtype=int)] ^= True
+    return Scored(setting, float(args.score(Counts.of(LABELS, triggered))), triggered)
+
+
+def setting(layer: int = 1, alpha: float = 1.0, tau: float = 0.5) -> Setting:
+    return Setting(layer, alpha, tau, 0.5, "domain")
+
+
+def test_the_grid_holds_every_setting_but_no_step_of_zero() -> None:
+    settings = list(grid(ARGS, [1, 2]))
+    assert len(settings) == len(set(settings)) == 2 * 2 * 2 * 2 * 2
+    assert {s.alpha for s in settings} == {0.5, 1.0}
+
+
+def test_the_gate_picks_among_bare_up_and_down() -> None:
+    p_tool = np.array([0.95, 0.5, 0.05], dtype=np.float32)
+    base, up, down = (np.array(values) for values in ([0, 1, 1], [1, 0, 0], [1, 0, 0]))
+    assert gated(p_tool, 0.9, base == 1, up == 1, down == 1).tolist() == [True, True, False]
+
+
+def test_the_shortlist_takes_the_best_of_each_layer_first() -> None:
+    candidates = [
+        scored(ARGS, setting(1, 0.5), []),
+        scored(ARGS, setting(1, 1.0), [0]),
+        scored(ARGS, setting(2, 0.5), [0, 1, 2]),
+        scored(ARGS, setting(2, 1.0), [0, 1]),
+    ]
+    order = [s.setting for s in shortlist(candidates, 3)]
+    assert order == [setting(1, 0.5), setting(2, 1.0), setting(1, 1.0)]
+
+
+def test_equal_scores_go_to_the_smaller_step_then_to_the_gate_that_opens_less() -> None:
+    equal = [scored(ARGS, setting(1, 1.0, 0.7), []), scored(ARGS, setting(1, 0.5, 0.5), [])]
+    assert min(equal, key=Scored.rank).setting.alpha == 0.5
+    equal = [scored(ARGS, setting(1, 0.5, 0.5), []), scored(ARGS, setting(1, 0.5, 0.7), [])]
+    assert min(equal, key=Scored.rank).setting.tau == 0.7
+
+
+def test_a_smaller_step_within_one_standard_error_is_chosen() -> None:
+    best, near = scored(ARGS, setting(alpha=2.0), [0]), scored(ARGS, setting(alpha=0.5), [2, 4])
+    far = scored(ARGS, setting(alpha=0.25), range(0, 40))
+    chosen, errors = choose(ARGS, LABELS, [best, near, far])
+    assert chosen is near
+    assert errors[0] == 0 and 0 < errors[1] < errors[2]
+
+
+def test_a_smaller_step_that_is_clearly_worse_is_not_chosen() -> None:
+    best, far = scored(ARGS, setting(alpha=2.0), []), scored(ARGS, setting(alpha=0.5), range(0, 40, 2))
+    assert choose(ARGS, LABELS, [far, best])[0] is best
+
+
+def test_a_gentle_setting_that_breaks_the_limit_is_not_chosen() -> None:
+    args = ASATrainingArguments(max_fpr=0.05)
+    keeps = scored(args, setting(alpha=2.0), [0, 2, 4])  # 3 of 80 without need are called
+    breaks = scored(args, setting(alpha=0.5), [0, 2, 4, 6, 8])
+    assert breaks.score < 0 < keeps.score
+    assert choose(args, LABELS, [breaks, keeps])[0] is keeps
+
+
+def test_a_clear_gain_is_sure() -> None:
+    base = scored(ARGS, setting(), range(0, 80)).triggered
+    gain = honest_gain(ARGS, LABELS, base, [scored(ARGS, setting(), [0, 1])])
+    assert gain.mean == pytest.approx(0.48, abs=0.05)
+    assert 0.3 < gain.lower_bound < gain.mean
+
+
+def test_no_gain_is_none() -> None:
+    base = scored(ARGS, setting(), [0, 1, 2])
+    gain = honest_gain(ARGS, LABELS, base.triggered, [base])
+    assert gain == (0.0, 0.0)
+
+
+def test_the_luck_of_choosing_among_equals_is_no_gain() -> None:
+    """Finalists that err at random, as often as the bare model: their best looks better, and is not."""
+    sure, apparent = 0, []
+    for trial in range(40):
+        generator = np.random.default_rng(trial)
+        base = LABELS.astype(bool) ^ (generator.random(ROWS) < 0.3)
+        finalists = []
+        for i in range(8):
+            wrong = np.flatnonzero(generator.random(ROWS) < 0.3)
+            finalists.append(scored(ARGS, setting(alpha=1.0 + i), wrong))
+        best = max(finalist.score for finalist in finalists)
+        apparent.append(best - float(ARGS.score(Counts.of(LABELS, base))))
+        sure += honest_gain(ARGS, LABELS, base, finalists).lower_bound > 0
+    assert np.mean(apparent) > 0.04
+    assert sure <= 2  # 5 % of 40
+
+
+def test_layer_effects_are_taken_at_the_step_nearest_to_one() -> None:
+    keys = [(3, beta, sign, alpha) for beta in (0.0, 1.0) for sign in (1, -1) for alpha in (0.5, 2.0)]
+    probability = np.full((1 + len(keys), 4), 0.5, dtype=np.float32)
+    for i, (_, beta, sign, alpha) in enumerate(keys, start=1):
+        probability[i] += sign * (0.1 if alpha == 0.5 else 0.4) + 0.05 * beta
+    effects = layer_effects(keys, probability)
+    assert effects[3]["alpha"] == 0.5
+    assert effects[3]["up"] == pytest.approx(0.125) and effects[3]["down"] == pytest.approx(-0.075)
+
+
+def test_the_screens_front_has_more_recall_wherever_it_has_more_false_calls() -> None:
+    generator = np.random.default_rng(3)
+    candidates = [scored(ARGS, s, np.flatnonzero(generator.random(ROWS) < 0.3)) for s in grid(ARGS, [1, 2])]
+    found = screen_facts(ARGS, LABELS, np.zeros(ROWS, dtype=bool), candidates)
+    front = [(point["fpr"], point["recall"]) for point in found["front"]]
+    assert front == sorted(front) and len({recall for _, recall in front}) == len(front)
+    every = [facts(ARGS, LABELS, s.triggered) for s in candidates]
+    for numbers in every:
+        assert any(fpr <= numbers["fpr"] and recall >= numbers["recall"] for fpr, recall in front)
+    assert found["settings"] == 32
+    assert len(found["alpha_tau"]) == 4
+    assert max(point["score"] for point in found["alpha_tau"]) == max(s.score for s in candidates)
