@@ -247,7 +247,7 @@ class _Steering:
             return inputs
         call = self._calls.stack[-1]
         if call is not None and not call.closed:
-            call.locate(inputs, cached=bool(kwargs.get("use_cache", inputs.get("use_cache", True))))
+            call.locate(inputs, cached=_goes_on(inputs, kwargs))
         return inputs
 
     def _warn_of_another_generate(self) -> None:
@@ -282,6 +282,14 @@ class _Steering:
                 if isinstance(getattr(hook, "__self__", None), SteeringHandle):
                     del module._forward_hooks[key]
         return clone
+
+
+def _goes_on(inputs: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Whether a forward pass goes on where the one before ended; without a cache it begins with the prompt again."""
+    wanted, ids = asked.get("next_sequence_length"), inputs.get("input_ids")
+    if wanted and ids is not None and ids.shape[1] > wanted:
+        return False  # the first GPT has no cache, and sends whole rows whatever generate() asks for
+    return bool(asked.get("use_cache", inputs.get("use_cache", True)))
 
 
 def _is_compiled(model: nn.Module) -> bool:

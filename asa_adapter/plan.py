@@ -138,7 +138,7 @@ class Call:
             inputs: what prepare_inputs_for_generation() returned.
             cached: the pass goes on where the one before ended; without a cache each begins at the first token.
         """
-        if self.done:
+        if self.done and cached:
             self.close()
             return
         tokens = inputs.get("inputs_embeds")

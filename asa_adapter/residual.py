@@ -62,8 +62,9 @@ def _decoder_depth(model: Any) -> int | None:
 def decoder_blocks(model: nn.Module, layer_path: str | None = None) -> nn.ModuleList:
     """The list of decoder blocks: element l puts out the residual stream after block l, shape (B, T, D).
 
-    The rule: of the ModuleLists that are not inside another one, those as long as the configuration's depth, outside
-    encoders and towers first, and of these the one with the most parameters; where none has that length, the longest.
+    The rule: of the ModuleLists that are not inside another one, those as long as the configuration's depth, or the
+    longest where none has that length; of these the ones whose path names the fewest encoders and towers, since a
+    decoder itself may be called an encoder; and of these the one with the most parameters.
 
     Args:
         model: a causal language model.
@@ -94,7 +95,7 @@ def decoder_blocks(model: nn.Module, layer_path: str | None = None) -> nn.Module
     depth = _decoder_depth(model)
     right_length = {name: blocks for name, blocks in found.items() if len(blocks) == depth}
     candidates = right_length or {n: b for n, b in found.items() if len(b) == max(map(len, found.values()))}
-    name = max(candidates, key=lambda n: (not _in_side_tower(n), _parameter_count(candidates[n])))
+    name = max(candidates, key=lambda n: (-_side_towers(n), _parameter_count(candidates[n])))
     return candidates[name]
 
 
@@ -105,8 +106,8 @@ def _inside_a_list(model: nn.Module, name: str) -> bool:
     )
 
 
-def _in_side_tower(name: str) -> bool:
-    return any(tower in part for part in name.lower().split(".") for tower in _SIDE_TOWERS)
+def _side_towers(name: str) -> int:
+    return sum(name.lower().count(tower) for tower in _SIDE_TOWERS)
 
 
 def _parameter_count(module: nn.Module) -> int:

@@ -158,7 +158,15 @@ def last_token_states(
         if prefix.length:
             keywords["past_key_values"] = prefix.spread(len(ids))
             mask = torch.cat([mask.new_ones(len(ids), prefix.length), mask], dim=1)
+        # The positions that generate() gives: some models, such as RoBERTa, would count otherwise by themselves.
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        keywords |= forward_keywords(model, position_ids=positions)
         model(input_ids=ids, attention_mask=mask, use_cache=bool(prefix.length), **keywords)
+    if idle := [layer for layer in range(len(blocks)) if layer not in taken]:
+        raise IncompatibleModelError(
+            f"blocks {idle} of {type(model).__name__} do not run on text alone, so there is no state behind them to "
+            "learn from"
+        )
     return torch.stack([taken[layer] for layer in range(len(blocks))])
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import weakref
+from collections import Counter
 from typing import Any
 
 import torch
@@ -33,7 +34,12 @@ def verify_block(model: nn.Module, blocks: nn.ModuleList, layer: int) -> None:
     """
     if blocks[layer] in _verified:
         return
-    taken, given = _two_tokens(model, blocks)
+    taken, given, runs = _two_tokens(model, blocks)
+    if runs[layer] > 1:
+        raise IncompatibleModelError(
+            f"block {layer} of {type(model).__name__} runs {runs[layer]} times in one forward pass, so that there is "
+            "no one state to read and steer. This architecture cannot be steered"
+        )
     if layer not in given:
         raise IncompatibleModelError(
             f"block {layer} of {type(model).__name__} did not run when the model read two tokens. {_WAY_OUT}"
@@ -54,16 +60,20 @@ def verify_block(model: nn.Module, blocks: nn.ModuleList, layer: int) -> None:
     _verified.add(blocks[layer])
 
 
-def _two_tokens(model: nn.Module, blocks: nn.ModuleList) -> tuple[dict[int, list[torch.Tensor]], dict[int, Any]]:
-    """What each block that ran took in and gave out the first time, by index."""
+def _two_tokens(
+    model: nn.Module, blocks: nn.ModuleList
+) -> tuple[dict[int, list[torch.Tensor]], dict[int, Any], Counter[int]]:
+    """What each block that ran took in and gave out the first time, by index, and how often it ran."""
     taken: dict[int, list[torch.Tensor]] = {}
     given: dict[int, Any] = {}
+    runs: Counter[int] = Counter()
 
     def enter(layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         taken.setdefault(layer, [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)])
 
     def leave(layer: int, output: Any) -> None:
         given.setdefault(layer, output)
+        runs[layer] += 1
 
     device = input_device(model)
     ids = torch.tensor([[1, 2]], device=device)
@@ -84,7 +94,7 @@ def _two_tokens(model: nn.Module, blocks: nn.ModuleList) -> tuple[dict[int, list
                 f"{type(model).__name__} could not read two tokens, so nothing could be checked: "
                 f"{type(error).__name__}: {str(error).strip()[:300]}"
             ) from error
-    return taken, given
+    return taken, given, runs
 
 
 def _hands_over(output: Any, inputs: list[torch.Tensor]) -> bool:

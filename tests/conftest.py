@@ -103,17 +103,17 @@ def random_model(family: str = "lfm2", seed: int = 0) -> Any:
     return model
 
 
-def fitted_adapter(domains: tuple[str, ...] = ("code", "math"), **changes: Any) -> ASAAdapter:
-    """An adapter fitted on random separable states, of the random models' width."""
+def fitted_adapter(domains: tuple[str, ...] = ("code", "math"), width: int = WIDTH, **changes: Any) -> ASAAdapter:
+    """An adapter fitted on random separable states, by default of the random models' width."""
     generator = np.random.default_rng(0)
     names = [domains[i % len(domains)] for i in range(40 * len(domains))]
     labels = np.array([(i // len(domains)) % 2 for i in range(len(names))])
-    states = generator.normal(size=(len(names), WIDTH))
+    states = generator.normal(size=(len(names), width))
     states[:, 0] += 4 * labels
     for i, name in enumerate(names):
         states[i, 1 + domains.index(name)] += 4
     settings: dict[str, Any] = {"num_layers": DEPTH, "alpha": 20.0, "layer": 2, **changes}
-    config = ASAConfig(hidden_size=WIDTH, domains=domains, **settings)
+    config = ASAConfig(hidden_size=width, domains=domains, **settings)
     return ASAAdapter(
         config,
         SteeringVectors.fit(states, labels.tolist(), names, domains),

@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from conftest import DEPTH, FAMILIES, PAD, fitted_adapter, greedy, prompts, random_model, traces
+from tiny_models import tiny_model
 
 from asa_adapter import ASAAdapter
 from asa_adapter.residual import decoder_blocks, hidden_state
@@ -139,6 +140,16 @@ def test_rows_with_gate_zero_keep_every_bit_beside_steered_ones(lfm2: Any) -> No
 def test_same_tokens_without_a_cache(model: Any, adapter: ASAAdapter) -> None:
     with adapter.attach(model):
         assert torch.equal(greedy(model, prompts(), use_cache=False), greedy(model, prompts()))
+
+
+def test_a_model_that_has_no_cache_is_steered_in_every_pass(adapter: ASAAdapter) -> None:
+    model = tiny_model("openai-gpt")
+    base = greedy(model, prompts())
+    with adapter.attach(model) as steering:
+        steered = greedy(model, prompts())
+        assert torch.equal(steered, greedy(model, prompts(), use_cache=False))
+        assert [d.position for d in steering.decisions] == [8, 8, 8]
+    assert not torch.equal(steered[:, 10:], base[:, 10:])
 
 
 @families("chunked prefill")

@@ -37,6 +37,14 @@ def test_the_rule_prefers_the_decoder_over_a_larger_tower() -> None:
     assert decoder_blocks(model) is model.trunk.parts
 
 
+def test_a_decoder_that_is_called_an_encoder_is_found_beside_an_image_encoder() -> None:
+    model = Odd()
+    model.encoder, model.image_encoder = model.trunk, nn.Module()
+    model.image_encoder.encoder = model.vision_tower
+    del model.trunk, model.vision_tower
+    assert decoder_blocks(model) is model.encoder.parts
+
+
 def test_the_rule_takes_the_longest_list_where_none_has_the_depth() -> None:
     model = Odd(depth=5)
     assert decoder_blocks(model) is model.trunk.parts

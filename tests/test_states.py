@@ -3,12 +3,20 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import TINY_LFM2, prompts, random_model, traces
+from conftest import TINY_LFM2, fitted_adapter, greedy, prompts, random_model, traces
+from tiny_models import tiny_model
 
 from asa_adapter import IncompatibleModelError
 from asa_adapter.prompts import encode_rows
 from asa_adapter.residual import decoder_blocks
-from asa_adapter.states import HiddenStates, SharedPrefix, collect_hidden_states, evaluation_mode, forward_keywords
+from asa_adapter.states import (
+    HiddenStates,
+    SharedPrefix,
+    collect_hidden_states,
+    evaluation_mode,
+    forward_keywords,
+    last_token_states,
+)
 
 
 def states_one_by_one(model: Any, tokenizer: Any, rows: list[dict[str, Any]], tools: Any) -> torch.Tensor:
@@ -89,6 +97,27 @@ def test_a_block_with_another_axis_order_is_refused(tiny_lfm2: Any, splits: Any)
     finally:
         turn.remove()
     assert traces(model) == []
+
+
+def test_states_are_read_at_the_positions_that_generate_gives() -> None:
+    model, ids = tiny_model("roberta"), prompts()
+    blocks = decoder_blocks(model)
+    with evaluation_mode(model):
+        states = last_token_states(model, blocks, ids, torch.ones_like(ids), SharedPrefix())
+    with fitted_adapter().attach(model) as steering:
+        greedy(model, ids)
+        record = steering._record
+    assert record is not None
+    assert torch.equal(record.parts[0].states, states[2])
+
+
+def test_blocks_that_text_does_not_run_are_named() -> None:
+    model, ids = tiny_model("mllama"), prompts()
+    with (
+        evaluation_mode(model),
+        pytest.raises(IncompatibleModelError, match=r"blocks \[3\] of MllamaForCausalLM do not run on text alone"),
+    ):
+        last_token_states(model, decoder_blocks(model), ids, torch.ones_like(ids), SharedPrefix())
 
 
 def test_a_layer_that_puts_out_the_same_for_all_prompts_is_blind() -> None:

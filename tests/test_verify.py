@@ -58,6 +58,8 @@ class Odd(nn.Module):
         for i, block in enumerate(self.blocks):
             if self.oddity == "skips the second block" and i == 1:
                 continue
+            if self.oddity == "runs blocks again":
+                hidden = block(hidden)
             out = block(hidden.transpose(0, 1) if self.oddity == "tokens first" else hidden)
             hidden = hidden + (out["state"] if isinstance(out, dict) else out).reshape(1, 2, -1, 4).mean(dim=2)
         return hidden
@@ -86,6 +88,7 @@ class Block(nn.Module):
         ("a dict", 1, "a decoder block put out a dict; expected a tensor"),
         ("needs an image", 1, "Odd could not read two tokens.* checked: RuntimeError: no image given"),
         ("skips the second block", 1, "block 1 of Odd did not run when the model read two tokens.*layer_path"),
+        ("runs blocks again", 1, "block 1 of Odd runs 2 times in one forward pass.* no one state to read and steer"),
         ("adds outside", 0, "block 1 of Odd does not read what block 0 puts out, so that is not the residual stream"),
         ("adds outside", 2, "block 2 of Odd does not read what block 1 puts out, so that is not the residual stream"),
     ],
