@@ -13,6 +13,7 @@ from asa_adapter.parsing import unwrapped
 
 CARD_NAME = "README.md"
 REPORT_NAME = "report.json"
+PLOTS_FOLDER = "plots"
 TEMPLATE_NAME = "model_card_template.md"
 LIBRARY_NAME = "asa-adapter"
 TAGS = ("activation-steering", "tool-calling", "asa")
@@ -26,7 +27,9 @@ def report_json(report: Mapping[str, Any] | None) -> str:
     return json.dumps(report or {}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def model_card(config: ASAConfig, report: Mapping[str, Any] | None, repo_id: str = "user/adapter") -> str:
+def model_card(
+    config: ASAConfig, report: Mapping[str, Any] | None, repo_id: str | None = None, plots: Sequence[str] = ()
+) -> str:
     """The text of the model card.
 
     Args:
@@ -46,7 +49,7 @@ def model_card(config: ASAConfig, report: Mapping[str, Any] | None, repo_id: str
         title=f"ASA for {escaped(base_model)}",
         abstains=config.alpha == 0,
         base_model=escaped(base_model),
-        repo_id=escaped(repo_id),
+        repo_id=escaped(repo_id or "user/adapter"),
         revision=escaped(config.base_model_revision or "not recorded"),
         domains=escaped(", ".join(config.domains)),
         tools=escaped(", ".join(_tool_names(config.tools)) or "those of each prompt"),

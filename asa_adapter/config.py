@@ -189,8 +189,8 @@ class ASAConfig:
         signed = (config.fingerprint(), _canonical_sha256(values))
         if config.config_sha256 is not None and config.config_sha256 not in signed:
             raise AdapterFormatError(
-                f"{source}: its content does not match its config_sha256; it was edited or damaged. "
-                "Save the adapter again, or download it with force_download=True"
+                f"{source}: its content does not match its config_sha256; it was edited or damaged; "
+                "save the adapter again"
             )
         return config
 

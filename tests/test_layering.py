@@ -12,10 +12,10 @@ import asa_adapter
 PACKAGE = Path(asa_adapter.__file__).parent
 FLOORS = [
     {"errors", "progress", "arrays", "metrics", "parsing", "prompts"},
-    {"files", "residual"},
+    {"files", "residual", "hub"},
     {"config", "data", "states"},
     {"vectors", "classifiers", "card", "screen", "arguments"},
-    {"controller", "fitting"},
+    {"controller", "fitting", "storage"},
     {"plan"},
     {"hook"},
     {"adapter"},
