@@ -160,6 +160,31 @@ class ASATrainer:
             self._timing(f"evaluation ({split})", began)
         return results
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Pushes the trained adapter with its report; see `ASAAdapter.push_to_hub`.
+
+        Returns:
+            The commit's URL.
+
+        Raises:
+            ValueError: nothing was trained, or both a branch and a pull request.
+            OSError: the Hub refused or was not reached.
+        """
+        if self._adapter is None:
+            raise ValueError("there is no adapter to push; call train() first")
+        return self._adapter.push_to_hub(
+            repo_id, private=private, token=token, commit_message=commit_message, branch=branch, create_pr=create_pr
+        )
+
     def _collect(self, split: str) -> HiddenStates:
         return collect_hidden_states(
             self.model,

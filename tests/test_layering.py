@@ -11,15 +11,15 @@ import asa_adapter
 
 PACKAGE = Path(asa_adapter.__file__).parent
 FLOORS = [
-    {"errors", "progress", "arrays", "metrics", "parsing", "prompts"},
+    {"errors", "progress", "arrays", "metrics", "parsing", "prompts", "report", "markdown"},
     {"files", "residual", "hub"},
     {"config", "data", "states"},
-    {"vectors", "classifiers", "card", "screen", "arguments"},
-    {"controller", "fitting", "storage"},
-    {"plan"},
+    {"vectors", "classifiers", "screen", "arguments", "weaknesses"},
+    {"controller", "fitting", "card"},
+    {"plan", "storage"},
     {"hook"},
     {"adapter"},
-    {"evaluate"},
+    {"evaluate", "inspection"},
     {"trainer"},
     {"cli"},
     {"__init__"},
