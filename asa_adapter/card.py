@@ -59,7 +59,7 @@ def model_card(
         title=f"ASA for {base_model}",
         abstains=config.alpha == 0,
         base_model=f"[{base_model}](https://huggingface.co/{on_hub})" if on_hub else base_model,
-        headline=_headline(findings),
+        headline=None if config.alpha == 0 else _headline(findings),
         repo_id=repo_id if _HUB_ID.fullmatch(repo_id or "") else _PLACEHOLDER,
         model_id=on_hub or "path/to/the/model",
         fitted_for=_fitted_for(config),
@@ -112,7 +112,7 @@ def _metadata(findings: Findings, base_model: str | None, repo_id: str | None) -
     if base_model:
         data["base_model_relation"] = "adapter"
     if findings.evaluations:
-        data.model_name = (repo_id or _PLACEHOLDER).rpartition("/")[2]
+        data.model_name = repo_id.rpartition("/")[2] if repo_id else f"ASA for {base_model or 'a model'}"
         data.eval_results = [
             EvalResult(
                 task_type="text-generation",
@@ -226,7 +226,7 @@ def _plot_title(name: str) -> str:
 
 def _settings(config: ASAConfig) -> str:
     rows = [
-        ["layer (output of the decoder block, counted from 0)", f"{config.layer} of {config.num_layers}"],
+        ["layer (output of the decoder block, counted from 0)", f"{config.layer}, of 0 to {config.num_layers - 1}"],
         ["alpha (step in units of the mean residual norm)", f"{config.alpha:g}"],
         ["length of the step", f"{config.step:.4g}"],
         ["tau (confidence from which it acts)", f"{config.tau:g}"],
