@@ -17,6 +17,7 @@ CONFIG_NAME = "asa_config.json"
 MAX_ALPHA = 1000.0
 _MAX_STEP = 1e30
 _MAX_DEPTH = 64
+MAX_DOMAINS = 256
 PROBE_KINDS = ("domain", "pooled")
 
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
@@ -224,12 +225,12 @@ def checked_domains(domains: object) -> tuple[str, ...]:
 
     Raises:
         TypeError: not a list or tuple of str.
-        ValueError: none, two alike, or one that is not 1 to 64 printable characters.
+        ValueError: none or too many, two alike, or one that is not 1 to 64 printable characters.
     """
     if not isinstance(domains, list | tuple):
         raise TypeError(f"domains is {domains!r:.80}; expected a tuple of str")
-    if not domains:
-        raise ValueError("domains is empty; expected at least one name")
+    if not 1 <= len(domains) <= MAX_DOMAINS:
+        raise ValueError(f"there are {len(domains)} domains; expected 1 to {MAX_DOMAINS}")
     for name in domains:
         if type(name) is not str:
             raise TypeError(f"a domain is {name!r:.80}; expected a str")
