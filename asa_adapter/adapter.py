@@ -14,6 +14,7 @@ from asa_adapter.config import CONFIG_NAME, ASAConfig
 from asa_adapter.controller import Controller, Decision
 from asa_adapter.errors import AdapterFormatError, DamagedDownloadError, IncompatibleModelError
 from asa_adapter.files import looks_like_path
+from asa_adapter.fingerprint import model_fingerprint, same_weights
 from asa_adapter.hook import SteeringHandle
 from asa_adapter.hub import commit_of, fetch, full_repo_id, push
 from asa_adapter.prompts import chat_template_sha256
@@ -90,8 +91,8 @@ class ASAAdapter:
         Args:
             model: any AutoModelForCausalLM that fits the config.
             tokenizer: the tokenizer that renders the prompts; with it the chat template and markers are checked too.
-            allow_mismatch: warn about what is only suspicious (another name, revision or chat template) instead of
-                refusing it. Shapes and layers must always fit.
+            allow_mismatch: warn about what is only suspicious (another name, revision, weights or chat template)
+                instead of refusing it. Shapes and layers must always fit.
 
         Raises:
             IncompatibleModelError: another type, width or depth, blocks that are not found, or a suspicious mismatch.
@@ -286,6 +287,10 @@ def _other_origin(config: ASAConfig, model: Any) -> list[str]:
         suspicions.append(
             f"the model is at revision {revision}, but the adapter was fitted for {config.base_model_revision}"
         )
+    if config.base_model_fingerprint:
+        same, why = same_weights(config.base_model_fingerprint, model_fingerprint(model, config.layer_path))
+        if same is False:
+            suspicions.append(why)
     return suspicions
 
 

@@ -25,6 +25,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEXT_FIELDS = (
     "base_model",
     "base_model_revision",
+    "base_model_fingerprint",
     "model_type",
     "layer_path",
     "tool_call_start",
@@ -50,6 +51,7 @@ class ASAConfig:
         probe: whether the gate asks the routed domain's probe ("domain") or the one over all ("pooled").
         base_model: Hub id or path of the model that the adapter was fitted with.
         base_model_revision: commit of that model, where known.
+        base_model_fingerprint: cheap hash of that model's weights (see `fingerprint`), where they could be looked at.
         model_type: `model.config.model_type` of that model.
         layer_path: dotted path of the block list, for models where the rule does not find it.
         tool_call_start: text that opens a tool call in this model's format.
@@ -76,6 +78,7 @@ class ASAConfig:
     probe: str = "domain"
     base_model: str | None = None
     base_model_revision: str | None = None
+    base_model_fingerprint: str | None = None
     model_type: str | None = None
     layer_path: str | None = None
     tool_call_start: str | None = None

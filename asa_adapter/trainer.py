@@ -24,6 +24,7 @@ from asa_adapter.controller import Controller, Verdicts, ternary_gate
 from asa_adapter.data import SPLITS, check_split
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.files import make_writable_folder
+from asa_adapter.fingerprint import model_fingerprint
 from asa_adapter.fitting import LabelledStates, LayerFit, fit_layer
 from asa_adapter.metrics import trigger_metrics, upper_confidence_bound
 from asa_adapter.parsing import ToolCallParser
@@ -94,6 +95,7 @@ class ASATrainer:
             check_split(rows, name)
         self.parser = ToolCallParser.from_tokenizer(tokenizer)
         self._blocks = decoder_blocks(model, self.args.layer_path)
+        self._fingerprint = model_fingerprint(model, self.args.layer_path)
         if isinstance(self.args.layers, str):
             self._layers = list(range(len(self._blocks)))
         else:
@@ -322,6 +324,7 @@ class ASATrainer:
             probe=setting.probe,
             base_model=_public_name(self.model),
             base_model_revision=getattr(self.model.config, "_commit_hash", None),
+            base_model_fingerprint=self._fingerprint,
             model_type=getattr(config, "model_type", None),
             layer_path=self.args.layer_path,
             tool_call_start=self.parser.start,

@@ -13,7 +13,7 @@ PACKAGE = Path(asa_adapter.__file__).parent
 FLOORS = [
     {"errors", "progress", "arrays", "metrics", "parsing", "prompts", "report", "markdown"},
     {"files", "residual", "hub"},
-    {"config", "data", "states", "audit"},
+    {"config", "data", "states", "audit", "fingerprint"},
     {"vectors", "classifiers", "screen", "arguments", "weaknesses"},
     {"controller", "fitting", "card"},
     {"plan", "storage"},
