@@ -1,35 +1,27 @@
 """`ASAAdapter`: a fitted adapter, which users load, attach to their model, save and share."""
 
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from asa_adapter.card import CARD_NAME, REPORT_NAME, model_card, report_json
-from asa_adapter.classifiers import PROBES_NAME, ROUTER_NAME, Probes, Router
+from asa_adapter.classifiers import Probes, Router
 from asa_adapter.config import CONFIG_NAME, ASAConfig
 from asa_adapter.controller import Controller, Decision
-from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, IncompatibleModelError
-from asa_adapter.files import MIB, decode_utf8, looks_like_path, parse_json, read_bounded, sha256, write_atomic
+from asa_adapter.errors import AdapterFormatError, DamagedDownloadError, IncompatibleModelError
+from asa_adapter.files import looks_like_path, sha256
+from asa_adapter.fingerprint import model_fingerprint, same_weights
 from asa_adapter.hook import SteeringHandle
+from asa_adapter.hub import commit_of, fetch, full_repo_id, push
 from asa_adapter.prompts import chat_template_sha256
 from asa_adapter.residual import decoder_blocks, generating_model, hidden_size, text_config
-from asa_adapter.vectors import VECTORS_NAME, SteeringVectors
+from asa_adapter.storage import SIZE_LIMITS, Parts, read_folder, write_folder
+from asa_adapter.vectors import SteeringVectors
 from asa_adapter.verify import verify_block
-
-# What from_pretrained() reads, and the largest size of each that it accepts.
-SIZE_LIMITS = {
-    CONFIG_NAME: MIB,
-    VECTORS_NAME: 64 * MIB,
-    ROUTER_NAME: 64 * MIB,
-    PROBES_NAME: 64 * MIB,
-    REPORT_NAME: 16 * MIB,
-}
-_REQUIRED = (VECTORS_NAME, ROUTER_NAME, PROBES_NAME)
 
 
 class ASAAdapter:
@@ -70,7 +62,8 @@ class ASAAdapter:
         c = self.config
         return (
             f"ASAAdapter(base_model={c.base_model!r}, layer={c.layer}, domains={list(c.domains)}, alpha={c.alpha:g}, "
-            f"tau={c.tau:g}, beta={c.beta:g}, probe={c.probe!r})"
+            f"tau={c.tau:g}, beta={c.beta:g}, probe={c.probe!r}"
+            + (f", commit={self.commit[:8]!r})" if self.commit else ")")
         )
 
     def decide(self, states: ArrayLike) -> list[Decision]:
@@ -105,8 +98,8 @@ class ASAAdapter:
         Args:
             model: any AutoModelForCausalLM that fits the config, also inside a PeftModel or torch.compile().
             tokenizer: the tokenizer that renders the prompts; with it the chat template and markers are checked too.
-            allow_mismatch: warn about what is only suspicious (another name, revision or chat template) instead of
-                refusing it. Shapes and layers must always fit.
+            allow_mismatch: warn about what is only suspicious (another name, revision, weights or chat template)
+                instead of refusing it. Shapes and layers must always fit.
 
         Raises:
             IncompatibleModelError: another type, width or depth, blocks that are not found, or a suspicious mismatch.
@@ -142,20 +135,48 @@ class ASAAdapter:
         Returns:
             The folder.
         """
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        payload = {
-            VECTORS_NAME: self.vectors.to_bytes(),
-            ROUTER_NAME: self.router.to_bytes(),
-            PROBES_NAME: self.probes.to_bytes(),
-            REPORT_NAME: report_json(self.report).encode(),
-        }
-        config = self.config.sealed({name: sha256(content) for name, content in payload.items()})
-        for name, content in payload.items():
-            write_atomic(target / name, content)
-        write_atomic(target / CARD_NAME, model_card(config, self.report))
-        write_atomic(target / CONFIG_NAME, config.to_json())
-        return target
+        write_folder(Path(folder), self._parts())
+        return Path(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Pushes the adapter to the Hugging Face Hub: one commit holds everything, or nothing is changed there.
+
+        Args:
+            repo_id: "user/name", or "name" for one of yours; made where it is missing.
+            private: whether a new repository is private; None for your account's default.
+            token: access token; None takes the one you logged in with.
+            commit_message: what the commit says.
+            branch: where the commit goes, made where it is missing; None for "main".
+            create_pr: open a pull request instead.
+
+        Returns:
+            The commit's URL.
+
+        Raises:
+            OSError: the Hub refused or was not reached; the message says why and what to do.
+            ValueError: both a branch and a pull request.
+        """
+        repo_id = full_repo_id(repo_id, token)
+        with tempfile.TemporaryDirectory() as folder:
+            write_folder(Path(folder), self._parts(), repo_id)
+            return push(
+                Path(folder),
+                repo_id,
+                private=private,
+                token=token,
+                commit_message=commit_message,
+                branch=branch,
+                create_pr=create_pr,
+            )
 
     @classmethod
     def from_pretrained(
@@ -171,7 +192,7 @@ class ASAAdapter:
         """Loads an adapter from a folder or from the Hugging Face Hub.
 
         Nothing in the repository is run: arrays are read from safetensors and skops files that may hold nothing but
-        logistic regressions, after their sizes and checksums were checked.
+        logistic regressions, after their sizes and checksums were checked. No other file is fetched.
 
         Args:
             repo_id_or_folder: a folder on this machine, else a repository id such as "user/lfm25-asa".
@@ -183,66 +204,43 @@ class ASAAdapter:
 
         Raises:
             FileNotFoundError: there is no such folder, and the name cannot be a repository's.
-            AdapterDownloadError: the repository could not be fetched.
+            AdapterDownloadError: the repository could not be fetched, or came damaged.
             AdapterFormatError: a file is missing, damaged, or not what it should be.
         """
         if Path(repo_id_or_folder).is_dir():
             return cls._from_folder(Path(repo_id_or_folder))
         if isinstance(repo_id_or_folder, Path) or looks_like_path(repo_id_or_folder):
             raise FileNotFoundError(f"no adapter folder at {repo_id_or_folder}")
+        folder = fetch(
+            repo_id_or_folder,
+            SIZE_LIMITS,
+            required=CONFIG_NAME,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
         try:
-            folder = huggingface_hub.snapshot_download(
-                str(repo_id_or_folder),
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                allow_patterns=list(SIZE_LIMITS),
-            )
-        # The client's network errors have different bases in its versions; only this one call is wrapped.
-        except Exception as error:
-            raise AdapterDownloadError(
-                f"cannot fetch the adapter {str(repo_id_or_folder)!r} (revision {revision or 'main'!r}): there is no "
-                f"such folder, and the Hub gave {type(error).__name__}: {str(error).strip()[:300]}"
+            adapter = cls._from_folder(folder)
+        except AdapterFormatError as error:
+            raise DamagedDownloadError(
+                f"the adapter {repo_id_or_folder!r} (revision {revision or 'main'!r}, commit {folder.name:.8}) cannot "
+                f"be used: {error}. In case it was damaged on the way, force_download=True fetches it again"
             ) from error
-        adapter = cls._from_folder(Path(folder))
-        adapter.commit = Path(folder).name
+        adapter.commit = commit_of(folder)
         return adapter
 
     @classmethod
     def _from_folder(cls, folder: Path) -> "ASAAdapter":
-        config = ASAConfig.from_json(
-            decode_utf8(read_bounded(folder / CONFIG_NAME, SIZE_LIMITS[CONFIG_NAME]), CONFIG_NAME)
-        )
-        names = [*_REQUIRED, *([REPORT_NAME] if (folder / REPORT_NAME).exists() else [])]
-        content = {name: read_bounded(folder / name, SIZE_LIMITS[name]) for name in names}
-        for name in names:
-            expected = config.files.get(name)
-            if expected is None:
-                raise AdapterFormatError(f"{CONFIG_NAME}: names no SHA-256 for {name}; save the adapter again")
-            if sha256(content[name]) != expected:
-                raise AdapterFormatError(
-                    f"{name}: its SHA-256 is not the one in {CONFIG_NAME}; it was changed or damaged. Save the "
-                    "adapter again, or download it with force_download=True"
-                )
-        report = None
-        if REPORT_NAME in content:
-            report = parse_json(decode_utf8(content[REPORT_NAME], REPORT_NAME), REPORT_NAME)
-            if not isinstance(report, dict | None):
-                raise AdapterFormatError(f"{REPORT_NAME}: found a {type(report).__name__}; expected a JSON object")
+        parts = read_folder(folder)
         try:
-            return cls(
-                config,
-                SteeringVectors.from_bytes(content[VECTORS_NAME], config.hidden_size, len(config.domains)),
-                Router.from_bytes(content[ROUTER_NAME], config.hidden_size, config.domains),
-                Probes.from_bytes(content[PROBES_NAME], config.hidden_size, config.domains),
-                report or None,
-            )
-        except AdapterFormatError:
-            raise
+            return cls(*parts)
         except ValueError as error:
-            raise AdapterFormatError(f"{folder}: {error}") from error
+            raise AdapterFormatError(f"{folder.name}: {error}") from error
+
+    def _parts(self) -> Parts:
+        return Parts(self.config, self.vectors, self.router, self.probes, self.report)
 
     def _checked_blocks(self, model: nn.Module) -> nn.ModuleList:
         """The decoder blocks of a model that fits."""
@@ -297,6 +295,10 @@ def _other_origin(config: ASAConfig, model: Any) -> list[str]:
         suspicions.append(
             f"the model is at revision {revision}, but the adapter was fitted for {config.base_model_revision}"
         )
+    if config.base_model_fingerprint:
+        same, why = same_weights(config.base_model_fingerprint, model_fingerprint(model, config.layer_path))
+        if same is False:
+            suspicions.append(why)
     return suspicions
 
 

@@ -4,7 +4,6 @@ The standardisation that fitting needs is folded into the coefficients afterward
 matrix and one bias: the controller runs it as tensors, and nothing of scikit-learn is needed at inference.
 """
 
-import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
 from asa_adapter.arrays import float32_tensor, float64_states
+from asa_adapter.audit import audit_skops
 from asa_adapter.errors import AdapterFormatError
-from asa_adapter.files import MIB
 
 ROUTER_NAME = "router.skops"
 PROBES_NAME = "probes.skops"
@@ -26,8 +25,8 @@ PROBES_NAME = "probes.skops"
 # A domain with fewer calibration rows than this of either label is left to the pooled probe.
 MIN_ROWS_PER_CLASS = 8
 
-_MAX_UNPACKED = 128 * MIB
-_MAX_MEMBERS = 1000
+# Beyond this, a stored coefficient times a state could leave the range of float32.
+_MAX_COEFFICIENT = 1e30
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,8 @@ class Router:
         Raises:
             AdapterFormatError: not a skops file, another kind of object, or shapes and classes that do not fit.
         """
-        estimator = _load_skops(content, ROUTER_NAME)
         rows = 1 if len(domains) <= 2 else len(domains)
-        _check_estimator(estimator, ROUTER_NAME, rows, hidden_size)
+        estimator = _checked_estimator(_load_skops(content, ROUTER_NAME), ROUTER_NAME, rows, hidden_size)
         classes = [str(name) for name in estimator.classes_]
         if sorted(classes) != sorted(domains):
             raise AdapterFormatError(f"{ROUTER_NAME}: its classes are {classes!r:.200}; expected {sorted(domains)}")
@@ -188,13 +186,17 @@ class Probes:
             raise AdapterFormatError(f"{PROBES_NAME}: expected a dict with 'pooled' and 'by_domain'")
         if strangers := sorted(map(repr, parts["by_domain"].keys() - set(domains))):
             raise AdapterFormatError(f"{PROBES_NAME}: probes for unknown domains {', '.join(strangers):.200}")
-        for estimator in (parts["pooled"], *parts["by_domain"].values()):
-            _check_estimator(estimator, PROBES_NAME, 1, hidden_size)
+        pooled = _checked_estimator(parts["pooled"], PROBES_NAME, 1, hidden_size)
+        own = {
+            domain: _checked_estimator(estimator, PROBES_NAME, 1, hidden_size)
+            for domain, estimator in parts["by_domain"].items()
+        }
+        for estimator in (pooled, *own.values()):
             if estimator.classes_.dtype.kind != "i" or estimator.classes_.tolist() != [0, 1]:
                 raise AdapterFormatError(
                     f"{PROBES_NAME}: a probe's classes are {estimator.classes_!r:.80}; expected 0, 1"
                 )
-        return cls(parts["pooled"], parts["by_domain"])
+        return cls(pooled, own)
 
 
 def _fit_logistic(h: NDArray[np.float64], target: Any, C: float, seed: int) -> LogisticRegression:
@@ -212,7 +214,7 @@ def _fitted(
     classes: NDArray[Any], weight: NDArray[np.float64], bias: NDArray[np.float64], C: float, seed: int
 ) -> LogisticRegression:
     """A fitted LogisticRegression with these coefficients in float32, and nothing else to store."""
-    model = LogisticRegression(C=C, max_iter=1000, random_state=seed)
+    model = LogisticRegression(C=float(C), max_iter=1000, random_state=int(seed))
     model.classes_ = classes
     model.coef_ = weight.astype(np.float32)
     model.intercept_ = bias.astype(np.float32)
@@ -230,23 +232,17 @@ def _dump_skops(value: Any) -> bytes:
 
 
 def _load_skops(content: bytes, name: str) -> Any:
-    """An object from a skops file, which may hold nothing but the types that skops trusts by itself."""
+    """An object from a skops file, which may hold nothing but logistic regressions."""
+    audit_skops(content, name)
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = archive.infolist()
-        if len(members) > _MAX_MEMBERS or sum(member.file_size for member in members) > _MAX_UNPACKED:
-            raise AdapterFormatError(
-                f"{name}: unpacks to more than {_MAX_UNPACKED // MIB} MiB or {_MAX_MEMBERS} members"
-            )
         return skops.io.loads(content, trusted=[])
-    except AdapterFormatError:
-        raise
     # A hostile file can make the reader fail in any way; every way means the same to the user.
     except Exception as error:
         raise AdapterFormatError(f"{name}: refused: {type(error).__name__}: {str(error)[:200]}") from error
 
 
-def _check_estimator(estimator: Any, name: str, rows: int, hidden_size: int) -> None:
+def _checked_estimator(estimator: Any, name: str, rows: int, hidden_size: int) -> LogisticRegression:
+    """A new estimator with the coefficients and classes of a stored one; nothing else of that is kept."""
     if type(estimator) is not LogisticRegression:
         raise AdapterFormatError(f"{name}: holds a {type(estimator).__name__}; expected a LogisticRegression")
     shapes = {"coef_": (rows, hidden_size), "intercept_": (rows,)}
@@ -255,8 +251,16 @@ def _check_estimator(estimator: Any, name: str, rows: int, hidden_size: int) -> 
         if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.shape != shape:
             found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
             raise AdapterFormatError(f"{name}: {attribute} is {found}; expected floats of shape {shape}")
-        if not (np.abs(value) <= np.finfo(np.float32).max).all():
-            raise AdapterFormatError(f"{name}: {attribute} holds NaN, infinity, or numbers beyond float32")
+        if not (np.abs(value) <= _MAX_COEFFICIENT).all():
+            raise AdapterFormatError(f"{name}: {attribute} holds NaN, infinity, or numbers beyond 1e30")
     classes = getattr(estimator, "classes_", None)
     if not isinstance(classes, np.ndarray) or classes.ndim != 1 or classes.dtype.kind not in "iU":
         raise AdapterFormatError(f"{name}: classes_ is {classes!r:.80}; expected names or 0 and 1")
+    C, seed = getattr(estimator, "C", None), getattr(estimator, "random_state", None)
+    return _fitted(
+        classes,
+        estimator.coef_,
+        estimator.intercept_,
+        C if type(C) is float and C > 0 else 1.0,
+        seed if type(seed) is int and seed >= 0 else 42,
+    )

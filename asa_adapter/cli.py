@@ -1,4 +1,4 @@
-"""The command line: `asa-adapter train`, `evaluate` and `generate`."""
+"""The command line: `asa-adapter train`, `evaluate`, `generate`, `inspect` and `push`."""
 
 import argparse
 import contextlib
@@ -16,11 +16,13 @@ from asa_adapter.card import markdown_table
 from asa_adapter.data import load_splits, read_tools
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.files import looks_like_path, make_writable_folder
+from asa_adapter.inspection import inspection, inspection_text
 from asa_adapter.parsing import ToolCallParser
 from asa_adapter.prompts import encode_prompt, pad_batch, pad_token_id
 from asa_adapter.trainer import ASATrainer
 
 _DATA_HELP = "folder of cal/train/valid/test.jsonl, one .jsonl file, or Hub id of a data set"
+_ADAPTER_HELP = "folder or Hub id of the adapter"
 _DEFAULTS = ASATrainingArguments()
 
 
@@ -62,20 +64,28 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_generate(commands)
+    _add_inspect(commands)
+    _add_push(commands)
     return parser
 
 
-def _command(commands: Any, name: str, run: Callable[..., Any], summary: str) -> argparse.ArgumentParser:
+def _plain_command(commands: Any, name: str, run: Callable[..., Any], summary: str) -> argparse.ArgumentParser:
+    """A command that needs no model."""
     command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
     command.set_defaults(run=run)
+    command.add_argument("--json", action="store_true", help="print the result as JSON, without progress bars")
+    command.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    return command
+
+
+def _command(commands: Any, name: str, run: Callable[..., Any], summary: str) -> argparse.ArgumentParser:
+    command = _plain_command(commands, name, run, summary)
     command.add_argument("--model", required=True, metavar="M", help="folder or Hub id of the base model")
     command.add_argument("--tools", metavar="FILE", help="JSON file with a list of JSON-schema tools")
     command.add_argument(
         "--max-new-tokens", type=_positive, default=64, metavar="N", help="longest answer (default: 64)"
     )
-    command.add_argument("--json", action="store_true", help="print the result as JSON, without progress bars")
     command.add_argument("--quiet", action="store_true", help="no progress bars")
-    command.add_argument("--debug", action="store_true", help="print the traceback of an error")
     return command
 
 
@@ -125,7 +135,7 @@ def _positive(text: str) -> int:
 
 
 def _add_adapter(command: argparse.ArgumentParser) -> None:
-    command.add_argument("adapter", metavar="ADAPTER", help="folder or Hub id of the adapter")
+    command.add_argument("adapter", metavar="ADAPTER", help=_ADAPTER_HELP)
     command.add_argument(
         "--allow-mismatch", action="store_true", help="only warn where model or chat template look like others"
     )
@@ -136,6 +146,19 @@ def _add_generate(commands: Any) -> None:
     _add_adapter(generate)
     generate.add_argument("--prompt", required=True, metavar="P", help="what the user says")
     generate.add_argument("--no-steering", action="store_true", help="answer with the bare model")
+
+
+def _add_inspect(commands: Any) -> None:
+    inspect = _plain_command(commands, "inspect", _inspect, "Show an adapter: what it steers and what was measured.")
+    inspect.add_argument("adapter", metavar="ADAPTER", help=_ADAPTER_HELP)
+    inspect.add_argument("--revision", metavar="R", help="branch, tag or commit on the Hub (default: main)")
+
+
+def _add_push(commands: Any) -> None:
+    push = _plain_command(commands, "push", _push, "Push an adapter to the Hugging Face Hub, in one commit.")
+    push.add_argument("adapter", metavar="ADAPTER", help=_ADAPTER_HELP)
+    push.add_argument("repo", metavar="REPO", help="user/name; made where it is missing")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
 
 
 def _train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -192,6 +215,17 @@ def _generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     calls = [dataclasses.asdict(call) for call in ToolCallParser.from_tokenizer(tokenizer).parse(answer)]
     shown = "not steered" if decision is None else ", ".join(f"{key} {value}" for key, value in decision.items())
     return {"answer": answer, "decision": decision, "calls": calls}, f"{answer}\n[{shown}]"
+
+
+def _inspect(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    adapter = ASAAdapter.from_pretrained(options.adapter, revision=options.revision)
+    return inspection(adapter, options.adapter), inspection_text(adapter, options.adapter)
+
+
+def _push(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    adapter = ASAAdapter.from_pretrained(options.adapter)
+    url = adapter.push_to_hub(options.repo, private=options.private or None)
+    return {"repo": options.repo, "commit_url": url}, f"pushed to {url}"
 
 
 def _load_model(name: str) -> tuple[Any, Any]:

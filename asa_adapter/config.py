@@ -17,6 +17,7 @@ CONFIG_NAME = "asa_config.json"
 MAX_ALPHA = 1000.0
 _MAX_STEP = 1e30
 _MAX_DEPTH = 64
+MAX_DOMAINS = 256
 PROBE_KINDS = ("domain", "pooled")
 
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
@@ -24,6 +25,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEXT_FIELDS = (
     "base_model",
     "base_model_revision",
+    "base_model_fingerprint",
     "model_type",
     "layer_path",
     "tool_call_start",
@@ -49,6 +51,7 @@ class ASAConfig:
         probe: whether the gate asks the routed domain's probe ("domain") or the one over all ("pooled").
         base_model: Hub id or path of the model that the adapter was fitted with.
         base_model_revision: commit of that model, where known.
+        base_model_fingerprint: cheap hash of that model's weights (see `fingerprint`), where they could be looked at.
         model_type: `model.config.model_type` of that model.
         layer_path: dotted path of the block list, for models where the rule does not find it.
         tool_call_start: text that opens a tool call in this model's format.
@@ -75,6 +78,7 @@ class ASAConfig:
     probe: str = "domain"
     base_model: str | None = None
     base_model_revision: str | None = None
+    base_model_fingerprint: str | None = None
     model_type: str | None = None
     layer_path: str | None = None
     tool_call_start: str | None = None
@@ -189,8 +193,8 @@ class ASAConfig:
         signed = (config.fingerprint(), _canonical_sha256(values))
         if config.config_sha256 is not None and config.config_sha256 not in signed:
             raise AdapterFormatError(
-                f"{source}: its content does not match its config_sha256; it was edited or damaged. "
-                "Save the adapter again, or download it with force_download=True"
+                f"{source}: its content does not match its config_sha256; it was edited or damaged; "
+                "save the adapter again"
             )
         return config
 
@@ -224,12 +228,12 @@ def checked_domains(domains: object) -> tuple[str, ...]:
 
     Raises:
         TypeError: not a list or tuple of str.
-        ValueError: none, two alike, or one that is not 1 to 64 printable characters.
+        ValueError: none or too many, two alike, or one that is not 1 to 64 printable characters.
     """
     if not isinstance(domains, list | tuple):
         raise TypeError(f"domains is {domains!r:.80}; expected a tuple of str")
-    if not domains:
-        raise ValueError("domains is empty; expected at least one name")
+    if not 1 <= len(domains) <= MAX_DOMAINS:
+        raise ValueError(f"there are {len(domains)} domains; expected 1 to {MAX_DOMAINS}")
     for name in domains:
         if type(name) is not str:
             raise TypeError(f"a domain is {name!r:.80}; expected a str")

@@ -11,3 +11,11 @@ class AdapterFormatError(ValueError):
 
 class AdapterDownloadError(OSError):
     """An adapter could not be fetched from the Hub; the message names the repository, the revision and a way out."""
+
+
+class DamagedDownloadError(AdapterDownloadError, AdapterFormatError):
+    """What came from the Hub is not a sound adapter: damaged on the way, or stored so; both bases are true of it."""
+
+
+class AdapterUploadError(OSError):
+    """An adapter could not be pushed to the Hub; the message names the repository and a way out."""

@@ -6,7 +6,6 @@ all of it is fixed.
 """
 
 import contextlib
-import itertools
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from asa_adapter.ablation import ablations
@@ -27,12 +23,11 @@ from asa_adapter.config import ASAConfig, checked_domains
 from asa_adapter.controls import bag_of_words
 from asa_adapter.data import SPLITS, check_split
 from asa_adapter.files import make_writable_folder
-from asa_adapter.fitting import LayerFit, Verdict, fit_layer, reading
+from asa_adapter.fingerprint import model_fingerprint
+from asa_adapter.fitting import LayerFit, reading
 from asa_adapter.intervals import comparison
 from asa_adapter.measurements import Measurements
-from asa_adapter.metrics import Counts
 from asa_adapter.parsing import ToolCallParser
-from asa_adapter.progress import progress_bar
 from asa_adapter.prompts import (
     Row,
     Tools,
@@ -42,20 +37,8 @@ from asa_adapter.prompts import (
     row_tools,
 )
 from asa_adapter.residual import decoder_blocks, hidden_size, text_config
-from asa_adapter.screen import Push
-from asa_adapter.selection import (
-    Gain,
-    Scored,
-    Setting,
-    choose,
-    facts,
-    gated,
-    grid,
-    honest_gain,
-    layer_effects,
-    screen_facts,
-    shortlist,
-)
+from asa_adapter.search import Search
+from asa_adapter.selection import Setting
 from asa_adapter.stages import STAGES_NAME
 
 _REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
@@ -101,6 +84,7 @@ class ASATrainer:
             check_split(rows, name)
         self.parser = ToolCallParser.from_tokenizer(tokenizer)
         self._blocks = decoder_blocks(model, self.args.layer_path)
+        self._fingerprint = model_fingerprint(model, self.args.layer_path)
         if isinstance(self.args.layers, str):
             self._layers = list(range(len(self._blocks)))
         else:
@@ -110,7 +94,7 @@ class ASATrainer:
         self._domains = checked_domains(sorted({row_domain(row) for row in self.splits["train"]}))
         self._measured = Measurements(model, tokenizer, self.splits, self.args, self.parser, tools)
         self._adapter: ASAAdapter | None = None
-        self._fits: dict[int, LayerFit] = {}
+        self._fit: LayerFit | None = None
         self.report: dict[str, Any] = self._new_report()
 
     def train(self) -> ASAAdapter:
@@ -126,21 +110,23 @@ class ASATrainer:
             ValueError: no layer's state depends on the prompt.
             OSError: the output_dir cannot be written, or is full.
         """
-        self.report, self._fits = self._new_report(), {}
+        self.report = self._new_report()
         if self.args.output_dir is not None:
             make_writable_folder(Path(self.args.output_dir))
             self._measured.keep_in(Path(self.args.output_dir) / STAGES_NAME)
         with self._timed("states"):
             for split in ("cal", "train", "valid"):
                 self._measured.states(split)
+        search = Search(self._measured, self.args, self._domains, self._build, self.report)
         with self._timed("fit"):
-            layers = self._fit()
+            layers = search.fit(self._layers)
         with self._timed("screen"):
-            candidates = self._screen(layers)
+            candidates = search.screen(layers)
         with self._timed("generation"):
-            self._adapter = self._decide(candidates)
+            self._adapter = search.decide(candidates)
         with self._timed("diagnostics"):
-            self.report["diagnostics"] = self._diagnose()
+            self.report["diagnostics"] = search.diagnose()
+        self._fit = search.fits[self._adapter.config.layer]
         self._save()
         return self._adapter
 
@@ -174,11 +160,12 @@ class ASATrainer:
     def _controls(self, split: str) -> dict[str, Any]:
         """What the wording alone gives away, and what probes of true and shuffled labels read at the chosen layer."""
         layer, seed = self.report["chosen"]["layer"], self.args.seed
+        assert self._fit is not None
         train, judged = (self._measured.labelled(name, layer) for name in ("train", split))
         fitted_on = [*self.splits["cal"], *self.splits["train"]]
         return {
             "bag_of_words": bag_of_words(fitted_on, self.splits[split], seed),
-            **reading(self._fits[layer], train, judged, self._domains, seed),
+            **reading(self._fit, train, judged, self._domains, seed),
         }
 
     def ablate(self, split: str = "test", adapter: ASAAdapter | None = None) -> dict[str, Mapping[str, Any]]:
@@ -217,160 +204,32 @@ class ASATrainer:
         if self.args.output_dir is not None and self._adapter is not None:
             self._adapter.save_pretrained(self.args.output_dir)
 
-    def _fit(self) -> list[int]:
-        """Fits every layer that can see the prompt, and reports how well intent can be read there."""
-        sees = self._measured.states("train").sees_prompt()
-        self.report["blind_layers"] = [layer for layer in self._layers if not sees[layer]]
-        # All prompts have one state there, so all have one score: every pair is a tie.
-        self.report["layers"] = {
-            str(layer): {"probe_auc": 0.5, "blind": True} for layer in self.report["blind_layers"]
-        }
-        seeing = [layer for layer in self._layers if sees[layer]]
-        if not seeing:
-            raise ValueError(
-                f"the state at the last prompt token is the same for every prompt at layers {self._layers}: these "
-                "blocks cannot see the request. Try later layers"
-            )
-        with progress_bar(len(seeing), "fits", self.args.progress) as bar:
-            for layer in seeing:
-                cal, train, valid = (self._measured.labelled(name, layer) for name in ("cal", "train", "valid"))
-                self._fits[layer] = fit_layer(cal, train, valid, self._domains, self.args.Cs, self.args.seed)
-                self.report["layers"][str(layer)] = self._fits[layer].facts
-                bar.update()
-        return seeing
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Pushes the trained adapter with its report; see `ASAAdapter.push_to_hub`.
 
-    def _screen(self, layers: Sequence[int]) -> list[Scored]:
-        """Ranks the grid by first tokens on TRAIN, where router and probes judge rows that they were not fitted on."""
-        keys = list(itertools.product(layers, self.args.betas, (1, -1), [a for a in self.args.alphas if a]))
-        verdicts = {layer: self._fits[layer].out_of_fold for layer in layers}
-        screened = self._measured.first_tokens(
-            "train", [self._push(verdicts[layer], layer, beta, sign * alpha) for layer, beta, sign, alpha in keys]
+        Returns:
+            The commit's URL.
+
+        Raises:
+            ValueError: nothing was trained, or both a branch and a pull request.
+            OSError: the Hub refused or was not reached.
+        """
+        if self._adapter is None:
+            raise ValueError("there is no adapter to push; call train() first")
+        return self._adapter.push_to_hub(
+            repo_id, private=private, token=token, commit_message=commit_message, branch=branch, create_pr=create_pr
         )
-        pushed = dict(zip(keys, screened.triggered[1:], strict=True))
-        labels, scored = self._measured.labels("train"), []
-        for setting in grid(self.args, layers):
-            up, down = (pushed[setting.layer, setting.beta, sign, setting.alpha] for sign in (1, -1))
-            triggered = gated(
-                verdicts[setting.layer].p_tool[setting.probe], setting.tau, screened.triggered[0], up, down
-            )
-            scored.append(Scored(setting, float(self.args.score(Counts.of(labels, triggered))), triggered))
-        self.report["screen"] = screen_facts(self.args, labels, screened.triggered[0], scored)
-        for layer, effect in layer_effects(keys, screened.probability).items():
-            self.report["layers"][str(layer)]["effect"] = effect
-        return shortlist(scored, self.args.finalists)
 
-    def _verdict(self, split: str, layer: int) -> Verdict:
-        return self._fits[layer].verdict(self._measured.labelled(split, layer).states)
-
-    def _push(self, verdict: Verdict, layer: int, beta: float, alpha: float) -> Push:
-        fit = self._fits[layer]
-        return Push(layer, alpha * fit.residual_norm * fit.vectors.mixed(beta), torch.from_numpy(verdict.domain))
-
-    def _decide(self, candidates: Sequence[Scored]) -> ASAAdapter:
-        """Lets the best of the screen generate on VALID; the bare model stays where no gain is sure."""
-        labels = self._measured.labels("valid")
-        base = self._measured.triggers("valid")
-        finalists = []
-        for i, candidate in enumerate(candidates):
-            name = f"finalist {i + 1} of {len(candidates)}"
-            triggered = self._measured.triggers("valid", self._build(candidate.setting), name)
-            score = float(self.args.score(Counts.of(labels, triggered)))
-            finalists.append(Scored(candidate.setting, score, triggered))
-        chosen, errors = choose(self.args, labels, finalists)
-        gain = honest_gain(self.args, labels, base, finalists)
-        self.report["valid"] = {
-            "base": facts(self.args, labels, base),
-            "finalists": [
-                {
-                    **finalist.setting._asdict(),
-                    **facts(self.args, labels, finalist.triggered),
-                    "screen_score": candidate.score,
-                    "screen_agreement": agreement,
-                    "standard_error": error,
-                }
-                for finalist, candidate, agreement, error in zip(
-                    finalists, candidates, self._agreements(finalists), errors, strict=True
-                )
-            ],
-            "gain": gain._asdict(),
-        }
-        return self._settle(chosen, gain, base)
-
-    def _agreements(self, finalists: Sequence[Scored]) -> list[float]:
-        """Share of VALID rows on which the first token says what generation then did, for each finalist."""
-        verdicts = [self._verdict("valid", f.setting.layer) for f in finalists]
-        pushes = [
-            self._push(verdict, f.setting.layer, f.setting.beta, sign * f.setting.alpha)
-            for f, verdict in zip(finalists, verdicts, strict=True)
-            for sign in (1, -1)
-        ]
-        base, *pushed = self._measured.first_tokens("valid", pushes).triggered
-        agreements = []
-        for f, verdict, up, down in zip(finalists, verdicts, pushed[::2], pushed[1::2], strict=True):
-            screened = gated(verdict.p_tool[f.setting.probe], f.setting.tau, base, up, down)
-            agreements.append(float((screened == f.triggered).mean()))
-        return agreements
-
-    def _settle(self, chosen: Scored, gain: Gain, base: NDArray[np.bool_]) -> ASAAdapter:
-        """The chosen adapter, or one that abstains."""
-        labels, args = self._measured.labels("valid"), self.args
-        missed = args.max_fpr is not None and chosen.score < 0
-        better = args.gain_score(Counts.of(labels, chosen.triggered)) > args.gain_score(Counts.of(labels, base))
-        abstains = bool(missed or gain.lower_bound <= 0 or not better)
-        tried = len(self.report["valid"]["finalists"])
-        if missed:
-            why = f"no setting tried had an FPR of at most {args.max_fpr:g} on VALID; the adapter abstains"
-        elif abstains:
-            why = (
-                f"no gain over the bare model on VALID is sure: its lower 95 % bound is {gain.lower_bound:+.3f} "
-                f"({args.gain_name}); the adapter abstains"
-            )
-        else:
-            why = (
-                f"the gentlest of {tried} finalists within one standard error of the best on VALID, ranked by "
-                f"{args.goal} of real generation; the gain over the bare model is {gain.mean:+.3f}, at least "
-                f"{gain.lower_bound:+.3f} with 95 % confidence ({args.gain_name})"
-            )
-        setting = chosen.setting._replace(alpha=0.0) if abstains else chosen.setting
-        adapter = self._build(setting)
-        self.report["chosen"] = {
-            **setting._asdict(),
-            "absolute_step": adapter.config.step,
-            "abstains": abstains,
-            "why": why,
-            "valid": facts(args, labels, base if abstains else chosen.triggered),
-        }
-        return adapter
-
-    def _diagnose(self) -> dict[str, Any]:
-        """How alike the domains' directions are, and what pushes along, against and beside them do to the marker."""
-        layer, beta = self.report["chosen"]["layer"], self.report["chosen"]["beta"]
-        fit = self._fits[layer]
-        verdict = self._verdict("valid", layer)
-        aside = torch.randn(fit.vectors.v_domain.shape, generator=torch.Generator().manual_seed(self.args.seed))
-        random = aside / aside.norm(dim=1, keepdim=True) * fit.residual_norm
-        alphas = [alpha for alpha in self.args.alphas if alpha]
-        pushes = [
-            *(self._push(verdict, layer, beta, alpha) for alpha in alphas),
-            *(self._push(verdict, layer, beta, -alpha) for alpha in alphas),
-            *(Push(layer, alpha * random, torch.from_numpy(verdict.domain)) for alpha in alphas),
-        ]
-        means = self._measured.first_tokens("valid", pushes).probability.mean(axis=1, dtype=np.float64).tolist()
-        n = len(alphas)
-        return {
-            "layer": layer,
-            "beta": beta,
-            "domain_cosines": (fit.vectors.v_domain @ fit.vectors.v_domain.T).tolist(),
-            "marker_probability": {
-                "alphas": alphas,
-                "base": means[0],
-                "along": means[1 : 1 + n],
-                "against": means[1 + n : 1 + 2 * n],
-                "random": means[1 + 2 * n :],
-            },
-        }
-
-    def _config(self, setting: Setting) -> ASAConfig:
+    def _config(self, setting: Setting, residual_norm: float) -> ASAConfig:
         config = text_config(self.model)
         return ASAConfig(
             hidden_size=hidden_size(self.model),
@@ -380,10 +239,11 @@ class ASATrainer:
             alpha=setting.alpha,
             tau=setting.tau,
             beta=setting.beta,
-            residual_norm=self._fits[setting.layer].residual_norm,
+            residual_norm=residual_norm,
             probe=setting.probe,
             base_model=_public_name(self.model),
             base_model_revision=getattr(self.model.config, "_commit_hash", None),
+            base_model_fingerprint=self._fingerprint,
             model_type=getattr(config, "model_type", None),
             layer_path=self.args.layer_path,
             tool_call_start=self.parser.start,
@@ -392,9 +252,9 @@ class ASATrainer:
             tools=self._shared_tools(),
         )
 
-    def _build(self, setting: Setting) -> ASAAdapter:
-        fit = self._fits[setting.layer]
-        return ASAAdapter(self._config(setting), fit.vectors, fit.router, fit.probes, self.report)
+    def _build(self, setting: Setting, fit: LayerFit) -> ASAAdapter:
+        config = self._config(setting, fit.residual_norm)
+        return ASAAdapter(config, fit.vectors, fit.router, fit.probes, self.report)
 
     def _shared_tools(self) -> list[dict[str, Any]] | None:
         """The tools that all calibration rows were offered; None where they differ."""

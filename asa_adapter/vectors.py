@@ -17,6 +17,7 @@ from asa_adapter.errors import AdapterFormatError
 VECTORS_NAME = "steering_vectors.safetensors"
 _NORM_TOLERANCE = 1e-3
 _SMALLEST_DIFFERENCE = 1e-6
+_MAX_HEADER = 100_000  # bytes; ours has about two hundred
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,10 @@ def _mean_difference(states: np.ndarray, labels: np.ndarray) -> np.ndarray | Non
 def _check_header(content: bytes, expected: dict[str, tuple[int, ...]]) -> None:
     """Refuses other tensors than the expected ones before any is allocated."""
     size = int.from_bytes(content[:8], "little")
+    if size > _MAX_HEADER:
+        raise AdapterFormatError(f"{VECTORS_NAME}: its header has {size} bytes; expected at most {_MAX_HEADER}")
     try:
-        pairs = json.loads(content[8 : 8 + min(size, len(content))], object_pairs_hook=list)
+        pairs = json.loads(content[8 : 8 + size], object_pairs_hook=list)
         entries = [(name, dict(entry)) for name, entry in pairs if name != "__metadata__"]
         found = sorted((name, entry["dtype"], tuple(entry["shape"])) for name, entry in entries)
     except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -3,10 +3,14 @@
 import os
 
 os.environ.update(
-    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1", TOKENIZERS_PARALLELISM="false"
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    HF_HUB_DISABLE_XET="1",  # the client would send LFS files to Xet's own servers
+    TOKENIZERS_PARALLELISM="false",
 )
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from huggingface_hub import constants
+from local_hub import LocalHub
 from torch import nn
 
 from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors, load_splits
@@ -157,3 +163,24 @@ def tiny_lfm2() -> tuple[Any, Any]:
 def splits() -> Any:
     """The shipped data."""
     return load_splits(DATA)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    """A Hub on 127.0.0.1 that the real client talks to, with an empty cache and nobody logged in.
+
+    The client reads the environment once, when it is imported, into these constants: they are what is changed here.
+    Nothing of ours is. `test_hub_process.py` has a process that is told by the environment alone.
+    """
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with LocalHub() as local:
+        for name, value in {
+            "ENDPOINT": local.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": local.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_TOKEN_PATH": str(tmp_path / "token"),
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        yield local

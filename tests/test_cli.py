@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DATA, TINY_LFM2
+from conftest import DATA, TINY_LFM2, fitted_adapter
 
 from asa_adapter import ASAAdapter, cli
 from asa_adapter.cli import main
@@ -65,6 +65,30 @@ def test_evaluate_as_json_has_every_metric(trained: Path, data: Path, capsys: py
     captured = capsys.readouterr()
     assert captured.err == ""
     assert set(json.loads(captured.out)["valid"]["asa"]) >= {"n", "f1", "fpr", "per_domain", "validity"}
+
+
+def test_inspect_shows_the_adapter_without_a_model(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(trained)]) == 0
+    text = capsys.readouterr().out
+    report = json.loads((trained / "report.json").read_text())
+    assert text.startswith(f"ASA adapter {trained}\n  model     tiny_lfm2 (lfm2, 8 blocks, width 192)\n")
+    assert f"| asa | {report['evaluations']['test']['asa']['precision']:.3f} |" in text
+    assert "commit" not in text
+
+
+def test_inspect_says_when_an_adapter_abstains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = fitted_adapter(alpha=0.0).save_pretrained(tmp_path)
+    assert main(["inspect", str(folder)]) == 0
+    assert "steers    nothing: it abstains" in capsys.readouterr().out
+    assert main(["inspect", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["abstains"] is True
+
+
+def test_inspect_obeys_no_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = fitted_adapter(base_model="\x1b[31mred\x07", tool_call_start="\x1b]0;title\x07")
+    adapter.report = {"chosen": {"why": "\x1b[2J\u202e"}, "versions": {"\r": "\x9b"}}
+    assert main(["inspect", str(adapter.save_pretrained(tmp_path))]) == 0
+    assert all(c.isprintable() or c == "\n" for c in capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("steering", [True, False])
@@ -169,7 +193,7 @@ def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert capsys.readouterr().err == "asa-adapter: interrupted; nothing was saved\n"
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["generate"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["generate"], ["inspect"], ["push"]])
 def test_help_is_printed(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     assert capsys.readouterr().out.startswith("usage: asa-adapter")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import traces
+from local_hub import LocalHub
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
 from asa_adapter.ablation import ablations
@@ -313,6 +314,26 @@ def test_training_twice_starts_afresh(tiny_lfm2: Any, small: Any, shared: Any) -
     assert first.report is not None and second.report is trainer.report
     assert sorted(first.report["evaluations"]) == ["valid"]
     assert second.report["evaluations"] == {}
+
+
+def test_what_was_trained_is_pushed_with_its_numbers(trained: Any, hub: LocalHub) -> None:
+    trainer, adapter = trained
+    trainer.evaluate("test")
+    url = trainer.push_to_hub("alice/tiny", private=True, token="hf_alice", commit_message="fitted")
+    repo = hub.repos["alice/tiny"]
+    assert url == f"{hub.url}/alice/tiny/commit/{repo.refs['main']}"
+    assert (repo.private, repo.messages[repo.refs["main"]]) == (True, "fitted")
+    loaded = ASAAdapter.from_pretrained("alice/tiny", token="hf_alice")
+    assert loaded.report == trainer.report
+    assert loaded.config.sealed({}) == adapter.config.sealed({})
+    f1 = trainer.report["evaluations"]["test"]["asa"]["f1"]
+    assert f"to {f1:.3f}, and the share of prompts" in repo.files()["README.md"].decode()
+
+
+def test_pushing_before_training_is_refused(tiny_lfm2: Any, small: Any, hub: LocalHub) -> None:
+    with pytest.raises(ValueError, match=r"there is no adapter to push; call train\(\) first"):
+        ASATrainer(*tiny_lfm2, small).push_to_hub("alice/tiny", token="hf_alice")
+    assert hub.log == []
 
 
 def test_evaluating_before_training_is_refused(tiny_lfm2: Any, small: Any) -> None:

@@ -268,6 +268,12 @@ def test_other_tensors_are_refused(content: bytes) -> None:
         read(content)
 
 
+def test_a_giant_header_is_refused_unread() -> None:
+    header = {**HEADER, **{f"t{i}": entry("F32", [0], 32, 32) for i in range(2000)}}
+    with pytest.raises(AdapterFormatError, match="^steering_vectors.safetensors: its header has .*at most 100000$"):
+        read(raw(header, DATA))
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -1,0 +1,261 @@
+"""The Hugging Face Hub: an adapter's files fetched into the cache, and a folder pushed as one commit.
+
+Whatever goes wrong in between is told as one error of ours: the repository, the revision, the cause, and a way out.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, AdapterUploadError
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_LOG_IN = "log in with `hf auth login`, or pass token="
+_OFFLINE = (
+    "it is not, or not completely, in the cache, and the Hub may not be asked: load it once without "
+    "local_files_only and without HF_HUB_OFFLINE"
+)
+_CONNECTION = (
+    "the Hub was not reached, or the connection broke off: check it and try again; an adapter that is in the cache "
+    "loads with local_files_only=True"
+)
+
+
+def fetch(
+    repo_id: str,
+    limits: Mapping[str, int],
+    *,
+    required: str,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> Path:
+    """Fetches the named files of a repository, and no others.
+
+    Args:
+        repo_id: such as "user/name".
+        limits: the largest size in bytes of each file, by name; sizes are asked for before anything is downloaded.
+        required: the file without which the repository is not what was looked for.
+        revision: branch, tag or commit; None for "main".
+        token: access token; None takes the one you logged in with, False none.
+        cache_dir: where downloads are kept.
+        force_download: fetch again what is already in the cache.
+        local_files_only: use the cache alone.
+
+    Returns:
+        The folder in the cache; its name is the commit.
+
+    Raises:
+        AdapterDownloadError: the files could not be had; the message says why and what to do.
+        AdapterFormatError: a file is larger than its limit; nothing was downloaded.
+    """
+    if not local_files_only and (force_download or not _is_cached(repo_id, required, revision, cache_dir)):
+        _check_sizes(repo_id, limits, required, revision, token, force_download)
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repo_id,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            allow_patterns=list(limits),
+        )
+    # The client's network errors have other bases in each of its versions; only this one call is wrapped.
+    except Exception as error:
+        raise AdapterDownloadError(f"{_cannot_fetch(repo_id, revision)}: {_reason(error, repo_id)}") from error
+    return Path(folder)
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit that a folder in the cache holds; None where its name is none."""
+    return folder.name if _COMMIT.fullmatch(folder.name) else None
+
+
+def full_repo_id(repo_id: str, token: str | bool | None = None) -> str:
+    """A repository id with its owner: "name" alone means one of yours.
+
+    Raises:
+        AdapterUploadError: no id, or you are not logged in.
+    """
+    try:
+        validate_repo_id(repo_id)
+        return repo_id if "/" in repo_id else f"{HfApi(token=token).whoami()['name']}/{repo_id}"
+    except Exception as error:
+        raise AdapterUploadError(f"cannot push to {repo_id!r:.120}: {_reason(error, str(repo_id))}") from error
+
+
+def push(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    commit_message: str | None = None,
+    branch: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Pushes all files of a folder in one commit; the repository and the branch are made where they are missing.
+
+    Args:
+        folder: what to push.
+        repo_id: such as "user/name".
+        private: whether a new repository is private; None for the Hub's default.
+        token: access token; None takes the one you logged in with.
+        commit_message: what the commit says.
+        branch: where the commit goes; None for "main".
+        create_pr: open a pull request against "main" instead.
+
+    Returns:
+        The commit's URL (a `CommitInfo`, whose `pr_url` names the pull request).
+
+    Raises:
+        ValueError: both a branch and a pull request.
+        AdapterUploadError: the Hub refused, or was not reached; no file was changed there.
+    """
+    if branch is not None and create_pr:
+        raise ValueError(
+            f"branch is {branch!r} and create_pr is True; expected one of them: a pull request goes to main"
+        )
+    additions = [
+        CommitOperationAdd(path.relative_to(folder).as_posix(), path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if private is not None:
+            _check_visibility(api, repo_id, private)
+        if branch is not None:
+            api.create_branch(repo_id, branch=branch, exist_ok=True)
+        return api.create_commit(
+            repo_id,
+            additions,
+            commit_message=commit_message or "Upload an ASA adapter",
+            revision=branch,
+            create_pr=create_pr,
+        )
+    except AdapterUploadError:
+        raise
+    except Exception as error:
+        raise AdapterUploadError(f"cannot push to {repo_id!r}: {_reason(error, repo_id)}") from error
+
+
+def _check_visibility(api: HfApi, repo_id: str, private: bool) -> None:
+    """Refuses a repository that was there before and is as visible as it was not meant to be."""
+    if bool(api.model_info(repo_id).private) != private:
+        found = "public" if private else "private"
+        raise AdapterUploadError(
+            f"cannot push to {repo_id!r}: it exists and is {found}, which private={private} does not change. Change "
+            "its visibility on the Hub, or leave private out"
+        )
+
+
+def _is_cached(repo_id: str, name: str, revision: str | None, cache_dir: str | Path | None) -> bool:
+    """Whether a commit was fetched before; what a branch or tag means now, only the Hub knows."""
+    if revision is None or not _COMMIT.fullmatch(revision):
+        return False
+    return isinstance(huggingface_hub.try_to_load_from_cache(repo_id, name, cache_dir, revision), str)
+
+
+def _check_sizes(
+    repo_id: str,
+    limits: Mapping[str, int],
+    required: str,
+    revision: str | None,
+    token: str | bool | None,
+    force_download: bool,
+) -> None:
+    """Refuses what is missing or too large before it is downloaded."""
+    try:
+        found = HfApi(token=token).get_paths_info(repo_id, list(limits), revision=revision)
+    except Exception as error:
+        # The client would give out what it has in the cache, even to those who asked for a fresh download.
+        if force_download:
+            raise AdapterDownloadError(f"{_cannot_fetch(repo_id, revision)}: {_reason(error, repo_id)}") from error
+        # Whatever is wrong, the download meets it too, or finds all it needs in the cache.
+        return
+    sizes = {entry.path: getattr(entry, "size", None) for entry in found}
+    if required not in sizes:
+        raise AdapterDownloadError(
+            f"{_cannot_fetch(repo_id, revision)}: the repository has no {required}, so it holds no adapter. Check "
+            "its name and the revision"
+        )
+    for name, limit in limits.items():
+        if (size := sizes.get(name)) is not None and size > limit:
+            raise AdapterFormatError(
+                f"{_cannot_fetch(repo_id, revision)}: {name} has {size} bytes; expected at most {limit}"
+            )
+
+
+def _cannot_fetch(repo_id: str, revision: str | None) -> str:
+    return f"cannot fetch the adapter {repo_id!r:.120} (revision {revision or 'main'!r:.60})"
+
+
+def _reason(error: BaseException, repo_id: str) -> str:
+    """Cause and cure in words, then the client's own error in short."""
+    words = next(filter(None, (_cause(each, repo_id) for each in _chain(error))), _CONNECTION)
+    first_line = next(filter(None, map(str.strip, str(error).splitlines())), "")
+    return f"{words} [{type(error).__name__}: {first_line:.160}]"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """What an error was raised from, the first cause first, then the error itself."""
+    if error.__cause__ is not None:
+        yield from _chain(error.__cause__)
+    yield error
+
+
+def _cause(error: BaseException, repo_id: str) -> str | None:
+    """One of the known causes with its cure; None for any other error."""
+    page = f"{huggingface_hub.constants.ENDPOINT}/{repo_id}"
+    if isinstance(error, GatedRepoError):
+        return f"the repository is gated: ask for access at {page}, then {_LOG_IN}"
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            "there is no such folder here, and on the Hub no such repository, or it is private and you are not let "
+            f"in: check the name, {_LOG_IN}"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"the repository has no such revision: see {page}/commits/main"
+    if isinstance(error, HFValidationError):
+        return "that is neither a folder here nor a repository id such as 'user/name'"
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"you are not logged in: {_LOG_IN}"
+    if isinstance(error, OfflineModeIsEnabled):
+        return _OFFLINE
+    if isinstance(error, HfHubHTTPError):
+        return _refusal(error.response.status_code)
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is None:
+        return _OFFLINE
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def _refusal(status: int) -> str:
+    """What an HTTP status means here."""
+    if status == 401:
+        return f"you are not logged in, or the token is not valid: {_LOG_IN}"
+    if status == 403:
+        return "your token does not allow this: take one with the right to do it (and to write, where you push)"
+    if status == 429:
+        return "too many requests: wait some minutes, or log in for a higher limit"
+    return f"the Hub answered with HTTP status {status}: try again later"
