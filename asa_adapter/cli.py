@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from asa_adapter.ablation import ablations
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.arguments import OBJECTIVES, ASATrainingArguments
 from asa_adapter.card import markdown_table
@@ -43,7 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result, text = options.run(options)
     except KeyboardInterrupt:
-        print("asa-adapter: interrupted; nothing was saved", file=sys.stderr)
+        kept = getattr(options, "output", None)
+        print(
+            "asa-adapter: interrupted; "
+            + (f"finished stages are kept in {kept}: run the same command to go on" if kept else "nothing was saved"),
+            file=sys.stderr,
+        )
         return 130
     # Whatever went wrong, in our code or in a library's, a shell wants one line; --debug shows the rest.
     except Exception as error:
@@ -122,6 +128,9 @@ def _add_evaluate(commands: Any) -> None:
     _add_adapter(evaluate)
     evaluate.add_argument("--seed", type=int, metavar="N", help="seed of the split (default: that of the training)")
     evaluate.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
+    evaluate.add_argument(
+        "--ablations", action="store_true", help="also measure the adapter with one part taken away or spoilt"
+    )
     evaluate.add_argument("--split", default="test", metavar="S", help="cal, train, valid or test (default: test)")
     evaluate.add_argument(
         "--batch-size", type=_positive, default=16, metavar="N", help="prompts run together (default: 16)"
@@ -163,19 +172,18 @@ def _add_push(commands: Any) -> None:
 
 def _train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     names = {field.name for field in dataclasses.fields(ASATrainingArguments)}
-    chosen = {name: value for name, value in vars(options).items() if name in names and value is not None}
-    arguments = ASATrainingArguments(**chosen, progress=_progress(options))
+    given = {name: value for name, value in vars(options).items() if name in names and value is not None}
+    arguments = ASATrainingArguments(**given, output_dir=options.output, progress=_progress(options))
+    make_writable_folder(Path(options.output))
     splits = load_splits(options.data, seed=options.seed)
-    tools, output = _tools(options), Path(options.output)
-    make_writable_folder(output)
+    tools = _tools(options)
     model, tokenizer = _load_model(options.model)
     trainer = ASATrainer(model, tokenizer, splits, arguments, tools)
     adapter = trainer.train()
     results = trainer.evaluate("test")
-    adapter.save_pretrained(output)
-    report = {"chosen": trainer.report["chosen"], "test": results, "output": str(output)}
-    text = f"{adapter}\n{trainer.report['chosen']['why']}\n\nTEST\n{markdown_table(results)}\n\nsaved in {output}"
-    return report, text
+    chosen = trainer.report["chosen"]
+    text = f"{adapter}\n{chosen['why']}\n\nTEST\n{markdown_table(results)}\n\nsaved in {options.output}"
+    return {"chosen": chosen, "test": results, "output": options.output}, text
 
 
 def _evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -196,8 +204,15 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         options.batch_size,
         _progress(options),
     )
-    results = evaluation.compare(list(splits[options.split]), adapter)
-    return {options.split: results}, f"{options.split.upper()}\n{markdown_table(results)}"
+    rows = list(splits[options.split])
+    results = evaluation.compare(rows, adapter)
+    found: dict[str, Any] = {options.split: results}
+    text = f"{options.split.upper()}\n{markdown_table(results)}"
+    if options.ablations:
+        variants = {name: variant for name, variant in ablations(adapter).items() if name != "full"}
+        measured = {name: evaluation.metrics(rows, evaluation.answers(rows, v, name)) for name, v in variants.items()}
+        found["ablations"], text = measured, f"{text}\n\nABLATIONS\n{markdown_table(measured)}"
+    return found, text
 
 
 def _generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:

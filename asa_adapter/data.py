@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse.csgraph import connected_components
-from sklearn.feature_extraction.text import TfidfVectorizer
 
+from asa_adapter.duplicates import near_duplicate_groups
 from asa_adapter.files import looks_like_path, read_jsonl, strict_json
 from asa_adapter.parsing import unwrapped
 from asa_adapter.prompts import DEFAULT_DOMAIN
@@ -23,7 +22,6 @@ SPLITS = ("cal", "train", "valid", "test")
 # Shares of one labelled set: as many rows to fit the classifiers as the directions, half of that to choose, as much
 # again as both to test.
 _SHARES = {"cal": 2 / 7, "train": 2 / 7, "valid": 1 / 7, "test": 2 / 7}
-_NEAR_DUPLICATE = 0.8
 _SPLIT_HINT = (
     "; the set was split here with near-duplicates on one side, and rows that are alike but for a number count as "
     "such: give more varied rows, or cal/train/valid/test.jsonl of your own"
@@ -122,7 +120,7 @@ def split_rows(rows: Sequence[Mapping[str, Any]], seed: int = 42) -> dict[str, l
     """
     generator = np.random.default_rng(seed)
     strata: dict[tuple[str, int], list[list[int]]] = defaultdict(list)
-    for group in _near_duplicate_groups([row_text(row) for row in rows]):
+    for group in near_duplicate_groups([row_text(row) for row in rows]):
         first = rows[group[0]]
         strata[(str(first.get("domain")), first.get("label", 0))].append(group)
     parts: dict[str, list[int]] = {name: [] for name in SPLITS}
@@ -259,18 +257,3 @@ def _parsed(value: Any, where: str) -> Any:
 def _domain_of_tools(tools: Sequence[Mapping[str, Any]] | None) -> str:
     """A single offered tool names the domain; of several, none does."""
     return str(unwrapped(tools[0]).get("name") or DEFAULT_DOMAIN)[:64] if tools and len(tools) == 1 else DEFAULT_DOMAIN
-
-
-def _near_duplicate_groups(texts: Sequence[str]) -> list[list[int]]:
-    """Indices of the texts, those that are nearly the same in one group."""
-    if len(texts) < 2:
-        return [[i] for i in range(len(texts))]
-    grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit_transform(texts)
-    similar = grams @ grams.T
-    similar.data = np.where(similar.data > _NEAR_DUPLICATE, similar.data, 0.0)
-    similar.eliminate_zeros()
-    _, component = connected_components(similar, directed=False)
-    groups: dict[int, list[int]] = defaultdict(list)
-    for i, c in enumerate(component):
-        groups[int(c)].append(i)
-    return list(groups.values())

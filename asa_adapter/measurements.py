@@ -14,11 +14,12 @@ from torch import nn
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.arguments import ASATrainingArguments
+from asa_adapter.duplicates import row_names
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.fitting import LabelledStates
 from asa_adapter.parsing import ToolCallParser
 from asa_adapter.prompts import Row, Tools, encode_rows, pad_token_id, row_domain
-from asa_adapter.residual import decoder_blocks
+from asa_adapter.residual import decoder_blocks, text_config
 from asa_adapter.screen import Push, Screened, first_tokens
 from asa_adapter.stages import Stages, digest, model_digest
 from asa_adapter.states import HiddenStates, collect_hidden_states
@@ -73,6 +74,36 @@ class Measurements:
     def keep_in(self, folder: Path) -> None:
         """Keeps every result in a folder, and takes those that are already there."""
         self._stages = Stages(folder, {"model": model_digest(self._model), "layer_path": self._args.layer_path})
+
+    @property
+    def reused(self) -> list[str]:
+        """Stages that were read back and not measured."""
+        return self._stages.reused
+
+    def check_lengths(self) -> None:
+        """Refuses prompts that the model has no room for.
+
+        Raises:
+            ValueError: prompt and answer together are longer than the model takes; how many, and which.
+        """
+        limits = (
+            getattr(text_config(self._model), "max_position_embeddings", None),
+            getattr(self._tokenizer, "model_max_length", None),
+        )
+        room = min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
+        lengths = {
+            f"{split}:{name}": len(ids)
+            for split, rows in self._splits.items()
+            for name, ids in zip(row_names(rows), self._prompts(split).ids, strict=True)
+        }
+        too_long = [name for name, n in lengths.items() if room is not None and n + self._args.max_new_tokens > room]
+        if too_long:
+            raise ValueError(
+                f"{len(too_long)} of {len(lengths)} prompts are too long: the model takes {room} tokens, the longest "
+                f"prompt has {max(lengths.values())}, and an answer up to {self._args.max_new_tokens} "
+                f"(max_new_tokens). Shorten or leave out {', '.join(too_long[:5])}"
+                + (f" and {len(too_long) - 5} more" if len(too_long) > 5 else "")
+            )
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """(N,) 1 where a row needs a tool."""

@@ -8,6 +8,7 @@ all of it is fixed.
 import contextlib
 import platform
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -19,9 +20,11 @@ from torch import nn
 from asa_adapter.ablation import ablations
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.arguments import ASATrainingArguments
+from asa_adapter.classifiers import MIN_ROWS_PER_CLASS
 from asa_adapter.config import ASAConfig, checked_domains
 from asa_adapter.controls import bag_of_words
-from asa_adapter.data import SPLITS, check_split
+from asa_adapter.data import SPLITS, check_split, row_text
+from asa_adapter.duplicates import leak_summary, leaks, row_names
 from asa_adapter.files import make_writable_folder
 from asa_adapter.fingerprint import model_fingerprint
 from asa_adapter.fitting import LayerFit, reading
@@ -82,6 +85,7 @@ class ASATrainer:
         self.splits = {name: list(splits[name]) for name in SPLITS}
         for name, rows in self.splits.items():
             check_split(rows, name)
+        _check_enough(self.splits)
         self.parser = ToolCallParser.from_tokenizer(tokenizer)
         self._blocks = decoder_blocks(model, self.args.layer_path)
         self._fingerprint = model_fingerprint(model, self.args.layer_path)
@@ -114,6 +118,8 @@ class ASATrainer:
         if self.args.output_dir is not None:
             make_writable_folder(Path(self.args.output_dir))
             self._measured.keep_in(Path(self.args.output_dir) / STAGES_NAME)
+        self._measured.check_lengths()
+        self._check_leaks()
         with self._timed("states"):
             for split in ("cal", "train", "valid"):
                 self._measured.states(split)
@@ -191,6 +197,18 @@ class ASATrainer:
             self.report["ablations"] = results
             self._save()
         return results
+
+    def _check_leaks(self) -> None:
+        """Warns of rows that stand in two splits: what is measured on them is too good."""
+        found = leaks(
+            {
+                split: list(zip(row_names(rows), map(row_text, rows), strict=True))
+                for split, rows in self.splits.items()
+            }
+        )
+        self.report["leaks"] = [list(leak) for leak in found]
+        if found:
+            warnings.warn(f"{leak_summary(found)}. Numbers measured on them are too good", stacklevel=3)
 
     def _chosen(self, split: str, adapter: ASAAdapter | None) -> ASAAdapter:
         if split not in self.splits:
@@ -272,6 +290,7 @@ class ASATrainer:
                 for name, rows in self.splits.items()
             },
             "domains": list(self._domains),
+            "leaks": [],
             "blind_layers": [],
             "layers": {},
             "screen": {},
@@ -292,6 +311,21 @@ class ASATrainer:
         yield
         if adapter is self._adapter or adapter is None:
             self.report["seconds"][stage] = round(time.perf_counter() - began, 2)
+
+
+def _check_enough(splits: Mapping[str, Sequence[Row]]) -> None:
+    """Refuses what no honest fit can come from.
+
+    Raises:
+        ValueError: TRAIN has too few rows of a label.
+    """
+    labels = [int(row["label"]) for row in splits["train"]]
+    for label in (0, 1):
+        if (found := labels.count(label)) < MIN_ROWS_PER_CLASS:
+            raise ValueError(
+                f"train: {found} rows have label {label}; expected at least {MIN_ROWS_PER_CLASS} of each label, since "
+                "router and probes are fitted on them and judged on others of them"
+            )
 
 
 def _public_name(model: Any) -> str | None:

@@ -67,6 +67,23 @@ def test_evaluate_as_json_has_every_metric(trained: Path, data: Path, capsys: py
     assert set(json.loads(captured.out)["valid"]["asa"]) >= {"n", "f1", "fpr", "per_domain", "validity"}
 
 
+def test_evaluate_measures_ablations_where_asked(
+    trained: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answers(_self: Any, rows: Any, adapter: Any = None, name: str = "base") -> list[str]:
+        asked.append(name)
+        return [""] * len(rows)
+
+    monkeypatch.setattr(cli.Evaluation, "answers", answers)
+    words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--ablations", "--json"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)["ablations"]
+    assert set(found) == set(asked) - {"base", "asa"}
+    assert {"no gate", "no router", "random direction (seed 0)"} <= set(found)
+
+
 def test_inspect_shows_the_adapter_without_a_model(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(trained)]) == 0
     text = capsys.readouterr().out

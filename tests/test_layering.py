@@ -11,7 +11,7 @@ import asa_adapter
 
 PACKAGE = Path(asa_adapter.__file__).parent
 FLOORS = [
-    {"errors", "progress", "arrays", "metrics", "parsing", "prompts", "report", "markdown"},
+    {"errors", "progress", "arrays", "metrics", "parsing", "prompts", "report", "markdown", "duplicates"},
     {"files", "residual", "hub", "intervals"},
     {"config", "data", "states", "stages", "audit", "fingerprint"},
     {"vectors", "classifiers", "screen", "arguments", "weaknesses", "verify"},

@@ -378,3 +378,36 @@ def test_objectives_score_what_they_name() -> None:
     assert float(ASATrainingArguments(max_fpr=0.25).score(counts)) == 0.8
     assert float(ASATrainingArguments(max_fpr=0.2).score(counts)) == -0.25
     assert float(ASATrainingArguments(max_fpr=0.2).gain_score(counts)) == pytest.approx(0.775)
+
+
+def test_rows_that_stand_in_two_splits_are_named(tiny_lfm2: Any, small: Any, shared: Any) -> None:
+    leaked = {**small, "test": [*small["test"], {**small["train"][0], "id": "copied"}]}
+    arguments = ASATrainingArguments(**{**shared, "layers": (6,), "alphas": (1.0,), "finalists": 1})
+    trainer = ASATrainer(*tiny_lfm2, leaked, arguments)
+    name = small["train"][0]["id"]
+    with pytest.warns(UserWarning, match=f"1 exact and 0 near duplicates stand in two splits: train:{name} and test:"):
+        trainer.train()
+    assert trainer.report["leaks"] == [["exact", f"train:{name}", "test:copied"]]
+
+
+def test_prompts_that_the_model_has_no_room_for_are_counted_and_named(tiny_lfm2: Any, small: Any) -> None:
+    long = {**small["valid"][0], "id": "novel", "instruction": "word " * 5000}
+    trainer = ASATrainer(*tiny_lfm2, {**small, "valid": [*small["valid"], long]}, ASATrainingArguments(**SMALL))
+    with pytest.raises(ValueError, match=r"1 of \d+ prompts are too long: the model takes \d+ tokens.* valid:novel"):
+        trainer.train()
+
+
+def test_too_few_rows_of_a_label_are_refused(tiny_lfm2: Any, small: Any) -> None:
+    needed = [row for row in small["train"] if row["label"]]
+    rows = needed + [row for row in small["train"] if not row["label"]][:7]
+    with pytest.raises(ValueError, match="train: 7 rows have label 0; expected at least 8 of each label"):
+        ASATrainer(*tiny_lfm2, {**small, "train": rows})
+
+
+def test_one_domain_is_fitted_and_steered(tiny_lfm2: Any, small: Any) -> None:
+    one = {name: [row for row in rows if row["domain"] == "translation"] for name, rows in small.items()}
+    arguments = ASATrainingArguments(**{**SMALL, "layers": (6,), "alphas": (1.0,), "finalists": 1})
+    trainer = ASATrainer(*tiny_lfm2, one, arguments)
+    adapter = trainer.train()
+    assert adapter.config.domains == ("translation",)
+    assert trainer.report["chosen"]["valid"]["f1"] > trainer.report["valid"]["base"]["f1"]

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from asa_adapter import duplicates
+from asa_adapter.duplicates import leak_summary, leaks, near_duplicate_groups, near_duplicates, row_names
+
+
+def texts(n: int = 90) -> list[str]:
+    """Random sentences of a few words, some of them alike."""
+    generator = np.random.default_rng(0)
+    words = ["river", "stone", "market", "window", "garden", "letter", "bridge", "winter", "copper", "violin"]
+    found = [" ".join(generator.choice(words, 7)) for _ in range(n)]
+    return found + [text + "!" for text in found[:20]]
+
+
+@pytest.mark.parametrize("block", [1, 7, 512])
+def test_pairs_are_those_of_the_full_matrix_whatever_the_block(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_BLOCK", block)
+    grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit_transform(texts())
+    similar = np.triu((grams @ grams.T).toarray(), 1)
+    expected = set(zip(*np.nonzero(similar > 0.8), strict=True))
+    found = list(near_duplicates(texts()))
+    assert len(expected) >= 20
+    assert set(found) == expected and len(found) == len(expected)
+
+
+@pytest.mark.parametrize("some", [[], ["one"], ["", " "]])
+def test_nothing_to_compare_has_no_pairs(some: list[str]) -> None:
+    assert list(near_duplicates(some)) == []
+    assert near_duplicate_groups(some) == [[i] for i in range(len(some))]
+
+
+def test_leaks_are_named_by_split_and_row() -> None:
+    found = leaks(
+        {
+            "train": [("a", "how far is it from Leeds to York by train"), ("b", "what is a noun")],
+            "valid": [("c", "How far is it  from leeds to york by train"), ("d", "who wrote the second letter")],
+            "test": [("e", "how far is it from Leeds to York by train?!"), ("f", "something else entirely")],
+        }
+    )
+    assert [tuple(leak) for leak in found] == [
+        ("exact", "train:a", "valid:c"),
+        ("near", "train:a", "test:e"),
+        ("near", "valid:c", "test:e"),
+    ]
+    assert leak_summary(found, shown=2) == (
+        "1 exact and 2 near duplicates stand in two splits: train:a and valid:c; train:a and test:e and 1 more"
+    )
+
+
+def test_alike_rows_of_one_split_are_no_leak() -> None:
+    assert leaks({"train": [("a", "what is the time"), ("b", "what is the time")], "test": [("c", "a new one")]}) == []
+
+
+def test_rows_without_an_id_are_named_by_number() -> None:
+    assert row_names([{"id": "x"}, {}, {"id": 0}]) == ["x", "row 1", "0"]
