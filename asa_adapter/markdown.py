@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-_START = re.compile(r"^(\d{0,9})([-+=.)])")  # of a list or an underlined title
+_START = re.compile(r"^(\d{0,9})([-+=]|[.)](?=\s|$))")  # of a list or an underlined title
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$@])")
 # A bare address becomes a link, and a sign of its own after "&".
 _LINKS = re.compile(r"(?i)(?:(https?|ftp):(?=//)|\b(www)\.)")
