@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 import tempfile
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 from asa_adapter.errors import AdapterFormatError
 
 MIB = 1024 * 1024
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
@@ -58,7 +60,10 @@ def parse_json(text: str, source: str) -> Any:
         AdapterFormatError: not JSON, or more than `strict_json` allows.
     """
     try:
-        return strict_json(text)
+        value = strict_json(text)
+        if _HALF_CHARACTER.search(text):
+            json.dumps(value, ensure_ascii=False).encode()  # half a character could not be written again
+        return value
     except (ValueError, RecursionError) as error:
         raise AdapterFormatError(f"{source}: not valid JSON: {error}") from error
 

@@ -212,8 +212,8 @@ def _cannot_fetch(repo_id: str, revision: str | None) -> str:
 def _reason(error: BaseException, repo_id: str) -> str:
     """Cause and cure in words, then the client's own error in short."""
     words = next(filter(None, (_cause(each, repo_id) for each in _chain(error))), _CONNECTION)
-    first_line = next(filter(None, map(str.strip, str(error).splitlines())), "")
-    return f"{words} [{type(error).__name__}: {first_line:.160}]"
+    text = " ".join(str(error).split())
+    return f"{words} [{type(error).__name__}: {text:.200}]"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -258,4 +258,6 @@ def _refusal(status: int) -> str:
         return "your token does not allow this: take one with the right to do it (and to write, where you push)"
     if status == 429:
         return "too many requests: wait some minutes, or log in for a higher limit"
+    if status in (400, 422):
+        return "the Hub does not accept what was sent; it says why in brackets"
     return f"the Hub answered with HTTP status {status}: try again later"

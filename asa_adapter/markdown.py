@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+_START = re.compile(r"^(\d{0,9})([-+=]|[.)](?=\s|$))")  # of a list or an underlined title
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$@])")
 # A bare address becomes a link, and a sign of its own after "&".
 _LINKS = re.compile(r"(?i)(?:(https?|ftp):(?=//)|\b(www)\.)")
@@ -20,7 +21,8 @@ def escaped(text: str) -> str:
         >>> print(escaped("<b> | snake_case"))
         \\<b\\> \\| snake\\_case
     """
-    harmless = _SPECIAL.sub(r"\\\1", one_line(text).replace("&", "&amp;"))
+    harmless = _SPECIAL.sub(r"\\\1", one_line(text).strip().replace("&", "&amp;"))
+    harmless = _START.sub(r"\1\\\2", harmless)
     return _LINKS.sub(lambda match: match[0][:-1] + "\\" + match[0][-1], harmless)
 
 

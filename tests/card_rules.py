@@ -1,9 +1,17 @@
 """What a Hub has against a model card's YAML metadata; it knows fewer rules than the real one."""
 
+import inspect
 import re
 from typing import Any
 
+import pytest
 import yaml
+from huggingface_hub import ModelCard
+
+asks_the_endpoint = pytest.mark.skipif(
+    "huggingface.co" in inspect.getsource(ModelCard.validate),
+    reason="this client's ModelCard.validate() asks huggingface.co whatever its endpoint is",
+)
 
 _STRINGS = ("license", "library_name", "pipeline_tag", "base_model_relation", "base_model")
 _LISTS = ("tags", "datasets", "language")

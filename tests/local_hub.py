@@ -1,7 +1,7 @@
 """A small Hugging Face Hub on 127.0.0.1, for the real client: models only, all in memory, standard library only.
 
 It has users with tokens, private and gated repositories, branches, pull requests, commits, regular and LFS files, a
-"CDN" on another port that LFS downloads are redirected to, byte ranges, and faults on request. Answers follow what
+"CDN" under another name that LFS downloads are redirected to, byte ranges, and faults on request. Answers follow what
 huggingface_hub 1.31 to 2.4 reads; where the real Hub says more, this one says less.
 """
 
@@ -121,7 +121,9 @@ class LocalHub:
         self.lfs_names: tuple[str, ...] = (".safetensors", ".skops", ".png")
         self.size_lies: dict[str, int] = {}
         self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), self._handler(cdn)) for cdn in (False, True)]
-        self.url, self.cdn_url = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
+        ports = [server.server_port for server in self._servers]
+        # Two names of one machine: some clients tell hosts apart by their names alone.
+        self.url, self.cdn_url = f"http://127.0.0.1:{ports[0]}", f"http://localhost:{ports[1]}"
 
     def __enter__(self) -> "LocalHub":
         for server in self._servers:
@@ -175,8 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_PUT = do_GET
 
-    def log_message(self, *_: object) -> None:
-        """Nothing on stderr: `LocalHub.log` has it all."""
+    def log_message(self, *_: object) -> None: ...  # `LocalHub.log` has it all
 
     def _answer(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or self._chunked()

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from card_rules import metadata_errors
+from card_rules import asks_the_endpoint, metadata_errors
 from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -229,6 +229,7 @@ def test_the_hub_client_reads_its_metadata() -> None:
     assert (data["license"], data["datasets"], data["language"]) == ("apache-2.0", ["user/prompts"], ["en"])
 
 
+@asks_the_endpoint
 def test_the_hub_client_loads_and_the_hub_accepts_it(hub: LocalHub, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(model_card(config(), report()))
     ModelCard.load(tmp_path / "README.md").validate()
@@ -379,6 +380,7 @@ def test_a_strong_adapter_is_not_talked_down() -> None:
 HOSTILE = [
     "<script>alert(1)</script>", "a|b", "[x](http://y)", "`{{ config }}`", "{% for x in y %}", "![x](http://y/z.png)",
     "http://evil.example", "www.evil.example", "&#x202e;txt", "**bold**", "@everyone", "$$x$$", "# not a title",
+    "- item", "+ item", "1. item", "-", "---", "=",
 ]  # fmt: skip
 
 
@@ -422,6 +424,11 @@ def test_a_hostile_string_stays_text(text: str) -> None:
         ("$$x$$", r"\$\$x\$\$"),
         ("&#x202e;", r"&amp;\#x202e;"),
         ("a\n---\nb\u202ec", "a --- b c"),
+        ("- item", r"\- item"),
+        ("12) item", r"12\) item"),
+        ("1. item", r"1\. item"),
+        ("     code", "code"),
+        ("2.13.0", "2.13.0"),
     ],
 )
 def test_what_richer_markdown_would_make_something_of_is_escaped(text: str, shown: str) -> None:
@@ -432,7 +439,10 @@ anything = st.text(min_size=1, max_size=40)
 names = anything.filter(lambda text: text.isprintable() and text == text.strip())
 
 
-@given(domain=names, model=anything, marker=anything, tool=anything, why=anything, split=anything, plot=anything)
+paths_only = anything.filter(lambda text: "/" not in text)  # "user/model" becomes a link, as it should
+
+
+@given(domain=names, model=paths_only, marker=anything, tool=anything, why=anything, split=anything, plot=anything)
 @settings(max_examples=100, deadline=None)
 def test_no_string_changes_the_cards_structure(**strings: str) -> None:
     card = card_of(**strings)

@@ -124,6 +124,7 @@ def test_other_bytes_are_refused_with_their_place() -> None:
         ("18446744073709551616", 2**64),
         ("-0.0", -0.0),
         ('"NaN"', "NaN"),
+        ('"\\ud83d\\ude00"', "\U0001f600"),
     ],
 )
 def test_json_is_parsed(text: str, value: object) -> None:
@@ -148,6 +149,8 @@ def test_json_is_parsed(text: str, value: object) -> None:
         ("9" * 5000, "Exceeds the limit"),
         ("[" * 100_000, "recursion"),
         ('{"a":' * 100_000, "recursion"),
+        ('["\\ud800"]', "surrogates not allowed"),
+        ('{"\\uDFFF": 1}', "surrogates not allowed"),
     ],
     ids=lambda value: value[:30],
 )

@@ -6,13 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from conftest import ROOT, fitted_adapter
 from local_hub import LocalHub
 
 
-@pytest.mark.parametrize("name", ["alice/lfm-asa", "lfm-asa"])
-def test_push_and_inspect_from_the_shell(tmp_path: Path, name: str) -> None:
+def test_push_and_inspect_from_the_shell(tmp_path: Path) -> None:
     folder = fitted_adapter().save_pretrained(tmp_path / "adapter")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
 
@@ -29,7 +27,7 @@ def test_push_and_inspect_from_the_shell(tmp_path: Path, name: str) -> None:
         return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
 
     with LocalHub() as hub:
-        pushed = shell("push", str(folder), name, "--private", "--json", token="hf_alice")
+        pushed = shell("push", str(folder), "lfm-asa", "--private", "--json", token="hf_alice")
         assert pushed.returncode == 0, pushed.stderr
         sha = hub.repos["alice/lfm-asa"].refs["main"]
         assert json.loads(pushed.stdout)["commit_url"] == f"{hub.url}/alice/lfm-asa/commit/{sha}"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from card_rules import asks_the_endpoint
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -105,6 +106,7 @@ def test_bad_metadata_is_refused(hub: LocalHub, api: HfApi, metadata: str) -> No
     assert repo.files() == {}
 
 
+@asks_the_endpoint
 def test_good_metadata_is_accepted(hub: LocalHub) -> None:
     ModelCard("---\nlicense: mit\ntags: [a, b]\nlibrary_name: x\n---\n# Card\n").validate()
 

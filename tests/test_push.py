@@ -212,6 +212,12 @@ def test_a_refused_push_says_why_and_changes_nothing(
     assert len(repo.commits) == 1 and list(repo.refs) == ["main"]
 
 
+def test_metadata_that_the_hub_does_not_accept_is_named(hub: LocalHub, adapter: ASAAdapter) -> None:
+    hub.faults.append(Fault("POST", "/api/validate-yaml", status=400))
+    with pytest.raises(AdapterUploadError, match=r"does not accept what was sent.*Error: Invalid metadata in READ"):
+        adapter.push_to_hub(NAME, token="hf_alice")
+
+
 def test_without_rights_no_repository_is_made(hub: LocalHub, adapter: ASAAdapter) -> None:
     with pytest.raises(AdapterUploadError, match=FORBIDDEN):
         adapter.push_to_hub(NAME, token="hf_bob")
