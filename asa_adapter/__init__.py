@@ -8,7 +8,8 @@ from asa_adapter.controller import Decision
 from asa_adapter.data import load_splits
 from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, IncompatibleModelError
 from asa_adapter.hook import SteeringHandle
-from asa_adapter.parsing import ToolCall, ToolCallParser
+from asa_adapter.parsing import ToolCallParser
+from asa_adapter.toolcalls import ToolCall
 from asa_adapter.trainer import ASATrainer
 from asa_adapter.vectors import SteeringVectors
 

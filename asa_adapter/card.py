@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from asa_adapter.config import ASAConfig
-from asa_adapter.parsing import unwrapped
+from asa_adapter.tools import unwrapped
 
 CARD_NAME = "README.md"
 REPORT_NAME = "report.json"

@@ -12,8 +12,8 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from asa_adapter.files import looks_like_path, read_jsonl, strict_json
-from asa_adapter.parsing import unwrapped
 from asa_adapter.prompts import DEFAULT_DOMAIN
+from asa_adapter.tools import unwrapped
 
 if TYPE_CHECKING:
     import datasets

@@ -11,7 +11,13 @@ import asa_adapter
 
 PACKAGE = Path(asa_adapter.__file__).parent
 FLOORS = [
-    {"errors", "progress", "arrays", "metrics", "parsing", "prompts"},
+    {"errors", "progress", "arrays", "metrics", "toolcalls", "tools"},
+    {"pythonic"},
+    {"payloads"},
+    {"formats"},
+    {"detection"},
+    {"parsing"},
+    {"prompts"},
     {"files", "residual"},
     {"config", "data", "states"},
     {"vectors", "classifiers", "card", "screen", "arguments"},
