@@ -296,9 +296,15 @@ def _other_prompts(config: ASAConfig, tokenizer: Any) -> list[str]:
     """What hints that prompts and calls are written differently from those the adapter was fitted with."""
     suspicions = []
     if config.chat_template_sha256 not in (None, chat_template_sha256(tokenizer)):
-        suspicions.append("the tokenizer's chat template is not the one the adapter was fitted with")
-    marker = config.tool_call_start
-    if marker and marker not in tokenizer.get_vocab() and marker not in str(tokenizer.chat_template):
+        own = "; set tokenizer.chat_template = adapter.config.chat_template, which it was fitted with"
+        suspicions.append(
+            "the tokenizer's chat template is not the one the adapter was fitted with"
+            + (own if config.chat_template else "")
+        )
+    marker = config.tool_call_start or ""
+    # A marker in plain words, "functools[", need not be known to the tokenizer.
+    is_token = marker.endswith((">", "]"))
+    if is_token and marker not in tokenizer.get_vocab() and marker not in str(tokenizer.chat_template):
         suspicions.append(f"neither vocabulary nor chat template has the tool-call marker {marker!r}")
     return suspicions
 

@@ -31,6 +31,10 @@ class ASATrainingArguments:
         seed: seed of everything random.
         output_dir: folder to save the adapter in when training ends.
         layer_path: dotted path of the model's block list, where the rule does not find it.
+        chat_template: Jinja template to render prompts with, in place of the tokenizer's own.
+        tool_call_format: name of the model's tool-call format, where it is not found; see `ToolCallParser`.
+        tool_call_start: the marker that opens a call, where it is another than the format's.
+        tool_call_end: the marker that closes it, likewise.
         progress: whether to show bars.
 
     Raises:
@@ -52,6 +56,10 @@ class ASATrainingArguments:
     seed: int = 42
     output_dir: str | Path | None = None
     layer_path: str | None = None
+    chat_template: str | None = None
+    tool_call_format: str | None = None
+    tool_call_start: str | None = None
+    tool_call_end: str | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:

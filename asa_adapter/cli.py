@@ -16,8 +16,7 @@ from asa_adapter.card import markdown_table
 from asa_adapter.data import load_splits, read_tools
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.files import looks_like_path, make_writable_folder
-from asa_adapter.parsing import ToolCallParser
-from asa_adapter.prompts import encode_prompt, pad_batch, pad_token_id
+from asa_adapter.prompts import encode_prompt, pad_batch, pad_token_id, with_chat_template
 from asa_adapter.trainer import ASATrainer
 
 _DATA_HELP = "folder of cal/train/valid/test.jsonl, one .jsonl file, or Hub id of a data set"
@@ -94,6 +93,10 @@ def _add_train(commands: Any) -> None:
         train.add_argument(
             f"--{name}", type=float, nargs="+", default=default, metavar="X", help=f"{meaning} (default: {words})"
         )
+    train.add_argument("--chat-template", metavar="FILE", help="Jinja template for the prompts (default: the model's)")
+    train.add_argument("--tool-call-format", metavar="F", help="how the model writes calls (default: found)")
+    train.add_argument("--tool-call-start", metavar="S", help="marker that opens a call, if not the format's")
+    train.add_argument("--tool-call-end", metavar="S", help="marker that closes a call, if not the format's")
     train.add_argument("--objective", choices=OBJECTIVES, default="f1", help="what to maximise (default: f1)")
     train.add_argument("--max-fpr", type=float, metavar="X", help="maximise recall with at most this FPR instead")
     train.add_argument(
@@ -141,6 +144,8 @@ def _add_generate(commands: Any) -> None:
 def _train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     names = {field.name for field in dataclasses.fields(ASATrainingArguments)}
     chosen = {name: value for name, value in vars(options).items() if name in names and value is not None}
+    if options.chat_template is not None:
+        chosen["chat_template"] = Path(options.chat_template).read_text(encoding="utf-8")
     arguments = ASATrainingArguments(**chosen, progress=_progress(options))
     splits = load_splits(options.data, seed=options.seed)
     tools, output = _tools(options), Path(options.output)
@@ -162,12 +167,13 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if options.split not in splits:
         raise ValueError(f"split is {options.split!r}; expected one of {', '.join(splits)}")
     model, tokenizer = _load_model(options.model)
+    tokenizer = with_chat_template(tokenizer, adapter.config.chat_template)
     # Refuses a model that does not fit, before any work.
     adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch).remove()
     evaluation = Evaluation(
         model,
         tokenizer,
-        ToolCallParser.from_tokenizer(tokenizer),
+        adapter.config.parser(tokenizer),
         tools,
         options.max_new_tokens,
         options.batch_size,
@@ -181,6 +187,7 @@ def _generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     adapter = ASAAdapter.from_pretrained(options.adapter)
     tools = _tools(options) or adapter.config.tools
     model, tokenizer = _load_model(options.model)
+    tokenizer = with_chat_template(tokenizer, adapter.config.chat_template)
     prompt = encode_prompt(tokenizer, [{"role": "user", "content": options.prompt}], tools)
     ids, mask = pad_batch([prompt], pad_token_id(tokenizer), "left", model.device)
     with adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch) as steering:
@@ -189,7 +196,7 @@ def _generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         decisions = [dataclasses.asdict(decision) for decision in steering.decisions]
     answer = tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=False)
     decision = decisions[0] if decisions else None
-    calls = [dataclasses.asdict(call) for call in ToolCallParser.from_tokenizer(tokenizer).parse(answer)]
+    calls = [dataclasses.asdict(call) for call in adapter.config.parser(tokenizer).parse(answer, tools)]
     shown = "not steered" if decision is None else ", ".join(f"{key} {value}" for key, value in decision.items())
     return {"answer": answer, "decision": decision, "calls": calls}, f"{answer}\n[{shown}]"
 

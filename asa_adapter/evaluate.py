@@ -14,7 +14,6 @@ from asa_adapter.parsing import ToolCallParser
 from asa_adapter.progress import progress_bar
 from asa_adapter.prompts import (
     Row,
-    Tools,
     batches_by_length,
     encode_rows,
     pad_batch,
@@ -23,6 +22,20 @@ from asa_adapter.prompts import (
     row_tools,
 )
 from asa_adapter.states import evaluation_mode, input_device
+from asa_adapter.tools import Tools
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model wrote to one prompt.
+
+    Attributes:
+        text: decoded with its special tokens.
+        triggered: whether a tool call begins in it, by the start marker's token where it is one.
+    """
+
+    text: str
+    triggered: bool
 
 
 @dataclass(frozen=True)
@@ -56,10 +69,10 @@ class Evaluation:
                 "the model has an adapter attached; remove() it first: the base would be measured steered"
             )
 
-    def answers(self, rows: Sequence[Row], adapter: ASAAdapter | None = None, name: str = "base") -> list[str]:
-        """The model's greedy answer to each row, with its special tokens, steered where an adapter is given."""
-        prompts = encode_rows(self.tokenizer, rows, self.tools)
-        texts = [""] * len(prompts)
+    def answers(self, rows: Sequence[Row], adapter: ASAAdapter | None = None, name: str = "base") -> list[Answer]:
+        """The model's greedy answer to each row, steered where an adapter is given."""
+        prompts = encode_rows(self.tokenizer, rows, self.tools, self.parser)
+        found = [Answer("", False)] * len(prompts)
         steering = adapter.attach(self.model, allow_mismatch=True) if adapter is not None else contextlib.nullcontext()
         with (
             evaluation_mode(self.model),
@@ -67,18 +80,18 @@ class Evaluation:
             progress_bar(len(prompts), f"answers ({name})", self.progress) as bar,
         ):
             for batch in batches_by_length(prompts, self.batch_size):
-                for i, text in zip(batch, self._generate([prompts[i] for i in batch]), strict=True):
-                    texts[i] = text
+                for i, answer in zip(batch, self._generate([prompts[i] for i in batch]), strict=True):
+                    found[i] = answer
                 bar.update(len(batch))
-        return texts
+        return found
 
-    def metrics(self, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
+    def metrics(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, Any]:
         """Trigger metrics of the answers, overall and per domain, and the validity of their calls."""
         checks = [
-            self.parser.check(answer, row_tools(row, self.tools) or [])
+            self.parser.check(answer.text, row_tools(row, self.tools) or [])
             for row, answer in zip(rows, answers, strict=True)
         ]
-        triggered = [check["triggered"] for check in checks]
+        triggered = [answer.triggered for answer in answers]
         domains = [row_domain(row) for row in rows]
         return trigger_metrics([int(row["label"]) for row in rows], triggered, domains, checks)
 
@@ -89,7 +102,7 @@ class Evaluation:
             "asa": self.metrics(rows, self.answers(rows, adapter, "asa")),
         }
 
-    def _generate(self, prompts: Sequence[Sequence[int]]) -> list[str]:
+    def _generate(self, prompts: Sequence[Sequence[int]]) -> list[Answer]:
         pad = pad_token_id(self.tokenizer)
         ids, mask = pad_batch(prompts, pad, "left", input_device(self.model))
         output = self.model.generate(  # type: ignore[operator]
@@ -103,4 +116,6 @@ class Evaluation:
             top_k=None,
             pad_token_id=pad,
         )
-        return list(self.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=False))
+        answers = output[:, ids.shape[1] :].tolist()
+        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=False)
+        return [Answer(text, self.parser.triggered(ids)) for text, ids in zip(texts, answers, strict=True)]

@@ -172,10 +172,10 @@ def one_token(tokenizer: Any, marker: str) -> int | None:
 
 def _with_markers(known: ToolCallFormat, start: str | None, end: str | None) -> ToolCallFormat:
     """A format between other markers."""
-    if start is None and end is None:
-        return known
-    changed = dataclasses.replace(known, start=start or known.start, end=end or known.end)
-    return changed if start is None else dataclasses.replace(changed, opens="", bare="", around=None, opening="")
+    changed = dataclasses.replace(known, end=end or known.end)
+    if start in (None, known.start):
+        return changed
+    return dataclasses.replace(changed, start=start, opens="", bare="", around=None, opening="")
 
 
 def _response_block(respond: _Respond, text: str, tools: list[dict[str, Any]]) -> Block:

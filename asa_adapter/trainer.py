@@ -22,24 +22,26 @@ from asa_adapter.arguments import ASATrainingArguments
 from asa_adapter.config import ASAConfig, checked_domains
 from asa_adapter.controller import Controller, Verdicts, ternary_gate
 from asa_adapter.data import SPLITS, check_split
-from asa_adapter.evaluate import Evaluation
+from asa_adapter.evaluate import Answer, Evaluation
 from asa_adapter.files import make_writable_folder
 from asa_adapter.fitting import LabelledStates, LayerFit, fit_layer
 from asa_adapter.metrics import trigger_metrics, upper_confidence_bound
 from asa_adapter.parsing import ToolCallParser
 from asa_adapter.prompts import (
     Row,
-    Tools,
     chat_template_sha256,
     check_chat_template,
     encode_rows,
     pad_token_id,
     row_domain,
     row_tools,
+    template_variables,
+    with_chat_template,
 )
 from asa_adapter.residual import decoder_blocks, hidden_size, text_config
 from asa_adapter.screen import Push, first_token_triggers
 from asa_adapter.states import HiddenStates, collect_hidden_states
+from asa_adapter.tools import Tools
 
 _REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
 
@@ -81,10 +83,10 @@ class ASATrainer:
         tools: Tools | None = None,
     ) -> None:
         self.model = model
-        self.tokenizer = tokenizer
         self.args = args or ASATrainingArguments()
+        self.tokenizer = with_chat_template(tokenizer, self.args.chat_template)
         self.tools = tools
-        check_chat_template(tokenizer)
+        check_chat_template(self.tokenizer)
         if not isinstance(splits, Mapping):
             raise ValueError(f"splits is {splits!r:.80}; expected what load_splits gives: cal, train, valid and test")
         if missing := [name for name in SPLITS if name not in splits]:
@@ -92,7 +94,12 @@ class ASATrainer:
         self.splits = {name: list(splits[name]) for name in SPLITS}
         for name, rows in self.splits.items():
             check_split(rows, name)
-        self.parser = ToolCallParser.from_tokenizer(tokenizer)
+        self.parser = ToolCallParser.from_tokenizer(
+            self.tokenizer,
+            self.args.tool_call_format,
+            start=self.args.tool_call_start,
+            end=self.args.tool_call_end,
+        )
         self._blocks = decoder_blocks(model, self.args.layer_path)
         if isinstance(self.args.layers, str):
             self._layers = list(range(len(self._blocks)))
@@ -103,7 +110,7 @@ class ASATrainer:
         self._domains = checked_domains(sorted({row_domain(row) for row in self.splits["train"]}))
         self._evaluation = Evaluation(
             model,
-            tokenizer,
+            self.tokenizer,
             self.parser,
             tools,
             max_new_tokens=self.args.max_new_tokens,
@@ -169,6 +176,7 @@ class ASATrainer:
             batch_size=self.args.batch_size,
             progress=self.args.progress,
             layer_path=self.args.layer_path,
+            parser=self.parser,
         )
 
     def _fit(self, states: Mapping[str, HiddenStates]) -> list[int]:
@@ -198,7 +206,7 @@ class ASATrainer:
 
     def _screen(self, layers: Sequence[int], states: HiddenStates) -> list[dict[str, Any]]:
         """Scores the grid by first tokens on VALID: the best setting of each layer, then the best of the rest."""
-        prompts = encode_rows(self.tokenizer, self.splits["valid"], self.tools)
+        prompts = encode_rows(self.tokenizer, self.splits["valid"], self.tools, self.parser)
         keys = list(itertools.product(layers, self.args.betas, (1, -1), [a for a in self.args.alphas if a]))
         verdicts = {
             (layer, probe): self._verdicts(layer, probe, states) for layer in layers for probe in self.args.probes
@@ -213,7 +221,7 @@ class ASATrainer:
             self._blocks,
             prompts,
             pushes,
-            self._start_id(),
+            self.parser.opening_id(self.tokenizer),
             pad_id=pad_token_id(self.tokenizer),
             batch_size=2 * self.args.batch_size,
             progress=self.args.progress,
@@ -280,8 +288,8 @@ class ASATrainer:
         scored = {"score": self.args.score(m), "f1": m["f1"], "recall": m["recall"], "fpr": m["fpr"]}
         return {**scored, "fpr_upper_bound_95": bound}
 
-    def _scored_answers(self, answers: Sequence[str]) -> dict[str, Any]:
-        return self._scored(np.array([self.parser.triggered(answer) for answer in answers]))
+    def _scored_answers(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        return self._scored(np.array([answer.triggered for answer in answers]))
 
     def _config(self, setting: Setting) -> ASAConfig:
         config = text_config(self.model)
@@ -299,9 +307,12 @@ class ASATrainer:
             base_model_revision=getattr(self.model.config, "_commit_hash", None),
             model_type=getattr(config, "model_type", None),
             layer_path=self.args.layer_path,
+            tool_call_format=self.parser.format,
             tool_call_start=self.parser.start,
             tool_call_end=self.parser.end,
+            chat_template=self.args.chat_template,
             chat_template_sha256=chat_template_sha256(self.tokenizer),
+            chat_template_variables=template_variables(self.tokenizer),
             tools=self._shared_tools(),
         )
 
@@ -313,10 +324,6 @@ class ASATrainer:
         """The tools that all calibration rows were offered; None where they differ."""
         offered = [row_tools(row, self.tools) for row in self.splits["cal"]]
         return offered[0] if all(tools == offered[0] for tools in offered) else None
-
-    def _start_id(self) -> int:
-        """The token that opens a call: the marker itself where it is one token, else its first."""
-        return int(self.tokenizer.encode(self.parser.start, add_special_tokens=False)[0])
 
     def _new_report(self) -> dict[str, Any]:
         arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.args).items()}

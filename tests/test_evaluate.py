@@ -4,7 +4,7 @@ import pytest
 from conftest import fitted_adapter, random_model, traces
 
 from asa_adapter import ASAAdapter, ToolCallParser
-from asa_adapter.evaluate import Evaluation
+from asa_adapter.evaluate import Answer, Evaluation
 from asa_adapter.trainer import ASATrainer, ASATrainingArguments
 
 
@@ -15,7 +15,9 @@ def rows(splits: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def evaluation(tiny_lfm2: Any) -> Evaluation:
-    return Evaluation(*tiny_lfm2, ToolCallParser("lfm2"), max_new_tokens=24, batch_size=6, progress=False)
+    return Evaluation(
+        *tiny_lfm2, ToolCallParser.from_tokenizer(tiny_lfm2[1]), max_new_tokens=24, batch_size=6, progress=False
+    )
 
 
 def test_batched_answers_are_those_of_each_prompt_alone(
@@ -33,14 +35,15 @@ def test_batched_answers_are_those_of_each_prompt_alone(
         )
         output = model.generate(**inputs, max_new_tokens=24, do_sample=False)
         alone.append(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :]))
-    batched = [answer.replace(tokenizer.pad_token, "") for answer in evaluation.answers(rows)]
-    assert batched == alone
+    answers = evaluation.answers(rows)
+    assert [answer.text.replace(tokenizer.pad_token, "") for answer in answers] == alone
+    assert [answer.triggered for answer in answers] == [evaluation.parser.triggered(text) for text in alone]
 
 
 def test_metrics_are_counted_from_the_answers(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
     call = '<|tool_call_start|>[calculator(expression="1 + 1")]<|tool_call_end|>'
     broken = "<|tool_call_start|>[calculator("
-    answers = [call if row["label"] else broken for row in rows]
+    answers = [Answer(call if row["label"] else broken, True) for row in rows]
     metrics = evaluation.metrics(rows, answers)
     needed = sum(row["label"] for row in rows)
     assert (metrics["tp"], metrics["fp"], metrics["fn"], metrics["tn"]) == (needed, len(rows) - needed, 0, 0)

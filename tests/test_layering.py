@@ -15,7 +15,7 @@ FLOORS = [
     {"pythonic"},
     {"payloads"},
     {"formats"},
-    {"detection"},
+    {"detection", "history"},
     {"parsing"},
     {"prompts"},
     {"files", "residual"},

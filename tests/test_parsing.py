@@ -1,9 +1,11 @@
 import contextlib
+import copy
 import json
 import urllib.request
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,6 +101,91 @@ def test_tokenizer_without_known_marker_is_refused(template: Any) -> None:
 )
 def test_trigger_is_the_start_marker_anywhere(text: str, expected: bool) -> None:
     assert ToolCallParser("lfm2").triggered(text) is expected
+
+
+def test_trigger_by_token_does_not_depend_on_decoding(tiny_lfm2: Any) -> None:
+    tokenizer = tiny_lfm2[1]
+    parser = ToolCallParser.from_tokenizer(tokenizer)
+    ids = tokenizer.encode(lfm2("[now()]"), add_special_tokens=False)
+    assert parser.start_id == tokenizer.convert_tokens_to_ids(LFM2_START) == ids[0]
+    assert parser.triggered(ids) and parser.triggered(torch.tensor(ids)) and not parser.triggered(ids[1:])
+    assert not parser.triggered(tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def test_the_markers_characters_in_other_tokens_are_no_trigger_by_token(tiny_lfm2: Any) -> None:
+    tokenizer = tiny_lfm2[1]
+    parser = ToolCallParser.from_tokenizer(tokenizer)
+    spelled = [token for c in LFM2_START for token in tokenizer.encode(c, add_special_tokens=False)]
+    assert tokenizer.decode(spelled) == LFM2_START
+    assert not parser.triggered(spelled)
+
+
+@pytest.mark.parametrize(("text", "expected"), [('{"name": "now"}', True), ("now", False)])
+def test_trigger_by_text_where_no_single_token_tells(tiny_lfm2: Any, text: str, expected: bool) -> None:
+    tokenizer = tiny_lfm2[1]
+    parser = ToolCallParser.from_tokenizer(tokenizer, "llama3")
+    assert parser.triggered(tokenizer.encode(text, add_special_tokens=False)) is expected
+
+
+def test_token_ids_need_a_tokenizer() -> None:
+    with pytest.raises(ValueError, match=r"found token ids; expected text, or a parser made by .*from_tokenizer\(\)"):
+        ToolCallParser("lfm2").triggered([1, 2])
+
+
+@pytest.mark.parametrize(
+    ("format", "start", "opening"),
+    [
+        (None, None, LFM2_START),
+        ("llama3", None, '{"'),
+        ("llama4", None, "["),
+        ("hermes", "<tools>", "<tools>"),
+    ],
+)
+def test_the_first_token_of_a_call(tiny_lfm2: Any, format: str | None, start: str | None, opening: str) -> None:
+    tokenizer = tiny_lfm2[1]
+    parser = ToolCallParser.from_tokenizer(tokenizer, format, start=start)
+    assert parser.opening_id(tokenizer) == tokenizer.encode(opening, add_special_tokens=False)[0]
+
+
+# --- a tokenizer that reads calls by itself
+
+
+def with_response_template(tokenizer: Any) -> Any:
+    changed = copy.copy(tokenizer)
+    changed.response_template = {
+        "defaults": {"role": "assistant"},
+        "start_anchor": "<|im_start|>assistant\n",
+        "fields": {
+            "tool_calls": {
+                "open": "<tool_call>",
+                "close": "</tool_call>",
+                "repeats": True,
+                "content": "json",
+                "transform": {"type": "function", "function": "{content}"},
+            },
+            "content": {"close": "<|im_end|>", "content": "text"},
+        },
+    }
+    return changed
+
+
+def test_a_response_template_reads_the_calls(tiny_lfm2: Any) -> None:
+    parser = ToolCallParser.from_tokenizer(with_response_template(tiny_lfm2[1]), "hermes")
+    good = hermes('{"name": "add", "arguments": {"a": 1}}')
+    assert parser.parse(good + good) == [ToolCall("add", {"a": 1})] * 2
+    assert parser.check(good, TOOLS)["arguments"] is True
+    assert parser.parse("prose") == [] and parser.check("prose", TOOLS)["errors"] == []
+
+
+def test_what_a_response_template_cannot_read_is_a_trigger_that_does_not_parse(tiny_lfm2: Any) -> None:
+    tokenizer = with_response_template(tiny_lfm2[1])
+    parser = ToolCallParser.from_tokenizer(tokenizer, "hermes")
+    broken = hermes('{"name": "add", ')
+    with pytest.raises(ValueError):
+        tokenizer.parse_response(broken, prefix="")
+    assert parser.parse(broken) == []
+    result = parser.check(broken, TOOLS)
+    assert (result["triggered"], result["format"]) == (True, False)
 
 
 # --- lfm2: what is read

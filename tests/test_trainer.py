@@ -8,6 +8,7 @@ from conftest import traces
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
 from asa_adapter.evaluate import Evaluation
+from asa_adapter.prompts import chat_template_sha256, with_chat_template
 
 SMALL: dict[str, Any] = {
     "layers": (1, 4, 6),
@@ -40,10 +41,32 @@ def test_the_adapter_carries_what_it_was_fitted_with(trained: Any, tiny_lfm2: An
     assert config.hidden_size == tiny_lfm2[0].config.hidden_size
     assert config.model_type == "lfm2"
     assert config.base_model == "tiny_lfm2"
-    assert config.tool_call_start == "<|tool_call_start|>"
+    assert (config.tool_call_format, config.tool_call_start) == ("lfm2", "<|tool_call_start|>")
+    assert config.chat_template is None
     assert config.tools == small["cal"][0]["tools"]
     assert config.domains == ("code", "math", "search", "translation")
     assert config.residual_norm == pytest.approx(trained[0].report["layers"][str(config.layer)]["residual_norm"])
+
+
+def test_prompts_and_format_of_ones_own_are_used_and_stored(tiny_lfm2: Any, small: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    template = tokenizer.chat_template.replace("List of tools", "Available tools")
+    arguments = ASATrainingArguments(
+        **{**SMALL, "layers": (6,), "finalists": 1},
+        chat_template=template,
+        tool_call_format="hermes",
+        tool_call_start="<|tool_call_start|>",
+    )
+    trainer = ASATrainer(model, tokenizer, small, arguments)
+    config = trainer.train().config
+    assert (config.chat_template, config.tool_call_format) == (template, "hermes")
+    assert (config.tool_call_start, config.tool_call_end) == ("<|tool_call_start|>", "</tool_call>")
+    assert config.parser(tokenizer).start == "<|tool_call_start|>"
+    assert config.chat_template_sha256 == chat_template_sha256(with_chat_template(tokenizer, template))
+    assert "Available tools" not in tokenizer.chat_template
+    with pytest.raises(ValueError, match=r"set tokenizer.chat_template = adapter.config.chat_template"):
+        trainer._adapter.attach(model, tokenizer=tokenizer)  # type: ignore[union-attr]
+    trainer._adapter.attach(model, tokenizer=trainer.tokenizer).remove()  # type: ignore[union-attr]
 
 
 def test_training_leaves_the_model_as_it_was(trained: Any, tiny_lfm2: Any) -> None:
