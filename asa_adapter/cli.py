@@ -16,6 +16,7 @@ from asa_adapter.card import markdown_table
 from asa_adapter.data import load_splits, read_tools
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.files import looks_like_path, make_writable_folder
+from asa_adapter.metrics import calls_table
 from asa_adapter.prompts import encode_prompt, pad_batch, pad_token_id, with_chat_template
 from asa_adapter.trainer import ASATrainer
 
@@ -180,7 +181,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         _progress(options),
     )
     results = evaluation.compare(list(splits[options.split]), adapter)
-    return {options.split: results}, f"{options.split.upper()}\n{markdown_table(results)}"
+    return {options.split: results}, f"{options.split.upper()}\n{markdown_table(results)}\n\n{calls_table(results)}"
 
 
 def _generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:

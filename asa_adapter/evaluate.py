@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.gold import matches_gold
 from asa_adapter.hook import is_steered
-from asa_adapter.metrics import trigger_metrics
+from asa_adapter.metrics import gold_metrics, trigger_metrics
 from asa_adapter.parsing import ToolCallParser
 from asa_adapter.progress import progress_bar
 from asa_adapter.prompts import (
@@ -86,17 +87,36 @@ class Evaluation:
         return found
 
     def metrics(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, Any]:
-        """Trigger metrics of the answers, overall and per domain, and the validity of their calls."""
+        """Trigger metrics of the answers, overall and per domain, and the validity of their calls.
+
+        Where rows have `gold_calls`, `gold` says how many of these rows got exactly those calls.
+
+        Raises:
+            ValueError: gold calls of an unknown shape.
+        """
         checks = [
             self.parser.check(answer.text, row_tools(row, self.tools) or [])
             for row, answer in zip(rows, answers, strict=True)
         ]
         triggered = [answer.triggered for answer in answers]
         domains = [row_domain(row) for row in rows]
-        return trigger_metrics([int(row["label"]) for row in rows], triggered, domains, checks)
+        metrics = trigger_metrics([int(row["label"]) for row in rows], triggered, domains, checks)
+        matches = [
+            self._gold_matches(row, answer) for row, answer in zip(rows, answers, strict=True) if row.get("gold_calls")
+        ]
+        return {**metrics, "gold": gold_metrics(matches)} if matches else metrics
+
+    def _gold_matches(self, row: Row, answer: Answer) -> tuple[bool, bool]:
+        """Whether an answer's calls are the row's gold calls: in any order, and in that order."""
+        calls = self.parser.parse(answer.text, row_tools(row, self.tools)) if answer.triggered else []
+        try:
+            return matches_gold(calls, row["gold_calls"]), matches_gold(calls, row["gold_calls"], ordered=True)
+        except ValueError as error:
+            raise ValueError(f"row {row.get('id', '?')!r}: {error}") from error
 
     def compare(self, rows: Sequence[Row], adapter: ASAAdapter) -> dict[str, Mapping[str, Any]]:
         """Metrics of the bare model ("base") and of the steered one ("asa") on the same rows."""
+        self.metrics(rows, [Answer("", False)] * len(rows))  # rows that cannot be scored are refused before the work
         return {
             "base": self.metrics(rows, self.answers(rows)),
             "asa": self.metrics(rows, self.answers(rows, adapter, "asa")),

@@ -56,7 +56,8 @@ def test_evaluate_prints_a_table_of_base_and_asa(
     assert main([*words, "--max-new-tokens", "24"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "VALID"
-    assert [line.split("|")[1].strip() for line in lines[3:]] == ["base", "asa"]
+    assert [line.split("|")[1].strip() for line in lines[3:5]] == ["base", "asa"]
+    assert [line.split("|")[1].strip() for line in lines[6:]] == ["calls", "---", "base", "asa"]
 
 
 def test_evaluate_as_json_has_every_metric(trained: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,38 @@ def test_metrics_are_counted_from_the_answers(rows: list[dict[str, Any]], evalua
     assert metrics["validity"]["success_precision"] == pytest.approx(needed / len(rows))
 
 
+def test_gold_calls_are_counted_where_rows_have_them(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
+    def call(expression: str) -> str:
+        return f'<|tool_call_start|>[calculator(expression="{expression}")]<|tool_call_end|>'
+
+    gold = [{"name": "calculator", "arguments": {"expression": "1 + 1"}}]
+    both = [*gold, {"name": "calculator", "arguments": {"expression": "2"}}]
+    cases = [
+        (gold, call("1 + 1"), True),
+        (gold, call("1+1"), True),
+        (gold, call("1 + 1"), False),
+        (gold, "Two.", False),
+        (both, call("2") + call("1 + 1"), True),
+        (None, call("1 + 1"), True),
+        ([], "Two.", False),
+    ]
+    scored = [{**row, "gold_calls": expected} for row, (expected, _, _) in zip(rows, cases, strict=False)]
+    metrics = evaluation.metrics(scored, [Answer(text, triggered) for _, text, triggered in cases])
+    assert metrics["gold"] == {"n": 5, "match": 2 / 5, "in_order": 1 / 5}
+
+
+def test_rows_without_gold_calls_have_no_gold_metrics(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
+    assert "gold" not in evaluation.metrics([{**rows[0], "gold_calls": None}], [Answer("", False)])
+
+
+def test_gold_calls_of_no_known_shape_are_refused_before_any_work(
+    rows: list[dict[str, Any]], evaluation: Evaluation
+) -> None:
+    row = {**rows[0], "id": "valid-9", "gold_calls": ["calculator"]}
+    with pytest.raises(ValueError, match="row 'valid-9': a gold call is 'calculator'; expected a name and an object"):
+        evaluation.compare([row], fitted_adapter())
+
+
 def test_a_steered_model_is_refused(tiny_lfm2: Any) -> None:
     model = random_model()
     with fitted_adapter().attach(model):

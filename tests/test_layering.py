@@ -12,7 +12,7 @@ import asa_adapter
 PACKAGE = Path(asa_adapter.__file__).parent
 FLOORS = [
     {"errors", "progress", "arrays", "metrics", "toolcalls", "tools"},
-    {"pythonic"},
+    {"pythonic", "gold"},
     {"payloads"},
     {"formats"},
     {"detection", "history"},
