@@ -1,6 +1,7 @@
 """`ASAAdapter`: a fitted adapter, which users load, attach to their model, save and share."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from asa_adapter.classifiers import PROBES_NAME, ROUTER_NAME, Probes, Router
 from asa_adapter.config import CONFIG_NAME, ASAConfig
 from asa_adapter.controller import Controller, Decision
 from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, IncompatibleModelError
+from asa_adapter.explain import Explanation, explain
 from asa_adapter.files import MIB, decode_utf8, looks_like_path, parse_json, read_bounded, sha256, write_atomic
 from asa_adapter.hook import SteeringHandle
 from asa_adapter.prompts import chat_template_sha256
 from asa_adapter.residual import decoder_blocks, hidden_size, text_config
+from asa_adapter.tools import Tools
 from asa_adapter.vectors import VECTORS_NAME, SteeringVectors
 
 # What from_pretrained() reads, and the largest size of each that it accepts.
@@ -124,6 +127,45 @@ class ASAAdapter:
         """`model.generate(...)`, steered: attaches, generates and removes in one call."""
         with self.attach(model):
             return model.generate(*args, **kwargs)  # type: ignore[operator]
+
+    def explain(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        prompt: str | Sequence[Mapping[str, Any]],
+        *,
+        tools: Tools | None = None,
+        max_new_tokens: int = 64,
+        allow_mismatch: bool = False,
+    ) -> Explanation:
+        """Answers one prompt without and with the adapter, and shows what led to it; print the result to read it.
+
+        Args:
+            model: the model to steer.
+            tokenizer: its tokenizer.
+            prompt: what the user says, or a chat.
+            tools: tools to offer; those that the adapter was fitted with where None.
+            max_new_tokens: longest answer.
+            allow_mismatch: as in `attach`.
+
+        Returns:
+            A dict of plain JSON types; `Explanation` names its keys.
+
+        Raises:
+            ValueError: the model is steered already, or the prompt cannot be rendered.
+            IncompatibleModelError: the adapter does not fit the model.
+        """
+        return explain(
+            model,
+            tokenizer,
+            prompt,
+            tools,
+            config=self.config,
+            router=self.router,
+            probes=self.probes,
+            attach=lambda used: self.attach(model, tokenizer=used, allow_mismatch=allow_mismatch),
+            max_new_tokens=max_new_tokens,
+        )
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Writes the adapter into a folder, which is made where it is missing.

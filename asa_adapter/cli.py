@@ -1,4 +1,4 @@
-"""The command line: `asa-adapter train`, `evaluate` and `generate`."""
+"""The command line: `asa-adapter train`, `evaluate`, `generate`, `explain` and `diagnose`."""
 
 import argparse
 import contextlib
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_generate(commands)
+    _add_explain(commands)
     return parser
 
 
@@ -142,6 +143,14 @@ def _add_generate(commands: Any) -> None:
     generate.add_argument("--no-steering", action="store_true", help="answer with the bare model")
 
 
+def _add_explain(commands: Any) -> None:
+    explain = _command(
+        commands, "explain", _explain, "Answer one prompt with and without the adapter, and show what led to it."
+    )
+    _add_adapter(explain)
+    explain.add_argument("--prompt", required=True, metavar="P", help="what the user says")
+
+
 def _train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     names = {field.name for field in dataclasses.fields(ASATrainingArguments)}
     chosen = {name: value for name, value in vars(options).items() if name in names and value is not None}
@@ -200,6 +209,21 @@ def _generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     calls = [dataclasses.asdict(call) for call in adapter.config.parser(tokenizer).parse(answer, tools)]
     shown = "not steered" if decision is None else ", ".join(f"{key} {value}" for key, value in decision.items())
     return {"answer": answer, "decision": decision, "calls": calls}, f"{answer}\n[{shown}]"
+
+
+def _explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    adapter = ASAAdapter.from_pretrained(options.adapter)
+    tools = _tools(options)
+    model, tokenizer = _load_model(options.model)
+    explanation = adapter.explain(
+        model,
+        tokenizer,
+        options.prompt,
+        tools=tools,
+        max_new_tokens=options.max_new_tokens,
+        allow_mismatch=options.allow_mismatch,
+    )
+    return explanation, str(explanation)
 
 
 def _load_model(name: str) -> tuple[Any, Any]:

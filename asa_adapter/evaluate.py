@@ -17,6 +17,7 @@ from asa_adapter.prompts import (
     Row,
     batches_by_length,
     encode_rows,
+    greedy_settings,
     pad_batch,
     pad_token_id,
     row_domain,
@@ -123,18 +124,9 @@ class Evaluation:
         }
 
     def _generate(self, prompts: Sequence[Sequence[int]]) -> list[Answer]:
-        pad = pad_token_id(self.tokenizer)
-        ids, mask = pad_batch(prompts, pad, "left", input_device(self.model))
+        ids, mask = pad_batch(prompts, pad_token_id(self.tokenizer), "left", input_device(self.model))
         output = self.model.generate(  # type: ignore[operator]
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=pad,
+            input_ids=ids, attention_mask=mask, **greedy_settings(self.tokenizer, self.max_new_tokens)
         )
         answers = output[:, ids.shape[1] :].tolist()
         texts = self.tokenizer.batch_decode(answers, skip_special_tokens=False)

@@ -158,6 +158,19 @@ def pad_token_id(tokenizer: Any) -> int:
     return 0
 
 
+def greedy_settings(tokenizer: Any, max_new_tokens: int) -> dict[str, Any]:
+    """Keywords for generate() that give the most likely answer, whatever the model's own settings are."""
+    return {
+        "max_new_tokens": max_new_tokens,
+        "do_sample": False,
+        "num_beams": 1,
+        "temperature": None,
+        "top_p": None,
+        "top_k": None,
+        "pad_token_id": pad_token_id(tokenizer),
+    }
+
+
 def pad_batch(
     prompts: Sequence[Sequence[int]], pad_id: int, side: str, device: torch.device | str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,6 +24,7 @@ FLOORS = [
     {"controller", "fitting"},
     {"plan"},
     {"hook"},
+    {"explain"},
     {"adapter"},
     {"evaluate"},
     {"trainer"},
