@@ -47,7 +47,7 @@ class Explanation(dict[str, Any]):
             ("p(tool)", f"{self['p_tool']:.3f}; with tau {self['tau']:g} the gate is {self['gate']:+d}"),
             (
                 "step",
-                f"{step['absolute']:+.3g} ({step['relative']:+.0%} of the state's norm, {step['state_norm']:.3g})",
+                f"{step['absolute']:+.3g}, {step['relative']:+.0%} of the state's norm of {step['state_norm']:.3g}",
             ),
             ("call begins", f"p({start['token']}) {start['before']:.3g} -> {start['after']:.3g}"),
         ]
@@ -56,7 +56,7 @@ class Explanation(dict[str, Any]):
             *_wrapped(f"Prompt of {prompt['tokens']} tokens, {tools}; it ends", width, ""),
             *_quoted(prompt["tail"], width),
             *_wrapped(where, width, ""),
-            *(line for name, fact in facts for line in _wrapped(f"{name:<13}{fact}", width, "  ")),
+            *(line for name, fact in facts for line in _wrapped(f"{name:<13}{fact}", width, "  ", " " * 13)),
         ]
         for name in ("base", "steered"):
             lines += [f"Answer, {name}: {_verdict(self[name])}", *_quoted(self[name]["answer"], width)]
@@ -111,7 +111,7 @@ def explain(
     absolute = decision.gate * config.step
     return Explanation(
         prompt={
-            "tail": tokenizer.decode(ids, skip_special_tokens=False)[-_TAIL_CHARACTERS:],
+            "tail": _tail(tokenizer.decode(ids, skip_special_tokens=False)),
             "tokens": len(ids),
             "position": decision.position,
             "tools": [str(unwrapped(schema).get("name")) for schema in schemas],
@@ -156,6 +156,12 @@ def _answer(
     return output.sequences[0, len(prompt) :].tolist(), float(first[opening])
 
 
+def _tail(text: str) -> str:
+    """The last lines of a text, or the last characters of a long line."""
+    tail = text[-_TAIL_CHARACTERS:]
+    return tail.split("\n", 1)[1] if len(tail) < len(text) and "\n" in tail.rstrip() else tail
+
+
 def _state(model: nn.Module, prompt: Sequence[int], config: ASAConfig) -> torch.Tensor:
     """(1, D) state of the bare model at the last prompt token, after the config's block."""
     ids = torch.tensor([list(prompt)], device=input_device(model))
@@ -179,8 +185,8 @@ def _verdict(answer: Mapping[str, Any]) -> str:
     return f"a call with a fault ({faults[0].replace('_', ' ')})"
 
 
-def _wrapped(text: str, width: int, indent: str) -> list[str]:
-    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent + "  ") or [indent]
+def _wrapped(text: str, width: int, indent: str, hanging: str = "  ") -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent + hanging) or [indent]
 
 
 def _quoted(text: str, width: int) -> list[str]:
