@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from asa_adapter.adapter import ASAAdapter
 from asa_adapter.arguments import OBJECTIVES, ASATrainingArguments
 from asa_adapter.card import markdown_table
 from asa_adapter.data import load_splits, read_tools
+from asa_adapter.diagnose import diagnose, findings_table
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.files import looks_like_path, make_writable_folder
 from asa_adapter.metrics import calls_table
@@ -63,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_generate(commands)
     _add_explain(commands)
+    _add_diagnose(commands)
     return parser
 
 
@@ -151,6 +154,10 @@ def _add_explain(commands: Any) -> None:
     explain.add_argument("--prompt", required=True, metavar="P", help="what the user says")
 
 
+def _add_diagnose(commands: Any) -> None:
+    _command(commands, "diagnose", _diagnose, "Check prompts, markers and parser before blaming the model.")
+
+
 def _train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     names = {field.name for field in dataclasses.fields(ASATrainingArguments)}
     chosen = {name: value for name, value in vars(options).items() if name in names and value is not None}
@@ -224,6 +231,13 @@ def _explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         allow_mismatch=options.allow_mismatch,
     )
     return explanation, str(explanation)
+
+
+def _diagnose(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    tools = _tools(options)
+    findings = diagnose(*_load_model(options.model), tools=tools, max_new_tokens=options.max_new_tokens)
+    width = min(80, shutil.get_terminal_size((80, 24)).columns)
+    return [dataclasses.asdict(finding) for finding in findings], findings_table(findings, width)
 
 
 def _load_model(name: str) -> tuple[Any, Any]:

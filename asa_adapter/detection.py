@@ -6,11 +6,11 @@ from typing import Any
 from asa_adapter.formats import FORMATS, ToolCallFormat
 from asa_adapter.toolcalls import ToolCall
 
-_PROBE = ToolCall("probe_tool", {"text": "probe text"})
+PROBE = ToolCall("probe_tool", {"text": "probe text"})
 _PROBE_SCHEMA = {
     "type": "function",
     "function": {
-        "name": _PROBE.name,
+        "name": PROBE.name,
         "description": "Takes a text.",
         "parameters": {
             "type": "object",
@@ -29,7 +29,7 @@ def detected_format(tokenizer: Any) -> str | None:
     templates that drop calls, the markers in the template decide, then those in the vocabulary.
     """
     written = written_call(tokenizer)
-    if _PROBE.name in written:
+    if PROBE.name in written:
         readers = [name for name, known in FORMATS.items() if _reads(known, written)]
         signed = _by_signs(written)
         return signed if signed in readers else next(iter(readers), None)
@@ -40,8 +40,8 @@ def detected_format(tokenizer: Any) -> str | None:
 
 def written_call(tokenizer: Any) -> str:
     """What the chat template makes of an assistant's turn that is one call; "" where it cannot render one."""
-    for arguments in (_PROBE.arguments, '{"text": "probe text"}'):
-        call = {"id": "000000000", "type": "function", "function": {"name": _PROBE.name, "arguments": arguments}}
+    for arguments in (PROBE.arguments, '{"text": "probe text"}'):
+        call = {"id": "000000000", "type": "function", "function": {"name": PROBE.name, "arguments": arguments}}
         turn = {"role": "assistant", "content": "", "tool_calls": [call]}
         try:
             before = _rendered(tokenizer, [_QUESTION], add_generation_prompt=True)
@@ -49,7 +49,7 @@ def written_call(tokenizer: Any) -> str:
         # A template is a stranger's program; that it cannot render this says no more than that.
         except Exception:
             continue
-        return after[_shared_length(before, after) :]
+        return appended(before, after)
     return ""
 
 
@@ -59,15 +59,15 @@ def template_text(tokenizer: Any) -> str:
     return template if isinstance(template, str) else "\n".join(map(str, template.values()))
 
 
-def _shared_length(before: str, after: str) -> int:
-    """Length of what two texts begin with, up to the last marker that both have whole: `<think>`, `<tool_call>`."""
+def appended(before: str, after: str) -> str:
+    """What the second text has behind what both begin with, from the last marker on that they share in part only."""
     shared = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(before))
     begun = [
         opened
         for opens, closes in ("<>", "[]")
         if (opened := before.rfind(opens, 0, shared)) > before.rfind(closes, 0, shared)
     ]
-    return min([shared, *begun])
+    return after[min([shared, *begun]) :]
 
 
 def _rendered(tokenizer: Any, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
@@ -80,7 +80,7 @@ def _rendered(tokenizer: Any, messages: list[dict[str, Any]], add_generation_pro
 
 def _reads(known: ToolCallFormat, written: str) -> bool:
     blocks = known.blocks(written)
-    return len(blocks) == 1 and blocks[0].whole and blocks[0].calls == [_PROBE]
+    return len(blocks) == 1 and blocks[0].whole and blocks[0].calls == [PROBE]
 
 
 def _by_signs(text: str | Container[str]) -> str | None:

@@ -133,11 +133,16 @@ def encode_prompt(
     return ids
 
 
+def open_reasoning(text: str) -> str:
+    """The mark of a reasoning block that a text ends in right after it opens; "" where there is none."""
+    found = _REASONING_BEGINS.search(text)
+    return found[0].strip() if found else ""
+
+
 def _check_no_open_reasoning(tokenizer: Any, ids: Sequence[int]) -> None:
-    tail = tokenizer.decode(ids[-_TAIL_TOKENS:], skip_special_tokens=False)
-    if found := _REASONING_BEGINS.search(tail):
+    if opened := open_reasoning(tokenizer.decode(ids[-_TAIL_TOKENS:], skip_special_tokens=False)):
         raise ValueError(
-            f"the prompt ends inside an open reasoning block ({found[0].strip()!r}): the model would think before it "
+            f"the prompt ends inside an open reasoning block ({opened!r}): the model would think before it "
             "decides on a call, and the last prompt token does not show that decision. Use a model that answers at "
             "once, or a chat template whose prompts close the block (ASATrainingArguments(chat_template=...))"
         )

@@ -24,7 +24,7 @@ FLOORS = [
     {"controller", "fitting"},
     {"plan"},
     {"hook"},
-    {"explain"},
+    {"explain", "diagnose"},
     {"adapter"},
     {"evaluate"},
     {"trainer"},
