@@ -11,9 +11,7 @@ from typing import NamedTuple
 
 from asa_adapter.payloads import (
     json_text,
-    read_argument_tags,
     read_bare_keys,
-    read_function_tags,
     read_harmony,
     read_json,
     read_json_sequence,
@@ -21,13 +19,12 @@ from asa_adapter.payloads import (
     read_named_json,
     read_pythonic_or_json,
     read_sections,
-    write_argument_tags,
     write_bare_keys,
-    write_function_tags,
     write_json,
     write_json_list,
 )
 from asa_adapter.pythonic import write_pythonic
+from asa_adapter.tags import read_argument_tags, read_function_tags, write_argument_tags, write_function_tags
 from asa_adapter.toolcalls import Reader, ToolCall
 
 # What may follow a call that was read: the tokens that end a turn, padding, white space.

@@ -6,7 +6,7 @@ from typing import Any
 
 from asa_adapter.detection import detected_format
 from asa_adapter.formats import FORMATS, Block, ToolCallFormat
-from asa_adapter.payloads import typed
+from asa_adapter.tags import typed
 from asa_adapter.toolcalls import ToolCall
 from asa_adapter.tools import Tools, properties, schema_errors, tool_schemas, unwrapped
 

@@ -1,4 +1,4 @@
-"""Reads and writes what stands between the markers of a tool call, in the JSON and XML-like kinds.
+"""Reads and writes what stands between the markers of a tool call, in the kinds that are JSON or near it.
 
 A reader takes a text and a place in it, and never raises: what cannot be read gives a `Reading` that is not whole.
 """
@@ -6,14 +6,14 @@ A reader takes a text and a place in it, and never raises: what cannot be read g
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from asa_adapter.pythonic import literal, read_pythonic
-from asa_adapter.toolcalls import Raw, Reader, Reading, ToolCall, skip_space
+from asa_adapter.toolcalls import Reader, Reading, ToolCall, skip_space
 
 _ARGUMENT_KEYS = ("arguments", "parameters")
-_NAME = re.compile(r"[\w.:/-]+")
+NAME = re.compile(r"[\w.:/-]+")
 _FENCED = re.compile(r"([^\s`{]+)\s*(?:```json\s*)?")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
@@ -60,6 +60,18 @@ def json_value(text: str, begin: int, limit: int | None = None) -> tuple[Any, in
             end += len(piece) + 64
         except RecursionError as error:
             raise ValueError("nested too deep") from error
+
+
+def whole_json(text: str) -> Any:
+    """The JSON value that a whole text is.
+
+    Raises:
+        ValueError: it is none, or nested too deep.
+    """
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_no_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 def json_text(value: Any) -> str:
@@ -110,13 +122,13 @@ def read_llama3(text: str, begin: int, limit: int) -> Reading:
 def read_named_json(text: str, begin: int, limit: int) -> Reading:
     """Reads Mistral's `NAME[ARGS]{json}` and `NAME[CALL_ID]ID[ARGS]{json}`, or its older JSON list."""
     start = skip_space(text, begin)
-    name = _NAME.match(text, start)
+    name = NAME.match(text, start)
     if name is None:
         return read_json(text, begin, limit)
     at = skip_space(text, name.end())
-    if text.startswith("[CALL_ID]", at):
-        at = text.find("[ARGS]", at, limit)
-    if at >= 0 and text.startswith("[ARGS]", at):
+    if text.startswith("[CALL_ID]", at) and (at := text.find("[ARGS]", at, limit)) < 0:
+        return Reading([], False, begin)
+    if text.startswith("[ARGS]", at):
         at += len("[ARGS]")
     return _arguments(name[0], text, at, begin, limit)
 
@@ -131,7 +143,7 @@ def read_bare_keys(quote: str) -> Reader:
 
     def read(text: str, begin: int, limit: int) -> Reading:
         start = skip_space(text, begin)
-        name = _NAME.match(text, start + len("call:")) if text.startswith("call:", start) else None
+        name = NAME.match(text, start + len("call:")) if text.startswith("call:", start) else None
         if name is None or not text.startswith("{", name.end()):
             return Reading([], False, begin)
         parts, depth = [], 0
@@ -197,65 +209,13 @@ def read_sections(begins: str, separator: str, ends: str) -> Reader:
     return read
 
 
-def read_function_tags(text: str, begin: int, limit: int) -> Reading:
-    """Reads `<function=NAME><parameter=KEY>VALUE</parameter></function>` (Qwen3-Coder)."""
-    calls: list[ToolCall] = []
-    at = skip_space(text, begin)
-    while text.startswith("<function=", at):
-        head = text.find(">", at, limit)
-        end = text.find("</function>", at, limit)
-        if head < 0 or end < 0:
-            return Reading(calls, False, begin)
-        tagged, whole = _tagged(text[head + 1 : end], "<parameter=", ">", "</parameter>")
-        if not whole or not (name := text[at + len("<function=") : head].strip()):
-            return Reading(calls, False, begin)
-        calls.append(ToolCall(name, {key: Raw(_without_line_ends(value)) for key, value in tagged.items()}))
-        at = skip_space(text, end + len("</function>"))
-    return Reading(calls, bool(calls), at) if calls else Reading([], False, begin)
-
-
-def read_argument_tags(text: str, begin: int, limit: int) -> Reading:
-    """Reads `NAME<arg_key>k</arg_key><arg_value>v</arg_value>` (GLM)."""
-    start = skip_space(text, begin)
-    name = _NAME.match(text, start)
-    if name is None:
-        return Reading([], False, begin)
-    tagged, whole = _tagged(text[name.end() : limit], "<arg_key>", "</arg_key>", "</arg_value>", "<arg_value>")
-    if not whole:
-        return Reading([], False, begin)
-    return Reading([ToolCall(name[0], {key: Raw(value) for key, value in tagged.items()})], True, limit)
-
-
 def read_harmony(text: str, begin: int, limit: int) -> Reading:
     """Reads gpt-oss's `NAME<|channel|>commentary json<|message|>{json}`, after the recipient's `to=functions.`"""
-    name = _NAME.match(text, begin)
+    name = NAME.match(text, begin)
     message = text.find("<|message|>", begin, begin + 200)
     if name is None or message < 0:
         return Reading([], False, begin)
     return _arguments(name[0], text, message + len("<|message|>"), begin, limit)
-
-
-def _tagged(body: str, opens: str, splits: str, closes: str, value_opens: str = "") -> tuple[dict[str, str], bool]:
-    """Keys and values of `opens KEY splits [value_opens] VALUE closes`, and whether nothing else stood there."""
-    arguments: dict[str, str] = {}
-    at = skip_space(body, 0)
-    while at < len(body):
-        split = body.find(splits, at)
-        close = body.find(closes, at)
-        if not body.startswith(opens, at) or not 0 <= split < close:
-            return arguments, False
-        key = body[at + len(opens) : split].strip()
-        value = skip_space(body, split + len(splits)) if value_opens else split + len(splits)
-        if not body.startswith(value_opens, value) or key in arguments or not key:
-            return arguments, False
-        arguments[key] = body[value + len(value_opens) : close]
-        at = skip_space(body, close + len(closes))
-    return arguments, True
-
-
-def _without_line_ends(value: str) -> str:
-    """A value without the one line end that is written before it, and the one behind it."""
-    return value.removeprefix("\n").removesuffix("\n")
 
 
 def _arguments(name: str, text: str, at: int, begin: int, limit: int) -> Reading:
@@ -297,20 +257,6 @@ def write_json_list(calls: Sequence[ToolCall]) -> str:
     return f"[{', '.join(map(write_json, calls))}]"
 
 
-def write_function_tags(call: ToolCall) -> str:
-    """A call as Qwen3-Coder writes it."""
-    lines = [f"<parameter={key}>\n{_raw(value)}\n</parameter>\n" for key, value in call.arguments.items()]
-    return f"\n<function={call.name}>\n{''.join(lines)}</function>\n"
-
-
-def write_argument_tags(call: ToolCall) -> str:
-    """A call as GLM writes it."""
-    lines = [
-        f"<arg_key>{key}</arg_key>\n<arg_value>{_raw(value)}</arg_value>\n" for key, value in call.arguments.items()
-    ]
-    return f"{call.name}\n{''.join(lines)}"
-
-
 def write_bare_keys(call: ToolCall, quote: str) -> str:
     """A call as Gemma writes it."""
     return f"call:{call.name}{_bare(call.arguments, quote)}"
@@ -324,37 +270,3 @@ def _bare(value: Any, quote: str) -> str:
     if isinstance(value, list):
         return "[" + ",".join(_bare(inner, quote) for inner in value) + "]"
     return json_text(value)
-
-
-def _raw(value: Any) -> str:
-    return value if isinstance(value, str) else json_text(value)
-
-
-def typed(call: ToolCall, properties: Mapping[str, Any]) -> ToolCall:
-    """A call whose unquoted values are text, numbers or more, as the tool's schema has it, or else as they look."""
-    return ToolCall(
-        call.name,
-        {
-            key: _typed(value, properties.get(key)) if isinstance(value, Raw) else value
-            for key, value in call.arguments.items()
-        },
-    )
-
-
-def _typed(raw: Raw, schema: Any) -> Any:
-    kind = schema.get("type") if isinstance(schema, Mapping) else None
-    if kind == "string" or (isinstance(schema, Mapping) and raw in _listed(schema.get("enum"))):
-        return str(raw)
-    try:
-        value = json.loads(raw, parse_float=_finite, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        try:
-            value = literal(raw)
-        except ValueError:
-            return str(raw)
-    # Text in quotes: these formats write text without, so the quotes belong to it.
-    return str(raw) if isinstance(value, str) else value
-
-
-def _listed(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else []

@@ -35,6 +35,7 @@ def json_call(payload: str) -> dict[str, Any] | None:
 def main(rows: int) -> dict[str, int]:
     """Reads the calls of the answers to the first TEST prompts by both parsers, and counts them."""
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(HERE / "tiny_lfm2")
     model = AutoModelForCausalLM.from_pretrained(HERE / "tiny_lfm2", dtype=torch.float32)

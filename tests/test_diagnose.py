@@ -8,11 +8,12 @@ import torch
 from conftest import fitted_adapter, random_model, traces
 
 import asa_adapter
-from asa_adapter.diagnose import Finding, diagnose, findings_table
+from asa_adapter.checks import Finding
+from asa_adapter.diagnose import diagnose, findings_table
 from asa_adapter.prompts import with_chat_template
 
 NAMES = [
-    *("chat_template", "format", "tools", "markers", "prompt", "history", "padding", "blocks", "unsteered"),
+    *("chat_template", "call_format", "tools", "markers", "prompt", "history", "padding", "blocks", "unsteered"),
     *("compiled", "attention", "weights", "thinking", "triggers", "own_calls"),
 ]
 
@@ -46,7 +47,7 @@ def test_lfm2s_template_drops_calls_and_all_else_is_well(healthy: dict[str, Find
 
 
 def test_what_is_well_is_said_with_its_facts(healthy: dict[str, Finding]) -> None:
-    assert "'lfm2', '<|tool_call_start|>'" in healthy["format"].meaning
+    assert "'lfm2', '<|tool_call_start|>'" in healthy["call_format"].meaning
     assert "8 decoder blocks of width 192" in healthy["blocks"].meaning
     assert "add_special_tokens=False" in healthy["prompt"].meaning
     assert healthy["triggers"].meaning.startswith("the bare model called a tool for 4 of 4 requests")
@@ -64,7 +65,7 @@ def test_a_format_that_is_not_known(tiny_lfm2: Any) -> None:
     template = (
         "{% for m in messages %}{{ m.content }}{% if m.tool_calls %}<do>{{ m.tool_calls[0].function.name }}</do>"
     )
-    finding = found(model, with_chat_template(tokenizer, template + "{% endif %}{% endfor %}"), "format")
+    finding = found(model, with_chat_template(tokenizer, template + "{% endif %}{% endfor %}"), "call_format")
     assert not finding.ok and "tool_call_format=..." in finding.cure
 
 
