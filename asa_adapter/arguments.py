@@ -82,6 +82,10 @@ class ASATrainingArguments:
             raise ValueError(f"alphas is {self.alphas}; expected at least one step above 0")
         if not set(self.probes) <= set(PROBE_KINDS):
             raise ValueError(f"probes is {self.probes!r}; expected some of {PROBE_KINDS}")
+        for name in ("chat_template", "tool_call_format", "tool_call_start", "tool_call_end"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and value):
+                raise ValueError(f"{name} is {value!r:.80}; expected a text that is not empty, or None")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective is {self.objective!r}; expected one of {OBJECTIVES}")
 

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"asa-adapter: error: {_one_line(error)}", file=sys.stderr)
         return 2
-    print(json.dumps(result, ensure_ascii=False, allow_nan=False) if options.json else text)
+    print(_json_text(result) if options.json else text)
     return 0
 
 
@@ -272,6 +272,11 @@ def _tools(options: argparse.Namespace) -> list[dict[str, Any]] | None:
 
 def _progress(options: argparse.Namespace) -> bool:
     return not (options.quiet or options.json)
+
+
+def _json_text(result: Any) -> str:
+    # A model can write half a surrogate pair, which no output takes; escaped it is JSON.
+    return json.dumps(result, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace").decode()
 
 
 def _one_line(error: BaseException) -> str:

@@ -192,7 +192,7 @@ def _wrapped(text: str, width: int, indent: str, hanging: str = "  ") -> list[st
 def _quoted(text: str, width: int) -> list[str]:
     """Text as it is, set off at the left, its own lines kept."""
     return [
-        f"  | {part}"
+        f"  | {part}".rstrip()
         for line in text.splitlines() or [""]
         for part in textwrap.wrap(line, width - 4, replace_whitespace=False, drop_whitespace=False) or [""]
     ]

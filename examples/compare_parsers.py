@@ -58,4 +58,4 @@ def main(rows: int) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 160)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 80)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import DATA, TINY_LFM2
 
-from asa_adapter import ASAAdapter, cli
+from asa_adapter import ASAAdapter, ToolCallParser, cli
 from asa_adapter.cli import main
 
 FAST = ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "1", "--finalists", "1"]
@@ -203,6 +203,13 @@ def test_bad_usage_ends_with_status_two(words: list[str], capsys: pytest.Capture
 def test_debug_prints_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "--model", "m", "--data", str(tmp_path), "--output", str(tmp_path / "o"), "--debug"]
     assert "Traceback" in failure(words, capsys)
+
+
+def test_half_a_surrogate_pair_in_a_call_is_printed_as_json() -> None:
+    [call] = ToolCallParser("hermes").parse('<tool_call>{"name": "say", "arguments": {"text": "\\ud800 ☔"}}')
+    printed = cli._json_text(call.arguments)
+    assert printed == '{"text": "\\ud800 ☔"}'
+    assert json.loads(printed) == call.arguments
 
 
 def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

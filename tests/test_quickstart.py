@@ -170,6 +170,22 @@ def test_the_readmes_use_of_an_adapter_runs_on_the_tiny_model(
     assert traces(names["model"]) == []
 
 
+def test_the_readmes_explanation_is_of_this_adapter(outcome: dict[str, Any]) -> None:
+    trainer, stated = outcome["trainer"], _output_of("asa-adapter explain")
+    page = outcome["adapter"].explain(trainer.model, trainer.tokenizer, "how much is 48713 times 9264").page()
+    # Another processor rounds differently: words and verdicts are compared, numbers are not.
+    assert re.sub(r"[\d.+%-]+", "0", stated) == re.sub(r"[\d.+%-]+", "0", page)
+
+
+def test_the_readmes_diagnosis_is_what_the_command_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main("diagnose --model examples/tiny_lfm2 --tools examples/data/tools.json".split()) == 0
+    assert capsys.readouterr().out.strip() == _output_of("asa-adapter diagnose")
+
+
 def test_the_readmes_python_is_valid() -> None:
     assert len(_python_blocks()) >= 2
     for block in _python_blocks():
@@ -178,12 +194,17 @@ def test_the_readmes_python_is_valid() -> None:
 
 def test_the_readmes_commands_exist() -> None:
     commands = re.findall(r"^asa-adapter (\w+)", README, flags=re.MULTILINE)
-    assert commands == ["train", "evaluate", "generate"]
-    assert [main([command, "--help"]) for command in commands] == [0, 0, 0]
+    assert sorted(commands) == ["diagnose", "evaluate", "explain", "generate", "train"]
+    assert [main([command, "--help"]) for command in commands] == [0] * 5
 
 
 def test_the_readme_has_no_placeholder_left() -> None:
     assert not re.search(r"(^|: )[A-Z]{4,}$", README, flags=re.MULTILINE)
+
+
+def _output_of(command: str) -> str:
+    """The first block of output behind a command in the README."""
+    return re.search(r"```text\n(.*?)\n```", README[README.index(command) :], flags=re.DOTALL)[1]  # type: ignore[index]
 
 
 def _python_blocks() -> list[str]:

@@ -285,6 +285,8 @@ def test_evaluating_before_training_is_refused(tiny_lfm2: Any, small: Any) -> No
         ({"batch_size": 0}, "batch_size is 0; expected an int of at least 1"),
         ({"probes": ("all",)}, r"probes is \('all',\); expected some of"),
         ({"objective": "recall"}, "objective is 'recall'; expected one of"),
+        ({"chat_template": ""}, "chat_template is ''; expected a text that is not empty, or None"),
+        ({"tool_call_start": 5}, "tool_call_start is 5; expected a text"),
     ],
 )
 def test_arguments_are_checked(changes: dict[str, Any], message: str) -> None:
