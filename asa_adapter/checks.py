@@ -351,7 +351,7 @@ def triggers(patient: Patient) -> Finding:
 
 def own_calls(patient: Patient) -> Finding:
     """Can the parser read the model's own calls?"""
-    called = [patient.text(answer) for answer in patient.answers if patient.parser.triggered(answer)]
+    called = [patient.parser.text(answer) for answer in patient.answers if patient.parser.triggered(answer)]
     if not called:
         return Finding("own_calls", True, "the bare model wrote no call that could be read or not")
     checks = [patient.parser.check(text, patient.tools) for text in called]

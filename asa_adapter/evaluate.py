@@ -28,19 +28,6 @@ from asa_adapter.tools import Tools
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the model wrote to one prompt.
-
-    Attributes:
-        text: decoded with its special tokens.
-        triggered: whether a tool call begins in it, by the start marker's token where it is one.
-    """
-
-    text: str
-    triggered: bool
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """Generates answers with one model, tokenizer and setting, and scores them.
 
@@ -71,10 +58,10 @@ class Evaluation:
                 "the model has an adapter attached; remove() it first: the base would be measured steered"
             )
 
-    def answers(self, rows: Sequence[Row], adapter: ASAAdapter | None = None, name: str = "base") -> list[Answer]:
-        """The model's greedy answer to each row, steered where an adapter is given."""
+    def answers(self, rows: Sequence[Row], adapter: ASAAdapter | None = None, name: str = "base") -> list[str]:
+        """The model's greedy answer to each row, with its special tokens, steered where an adapter is given."""
         prompts = encode_rows(self.tokenizer, rows, self.tools, self.parser)
-        found = [Answer("", False)] * len(prompts)
+        texts = [""] * len(prompts)
         steering = adapter.attach(self.model, allow_mismatch=True) if adapter is not None else contextlib.nullcontext()
         with (
             evaluation_mode(self.model),
@@ -82,12 +69,12 @@ class Evaluation:
             progress_bar(len(prompts), f"answers ({name})", self.progress) as bar,
         ):
             for batch in batches_by_length(prompts, self.batch_size):
-                for i, answer in zip(batch, self._generate([prompts[i] for i in batch]), strict=True):
-                    found[i] = answer
+                for i, text in zip(batch, self._generate([prompts[i] for i in batch]), strict=True):
+                    texts[i] = text
                 bar.update(len(batch))
-        return found
+        return texts
 
-    def metrics(self, rows: Sequence[Row], answers: Sequence[Answer]) -> dict[str, Any]:
+    def metrics(self, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
         """Trigger metrics of the answers, overall and per domain, and the validity of their calls.
 
         Where rows have `gold_calls`, `gold` says how many of these rows got exactly those calls.
@@ -96,10 +83,10 @@ class Evaluation:
             ValueError: gold calls of an unknown shape.
         """
         checks = [
-            self.parser.check(answer.text, row_tools(row, self.tools) or [])
+            self.parser.check(answer, row_tools(row, self.tools) or [])
             for row, answer in zip(rows, answers, strict=True)
         ]
-        triggered = [answer.triggered for answer in answers]
+        triggered = [check["triggered"] for check in checks]
         domains = [row_domain(row) for row in rows]
         metrics = trigger_metrics([int(row["label"]) for row in rows], triggered, domains, checks)
         matches = [
@@ -107,9 +94,9 @@ class Evaluation:
         ]
         return {**metrics, "gold": gold_metrics(matches)} if matches else metrics
 
-    def _gold_matches(self, row: Row, answer: Answer) -> tuple[bool, bool]:
+    def _gold_matches(self, row: Row, answer: str) -> tuple[bool, bool]:
         """Whether an answer's calls are the row's gold calls: in any order, and in that order."""
-        calls = self.parser.parse(answer.text, row_tools(row, self.tools)) if answer.triggered else []
+        calls = self.parser.parse(answer, row_tools(row, self.tools))
         try:
             return matches_gold(calls, row["gold_calls"]), matches_gold(calls, row["gold_calls"], ordered=True)
         except ValueError as error:
@@ -117,17 +104,15 @@ class Evaluation:
 
     def compare(self, rows: Sequence[Row], adapter: ASAAdapter) -> dict[str, Mapping[str, Any]]:
         """Metrics of the bare model ("base") and of the steered one ("asa") on the same rows."""
-        self.metrics(rows, [Answer("", False)] * len(rows))  # rows that cannot be scored are refused before the work
+        self.metrics(rows, [""] * len(rows))  # rows that cannot be scored are refused before the work
         return {
             "base": self.metrics(rows, self.answers(rows)),
             "asa": self.metrics(rows, self.answers(rows, adapter, "asa")),
         }
 
-    def _generate(self, prompts: Sequence[Sequence[int]]) -> list[Answer]:
+    def _generate(self, prompts: Sequence[Sequence[int]]) -> list[str]:
         ids, mask = pad_batch(prompts, pad_token_id(self.tokenizer), "left", input_device(self.model))
         output = self.model.generate(  # type: ignore[operator]
             input_ids=ids, attention_mask=mask, **greedy_settings(self.tokenizer, self.max_new_tokens)
         )
-        answers = output[:, ids.shape[1] :].tolist()
-        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=False)
-        return [Answer(text, self.parser.triggered(ids)) for text, ids in zip(texts, answers, strict=True)]
+        return [self.parser.text(answer) for answer in output[:, ids.shape[1] :].tolist()]

@@ -135,8 +135,8 @@ def explain(
             "before": before,
             "after": after,
         },
-        base=_judged(base, parser, tokenizer, schemas),
-        steered=_judged(steered, parser, tokenizer, schemas),
+        base=_judged(base, parser, schemas),
+        steered=_judged(steered, parser, schemas),
     )
 
 
@@ -169,11 +169,11 @@ def _state(model: nn.Module, prompt: Sequence[int], config: ASAConfig) -> torch.
     return last_token_states(model, blocks, ids, torch.ones_like(ids), SharedPrefix())[config.layer]
 
 
-def _judged(ids: list[int], parser: ToolCallParser, tokenizer: Any, schemas: list[dict[str, Any]]) -> dict[str, Any]:
+def _judged(ids: list[int], parser: ToolCallParser, schemas: list[dict[str, Any]]) -> dict[str, Any]:
     """An answer with its calls, and what they are worth."""
-    text = tokenizer.decode(ids, skip_special_tokens=False)
+    text = parser.text(ids)
     calls = [dataclasses.asdict(call) for call in parser.parse(text, schemas)]
-    return {"answer": text, **parser.check(text, schemas), "triggered": parser.triggered(ids), "calls": calls}
+    return {"answer": text, **parser.check(text, schemas), "calls": calls}
 
 
 def _verdict(answer: Mapping[str, Any]) -> str:

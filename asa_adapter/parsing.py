@@ -92,12 +92,35 @@ class ToolCallParser:
         """
         if isinstance(answer, str):
             return self._format.triggered(answer)
+        return self._format.triggered(self.text(answer))
+
+    def text(self, answer: Sequence[int]) -> str:
+        """An answer's text, with the start marker where its token is and nowhere else.
+
+        Markers are shown whatever the tokenizer drops when it decodes; one that the model spelled in other tokens is
+        broken by a zero-width space, for it opens no call.
+
+        Args:
+            answer: token ids.
+
+        Raises:
+            ValueError: the parser does not come from a tokenizer.
+        """
         if self._decode is None:
             raise ValueError("found token ids; expected text, or a parser made by ToolCallParser.from_tokenizer()")
         ids = [int(token) for token in answer]
-        if self.start_id is not None and not self._format.opens and not self._format.bare:
-            return self.start_id in ids
-        return self._format.triggered(self._decode(ids))
+        text = self._decode(ids)
+        by_token = self.start_id is not None and not self._format.opens and not self._format.bare
+        if not by_token or text.count(self.start) == ids.count(self.start_id or 0):
+            return text
+        pieces: list[list[int]] = [[]]
+        for token in ids:
+            if token == self.start_id:
+                pieces.append([])
+            else:
+                pieces[-1].append(token)
+        broken = f"{self.start[0]}\u200b{self.start[1:]}"
+        return self.start.join(self._decode(piece).replace(self.start, broken) for piece in pieces)
 
     def parse(self, text: str, tools: Tools | None = None) -> list[ToolCall]:
         """The calls that could be read, in their order; [] where there are none.

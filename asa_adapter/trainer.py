@@ -22,7 +22,7 @@ from asa_adapter.arguments import ASATrainingArguments
 from asa_adapter.config import ASAConfig, checked_domains
 from asa_adapter.controller import Controller, Verdicts, ternary_gate
 from asa_adapter.data import SPLITS, check_split
-from asa_adapter.evaluate import Answer, Evaluation
+from asa_adapter.evaluate import Evaluation
 from asa_adapter.files import make_writable_folder
 from asa_adapter.fitting import LabelledStates, LayerFit, fit_layer
 from asa_adapter.metrics import trigger_metrics, upper_confidence_bound
@@ -288,8 +288,8 @@ class ASATrainer:
         scored = {"score": self.args.score(m), "f1": m["f1"], "recall": m["recall"], "fpr": m["fpr"]}
         return {**scored, "fpr_upper_bound_95": bound}
 
-    def _scored_answers(self, answers: Sequence[Answer]) -> dict[str, Any]:
-        return self._scored(np.array([answer.triggered for answer in answers]))
+    def _scored_answers(self, answers: Sequence[str]) -> dict[str, Any]:
+        return self._scored(np.array([self.parser.triggered(answer) for answer in answers]))
 
     def _config(self, setting: Setting) -> ASAConfig:
         config = text_config(self.model)

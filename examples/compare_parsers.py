@@ -42,7 +42,7 @@ def main(rows: int) -> dict[str, int]:
     parser = ToolCallParser.from_tokenizer(tokenizer)
     part = list(load_splits(HERE / "data")["test"])[:rows]
     answers = Evaluation(model, tokenizer, parser, batch_size=32, progress=False).answers(part)
-    called = [(row, answer.text) for row, answer in zip(part, answers, strict=True) if answer.triggered]
+    called = [(row, text) for row, text in zip(part, answers, strict=True) if parser.triggered(text)]
     payloads = [text.split(parser.start, 1)[1].split(str(parser.end), 1)[0] for _, text in called]
     checks = [parser.check(text, row["tools"]) for row, text in called]
     counts = {

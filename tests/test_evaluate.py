@@ -4,7 +4,7 @@ import pytest
 from conftest import fitted_adapter, random_model, traces
 
 from asa_adapter import ASAAdapter, ToolCallParser
-from asa_adapter.evaluate import Answer, Evaluation
+from asa_adapter.evaluate import Evaluation
 from asa_adapter.trainer import ASATrainer, ASATrainingArguments
 
 
@@ -35,15 +35,14 @@ def test_batched_answers_are_those_of_each_prompt_alone(
         )
         output = model.generate(**inputs, max_new_tokens=24, do_sample=False)
         alone.append(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :]))
-    answers = evaluation.answers(rows)
-    assert [answer.text.replace(tokenizer.pad_token, "") for answer in answers] == alone
-    assert [answer.triggered for answer in answers] == [evaluation.parser.triggered(text) for text in alone]
+    batched = [answer.replace(tokenizer.pad_token, "") for answer in evaluation.answers(rows)]
+    assert batched == alone
 
 
 def test_metrics_are_counted_from_the_answers(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
     call = '<|tool_call_start|>[calculator(expression="1 + 1")]<|tool_call_end|>'
     broken = "<|tool_call_start|>[calculator("
-    answers = [Answer(call if row["label"] else broken, True) for row in rows]
+    answers = [call if row["label"] else broken for row in rows]
     metrics = evaluation.metrics(rows, answers)
     needed = sum(row["label"] for row in rows)
     assert (metrics["tp"], metrics["fp"], metrics["fn"], metrics["tn"]) == (needed, len(rows) - needed, 0, 0)
@@ -59,21 +58,20 @@ def test_gold_calls_are_counted_where_rows_have_them(rows: list[dict[str, Any]],
     gold = [{"name": "calculator", "arguments": {"expression": "1 + 1"}}]
     both = [*gold, {"name": "calculator", "arguments": {"expression": "2"}}]
     cases = [
-        (gold, call("1 + 1"), True),
-        (gold, call("1+1"), True),
-        (gold, call("1 + 1"), False),
-        (gold, "Two.", False),
-        (both, call("2") + call("1 + 1"), True),
-        (None, call("1 + 1"), True),
-        ([], "Two.", False),
+        (gold, call("1 + 1")),
+        (gold, call("1+1")),
+        (gold, "Two."),
+        (both, call("2") + call("1 + 1")),
+        (None, call("1 + 1")),
+        ([], "Two."),
     ]
-    scored = [{**row, "gold_calls": expected} for row, (expected, _, _) in zip(rows, cases, strict=False)]
-    metrics = evaluation.metrics(scored, [Answer(text, triggered) for _, text, triggered in cases])
-    assert metrics["gold"] == {"n": 5, "match": 2 / 5, "in_order": 1 / 5}
+    scored = [{**row, "gold_calls": expected} for row, (expected, _) in zip(rows, cases, strict=False)]
+    metrics = evaluation.metrics(scored, [text for _, text in cases])
+    assert metrics["gold"] == {"n": 4, "match": 2 / 4, "in_order": 1 / 4}
 
 
 def test_rows_without_gold_calls_have_no_gold_metrics(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
-    assert "gold" not in evaluation.metrics([{**rows[0], "gold_calls": None}], [Answer("", False)])
+    assert "gold" not in evaluation.metrics([{**rows[0], "gold_calls": None}], [""])
 
 
 def test_gold_calls_of_no_known_shape_are_refused_before_any_work(

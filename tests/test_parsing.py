@@ -118,6 +118,18 @@ def test_the_markers_characters_in_other_tokens_are_no_trigger_by_token(tiny_lfm
     spelled = [token for c in LFM2_START for token in tokenizer.encode(c, add_special_tokens=False)]
     assert tokenizer.decode(spelled) == LFM2_START
     assert not parser.triggered(spelled)
+    assert parser.text(spelled) == "<\u200b|tool_call_start|>"
+    real = tokenizer.encode(lfm2("[now()]"), add_special_tokens=False)
+    assert parser.parse(parser.text(spelled + real)) == [ToolCall("now", {})]
+
+
+def test_a_marker_that_decoding_drops_is_in_the_text_all_the_same(tiny_lfm2: Any) -> None:
+    tokenizer = copy.copy(tiny_lfm2[1])
+    ids = tokenizer.encode("Yes. " + lfm2("[now()]"), add_special_tokens=False)
+    tokenizer.decode = lambda ids, skip_special_tokens: tiny_lfm2[1].decode(ids, skip_special_tokens=True)
+    parser = ToolCallParser.from_tokenizer(tokenizer)
+    assert parser.text(ids) == f"Yes. {LFM2_START}[now()]"
+    assert parser.triggered(ids)
 
 
 @pytest.mark.parametrize(("text", "expected"), [('{"name": "now"}', True), ("now", False)])
