@@ -6,9 +6,11 @@ from asa_adapter.classifiers import Probes, Router
 from asa_adapter.config import ASAConfig
 from asa_adapter.controller import Decision
 from asa_adapter.data import load_splits
+from asa_adapter.diagnose import diagnose
 from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, IncompatibleModelError
 from asa_adapter.hook import SteeringHandle
-from asa_adapter.parsing import ToolCall, ToolCallParser
+from asa_adapter.parsing import ToolCallParser
+from asa_adapter.toolcalls import ToolCall
 from asa_adapter.trainer import ASATrainer
 from asa_adapter.vectors import SteeringVectors
 
@@ -30,5 +32,6 @@ __all__ = [
     "ToolCall",
     "ToolCallParser",
     "__version__",
+    "diagnose",
     "load_splits",
 ]

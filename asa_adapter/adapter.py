@@ -2,6 +2,7 @@
 
 import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from asa_adapter.classifiers import Probes, Router
 from asa_adapter.config import CONFIG_NAME, ASAConfig
 from asa_adapter.controller import Controller, Decision
 from asa_adapter.errors import AdapterFormatError, DamagedDownloadError, IncompatibleModelError
+from asa_adapter.explain import Explanation, explain
 from asa_adapter.files import looks_like_path, sha256
 from asa_adapter.fingerprint import model_fingerprint, same_weights
 from asa_adapter.hook import SteeringHandle
@@ -20,6 +22,7 @@ from asa_adapter.hub import commit_of, fetch, full_repo_id, push
 from asa_adapter.prompts import chat_template_sha256
 from asa_adapter.residual import decoder_blocks, generating_model, hidden_size, text_config
 from asa_adapter.storage import SIZE_LIMITS, Parts, read_folder, write_folder
+from asa_adapter.tools import Tools
 from asa_adapter.vectors import SteeringVectors
 from asa_adapter.verify import verify_block
 
@@ -125,6 +128,45 @@ class ASAAdapter:
         """`model.generate(...)`, steered: attaches, generates and removes in one call."""
         with self.attach(model):
             return model.generate(*args, **kwargs)  # type: ignore[operator]
+
+    def explain(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        prompt: str | Sequence[Mapping[str, Any]],
+        *,
+        tools: Tools | None = None,
+        max_new_tokens: int = 64,
+        allow_mismatch: bool = False,
+    ) -> Explanation:
+        """Answers one prompt without and with the adapter, and shows what led to it; print the result to read it.
+
+        Args:
+            model: the model to steer.
+            tokenizer: its tokenizer.
+            prompt: what the user says, or a chat.
+            tools: tools to offer; those that the adapter was fitted with where None.
+            max_new_tokens: longest answer.
+            allow_mismatch: as in `attach`.
+
+        Returns:
+            A dict of plain JSON types; `Explanation` names its keys.
+
+        Raises:
+            ValueError: the model is steered already, or the prompt cannot be rendered.
+            IncompatibleModelError: the adapter does not fit the model.
+        """
+        return explain(
+            model,
+            tokenizer,
+            prompt,
+            tools,
+            config=self.config,
+            router=self.router,
+            probes=self.probes,
+            attach=lambda used: self.attach(model, tokenizer=used, allow_mismatch=allow_mismatch),
+            max_new_tokens=max_new_tokens,
+        )
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Writes the adapter into a folder, which is made where it is missing.
@@ -306,9 +348,15 @@ def _other_prompts(config: ASAConfig, tokenizer: Any) -> list[str]:
     """What hints that prompts and calls are written differently from those the adapter was fitted with."""
     suspicions = []
     if config.chat_template_sha256 not in (None, chat_template_sha256(tokenizer)):
-        suspicions.append("the tokenizer's chat template is not the one the adapter was fitted with")
-    marker = config.tool_call_start
-    if marker and marker not in tokenizer.get_vocab() and marker not in str(tokenizer.chat_template):
+        own = "; set tokenizer.chat_template = adapter.config.chat_template, which it was fitted with"
+        suspicions.append(
+            "the tokenizer's chat template is not the one the adapter was fitted with"
+            + (own if config.chat_template else "")
+        )
+    marker = config.tool_call_start or ""
+    # A marker in plain words, "functools[", need not be known to the tokenizer.
+    is_token = marker.endswith((">", "]"))
+    if is_token and marker not in tokenizer.get_vocab() and marker not in str(tokenizer.chat_template):
         suspicions.append(f"neither vocabulary nor chat template has the tool-call marker {marker!r}")
     return suspicions
 

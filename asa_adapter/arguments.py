@@ -35,6 +35,10 @@ class ASATrainingArguments:
         seed: seed of everything random.
         output_dir: folder to save the adapter in when training ends.
         layer_path: dotted path of the model's block list, where the rule does not find it.
+        chat_template: Jinja template to render prompts with, in place of the tokenizer's own.
+        tool_call_format: name of the model's tool-call format, where it is not found; see `ToolCallParser`.
+        tool_call_start: the marker that opens a call, where it is another than the format's.
+        tool_call_end: the marker that closes it, likewise.
         progress: whether to show bars.
 
     Raises:
@@ -57,6 +61,10 @@ class ASATrainingArguments:
     seed: int = 42
     output_dir: str | Path | None = None
     layer_path: str | None = None
+    chat_template: str | None = None
+    tool_call_format: str | None = None
+    tool_call_start: str | None = None
+    tool_call_end: str | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -85,6 +93,10 @@ class ASATrainingArguments:
             raise ValueError(f"alphas is {self.alphas}; expected at least one step above 0")
         if not set(self.probes) <= set(PROBE_KINDS):
             raise ValueError(f"probes is {self.probes!r}; expected some of {PROBE_KINDS}")
+        for name in ("chat_template", "tool_call_format", "tool_call_start", "tool_call_end"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and value):
+                raise ValueError(f"{name} is {value!r:.80}; expected a text that is not empty, or None")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective is {self.objective!r}; expected one of {OBJECTIVES}")
 

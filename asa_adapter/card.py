@@ -13,8 +13,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from asa_adapter.arguments import ASATrainingArguments
 from asa_adapter.config import ASAConfig
 from asa_adapter.markdown import code, escaped, table
-from asa_adapter.parsing import unwrapped
 from asa_adapter.report import RATIOS, VALIDITY, Comparison, Findings, Interval, Metrics
+from asa_adapter.tools import unwrapped
 from asa_adapter.weaknesses import weaknesses
 
 CARD_NAME = "README.md"

@@ -1,9 +1,10 @@
-"""The command line: `asa-adapter train`, `evaluate`, `generate`, `inspect` and `push`."""
+"""The command line: `asa-adapter train`, `evaluate`, `generate`, `explain`, `diagnose`, `inspect` and `push`."""
 
 import argparse
 import contextlib
 import dataclasses
 import json
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,11 +16,12 @@ from asa_adapter.adapter import ASAAdapter
 from asa_adapter.arguments import OBJECTIVES, ASATrainingArguments
 from asa_adapter.card import markdown_table
 from asa_adapter.data import load_splits, read_tools
+from asa_adapter.diagnose import diagnose, findings_table
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.files import looks_like_path, make_writable_folder
 from asa_adapter.inspection import inspection, inspection_text
-from asa_adapter.parsing import ToolCallParser
-from asa_adapter.prompts import encode_prompt, pad_batch, pad_token_id
+from asa_adapter.metrics import calls_table
+from asa_adapter.prompts import encode_prompt, pad_batch, pad_token_id, with_chat_template
 from asa_adapter.trainer import ASATrainer
 
 _DATA_HELP = "folder of cal/train/valid/test.jsonl, one .jsonl file, or Hub id of a data set"
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"asa-adapter: error: {_one_line(error)}", file=sys.stderr)
         return 2
-    print(json.dumps(result, ensure_ascii=False, allow_nan=False) if options.json else text)
+    print(_json_text(result) if options.json else text)
     return 0
 
 
@@ -70,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_generate(commands)
+    _add_explain(commands)
+    _add_diagnose(commands)
     _add_inspect(commands)
     _add_push(commands)
     return parser
@@ -110,6 +114,10 @@ def _add_train(commands: Any) -> None:
         train.add_argument(
             f"--{name}", type=float, nargs="+", default=default, metavar="X", help=f"{meaning} (default: {words})"
         )
+    train.add_argument("--chat-template", metavar="FILE", help="Jinja template for the prompts (default: the model's)")
+    train.add_argument("--tool-call-format", metavar="F", help="how the model writes calls (default: found)")
+    train.add_argument("--tool-call-start", metavar="S", help="marker that opens a call, if not the format's")
+    train.add_argument("--tool-call-end", metavar="S", help="marker that closes a call, if not the format's")
     train.add_argument("--objective", choices=OBJECTIVES, default="f1", help="what to maximise (default: f1)")
     train.add_argument("--max-fpr", type=float, metavar="X", help="maximise recall with at most this FPR instead")
     train.add_argument(
@@ -157,6 +165,18 @@ def _add_generate(commands: Any) -> None:
     generate.add_argument("--no-steering", action="store_true", help="answer with the bare model")
 
 
+def _add_explain(commands: Any) -> None:
+    explain = _command(
+        commands, "explain", _explain, "Answer one prompt with and without the adapter, and show what led to it."
+    )
+    _add_adapter(explain)
+    explain.add_argument("--prompt", required=True, metavar="P", help="what the user says")
+
+
+def _add_diagnose(commands: Any) -> None:
+    _command(commands, "diagnose", _diagnose, "Check prompts, markers and parser before blaming the model.")
+
+
 def _add_inspect(commands: Any) -> None:
     inspect = _plain_command(commands, "inspect", _inspect, "Show an adapter: what it steers and what was measured.")
     inspect.add_argument("adapter", metavar="ADAPTER", help=_ADAPTER_HELP)
@@ -173,6 +193,8 @@ def _add_push(commands: Any) -> None:
 def _train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     names = {field.name for field in dataclasses.fields(ASATrainingArguments)}
     given = {name: value for name, value in vars(options).items() if name in names and value is not None}
+    if options.chat_template is not None:
+        given["chat_template"] = Path(options.chat_template).read_text(encoding="utf-8")
     arguments = ASATrainingArguments(**given, output_dir=options.output, progress=_progress(options))
     make_writable_folder(Path(options.output))
     splits = load_splits(options.data, seed=options.seed)
@@ -193,12 +215,13 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if options.split not in splits:
         raise ValueError(f"split is {options.split!r}; expected one of {', '.join(splits)}")
     model, tokenizer = _load_model(options.model)
+    tokenizer = with_chat_template(tokenizer, adapter.config.chat_template)
     # Refuses a model that does not fit, before any work.
     adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch).remove()
     evaluation = Evaluation(
         model,
         tokenizer,
-        ToolCallParser.from_tokenizer(tokenizer),
+        adapter.config.parser(tokenizer),
         tools,
         options.max_new_tokens,
         options.batch_size,
@@ -207,7 +230,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     rows = list(splits[options.split])
     results = evaluation.compare(rows, adapter)
     found: dict[str, Any] = {options.split: results}
-    text = f"{options.split.upper()}\n{markdown_table(results)}"
+    text = f"{options.split.upper()}\n{markdown_table(results)}\n\n{calls_table(results)}"
     if options.ablations:
         variants = {name: variant for name, variant in ablations(adapter).items() if name != "full"}
         measured = {name: evaluation.metrics(rows, evaluation.answers(rows, v, name)) for name, v in variants.items()}
@@ -219,6 +242,7 @@ def _generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     adapter = ASAAdapter.from_pretrained(options.adapter)
     tools = _tools(options) or adapter.config.tools
     model, tokenizer = _load_model(options.model)
+    tokenizer = with_chat_template(tokenizer, adapter.config.chat_template)
     prompt = encode_prompt(tokenizer, [{"role": "user", "content": options.prompt}], tools)
     ids, mask = pad_batch([prompt], pad_token_id(tokenizer), "left", model.device)
     with adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch) as steering:
@@ -227,9 +251,31 @@ def _generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         decisions = [dataclasses.asdict(decision) for decision in steering.decisions]
     answer = tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=False)
     decision = decisions[0] if decisions else None
-    calls = [dataclasses.asdict(call) for call in ToolCallParser.from_tokenizer(tokenizer).parse(answer)]
+    calls = [dataclasses.asdict(call) for call in adapter.config.parser(tokenizer).parse(answer, tools)]
     shown = "not steered" if decision is None else ", ".join(f"{key} {value}" for key, value in decision.items())
     return {"answer": answer, "decision": decision, "calls": calls}, f"{answer}\n[{shown}]"
+
+
+def _explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    adapter = ASAAdapter.from_pretrained(options.adapter)
+    tools = _tools(options)
+    model, tokenizer = _load_model(options.model)
+    explanation = adapter.explain(
+        model,
+        tokenizer,
+        options.prompt,
+        tools=tools,
+        max_new_tokens=options.max_new_tokens,
+        allow_mismatch=options.allow_mismatch,
+    )
+    return explanation, str(explanation)
+
+
+def _diagnose(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    tools = _tools(options)
+    findings = diagnose(*_load_model(options.model), tools=tools, max_new_tokens=options.max_new_tokens)
+    width = min(80, shutil.get_terminal_size((80, 24)).columns)
+    return [dataclasses.asdict(finding) for finding in findings], findings_table(findings, width)
 
 
 def _inspect(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -275,6 +321,11 @@ def _tools(options: argparse.Namespace) -> list[dict[str, Any]] | None:
 
 def _progress(options: argparse.Namespace) -> bool:
     return not (options.quiet or options.json)
+
+
+def _json_text(result: Any) -> str:
+    # A model can write half a surrogate pair, which no output takes; escaped it is JSON.
+    return json.dumps(result, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace").decode()
 
 
 def _one_line(error: BaseException) -> str:

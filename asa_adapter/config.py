@@ -11,6 +11,7 @@ from typing import Any
 
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import parse_json
+from asa_adapter.parsing import ToolCallParser
 
 FORMAT_VERSION = 1
 CONFIG_NAME = "asa_config.json"
@@ -18,6 +19,7 @@ MAX_ALPHA = 1000.0
 _MAX_STEP = 1e30
 _MAX_DEPTH = 64
 MAX_DOMAINS = 256
+_MAX_TEMPLATE = 256 * 1024
 PROBE_KINDS = ("domain", "pooled")
 
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
@@ -28,6 +30,7 @@ _TEXT_FIELDS = (
     "base_model_fingerprint",
     "model_type",
     "layer_path",
+    "tool_call_format",
     "tool_call_start",
     "tool_call_end",
     "chat_template_sha256",
@@ -54,9 +57,12 @@ class ASAConfig:
         base_model_fingerprint: cheap hash of that model's weights (see `fingerprint`), where they could be looked at.
         model_type: `model.config.model_type` of that model.
         layer_path: dotted path of the block list, for models where the rule does not find it.
+        tool_call_format: name of that format, as `ToolCallParser` takes it.
         tool_call_start: text that opens a tool call in this model's format.
         tool_call_end: text that closes it.
+        chat_template: the Jinja template that rendered the calibration prompts, where it was not the tokenizer's own.
         chat_template_sha256: SHA-256 of the chat template that rendered the calibration prompts.
+        chat_template_variables: what the template was given besides, such as {"enable_thinking": False}.
         tools: JSON-schema tools offered during calibration, where all rows shared one list.
         files: SHA-256 by name of the payload files, set on save.
         config_sha256: SHA-256 of the rest of this config in canonical JSON, set on save.
@@ -81,9 +87,12 @@ class ASAConfig:
     base_model_fingerprint: str | None = None
     model_type: str | None = None
     layer_path: str | None = None
+    tool_call_format: str | None = None
     tool_call_start: str | None = None
     tool_call_end: str | None = None
+    chat_template: str | None = None
     chat_template_sha256: str | None = None
+    chat_template_variables: dict[str, Any] = field(default_factory=dict)
     tools: list[dict[str, Any]] | None = None
     files: dict[str, str] = field(default_factory=dict)
     config_sha256: str | None = None
@@ -99,6 +108,10 @@ class ASAConfig:
             _check_text(name, getattr(self, name))
         if self.layer_path is not None and not _DOTTED_PATH.fullmatch(self.layer_path):
             raise ValueError(f"layer_path is {self.layer_path!r}; expected a dotted path such as 'model.layers'")
+        _check_text("chat_template", self.chat_template, _MAX_TEMPLATE)
+        if not isinstance(self.chat_template_variables, dict):
+            raise TypeError(f"chat_template_variables is {self.chat_template_variables!r:.80}; expected a dict")
+        _check_json("chat_template_variables", self.chat_template_variables)
         _check_tools(self.tools)
         _check_files(self.files)
 
@@ -142,6 +155,14 @@ class ASAConfig:
     def step(self) -> float:
         """Length of the vector that the gate adds or subtracts, in the residual's own units."""
         return self.alpha * self.residual_norm
+
+    def parser(self, tokenizer: Any) -> ToolCallParser:
+        """What reads the model's tool calls: in the format that the adapter was fitted with, else the tokenizer's."""
+        if self.tool_call_format is None:
+            return ToolCallParser.from_tokenizer(tokenizer)
+        return ToolCallParser.from_tokenizer(
+            tokenizer, self.tool_call_format, start=self.tool_call_start, end=self.tool_call_end
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The config as plain JSON types."""
@@ -244,13 +265,13 @@ def checked_domains(domains: object) -> tuple[str, ...]:
     return tuple(domains)
 
 
-def _check_text(name: str, value: object) -> None:
+def _check_text(name: str, value: object, longest: int = 512) -> None:
     if value is None:
         return
     if type(value) is not str:
         raise TypeError(f"{name} is {value!r:.80}; expected a str or None")
-    if not 1 <= len(value) <= 512:
-        raise ValueError(f"{name} has {len(value)} characters; expected 1 to 512, or None")
+    if not 1 <= len(value) <= longest:
+        raise ValueError(f"{name} has {len(value)} characters; expected 1 to {longest}, or None")
     if name.endswith("_sha256") and not _SHA256.fullmatch(value):
         raise ValueError(f"{name} is {value!r:.80}; expected 64 hexadecimal digits")
 
@@ -260,12 +281,16 @@ def _check_tools(tools: object) -> None:
         return
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise TypeError(f"tools is {tools!r:.80}; expected a list of JSON-schema tools or None")
-    if _depth(tools) > _MAX_DEPTH:
-        raise ValueError(f"tools is nested more than {_MAX_DEPTH} levels deep")
+    _check_json("tools", tools)
+
+
+def _check_json(name: str, value: object) -> None:
+    if _depth(value) > _MAX_DEPTH:
+        raise ValueError(f"{name} is nested more than {_MAX_DEPTH} levels deep")
     try:
-        json.dumps(tools, allow_nan=False)
+        json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"tools cannot be written as JSON: {error}") from error
+        raise ValueError(f"{name} cannot be written as JSON: {error}") from error
 
 
 def _depth(value: object) -> int:

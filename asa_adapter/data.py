@@ -11,8 +11,8 @@ import numpy as np
 
 from asa_adapter.duplicates import near_duplicate_groups
 from asa_adapter.files import looks_like_path, read_jsonl, strict_json
-from asa_adapter.parsing import unwrapped
 from asa_adapter.prompts import DEFAULT_DOMAIN
+from asa_adapter.tools import unwrapped
 
 if TYPE_CHECKING:
     import datasets

@@ -10,21 +10,23 @@ from torch import nn
 from transformers import StoppingCriteria
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.gold import matches_gold
 from asa_adapter.hook import is_steered
-from asa_adapter.metrics import trigger_metrics
+from asa_adapter.metrics import gold_metrics, trigger_metrics
 from asa_adapter.parsing import ToolCallParser
 from asa_adapter.progress import progress_bar
 from asa_adapter.prompts import (
     Row,
-    Tools,
     batches_by_length,
     encode_rows,
+    greedy_settings,
     pad_batch,
     pad_token_id,
     row_domain,
     row_tools,
 )
 from asa_adapter.states import evaluation_mode, input_device
+from asa_adapter.tools import Tools
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Evaluation:
             name: for the progress bar.
             until_call: end an answer where a call begins, if all that is asked is whether one does.
         """
-        prompts = encode_rows(self.tokenizer, rows, self.tools)
+        prompts = encode_rows(self.tokenizer, rows, self.tools, self.parser)
         texts = [""] * len(prompts)
         steering = adapter.attach(self.model, allow_mismatch=True) if adapter is not None else contextlib.nullcontext()
         with (
@@ -89,43 +91,51 @@ class Evaluation:
         return texts
 
     def metrics(self, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
-        """Trigger metrics of the answers, overall and per domain, and the validity of their calls."""
+        """Trigger metrics of the answers, overall and per domain, and the validity of their calls.
+
+        Where rows have `gold_calls`, `gold` says how many of these rows got exactly those calls.
+
+        Raises:
+            ValueError: gold calls of an unknown shape.
+        """
         checks = [
             self.parser.check(answer, row_tools(row, self.tools) or [])
             for row, answer in zip(rows, answers, strict=True)
         ]
         triggered = [check["triggered"] for check in checks]
         domains = [row_domain(row) for row in rows]
-        return trigger_metrics([int(row["label"]) for row in rows], triggered, domains, checks)
+        metrics = trigger_metrics([int(row["label"]) for row in rows], triggered, domains, checks)
+        matches = [
+            self._gold_matches(row, answer) for row, answer in zip(rows, answers, strict=True) if row.get("gold_calls")
+        ]
+        return {**metrics, "gold": gold_metrics(matches)} if matches else metrics
+
+    def _gold_matches(self, row: Row, answer: str) -> tuple[bool, bool]:
+        """Whether an answer's calls are the row's gold calls: in any order, and in that order."""
+        calls = self.parser.parse(answer, row_tools(row, self.tools))
+        try:
+            return matches_gold(calls, row["gold_calls"]), matches_gold(calls, row["gold_calls"], ordered=True)
+        except ValueError as error:
+            raise ValueError(f"row {row.get('id', '?')!r}: {error}") from error
 
     def compare(self, rows: Sequence[Row], adapter: ASAAdapter) -> dict[str, Mapping[str, Any]]:
         """Metrics of the bare model ("base") and of the steered one ("asa") on the same rows."""
+        self.metrics(rows, [""] * len(rows))  # rows that cannot be scored are refused before the work
         return {
             "base": self.metrics(rows, self.answers(rows)),
             "asa": self.metrics(rows, self.answers(rows, adapter, "asa")),
         }
 
     def _generate(self, prompts: Sequence[Sequence[int]], until_call: bool) -> list[str]:
-        pad = pad_token_id(self.tokenizer)
-        ids, mask = pad_batch(prompts, pad, "left", input_device(self.model))
+        ids, mask = pad_batch(prompts, pad_token_id(self.tokenizer), "left", input_device(self.model))
+        start = self.parser.call_token if until_call else None
         output = self.model.generate(  # type: ignore[operator]
             input_ids=ids,
             attention_mask=mask,
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=pad,
-            stopping_criteria=[_CallBegins(start)] if (start := self._start_token()) and until_call else None,
+            stopping_criteria=None if start is None else [_CallBegins(start)],
+            **greedy_settings(self.tokenizer, self.max_new_tokens),
         )
-        return list(self.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=False))
-
-    def _start_token(self) -> int | None:
-        """The id of the call marker, where it is one token."""
-        ids = self.tokenizer.encode(self.parser.start, add_special_tokens=False)
-        return int(ids[0]) if len(ids) == 1 else None
+        return [self.parser.text(answer) for answer in output[:, ids.shape[1] :].tolist()]
 
 
 class _CallBegins(StoppingCriteria):

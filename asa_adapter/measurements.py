@@ -18,11 +18,12 @@ from asa_adapter.duplicates import row_names
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.fitting import LabelledStates
 from asa_adapter.parsing import ToolCallParser
-from asa_adapter.prompts import Row, Tools, encode_rows, pad_token_id, row_domain
+from asa_adapter.prompts import Row, encode_rows, pad_token_id, row_domain
 from asa_adapter.residual import decoder_blocks, text_config
 from asa_adapter.screen import Push, Screened, first_tokens
 from asa_adapter.stages import Stages, digest, model_digest
 from asa_adapter.states import HiddenStates, collect_hidden_states
+from asa_adapter.tools import Tools
 
 
 class _Prompts(NamedTuple):
@@ -125,6 +126,7 @@ class Measurements:
                 batch_size=self._args.batch_size,
                 progress=self._args.progress,
                 layer_path=self._args.layer_path,
+                parser=self._parser,
             )
             return {"states": found.states.numpy()}
 
@@ -140,7 +142,7 @@ class Measurements:
     def first_tokens(self, split: str, pushes: Sequence[Push]) -> Screened:
         """What the first token of each row's answer would be, bare and under each push."""
         prompts = self._prompts(split)
-        start = int(self._tokenizer.encode(self._parser.start, add_special_tokens=False)[0])
+        start = self._parser.opening_id(self._tokenizer)
 
         def compute() -> dict[str, NDArray[Any]]:
             screened = first_tokens(
@@ -168,6 +170,7 @@ class Measurements:
             "adapter": adapter.digest() if adapter is not None else None,
             "max_new_tokens": self._args.max_new_tokens,
             "until_call": until_call,
+            "markers": [self._parser.format, self._parser.start, self._parser.end],
         }
         return self._stages.texts(
             f"answers-{split}",
@@ -189,6 +192,6 @@ class Measurements:
 
     def _prompts(self, split: str) -> _Prompts:
         if split not in self._encoded:
-            ids = encode_rows(self._tokenizer, self._splits[split], self._tools)
+            ids = encode_rows(self._tokenizer, self._splits[split], self._tools, self._parser)
             self._encoded[split] = _Prompts(ids, digest(ids))
         return self._encoded[split]

@@ -117,6 +117,36 @@ def _validity(needed: np.ndarray, called: np.ndarray, checks: Sequence[Mapping[s
     }
 
 
+def gold_metrics(matches: Sequence[tuple[bool, bool]]) -> dict[str, float]:
+    """How many rows with gold calls got exactly these: n, and the shares in any order and in the same order.
+
+    Args:
+        matches: for each row, whether its calls matched in any order, and whether they came in that order.
+
+    Example:
+        >>> gold_metrics([(True, True), (True, False)])
+        {'n': 2, 'match': 1.0, 'in_order': 0.5}
+    """
+    anyhow, ordered = (sum(column) for column in zip(*matches, strict=True)) if matches else (0, 0)
+    return {"n": len(matches), "match": ratio(anyhow, len(matches)), "in_order": ratio(ordered, len(matches))}
+
+
+def calls_table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the calls were worth, as a Markdown table: of the answers that call, how many parse, name an offered tool,
+    and fit its schema; precision and recall of calls that do all three; and gold calls met, where rows have some.
+
+    Args:
+        results: trigger metrics with `validity`, by name, such as {"base": ..., "asa": ...}.
+    """
+    names = ["format", "tool_name", "arguments", "success_precision", "success_recall"]
+    gold = ["gold"] if all("gold" in metrics for metrics in results.values()) else []
+    lines = ["| calls | " + " | ".join([*names, *gold]) + " |", "|---|" + "---:|" * len([*names, *gold])]
+    for name, metrics in results.items():
+        values = [metrics["validity"][key] for key in names] + [metrics["gold"]["match"] for _ in gold]
+        lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+    return "\n".join(lines)
+
+
 def ratio(numerator: float, denominator: float) -> float:
     """Their quotient; 0.0 where there is no denominator."""
     return numerator / denominator if denominator else 0.0

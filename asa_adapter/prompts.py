@@ -1,15 +1,32 @@
 """From a row of data to prompt tokens, by the model's own chat template, tokenised once."""
 
+import copy
 import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jinja2
 import torch
 
+from asa_adapter.detection import template_text
+from asa_adapter.history import Message, kept_history
+from asa_adapter.parsing import ToolCallParser
+from asa_adapter.tools import Tools, tool_schemas
+
 Row = Mapping[str, Any]
-Tools = Sequence[Mapping[str, Any]]
 
 DEFAULT_DOMAIN = "general"
+
+# Variables that chat templates of thinking models know, and how they are set here: the call is decided at the last
+# prompt token, so no reasoning may come in between.
+_TEMPLATE_VARIABLES = {"enable_thinking": False}
+_REASONING_BEGINS = re.compile(
+    r"(?:<(?:seed:)?(?:think|thinking|thought|reasoning)>|\[THINK\]|<\|START_THINKING\|>|<\|channel>thought"
+    r"|<\|channel\|>analysis<\|message\|>|Here are my reasoning steps:)\s*\Z"
+)
+_TAIL_TOKENS = 16
 
 
 def row_messages(row: Row) -> list[dict[str, Any]]:
@@ -31,10 +48,10 @@ def row_domain(row: Row) -> str:
 
 
 def row_tools(row: Row, tools: Tools | None) -> list[dict[str, Any]] | None:
-    """The tools offered in a row: its own, else those given for all rows."""
+    """The tools offered in a row as JSON schemas: its own, else those given for all rows."""
     own = row.get("tools")
     offered = tools if own is None else own
-    return None if offered is None else [dict(tool) for tool in offered]
+    return None if offered is None else tool_schemas(offered)
 
 
 def check_chat_template(tokenizer: Any) -> None:
@@ -52,31 +69,90 @@ def check_chat_template(tokenizer: Any) -> None:
 
 
 def chat_template_sha256(tokenizer: Any) -> str | None:
-    """SHA-256 of the tokenizer's chat template; None where it has none."""
+    """SHA-256 of the tokenizer's chat template, or of all of them where it has several; None where it has none."""
     template = getattr(tokenizer, "chat_template", None)
-    return hashlib.sha256(template.encode()).hexdigest() if isinstance(template, str) else None
+    if not template:
+        return None
+    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Tools | None = None) -> list[int]:
+def with_chat_template(tokenizer: Any, template: str | None) -> Any:
+    """The tokenizer with another chat template; the one given stays as it is. None changes nothing."""
+    if template is None:
+        return tokenizer
+    changed = copy.copy(tokenizer)
+    changed.chat_template = template
+    return changed
+
+
+def template_variables(tokenizer: Any) -> dict[str, Any]:
+    """The variables that prompts are rendered with, of those that the tokenizer's chat template knows."""
+    text = template_text(tokenizer)
+    return {name: value for name, value in _TEMPLATE_VARIABLES.items() if name in text}
+
+
+def encode_prompt(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Tools | None = None,
+    parser: ToolCallParser | None = None,
+) -> list[int]:
     """Token ids of a chat up to where the assistant's answer begins, with one BOS at the most.
 
+    Thinking is switched off where the template has a switch for it. Tool calls in the chat are kept even where the
+    template drops them: they are then written into the turn's text, in the model's own format.
+
+    Args:
+        tokenizer: the model's tokenizer, with a chat template.
+        messages: chat turns.
+        tools: JSON-schema tools or Python functions.
+        parser: writes the calls of a chat whose template drops them; found by the tokenizer where None.
+
     Raises:
-        ValueError: no chat template.
+        ValueError: no chat template, one that cannot render this chat, or one that leaves a reasoning block open.
     """
     check_chat_template(tokenizer)
-    encoding = tokenizer.apply_chat_template(
-        list(messages),
-        tools=list(tools) if tools else None,
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
+    schemas = tool_schemas(tools) or None
+    variables = template_variables(tokenizer)
+
+    def rendered(chat: list[Message], tokenize: bool, **ending: bool) -> Any:
+        return tokenizer.apply_chat_template(chat, tools=schemas, tokenize=tokenize, **ending, **variables)
+
+    chat = kept_history(
+        messages,
+        lambda chat: str(rendered(chat, tokenize=False)),
+        lambda calls: (parser or ToolCallParser.from_tokenizer(tokenizer)).write(calls),
     )
-    return list(encoding["input_ids"])
+    try:
+        encoding = rendered(chat, tokenize=True, add_generation_prompt=True, return_dict=True)
+    except (jinja2.TemplateError, TypeError) as error:
+        raise ValueError(f"the tokenizer's chat template cannot render this chat: {error}") from error
+    ids = [int(token) for token in encoding["input_ids"]]
+    _check_no_open_reasoning(tokenizer, ids)
+    return ids
 
 
-def encode_rows(tokenizer: Any, rows: Sequence[Row], tools: Tools | None = None) -> list[list[int]]:
+def open_reasoning(text: str) -> str:
+    """The mark of a reasoning block that a text ends in right after it opens; "" where there is none."""
+    found = _REASONING_BEGINS.search(text)
+    return found[0].strip() if found else ""
+
+
+def _check_no_open_reasoning(tokenizer: Any, ids: Sequence[int]) -> None:
+    if opened := open_reasoning(tokenizer.decode(ids[-_TAIL_TOKENS:], skip_special_tokens=False)):
+        raise ValueError(
+            f"the prompt ends inside an open reasoning block ({opened!r}): the model would think before it "
+            "decides on a call, and the last prompt token does not show that decision. Use a model that answers at "
+            "once, or a chat template whose prompts close the block (ASATrainingArguments(chat_template=...))"
+        )
+
+
+def encode_rows(
+    tokenizer: Any, rows: Sequence[Row], tools: Tools | None = None, parser: ToolCallParser | None = None
+) -> list[list[int]]:
     """Prompt ids of each row; a row's own tools come before those given for all."""
-    return [encode_prompt(tokenizer, row_messages(row), row_tools(row, tools)) for row in rows]
+    return [encode_prompt(tokenizer, row_messages(row), row_tools(row, tools), parser) for row in rows]
 
 
 def pad_token_id(tokenizer: Any) -> int:
@@ -85,6 +161,19 @@ def pad_token_id(tokenizer: Any) -> int:
         if token is not None:
             return int(token)
     return 0
+
+
+def greedy_settings(tokenizer: Any, max_new_tokens: int) -> dict[str, Any]:
+    """Keywords for generate() that give the most likely answer, whatever the model's own settings are."""
+    return {
+        "max_new_tokens": max_new_tokens,
+        "do_sample": False,
+        "num_beams": 1,
+        "temperature": None,
+        "top_p": None,
+        "top_k": None,
+        "pad_token_id": pad_token_id(tokenizer),
+    }
 
 
 def pad_batch(

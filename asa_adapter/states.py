@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from asa_adapter.errors import IncompatibleModelError
+from asa_adapter.parsing import ToolCallParser
 from asa_adapter.progress import progress_bar
-from asa_adapter.prompts import Row, Tools, batches_by_length, encode_rows, pad_batch, pad_token_id
+from asa_adapter.prompts import Row, batches_by_length, encode_rows, pad_batch, pad_token_id
 from asa_adapter.residual import decoder_blocks, hidden_size, hidden_state, last_prompt_index
+from asa_adapter.tools import Tools
 
 # Spread of a layer's states over different prompts, relative to their norm, below which it cannot have read them.
 _BLIND_SPREAD = 1e-4
@@ -52,6 +54,7 @@ def collect_hidden_states(
     batch_size: int = 16,
     progress: bool = True,
     layer_path: str | None = None,
+    parser: ToolCallParser | None = None,
 ) -> HiddenStates:
     """Runs each row's prompt once and keeps all layers' states at its last token.
 
@@ -63,6 +66,7 @@ def collect_hidden_states(
         batch_size: prompts in one forward pass.
         progress: whether to show a bar.
         layer_path: dotted path of the block list, where the rule does not find it.
+        parser: writes the calls of a chat whose template drops them; found by the tokenizer where None.
 
     Raises:
         ValueError: no rows, a row without a prompt, or a tokenizer without a chat template.
@@ -70,7 +74,7 @@ def collect_hidden_states(
     """
     if not len(rows):
         raise ValueError("there are no rows to collect hidden states from")
-    prompts = encode_rows(tokenizer, rows, tools)
+    prompts = encode_rows(tokenizer, rows, tools, parser)
     blocks = decoder_blocks(model, layer_path)
     states = torch.empty(len(blocks), len(prompts), hidden_size(model))
     with evaluation_mode(model), progress_bar(len(prompts), "hidden states", progress) as bar:

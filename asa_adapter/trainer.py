@@ -33,16 +33,18 @@ from asa_adapter.measurements import Measurements
 from asa_adapter.parsing import ToolCallParser
 from asa_adapter.prompts import (
     Row,
-    Tools,
     chat_template_sha256,
     check_chat_template,
     row_domain,
     row_tools,
+    template_variables,
+    with_chat_template,
 )
 from asa_adapter.residual import decoder_blocks, hidden_size, text_config
 from asa_adapter.search import Search
 from asa_adapter.selection import Setting
 from asa_adapter.stages import STAGES_NAME
+from asa_adapter.tools import Tools
 
 _REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
 
@@ -74,10 +76,10 @@ class ASATrainer:
         tools: Tools | None = None,
     ) -> None:
         self.model = model
-        self.tokenizer = tokenizer
         self.args = args or ASATrainingArguments()
+        self.tokenizer = with_chat_template(tokenizer, self.args.chat_template)
         self.tools = tools
-        check_chat_template(tokenizer)
+        check_chat_template(self.tokenizer)
         if not isinstance(splits, Mapping):
             raise ValueError(f"splits is {splits!r:.80}; expected what load_splits gives: cal, train, valid and test")
         if missing := [name for name in SPLITS if name not in splits]:
@@ -86,7 +88,12 @@ class ASATrainer:
         for name, rows in self.splits.items():
             check_split(rows, name)
         _check_enough(self.splits)
-        self.parser = ToolCallParser.from_tokenizer(tokenizer)
+        self.parser = ToolCallParser.from_tokenizer(
+            self.tokenizer,
+            self.args.tool_call_format,
+            start=self.args.tool_call_start,
+            end=self.args.tool_call_end,
+        )
         self._blocks = decoder_blocks(model, self.args.layer_path)
         self._fingerprint = model_fingerprint(model, self.args.layer_path)
         if isinstance(self.args.layers, str):
@@ -96,7 +103,7 @@ class ASATrainer:
         if wrong := [layer for layer in self._layers if not 0 <= layer < len(self._blocks)]:
             raise ValueError(f"layers holds {wrong[0]}; expected 0 to {len(self._blocks) - 1} in this model")
         self._domains = checked_domains(sorted({row_domain(row) for row in self.splits["train"]}))
-        self._measured = Measurements(model, tokenizer, self.splits, self.args, self.parser, tools)
+        self._measured = Measurements(model, self.tokenizer, self.splits, self.args, self.parser, tools)
         self._adapter: ASAAdapter | None = None
         self._fit: LayerFit | None = None
         self.report: dict[str, Any] = self._new_report()
@@ -264,9 +271,12 @@ class ASATrainer:
             base_model_fingerprint=self._fingerprint,
             model_type=getattr(config, "model_type", None),
             layer_path=self.args.layer_path,
+            tool_call_format=self.parser.format,
             tool_call_start=self.parser.start,
             tool_call_end=self.parser.end,
+            chat_template=self.args.chat_template,
             chat_template_sha256=chat_template_sha256(self.tokenizer),
+            chat_template_variables=template_variables(self.tokenizer),
             tools=self._shared_tools(),
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import DATA, TINY_LFM2, fitted_adapter
 
-from asa_adapter import ASAAdapter, cli
+from asa_adapter import ASAAdapter, ToolCallParser, cli
 from asa_adapter.cli import main
 
 FAST = ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "1", "--finalists", "1"]
@@ -56,7 +56,8 @@ def test_evaluate_prints_a_table_of_base_and_asa(
     assert main([*words, "--max-new-tokens", "24"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "VALID"
-    assert [line.split("|")[1].strip() for line in lines[3:]] == ["base", "asa"]
+    assert [line.split("|")[1].strip() for line in lines[3:5]] == ["base", "asa"]
+    assert [line.split("|")[1].strip() for line in lines[6:]] == ["calls", "---", "base", "asa"]
 
 
 def test_evaluate_as_json_has_every_metric(trained: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,6 +126,50 @@ def test_generate_answers_and_shows_the_decision(
 def test_generate_in_words_ends_with_the_decision(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "Hello!"]) == 0
     assert "[domain " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_explain_prints_a_page_that_fits_the_terminal(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    words = ["explain", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?"]
+    assert main([*words, "--max-new-tokens", "24"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert any(line.startswith("Answer, steered: ") for line in lines)
+
+
+def test_explain_as_json_has_every_part(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["explain", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?", "--json"]
+    assert main([*words, "--max-new-tokens", "24"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result) == {
+        *("prompt", "domain", "domains", "p_tool", "p_by_domain", "tau", "gate", "step", "start", "base", "steered")
+    }
+
+
+def test_diagnose_prints_a_table_and_findings_are_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["diagnose", "--model", str(TINY_LFM2), "--tools", str(DATA / "tools.json"), "--max-new-tokens", "8"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("!!  history") for line in lines)
+    assert main([*words, "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)
+    assert {tuple(finding) for finding in findings} == {("name", "ok", "meaning", "cure")}
+
+
+def test_prompts_of_ones_own_come_from_a_file(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    template = (TINY_LFM2 / "chat_template.jinja").read_text().replace("List of tools", "Available tools")
+    (tmp_path / "own.jinja").write_text(template)
+    output = tmp_path / "adapter"
+    words = ["--model", str(TINY_LFM2), "--data", str(data), "--quiet", "--max-new-tokens", "8"]
+    own = ["--chat-template", str(tmp_path / "own.jinja"), "--tool-call-format", "lfm2"]
+    assert main(["train", "--output", str(output), *words, *own, *FAST]) == 0
+    assert ASAAdapter.from_pretrained(output).config.chat_template == template
+    assert main(["evaluate", str(output), "--split", "valid", *words]) == 0
+    assert main(["generate", str(output), "--model", str(TINY_LFM2), "--prompt", "hi", "--max-new-tokens", "4"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_missing_adapter_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,6 +246,13 @@ def test_debug_prints_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "Traceback" in failure(words, capsys)
 
 
+def test_half_a_surrogate_pair_in_a_call_is_printed_as_json() -> None:
+    [call] = ToolCallParser("hermes").parse('<tool_call>{"name": "say", "arguments": {"text": "\\ud800 ☔"}}')
+    printed = cli._json_text(call.arguments)
+    assert printed == '{"text": "\\ud800 ☔"}'
+    assert json.loads(printed) == call.arguments
+
+
 def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -210,7 +262,9 @@ def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert capsys.readouterr().err == "asa-adapter: interrupted; nothing was saved\n"
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["generate"], ["inspect"], ["push"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["evaluate"], ["generate"], ["explain"], ["diagnose"], ["inspect"], ["push"]]
+)
 def test_help_is_printed(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     assert capsys.readouterr().out.startswith("usage: asa-adapter")

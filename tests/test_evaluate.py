@@ -15,7 +15,9 @@ def rows(splits: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def evaluation(tiny_lfm2: Any) -> Evaluation:
-    return Evaluation(*tiny_lfm2, ToolCallParser("lfm2"), max_new_tokens=24, batch_size=6, progress=False)
+    return Evaluation(
+        *tiny_lfm2, ToolCallParser.from_tokenizer(tiny_lfm2[1]), max_new_tokens=24, batch_size=6, progress=False
+    )
 
 
 def test_batched_answers_are_those_of_each_prompt_alone(
@@ -47,6 +49,37 @@ def test_metrics_are_counted_from_the_answers(rows: list[dict[str, Any]], evalua
     assert metrics["validity"]["format"] == pytest.approx(needed / len(rows))
     assert metrics["validity"]["success_recall"] == 1.0
     assert metrics["validity"]["success_precision"] == pytest.approx(needed / len(rows))
+
+
+def test_gold_calls_are_counted_where_rows_have_them(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
+    def call(expression: str) -> str:
+        return f'<|tool_call_start|>[calculator(expression="{expression}")]<|tool_call_end|>'
+
+    gold = [{"name": "calculator", "arguments": {"expression": "1 + 1"}}]
+    both = [*gold, {"name": "calculator", "arguments": {"expression": "2"}}]
+    cases = [
+        (gold, call("1 + 1")),
+        (gold, call("1+1")),
+        (gold, "Two."),
+        (both, call("2") + call("1 + 1")),
+        (None, call("1 + 1")),
+        ([], "Two."),
+    ]
+    scored = [{**row, "gold_calls": expected} for row, (expected, _) in zip(rows, cases, strict=False)]
+    metrics = evaluation.metrics(scored, [text for _, text in cases])
+    assert metrics["gold"] == {"n": 4, "match": 2 / 4, "in_order": 1 / 4}
+
+
+def test_rows_without_gold_calls_have_no_gold_metrics(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
+    assert "gold" not in evaluation.metrics([{**rows[0], "gold_calls": None}], [""])
+
+
+def test_gold_calls_of_no_known_shape_are_refused_before_any_work(
+    rows: list[dict[str, Any]], evaluation: Evaluation
+) -> None:
+    row = {**rows[0], "id": "valid-9", "gold_calls": ["calculator"]}
+    with pytest.raises(ValueError, match="row 'valid-9': a gold call is 'calculator'; expected a name and an object"):
+        evaluation.compare([row], fitted_adapter())
 
 
 def test_a_steered_model_is_refused(tiny_lfm2: Any) -> None:

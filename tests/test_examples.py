@@ -39,6 +39,30 @@ def corpus() -> Any:
     return load_script(TINY_LFM2 / "corpus.py")
 
 
+@pytest.fixture(scope="module")
+def comparison() -> Any:
+    return load_script(ROOT / "examples" / "compare_parsers.py")
+
+
+def test_lfm2s_calls_are_read_here_and_not_by_a_parser_of_json(comparison: Any) -> None:
+    counts = comparison.main(80)
+    assert counts["with a call"] >= 20
+    assert counts["read as JSON"] == 0
+    assert counts["read by asa_adapter"] >= 0.95 * counts["with a call"]
+    assert counts["fit the tools"] >= 0.9 * counts["with a call"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    stated = {name: int(count) for name, count in re.findall(r"^([a-zA-Z _]+?) +(\d+)$", readme, flags=re.MULTILINE)}
+    assert list(stated) == list(counts)
+    # Another processor rounds differently, and some answers sit on the edge.
+    assert all(abs(stated[name] - count) <= 3 for name, count in counts.items())
+
+
+@pytest.mark.parametrize("payload", ['{"name": "f", "arguments": {}}', "{'name': 'f', 'arguments': {}}"])
+def test_the_parser_of_json_reads_what_it_was_made_for(comparison: Any, payload: str) -> None:
+    assert comparison.json_call(payload) == {"name": "f", "arguments": {}}
+    assert comparison.json_call(f"[{payload}]") is None and comparison.json_call("[f()]") is None
+
+
 def rows_of(split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (DATA / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
 

@@ -11,13 +11,22 @@ import asa_adapter
 
 PACKAGE = Path(asa_adapter.__file__).parent
 FLOORS = [
-    {"errors", "progress", "arrays", "metrics", "parsing", "prompts", "report", "markdown", "duplicates"},
+    {"errors", "progress", "arrays", "metrics", "report", "markdown", "duplicates", "toolcalls", "tools"},
+    {"pythonic", "gold"},
+    {"payloads"},
+    {"tags"},
+    {"formats"},
+    {"detection", "history"},
+    {"parsing"},
+    {"prompts"},
     {"files", "residual", "hub", "intervals"},
     {"config", "data", "states", "stages", "audit", "fingerprint"},
     {"vectors", "classifiers", "screen", "arguments", "weaknesses", "verify"},
     {"controller", "fitting", "card", "controls"},
     {"plan", "storage", "selection"},
     {"hook"},
+    {"explain", "checks"},
+    {"diagnose"},
     {"adapter"},
     {"evaluate", "inspection", "ablation"},
     {"measurements"},

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asa_adapter.metrics import auc, ratio, trigger_metrics, upper_confidence_bound
+from asa_adapter.metrics import auc, calls_table, gold_metrics, ratio, trigger_metrics, upper_confidence_bound
 
 GOOD = {"format": True, "tool_name": True, "arguments": True}
 NAMELESS = {"format": True, "tool_name": False, "arguments": False}
@@ -176,3 +176,18 @@ def test_auc_is_the_share_of_ordered_pairs_with_half_for_ties() -> None:
         for low in scores[labels == 0]
     ]
     assert auc(labels, scores) == pytest.approx(sum(pairs) / len(pairs), abs=1e-12)
+
+
+def test_the_table_of_calls_shows_gold_where_all_have_it() -> None:
+    checks = [{"format": True, "tool_name": True, "arguments": False}] * 2
+    metrics = trigger_metrics([1, 0], [True, False], checks=checks)
+    lines = calls_table({"base": metrics}).splitlines()
+    assert lines[0] == "| calls | format | tool_name | arguments | success_precision | success_recall |"
+    assert lines[2] == "| base | 1.000 | 1.000 | 0.000 | 0.000 | 0.000 |"
+    with_gold = {**metrics, "gold": gold_metrics([(True, False), (False, False)])}
+    assert calls_table({"base": with_gold}).splitlines()[2].endswith(" | 0.000 | 0.500 |")
+    assert "gold" not in calls_table({"base": with_gold, "asa": metrics})
+
+
+def test_no_row_with_gold_calls_is_no_division_by_zero() -> None:
+    assert gold_metrics([]) == {"n": 0, "match": 0.0, "in_order": 0.0}

@@ -1,9 +1,11 @@
 import contextlib
+import copy
 import json
 import urllib.request
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,7 +78,9 @@ def test_format_is_found_by_the_tokenizers_marker(tokenizer: StubTokenizer, form
 
 @pytest.mark.parametrize("template", [None, "{{ messages }}", {"default": "{{ messages }}"}], ids=repr)
 def test_tokenizer_without_known_marker_is_refused(template: Any) -> None:
-    with pytest.raises(ValueError, match="no tool-call marker that is known here .*; give ToolCallParser a format"):
+    with pytest.raises(
+        ValueError, match=r"shows a tool-call format .* \(lfm2, .*\)\. Name the nearest by hand: ToolCallP"
+    ):
         ToolCallParser.from_tokenizer(StubTokenizer(["<s>"], template))
 
 
@@ -97,6 +101,103 @@ def test_tokenizer_without_known_marker_is_refused(template: Any) -> None:
 )
 def test_trigger_is_the_start_marker_anywhere(text: str, expected: bool) -> None:
     assert ToolCallParser("lfm2").triggered(text) is expected
+
+
+def test_trigger_by_token_does_not_depend_on_decoding(tiny_lfm2: Any) -> None:
+    tokenizer = tiny_lfm2[1]
+    parser = ToolCallParser.from_tokenizer(tokenizer)
+    ids = tokenizer.encode(lfm2("[now()]"), add_special_tokens=False)
+    assert parser.start_id == tokenizer.convert_tokens_to_ids(LFM2_START) == ids[0]
+    assert parser.triggered(ids) and parser.triggered(torch.tensor(ids)) and not parser.triggered(ids[1:])
+    assert not parser.triggered(tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def test_the_markers_characters_in_other_tokens_are_no_trigger_by_token(tiny_lfm2: Any) -> None:
+    tokenizer = tiny_lfm2[1]
+    parser = ToolCallParser.from_tokenizer(tokenizer)
+    spelled = [token for c in LFM2_START for token in tokenizer.encode(c, add_special_tokens=False)]
+    assert tokenizer.decode(spelled) == LFM2_START
+    assert not parser.triggered(spelled)
+    assert parser.text(spelled) == "<\u200b|tool_call_start|>"
+    real = tokenizer.encode(lfm2("[now()]"), add_special_tokens=False)
+    assert parser.parse(parser.text(spelled + real)) == [ToolCall("now", {})]
+
+
+def test_a_marker_that_decoding_drops_is_in_the_text_all_the_same(tiny_lfm2: Any) -> None:
+    tokenizer = copy.copy(tiny_lfm2[1])
+    ids = tokenizer.encode("Yes. " + lfm2("[now()]"), add_special_tokens=False)
+    tokenizer.decode = lambda ids, skip_special_tokens: tiny_lfm2[1].decode(ids, skip_special_tokens=True)
+    parser = ToolCallParser.from_tokenizer(tokenizer)
+    assert parser.text(ids) == f"Yes. {LFM2_START}[now()]"
+    assert parser.triggered(ids)
+
+
+@pytest.mark.parametrize(("text", "expected"), [('{"name": "now"}', True), ("now", False)])
+def test_trigger_by_text_where_no_single_token_tells(tiny_lfm2: Any, text: str, expected: bool) -> None:
+    tokenizer = tiny_lfm2[1]
+    parser = ToolCallParser.from_tokenizer(tokenizer, "llama3")
+    assert parser.triggered(tokenizer.encode(text, add_special_tokens=False)) is expected
+
+
+def test_token_ids_need_a_tokenizer() -> None:
+    with pytest.raises(ValueError, match=r"found token ids; expected text, or a parser made by .*from_tokenizer\(\)"):
+        ToolCallParser("lfm2").triggered([1, 2])
+
+
+@pytest.mark.parametrize(
+    ("format", "start", "opening"),
+    [
+        (None, None, LFM2_START),
+        ("llama3", None, '{"'),
+        ("llama4", None, "["),
+        ("hermes", "<tools>", "<tools>"),
+    ],
+)
+def test_the_first_token_of_a_call(tiny_lfm2: Any, format: str | None, start: str | None, opening: str) -> None:
+    tokenizer = tiny_lfm2[1]
+    parser = ToolCallParser.from_tokenizer(tokenizer, format, start=start)
+    assert parser.opening_id(tokenizer) == tokenizer.encode(opening, add_special_tokens=False)[0]
+
+
+# --- a tokenizer that reads calls by itself
+
+
+def with_response_template(tokenizer: Any) -> Any:
+    changed = copy.copy(tokenizer)
+    changed.response_template = {
+        "defaults": {"role": "assistant"},
+        "start_anchor": "<|im_start|>assistant\n",
+        "fields": {
+            "tool_calls": {
+                "open": "<tool_call>",
+                "close": "</tool_call>",
+                "repeats": True,
+                "content": "json",
+                "transform": {"type": "function", "function": "{content}"},
+            },
+            "content": {"close": "<|im_end|>", "content": "text"},
+        },
+    }
+    return changed
+
+
+def test_a_response_template_reads_the_calls(tiny_lfm2: Any) -> None:
+    parser = ToolCallParser.from_tokenizer(with_response_template(tiny_lfm2[1]), "hermes")
+    good = hermes('{"name": "add", "arguments": {"a": 1}}')
+    assert parser.parse(good + good) == [ToolCall("add", {"a": 1})] * 2
+    assert parser.check(good, TOOLS)["arguments"] is True
+    assert parser.parse("prose") == [] and parser.check("prose", TOOLS)["errors"] == []
+
+
+def test_what_a_response_template_cannot_read_is_a_trigger_that_does_not_parse(tiny_lfm2: Any) -> None:
+    tokenizer = with_response_template(tiny_lfm2[1])
+    parser = ToolCallParser.from_tokenizer(tokenizer, "hermes")
+    broken = hermes('{"name": "add", ')
+    with pytest.raises(ValueError):
+        tokenizer.parse_response(broken, prefix="")
+    assert parser.parse(broken) == []
+    result = parser.check(broken, TOOLS)
+    assert (result["triggered"], result["format"]) == (True, False)
 
 
 # --- lfm2: what is read
@@ -288,12 +389,24 @@ def test_code_gives_no_call(payload: str) -> None:
         (hermes('{"name": "f"}'), [ToolCall("f", {})]),
         (hermes('{"name": "f", "parameters": {"a": 1}}'), [ToolCall("f", {"a": 1})]),
         (hermes('[{"name": "f"}, {"name": "g"}]'), [ToolCall("f", {}), ToolCall("g", {})]),
+        (hermes('{"name": "f"}\n{"name": "g"}'), [ToolCall("f", {}), ToolCall("g", {})]),
         ("So: " + hermes('{"name": "f"}') + "\n" + hermes('{"name": "g"}'), [ToolCall("f", {}), ToolCall("g", {})]),
         ('<tool_call>{"name": "f"}', [ToolCall("f", {})]),
         (hermes('{"name": "f"}') + '<tool_call>{"name": "g", "argu', [ToolCall("f", {})]),
         (hermes("{broken") + hermes('{"name": "g"}'), [ToolCall("g", {})]),
     ],
-    ids=["nested", "lines", "no arguments", "parameters", "list", "two blocks", "no end", "cut", "one broken"],
+    ids=[
+        "nested",
+        "lines",
+        "no arguments",
+        "parameters",
+        "list",
+        "two in a block",
+        "two blocks",
+        "no end",
+        "cut",
+        "one broken",
+    ],
 )
 def test_hermes_blocks_are_read(text: str, calls: list[ToolCall]) -> None:
     assert ToolCallParser("hermes").parse(text) == calls
@@ -306,7 +419,6 @@ def test_hermes_blocks_are_read(text: str, calls: list[ToolCall]) -> None:
         "f(a=1)",
         "[f(a=1)]",
         "{'name': 'f'}",
-        '{"name": "f"} {"name": "g"}',
         '{"arguments": {}}',
         '{"name": 1, "arguments": {}}',
         '{"name": "f", "arguments": [1]}',

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+from asa_adapter import ToolCall, ToolCallParser
 from asa_adapter.prompts import (
     batches_by_length,
     chat_template_sha256,
@@ -14,6 +15,8 @@ from asa_adapter.prompts import (
     pad_token_id,
     row_messages,
     row_tools,
+    template_variables,
+    with_chat_template,
 )
 
 ADD, NOW = {"name": "add"}, {"name": "now"}
@@ -33,6 +36,12 @@ class StubTokenizer:
     def apply_chat_template(self, messages: Any, **keywords: Any) -> dict[str, list[int]]:
         self.calls.append((messages, keywords))
         return {"input_ids": [len(keywords["tools"] or []), *(len(m["content"]) for m in messages)]}
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        assert skip_special_tokens is False
+        return "".join(chr(64 + i) for i in ids) + self.ending
+
+    ending = ""
 
 
 # --- rows
@@ -129,6 +138,33 @@ def test_no_template_has_no_fingerprint(tokenizer: Any) -> None:
     assert chat_template_sha256(tokenizer) is None
 
 
+def test_fingerprint_of_several_templates_is_that_of_all_of_them() -> None:
+    one, other = {"default": "a", "tool_use": "b"}, {"tool_use": "b", "default": "a"}
+    digests = {chat_template_sha256(StubTokenizer(template)) for template in (one, other)}
+    assert digests == {hashlib.sha256(b'{"default": "a", "tool_use": "b"}').hexdigest()}
+
+
+def test_another_template_leaves_the_tokenizer_as_it_is(tiny_lfm2: Any) -> None:
+    tokenizer = tiny_lfm2[1]
+    before = tokenizer.chat_template
+    changed = with_chat_template(tokenizer, "{{ messages[0].content }}")
+    assert tokenizer.decode(encode_prompt(changed, [{"role": "user", "content": "Hello"}])) == "Hello"
+    assert tokenizer.chat_template == before
+    assert with_chat_template(tokenizer, None) is tokenizer
+
+
+@pytest.mark.parametrize(
+    ("template", "variables"),
+    [
+        ("{{ enable_thinking }}", {"enable_thinking": False}),
+        ({"default": "a", "tool_use": "enable_thinking"}, {"enable_thinking": False}),
+        ("a", {}),
+    ],
+)
+def test_thinking_is_switched_off_where_there_is_a_switch(template: Any, variables: dict[str, Any]) -> None:
+    assert template_variables(StubTokenizer(template)) == variables
+
+
 # --- encoding
 
 
@@ -164,6 +200,108 @@ def test_rows_are_encoded_with_their_own_tools_first() -> None:
 )
 def test_padding_token(pad: int | None, eos: int | None, expected: int) -> None:
     assert pad_token_id(StubTokenizer(pad_token_id=pad, eos_token_id=eos)) == expected
+
+
+def get_weather(city: str, days: int) -> str:
+    """Tells the weather.
+
+    Args:
+        city: The city.
+        days: For how many days.
+    """
+    return city * days
+
+
+def test_python_functions_are_described_by_their_schema(tiny_lfm2: Any) -> None:
+    tokenizer, messages = tiny_lfm2[1], [{"role": "user", "content": "Hi"}]
+    text = tokenizer.decode(encode_prompt(tokenizer, messages, [get_weather]))
+    assert '"name": "get_weather"' in text and "For how many days." in text
+    [schema] = row_tools({}, [get_weather]) or []
+    assert encode_prompt(tokenizer, messages, [schema]) == encode_prompt(tokenizer, messages, [get_weather])
+
+
+@pytest.mark.parametrize(
+    ("tool", "error", "message"),
+    [
+        (5, TypeError, r"a tool is 5; expected a JSON schema \(dict\) or a Python function"),
+        (lambda city: city, ValueError, "the function '<lambda>' cannot be offered as a tool: .*docstring"),
+    ],
+    ids=["a number", "no docstring"],
+)
+def test_what_is_no_tool_is_refused(tool: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        row_tools({"tools": [tool]}, None)
+
+
+CALL = ToolCall("calculator", {"expression": "6 * 7"})
+HISTORY = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "What is 6 * 7?"},
+    {"role": "assistant", "tool_calls": [{"name": CALL.name, "arguments": CALL.arguments}]},
+    {"role": "tool", "content": "42"},
+    {"role": "assistant"},
+    {"role": "user", "content": "Thanks."},
+]
+
+
+def test_calls_results_and_system_prompt_survive_where_the_template_drops_calls(tiny_lfm2: Any) -> None:
+    tokenizer = tiny_lfm2[1]
+    dropped = tokenizer.apply_chat_template([{"content": "", **turn} for turn in HISTORY], tokenize=False)
+    assert "6 * 7)" not in dropped and "calculator" not in dropped
+    ids = encode_prompt(tokenizer, HISTORY, [{"name": "calculator"}])
+    text = tokenizer.decode(ids)
+    assert text.startswith(f"{tokenizer.bos_token}<|im_start|>system\nBe brief.\nList of tools: ")
+    assert ToolCallParser.from_tokenizer(tokenizer).parse(text) == [CALL]
+    assert "<|im_start|>tool\n42<|im_end|>" in text
+    assert ids.count(tokenizer.bos_token_id) == 1
+    assert tokenizer.convert_tokens_to_ids("<|tool_call_start|>") in ids
+
+
+def test_calls_are_written_in_the_format_set_by_hand(tiny_lfm2: Any) -> None:
+    text = tiny_lfm2[1].decode(encode_prompt(tiny_lfm2[1], HISTORY, parser=ToolCallParser("llama3")))
+    assert '<|im_start|>assistant\n{"name": "calculator", "parameters": {"expression": "6 * 7"}}' in text
+
+
+AVAILABLE_TOOLS = (
+    "{% if tools %}<|im_start|>system\nWrite a tool call between the two tokens. Available tools:\n"
+    "{{ tools | tojson(indent=2) }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_prompt_format_of_ones_own_is_a_template(tiny_lfm2: Any) -> None:
+    tokenizer = with_chat_template(tiny_lfm2[1], AVAILABLE_TOOLS)
+    text = tokenizer.decode(encode_prompt(tokenizer, [{"role": "user", "content": "Hi"}], [ADD]))
+    assert text.startswith("<|im_start|>system\nWrite a tool call between the two tokens. Available tools:\n[\n  {")
+    assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize(
+    "ending", ["<think>", "<think>\n", "[THINK]", "<|channel>thought\n", "<|START_THINKING|>", "<seed:think>"]
+)
+def test_a_prompt_inside_an_open_reasoning_block_is_refused(ending: str) -> None:
+    with pytest.raises(ValueError, match="ends inside an open reasoning block .*chat template whose prompts close"):
+        encode_prompt(StubTokenizer(ending=ending), [{"role": "user", "content": "abc"}])
+
+
+@pytest.mark.parametrize(
+    "ending", ["<think>\n\n</think>\n\n", "<think></think>", "</think>", "<|channel>thought\n<channel|>"]
+)
+def test_a_closed_reasoning_block_is_fine(ending: str) -> None:
+    assert encode_prompt(StubTokenizer(ending=ending), [{"role": "user", "content": "abc"}]) == [0, 3]
+
+
+def test_the_switch_for_thinking_reaches_the_template(tiny_lfm2: Any) -> None:
+    template = "{{ messages[0].content }}<think>{% if enable_thinking is false %}</think>{% endif %}"
+    tokenizer = with_chat_template(tiny_lfm2[1], template)
+    assert tokenizer.decode(encode_prompt(tokenizer, [{"role": "user", "content": "Hi"}])) == "Hi<think></think>"
+
+
+def test_a_chat_that_the_template_cannot_render_is_refused_with_its_reason(tiny_lfm2: Any) -> None:
+    tokenizer = with_chat_template(tiny_lfm2[1], "{{ raise_exception('System role not supported') }}")
+    with pytest.raises(ValueError, match="cannot render this chat: System role not supported"):
+        encode_prompt(tokenizer, [{"role": "system", "content": "Hi"}])
 
 
 # --- batches

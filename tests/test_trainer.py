@@ -12,6 +12,7 @@ from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
 from asa_adapter.ablation import ablations
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.metrics import Counts
+from asa_adapter.prompts import chat_template_sha256, with_chat_template
 from asa_adapter.selection import Setting
 
 SMALL: dict[str, Any] = {
@@ -51,10 +52,32 @@ def test_the_adapter_carries_what_it_was_fitted_with(trained: Any, tiny_lfm2: An
     assert config.hidden_size == tiny_lfm2[0].config.hidden_size
     assert config.model_type == "lfm2"
     assert config.base_model == "tiny_lfm2"
-    assert config.tool_call_start == "<|tool_call_start|>"
+    assert (config.tool_call_format, config.tool_call_start) == ("lfm2", "<|tool_call_start|>")
+    assert config.chat_template is None
     assert config.tools == small["cal"][0]["tools"]
     assert config.domains == ("code", "math", "search", "translation")
     assert config.residual_norm == pytest.approx(trained[0].report["layers"][str(config.layer)]["residual_norm"])
+
+
+def test_prompts_and_format_of_ones_own_are_used_and_stored(tiny_lfm2: Any, small: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    template = tokenizer.chat_template.replace("List of tools", "Available tools")
+    arguments = ASATrainingArguments(
+        **{**SMALL, "layers": (6,), "finalists": 1},
+        chat_template=template,
+        tool_call_format="hermes",
+        tool_call_start="<|tool_call_start|>",
+    )
+    trainer = ASATrainer(model, tokenizer, small, arguments)
+    config = trainer.train().config
+    assert (config.chat_template, config.tool_call_format) == (template, "hermes")
+    assert (config.tool_call_start, config.tool_call_end) == ("<|tool_call_start|>", "</tool_call>")
+    assert config.parser(tokenizer).start == "<|tool_call_start|>"
+    assert config.chat_template_sha256 == chat_template_sha256(with_chat_template(tokenizer, template))
+    assert "Available tools" not in tokenizer.chat_template
+    with pytest.raises(ValueError, match=r"set tokenizer.chat_template = adapter.config.chat_template"):
+        trainer._adapter.attach(model, tokenizer=tokenizer)  # type: ignore[union-attr]
+    trainer._adapter.attach(model, tokenizer=trainer.tokenizer).remove()  # type: ignore[union-attr]
 
 
 def test_training_leaves_the_model_as_it_was(trained: Any, tiny_lfm2: Any) -> None:
@@ -364,6 +387,8 @@ def test_evaluating_before_training_is_refused(tiny_lfm2: Any, small: Any) -> No
         ({"batch_size": 0}, "batch_size is 0; expected an int of at least 1"),
         ({"probes": ("all",)}, r"probes is \('all',\); expected some of"),
         ({"objective": "recall"}, "objective is 'recall'; expected one of"),
+        ({"chat_template": ""}, "chat_template is ''; expected a text that is not empty, or None"),
+        ({"tool_call_start": 5}, "tool_call_start is 5; expected a text"),
     ],
 )
 def test_arguments_are_checked(changes: dict[str, Any], message: str) -> None:

@@ -1,0 +1,63 @@
+"""The tools that a prompt offers: their JSON schemas, and whether a call's arguments fit one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jsonschema
+import referencing
+
+Tools = Sequence[Mapping[str, Any] | Callable[..., Any]]
+
+
+def tool_schemas(tools: Tools | None) -> list[dict[str, Any]]:
+    """The tools as JSON schemas; Python functions are described by their type hints and Google-style docstrings.
+
+    Raises:
+        TypeError: a tool is neither a schema nor a function.
+        ValueError: a function lacks a docstring, or an argument its type or description.
+    """
+    return [_schema(tool) for tool in tools or []]
+
+
+def unwrapped(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The bare schema of a tool given bare or as {"type": "function", "function": ...}."""
+    inner = tool.get("function")
+    return inner if isinstance(inner, Mapping) else tool
+
+
+def properties(tool: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The schemas of a tool's arguments, by name; {} where they are missing or broken."""
+    parameters = (tool or {}).get("parameters")
+    found = parameters.get("properties") if isinstance(parameters, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def schema_errors(arguments: dict[str, Any], tool: Mapping[str, Any]) -> list[str]:
+    """What the tool's schema finds wrong; unknown names and empty required strings are wrong too."""
+    schema = tool.get("parameters") or {}
+    try:
+        # An empty registry: a schema may refer to its own parts, never to a file or an address.
+        validator = jsonschema.Draft202012Validator(dict(schema), registry=referencing.Registry())
+        found = [error.message[:120] for error in validator.iter_errors(arguments)]
+        known = dict(schema.get("properties") or {})
+        if schema.get("additionalProperties") is None:
+            found += [f"unknown argument {name!r}" for name in arguments if name not in known]
+        return found + [f"{name!r} is empty" for name in schema.get("required") or [] if arguments.get(name) == ""]
+    # A tool's schema is a stranger's text; there is no end to the ways in which it can be broken.
+    except Exception as error:
+        return [f"cannot be held against the tool's schema: {type(error).__name__}: {str(error)[:120]}"]
+
+
+def _schema(tool: Any) -> dict[str, Any]:
+    if isinstance(tool, Mapping):
+        return dict(tool)
+    if not callable(tool):
+        raise TypeError(f"a tool is {tool!r:.80}; expected a JSON schema (dict) or a Python function")
+    from transformers.utils import get_json_schema  # type: ignore[attr-defined]
+
+    try:
+        return dict(get_json_schema(tool))
+    # transformers has three exceptions of its own for this, some of them in private places.
+    except Exception as error:
+        name = getattr(tool, "__name__", repr(tool))
+        raise ValueError(f"the function {name!r} cannot be offered as a tool: {error}") from error

@@ -1,0 +1,516 @@
+"""Every tool-call format: hand-made good, odd and broken answers, what is written comes back, and nothing hangs."""
+
+import gc
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asa_adapter import ToolCall, ToolCallParser
+from asa_adapter.formats import FORMATS
+
+OSLO = ToolCall("get_weather", {"city": "Oslo", "days": 3})
+NOW = ToolCall("now", {})
+WEATHER_TOOL = {
+    "name": "get_weather",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+        "required": ["city"],
+    },
+}
+TOOLS = [WEATHER_TOOL, {"name": "now"}]
+OSLO_JSON = '{"name": "get_weather", "arguments": {"city": "Oslo", "days": 3}}'
+OSLO_PYTHON = '[get_weather(city="Oslo", days=3)]'
+OSLO_ARGUMENTS = '{"city": "Oslo", "days": 3}'
+
+# One call alone; two calls, where the format has room for two.
+GOOD: dict[str, list[tuple[str, list[ToolCall]]]] = {
+    "lfm2": [
+        (f"<|tool_call_start|>{OSLO_PYTHON}<|tool_call_end|><|im_end|>", [OSLO]),
+        ('<|tool_call_start|>[get_weather(city="Oslo", days=3), now()]<|tool_call_end|>', [OSLO, NOW]),
+    ],
+    "hermes": [
+        (f"<tool_call>\n{OSLO_JSON}\n</tool_call><|im_end|>", [OSLO]),
+        (
+            f'<tool_call>{OSLO_JSON}</tool_call>\n<tool_call>{{"name": "now", "arguments": {{}}}}</tool_call>',
+            [OSLO, NOW],
+        ),
+    ],
+    "qwen3_coder": [
+        (
+            "<tool_call>\n<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n<parameter=days>\n3\n"
+            "</parameter>\n</function>\n</tool_call>",
+            [OSLO],
+        ),
+        (
+            "<tool_call>\n<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n<parameter=days>\n3\n"
+            "</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=now>\n</function>\n</tool_call>",
+            [OSLO, NOW],
+        ),
+    ],
+    "llama3": [
+        ('{"name": "get_weather", "parameters": {"city": "Oslo", "days": 3}}<|eot_id|>', [OSLO]),
+        (
+            '<|python_tag|>{"name": "get_weather", "parameters": {"city": "Oslo", "days": 3}}; '
+            '{"name": "now", "parameters": {}}<|eom_id|>',
+            [OSLO, NOW],
+        ),
+    ],
+    "llama4": [
+        (f"{OSLO_PYTHON}<|eot|>", [OSLO]),
+        ("<|python_start|>[get_weather(city='Oslo', days=3), now()]<|python_end|><|eom|>", [OSLO, NOW]),
+    ],
+    "mistral": [
+        (f'[TOOL_CALLS][{OSLO_JSON[:-1]}, "id": "abcdef123"}}]</s>', [OSLO]),
+        (f"[TOOL_CALLS]get_weather[CALL_ID]abcdef123[ARGS]{OSLO_ARGUMENTS}[TOOL_CALLS]now[ARGS]{{}}</s>", [OSLO, NOW]),
+    ],
+    "gemma4": [
+        ('<|tool_call>call:get_weather{city:<|"|>Oslo<|"|>,days:3}<tool_call|><turn|>', [OSLO]),
+        (
+            '<|tool_call>call:get_weather{city:<|"|>Oslo<|"|>,days:3}<tool_call|><|tool_call>call:now{}<tool_call|>',
+            [OSLO, NOW],
+        ),
+    ],
+    "functiongemma": [
+        (
+            "<start_function_call>call:get_weather{city:<escape>Oslo<escape>,days:3}<end_function_call>"
+            "<start_function_response>",
+            [OSLO],
+        ),
+        (
+            "<start_function_call>call:get_weather{city:<escape>Oslo<escape>,days:3}<end_function_call>"
+            "<start_function_call>call:now{}<end_function_call>",
+            [OSLO, NOW],
+        ),
+    ],
+    "granite": [
+        (f"<|tool_call|>[{OSLO_JSON}]<|end_of_text|>", [OSLO]),
+        (f'<tool_call>[{OSLO_JSON}, {{"name": "now", "arguments": {{}}}}]', [OSLO, NOW]),
+    ],
+    "deepseek_v3": [
+        (
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n"
+            f"{OSLO_ARGUMENTS}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜><｜end▁of▁sentence｜>",
+            [OSLO],
+        ),
+        (
+            f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{OSLO_ARGUMENTS}<｜tool▁call▁end｜>"
+            "<｜tool▁call▁begin｜>now<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+            [OSLO, NOW],
+        ),
+    ],
+    "phi4": [
+        (f"functools[{OSLO_JSON}]<|end|>", [OSLO]),
+        (f'<|tool_call|>[{OSLO_JSON}, {{"name": "now", "arguments": {{}}}}]<|/tool_call|>', [OSLO, NOW]),
+    ],
+    "glm4": [
+        (
+            "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n<arg_key>days</arg_key>\n"
+            "<arg_value>3</arg_value>\n</tool_call>",
+            [OSLO],
+        ),
+        (
+            "<tool_call>get_weather<arg_key>city</arg_key><arg_value>Oslo</arg_value><arg_key>days</arg_key>"
+            "<arg_value>3</arg_value></tool_call><tool_call>now</tool_call>",
+            [OSLO, NOW],
+        ),
+    ],
+    "kimi_k2": [
+        (
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>"
+            f"{OSLO_ARGUMENTS}<|tool_call_end|><|tool_calls_section_end|>",
+            [OSLO],
+        ),
+        (
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>"
+            f"{OSLO_ARGUMENTS}<|tool_call_end|><|tool_call_begin|>functions.now:1<|tool_call_argument_begin|>{{}}"
+            "<|tool_call_end|><|tool_calls_section_end|><|im_end|>",
+            [OSLO, NOW],
+        ),
+    ],
+    "gpt_oss": [
+        (
+            "<|channel|>analysis<|message|>Look it up.<|end|><|start|>assistant<|channel|>commentary "
+            f"to=functions.get_weather <|constrain|>json<|message|>{OSLO_ARGUMENTS}<|call|>",
+            [OSLO],
+        ),
+        (
+            f" to=functions.get_weather<|channel|>commentary json<|message|>{OSLO_ARGUMENTS}<|call|><|start|>"
+            "assistant to=functions.now<|channel|>commentary<|message|>{}<|call|>",
+            [OSLO, NOW],
+        ),
+    ],
+}
+
+# Not as the documentation has it, and readable all the same.
+ODD: list[tuple[str, str, list[ToolCall]]] = [
+    ("lfm2", f"Let me look. <|tool_call_start|> {OSLO_PYTHON} <|tool_call_end|> Done.", [OSLO]),
+    ("lfm2", f"<|tool_call_start|>[{OSLO_JSON}]<|tool_call_end|>", [OSLO]),
+    (
+        "lfm2",
+        "<|tool_call_start|>[say(text='it's so', loud=true)]",
+        [ToolCall("say", {"text": "it's so", "loud": True})],
+    ),
+    ("lfm2", '<|tool_call_start|>[say(text="a "b" c")]', [ToolCall("say", {"text": 'a "b" c'})]),
+    ("lfm2", '<|tool_call_start|>[say(text="<|tool_call_end|>")]', [ToolCall("say", {"text": "<|tool_call_end|>"})]),
+    ("lfm2", '<|tool_call_start|>now(), say(text="x")<|tool_call_end|>', [NOW, ToolCall("say", {"text": "x"})]),
+    ("hermes", f"<tool_call>{OSLO_JSON}<|im_end|>", [OSLO]),
+    (
+        "hermes",
+        '<tool_call>{"name": "say", "arguments": "{\\"text\\": \\"x\\"}"}</tool_call>',
+        [ToolCall("say", {"text": "x"})],
+    ),
+    ("hermes", '<tool_call>{"type": "function", "function": {"name": "now"}}</tool_call>', [NOW]),
+    (
+        "hermes",
+        '<tool_call>{"name": "say", "arguments": {"text": "two\nlines"}}',
+        [ToolCall("say", {"text": "two\nlines"})],
+    ),
+    (
+        "hermes",
+        '<tool_call>{"name": "say", "arguments": {"text": "</tool_call>"}}</tool_call>',
+        [ToolCall("say", {"text": "</tool_call>"})],
+    ),
+    (
+        "qwen3_coder",
+        "<tool_call><function=say><parameter=text>\na\n\nb\n\n</parameter></function>",
+        [ToolCall("say", {"text": "a\n\nb\n"})],
+    ),
+    (
+        "qwen3_coder",
+        "<tool_call><function=f><parameter=a>{'k': [True, None]}</parameter></function>",
+        [ToolCall("f", {"a": {"k": [True, None]}})],
+    ),
+    (
+        "qwen3_coder",
+        '<tool_call><function=f><parameter=a>"quoted"</parameter></function></tool_call>',
+        [ToolCall("f", {"a": '"quoted"'})],
+    ),
+    ("llama3", '\n\n{"type": "function", "name": "now", "parameters": {}}', [NOW]),
+    (
+        "llama3",
+        '<|python_tag|>brave_search.call(query="Oslo")<|eom_id|>',
+        [ToolCall("brave_search", {"query": "Oslo"})],
+    ),
+    ("llama3", '{"name": "now", "parameters": {}};', [NOW]),
+    ("llama4", '<|python_start|><|python_end|>{"name": "now", "parameters": {}}<|eom|>', [NOW]),
+    ("mistral", f"[TOOL_CALLS] get_weather{OSLO_ARGUMENTS}", [OSLO]),
+    ("mistral", f"I look it up.[TOOL_CALLS]get_weather[ARGS]{OSLO_ARGUMENTS}", [OSLO]),
+    (
+        "gemma4",
+        '<|tool_call>call:f{a:None,b:[true,1.5,-2],c:{k:<|"|>x, }<|"|>}}<tool_call|>',
+        [ToolCall("f", {"a": None, "b": [True, 1.5, -2], "c": {"k": "x, }"}})],
+    ),
+    ("gemma4", '<|tool_call>call:f{ "a" : "x" , b : word }', [ToolCall("f", {"a": "x", "b": "word"})]),
+    (
+        "functiongemma",
+        "<start_function_call>call:f{a:<escape>{b:1}<escape>,true:false}",
+        [ToolCall("f", {"a": "{b:1}", "true": False})],
+    ),
+    ("granite", f"<|tool_call|> {OSLO_JSON}", [OSLO]),
+    (
+        "deepseek_v3",
+        f"Yes.<｜tool▁calls▁begin｜>\n<｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{OSLO_ARGUMENTS}",
+        [OSLO],
+    ),
+    ("phi4", f"Sure. functools[{OSLO_JSON}]", [OSLO]),
+    ("glm4", "<think>I must look.</think><tool_call>now\n</tool_call>", [NOW]),
+    ("glm4", '<tool_call>f<arg_key>a</arg_key>\n<arg_value>[1, "x"]</arg_value>', [ToolCall("f", {"a": [1, "x"]})]),
+    (
+        "kimi_k2",
+        "<|tool_calls_section_begin|><|tool_call_begin|> functions.now:12 <|tool_call_argument_begin|> {} "
+        "<|tool_call_end|>",
+        [NOW],
+    ),
+    ("gpt_oss", f"<|channel|>commentary to=functions.get_weather<|message|>{OSLO_ARGUMENTS}", [OSLO]),
+]
+
+# A call begins, and it cannot be read; what could be read before it is in the last column.
+BROKEN: list[tuple[str, str, list[ToolCall]]] = [
+    ("lfm2", "<|tool_call_start|>[get_weather(city=", []),
+    ("lfm2", "<|tool_call_start|>[now(), get_weather(city='Os<|tool_call_end|>", [NOW]),
+    ("lfm2", "<|tool_call_start|>Let me see<|tool_call_end|>", []),
+    ("hermes", "<tool_call>{'name': 'now'}</tool_call>", []),
+    ("hermes", '<tool_call>{"name": "now"</tool_call>', []),
+    ("hermes", '<tool_call>{"name": "now"} and so on</tool_call>', [NOW]),
+    ("hermes", '<tool_call>{"name": "f", "arguments": {"a": NaN}}</tool_call>', []),
+    ("hermes", '<tool_call>{"name": "f", "arguments": {"a": 1e999}}</tool_call>', []),
+    ("qwen3_coder", "<tool_call><function=f><parameter=a>1</function></tool_call>", []),
+    ("qwen3_coder", "<tool_call><function=f><parameter=a>1</parameter>", []),
+    ("qwen3_coder", '<tool_call>\n{"name": "now"}\n</tool_call>', []),
+    ("llama3", '{"name": "now", "parameters": ', []),
+    ("llama3", "<|python_tag|>print(1)", []),
+    ("llama4", "[get_weather(city=", []),
+    ("mistral", "[TOOL_CALLS]get_weather[ARGS]{", []),
+    ("mistral", "[TOOL_CALLS]get_weather[CALL_ID]abc", []),
+    ("mistral", "[TOOL_CALLS]", []),
+    ("gemma4", '<|tool_call>call:f{a:<|"|>x', []),
+    ("gemma4", "<|tool_call>call:f{a:two words}<tool_call|>", []),
+    ("gemma4", "<|tool_call>f{}<tool_call|>", []),
+    ("functiongemma", "<start_function_call>call:f{a:1<end_function_call>", []),
+    ("granite", '<|tool_call|>[{"arguments": {}}]', []),
+    ("deepseek_v3", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>now\n```json\n{", []),
+    ("deepseek_v3", "<｜tool▁calls▁begin｜><｜tool▁calls▁end｜>", []),
+    ("phi4", 'functools[{"name": "now"', []),
+    ("glm4", "<tool_call>f<arg_key>a</arg_key></tool_call>", []),
+    ("glm4", "<tool_call>f<arg_key>a</arg_key><arg_value>1", []),
+    ("glm4", "<tool_call></tool_call>", []),
+    ("kimi_k2", "<|tool_calls_section_begin|><|tool_call_begin|>functions.now:0<|tool_call_argument_begin|>[]", []),
+    ("gpt_oss", " to=functions.get_weather<|channel|>commentary json<|message|>Oslo<|call|>", []),
+    ("gpt_oss", " to=functions.get_weather", []),
+]
+
+# Nothing here begins a call.
+PROSE: list[tuple[str, str]] = [
+    *((format, "It is 3 degrees in Oslo.") for format in FORMATS),
+    ("lfm2", OSLO_PYTHON),
+    ("hermes", OSLO_JSON),
+    ("llama3", f"Here it is: {OSLO_JSON}"),
+    ("llama3", '{"city": "Oslo"}'),
+    ("llama4", "[1, 2, 3]"),
+    ("llama4", f"Here: {OSLO_PYTHON}"),
+    ("phi4", "functools is a module"),
+    ("gpt_oss", "<|channel|>commentary<|message|>I shall look it up.<|end|>"),
+    ("gpt_oss", "<|channel|>final<|message|>Write to=functions.get_weather in the header.<|return|>"),
+]
+
+
+def test_every_format_of_the_contract_is_there_and_tested() -> None:
+    contract = "lfm2 hermes qwen3_coder llama3 llama4 mistral gemma4 functiongemma granite deepseek_v3 phi4 glm4 "
+    assert set(FORMATS) == set((contract + "kimi_k2 gpt_oss").split()) == set(GOOD)
+    assert {format for format, *_ in ODD} == {format for format, *_ in BROKEN} == set(FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "calls"), [(format, *example) for format, examples in GOOD.items() for example in examples]
+)
+def test_good_calls_are_read_and_fit(format: str, text: str, calls: list[ToolCall]) -> None:
+    parser = ToolCallParser(format)
+    assert parser.parse(text) == calls
+    assert parser.check(text, TOOLS) == {
+        "triggered": True,
+        "format": True,
+        "tool_name": True,
+        "arguments": True,
+        "errors": [],
+    }
+
+
+@pytest.mark.parametrize(("format", "text", "calls"), ODD)
+def test_odd_calls_are_read(format: str, text: str, calls: list[ToolCall]) -> None:
+    parser = ToolCallParser(format)
+    assert repr(parser.parse(text)) == repr(calls)
+    assert parser.triggered(text) and parser.check(text, [])["format"]
+
+
+@pytest.mark.parametrize(("format", "text", "calls"), BROKEN)
+def test_broken_calls_are_triggers_that_do_not_parse(format: str, text: str, calls: list[ToolCall]) -> None:
+    parser = ToolCallParser(format)
+    assert parser.triggered(text)
+    assert parser.parse(text) == calls
+    result = parser.check(text, TOOLS)
+    assert (result["format"], result["tool_name"], result["arguments"]) == (False, False, False)
+    assert result["errors"][0].startswith("not readable as a call: ")
+
+
+@pytest.mark.parametrize(("format", "text"), PROSE)
+def test_prose_is_no_trigger(format: str, text: str) -> None:
+    parser = ToolCallParser(format)
+    assert not parser.triggered(text)
+    assert parser.parse(text) == []
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_broken_block_leaves_the_good_one_behind_it(format: str) -> None:
+    parser = ToolCallParser(format)
+    start = {"gpt_oss": "<|start|>assistant to=functions.", "phi4": "<|tool_call|>"}.get(format, parser.start)
+    start += "<arg_key>" if format == "glm4" else ""
+    good, calls = GOOD[format][1] if format in ("llama3", "llama4") else GOOD[format][0]
+    good = {"phi4": f"functools[{OSLO_JSON}]", "gpt_oss": f"<|start|>assistant{GOOD['gpt_oss'][1][0]}"}.get(
+        format, good
+    )
+    calls = GOOD["gpt_oss"][1][1] if format == "gpt_oss" else calls
+    assert parser.parse(f"{start} oops {good}") == calls
+
+
+# --- values without quotes are typed by the schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "written", "value"),
+    [
+        ({"type": "string"}, "42", "42"),
+        ({"type": "integer"}, "42", 42),
+        (None, "42", 42),
+        (None, "forty-two", "forty-two"),
+        ({"type": "boolean"}, "True", True),
+        ({"type": "boolean"}, "true", True),
+        ({"type": ["string", "null"]}, "null", None),
+        ({"enum": ["1", "2"]}, "1", "1"),
+        ({"type": "string"}, '{"a": 1}', '{"a": 1}'),
+        ({"type": "object"}, '{"a": 1}', {"a": 1}),
+        ({"type": "number"}, "1e999", "1e999"),
+        ({"type": "integer"}, "9" * 5000, "9" * 5000),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("format", ["qwen3_coder", "glm4"])
+def test_unquoted_value_is_what_the_schema_says(format: str, schema: Any, written: str, value: Any) -> None:
+    parameters = {"type": "object", "properties": {} if schema is None else {"a": schema}}
+    [call] = ToolCallParser(format).parse(
+        {
+            "qwen3_coder": f"<tool_call><function=f><parameter=a>\n{written}\n</parameter></function></tool_call>",
+            "glm4": f"<tool_call>f<arg_key>a</arg_key><arg_value>{written}</arg_value></tool_call>",
+        }[format],
+        [{"name": "f", "parameters": parameters}],
+    )
+    assert type(call.arguments["a"]) is type(value) and call.arguments["a"] == value
+
+
+# --- what is written comes back
+
+FUZZ = settings(deadline=None, max_examples=60, derandomize=True, database=None)
+NAMES = st.sampled_from(["f", "get_weather", "a_1", "städte"])
+LETTERS = st.lists(st.sampled_from("ab \n\t\"'\\{}[]()<>|,:;=#é北☔0"), max_size=12).map("".join)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | LETTERS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=6,
+)
+CALLS = st.lists(st.builds(ToolCall, NAMES, st.dictionaries(NAMES, VALUES, max_size=3)), min_size=1, max_size=3)
+
+
+def schema_of(value: Any) -> dict[str, Any]:
+    """A JSON schema that says whether a value is text."""
+    return {"type": "string"} if isinstance(value, str) else {}
+
+
+@FUZZ
+@given(CALLS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_written_calls_come_back(format: str, calls: list[ToolCall]) -> None:
+    calls = [ToolCall(f"{call.name}_{i}", call.arguments) for i, call in enumerate(calls)]
+    tools = [
+        {"name": call.name, "parameters": {"properties": {k: schema_of(v) for k, v in call.arguments.items()}}}
+        for call in calls
+    ]
+    parser = ToolCallParser(format)
+    text = parser.write(calls)
+    assert repr(parser.parse(text, tools)) == repr(calls)
+    assert parser.triggered(text) and parser.check(text, tools)["format"]
+
+
+# --- any text at all
+
+PIECES = [
+    *(mark for known in FORMATS.values() for mark in (known.start, known.end) if mark),
+    *"[]{}(),.:;=\"'*\\-\n<>",
+    *(
+        "f",
+        "a",
+        "1",
+        "f(a=1)",
+        OSLO_JSON,
+        OSLO_ARGUMENTS,
+        '"name"',
+        "call:f{",
+        "<escape>",
+        '<|"|>',
+        "true",
+        "1e999",
+        "NaN",
+    ),
+    *("<function=f>", "</function>", "<parameter=a>", "</parameter>", "<arg_key>", "</arg_key>", "<arg_value>"),
+    *(
+        "</arg_value>",
+        "[ARGS]",
+        "[CALL_ID]",
+        "<|message|>",
+        "<|channel|>",
+        "<|start|>assistant",
+        "functools[",
+        "```json\n",
+    ),
+    *(
+        "<｜tool▁call▁begin｜>",
+        "<｜tool▁sep｜>",
+        "<｜tool▁call▁end｜>",
+        "<|tool_call_begin|>",
+        "<|tool_call_end|>",
+        "0x",
+    ),
+]
+
+
+@settings(deadline=None, max_examples=150, derandomize=True, database=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
+@pytest.mark.parametrize("format", FORMATS)
+def test_any_text_is_checked_without_an_exception(format: str, text: str) -> None:
+    parser = ToolCallParser(format)
+    result = parser.check(text, TOOLS)
+    assert result["triggered"] is parser.triggered(text)
+    assert result["format"] >= result["tool_name"] >= result["arguments"]
+    assert result["arguments"] is (result["triggered"] and not result["errors"])
+    for call in parser.parse(text):
+        json.dumps(call.arguments, allow_nan=False)
+
+
+def hostile(format: str) -> list[str]:
+    """Beginnings that a careless reader would go through again and again."""
+    known = FORMATS[format]
+    inner = ["", "[", "{", '{"a":', '["', "['", '[\\"', "[f(a='", '[f(a="', "f(", "call:f{", "call:f{a:<escape>"]
+    inner += ['call:f{a:<|"|>', "<function=f>", "<function=f><parameter=a>", "f<arg_key>", "f<arg_key>a</arg_key>"]
+    inner += ["f<arg_key>a</arg_key><arg_value>", "f[ARGS]", "f[CALL_ID]", "f[ARGS]{", "<｜tool▁call▁begin｜>"]
+    inner += [
+        "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{",
+        "<|tool_call_begin|>",
+        "f<|message|>",
+        "f<|message|>{",
+        " ",
+        "f ",
+        "9",
+    ]
+    marks = [
+        known.start,
+        {"phi4": "functools", "gpt_oss": "<|start|>assistant to=functions."}.get(format, known.start),
+    ]
+    return [mark + piece for mark in dict.fromkeys(marks) for piece in inner]
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """No garbage collection: a whole one takes longer than what is measured."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize("format", FORMATS)
+def test_hostile_text_takes_linear_time(format: str) -> None:
+    parser = ToolCallParser(format)
+
+    def seconds(size: int, piece: str, once: str) -> float:
+        text = (once + piece * size)[:size]
+        began = time.process_time()
+        parser.check(text, TOOLS)
+        return time.process_time() - began
+
+    start = parser.start
+    cases = [(piece, "") for piece in hostile(format)]
+    cases += [
+        (piece, start)
+        for piece in ("[", "{", '{"a":', "-", "9", '"', "'", "\\", " ", "(", "f(", "a=", "1,", "[1,", "<")
+    ]
+    slow = {
+        (piece, once): long
+        for piece, once in cases
+        if (long := seconds(48_000, piece, once)) > 0.1 and long > 8 * max(seconds(12_000, piece, once), 0.01)
+    }
+    # Four times the text: four times the time, and eight leave room for a busy machine; squares would take sixteen.
+    assert slow == {}
