@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from conformance import CONSTRAINTS, EXPECTED, Result, examine, kind, main, summary, unexpected
-from conftest import WIDTH
+from conftest import ROOT, WIDTH
 from tiny_models import OVERRIDES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -159,3 +159,10 @@ def test_an_output_is_named_by_its_axes() -> None:
     assert kind(state, 32) == "tensor (B, T, D)"
     assert kind((state.transpose(0, 1), None), 32) == "tuple of 2 (T, B, D)"
     assert kind([torch.zeros(2, 7, 4, 32)], 32) == "list of 1 (B, T, 4, D)"
+
+
+@pytest.mark.skipif(transformers.__version__ != PINNED, reason="the README quotes the pinned transformers")
+def test_the_readme_quotes_the_counts_that_the_script_expects() -> None:
+    results = [Result(name, "X", outcome=EXPECTED.get(name, "steered")) for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES]
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert summary(results).split(": ", 1)[1] in readme
