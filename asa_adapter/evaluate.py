@@ -115,4 +115,7 @@ class Evaluation:
         output = self.model.generate(  # type: ignore[operator]
             input_ids=ids, attention_mask=mask, **greedy_settings(self.tokenizer, self.max_new_tokens)
         )
-        return [self.parser.text(answer) for answer in output[:, ids.shape[1] :].tolist()]
+        answers = output[:, ids.shape[1] :].tolist()
+        if self.parser.knows_tokens:
+            return [self.parser.text(answer) for answer in answers]
+        return list(self.tokenizer.batch_decode(answers, skip_special_tokens=False))

@@ -80,6 +80,11 @@ class ToolCallParser:
         parser._decode = lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False))
         return parser
 
+    @property
+    def knows_tokens(self) -> bool:
+        """Whether the parser comes from a tokenizer, and so can read token ids."""
+        return self._decode is not None
+
     def triggered(self, answer: str | Sequence[int]) -> bool:
         """Whether a tool call begins anywhere in an answer.
 
