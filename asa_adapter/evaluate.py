@@ -135,7 +135,10 @@ class Evaluation:
             stopping_criteria=None if start is None else [_CallBegins(start)],
             **greedy_settings(self.tokenizer, self.max_new_tokens),
         )
-        return [self.parser.text(answer) for answer in output[:, ids.shape[1] :].tolist()]
+        answers = output[:, ids.shape[1] :].tolist()
+        if self.parser.knows_tokens:
+            return [self.parser.text(answer) for answer in answers]
+        return list(self.tokenizer.batch_decode(answers, skip_special_tokens=False))
 
 
 class _CallBegins(StoppingCriteria):

@@ -81,6 +81,11 @@ class ToolCallParser:
         return parser
 
     @property
+    def knows_tokens(self) -> bool:
+        """Whether the parser comes from a tokenizer, and so can read token ids."""
+        return self._decode is not None
+
+    @property
     def call_token(self) -> int | None:
         """The token that begins a call wherever it stands; None where a call is told by text."""
         return None if self._format.opens or self._format.bare else self.start_id

@@ -39,6 +39,14 @@ def test_batched_answers_are_those_of_each_prompt_alone(
     assert batched == alone
 
 
+def test_a_parser_by_name_gets_the_same_answers(
+    tiny_lfm2: Any, rows: list[dict[str, Any]], evaluation: Evaluation
+) -> None:
+    by_name = Evaluation(*tiny_lfm2, ToolCallParser("lfm2"), None, 8, 6, False)
+    from_tokenizer = Evaluation(*tiny_lfm2, evaluation.parser, None, 8, 6, False)
+    assert by_name.answers(rows[:6]) == from_tokenizer.answers(rows[:6])
+
+
 def test_metrics_are_counted_from_the_answers(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
     call = '<|tool_call_start|>[calculator(expression="1 + 1")]<|tool_call_end|>'
     broken = "<|tool_call_start|>[calculator("
