@@ -6,6 +6,7 @@ Whatever goes wrong in between is told as one error of ours: the repository, the
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import huggingface_hub
 from huggingface_hub import CommitOperationAdd, HfApi
@@ -25,13 +26,30 @@ from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, Adapter
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LOG_IN = "log in with `hf auth login`, or pass token="
-_OFFLINE = (
-    "it is not, or not completely, in the cache, and the Hub may not be asked: load it once without "
-    "local_files_only and without HF_HUB_OFFLINE"
+_CONNECTION = "the Hub was not reached, or the connection broke off: check it and try again"
+
+
+class _Words(NamedTuple):
+    """What the same cause is called, and cured by, on the way down and on the way up."""
+
+    missing: str
+    no_id: str
+    offline: str
+    connection: str
+
+
+_FETCHING = _Words(
+    missing="there is no such folder here, and on the Hub no such repository, or it is private and you are not let in",
+    no_id="that is neither a folder here nor a repository id such as 'user/name'",
+    offline="it is not, or not completely, in the cache, and the Hub may not be asked: load it once without "
+    "local_files_only and without HF_HUB_OFFLINE",
+    connection=f"{_CONNECTION}; an adapter that is in the cache loads with local_files_only=True",
 )
-_CONNECTION = (
-    "the Hub was not reached, or the connection broke off: check it and try again; an adapter that is in the cache "
-    "loads with local_files_only=True"
+_PUSHING = _Words(
+    missing="there is no such repository, or it is private and you are not let in",
+    no_id="that is no repository id; expected one such as 'user/name'",
+    offline="offline mode is on: unset HF_HUB_OFFLINE to push",
+    connection=_CONNECTION,
 )
 
 
@@ -79,7 +97,9 @@ def fetch(
         )
     # The client's network errors have other bases in each of its versions; only this one call is wrapped.
     except Exception as error:
-        raise AdapterDownloadError(f"{_cannot_fetch(repo_id, revision)}: {_reason(error, repo_id)}") from error
+        raise AdapterDownloadError(
+            f"{_cannot_fetch(repo_id, revision)}: {_reason(error, repo_id, _FETCHING)}"
+        ) from error
     return Path(folder)
 
 
@@ -98,7 +118,9 @@ def full_repo_id(repo_id: str, token: str | bool | None = None) -> str:
         validate_repo_id(repo_id)
         return repo_id if "/" in repo_id else f"{HfApi(token=token).whoami()['name']}/{repo_id}"
     except Exception as error:
-        raise AdapterUploadError(f"cannot push to {repo_id!r:.120}: {_reason(error, str(repo_id))}") from error
+        raise AdapterUploadError(
+            f"cannot push to {repo_id!r:.120}: {_reason(error, str(repo_id), _PUSHING)}"
+        ) from error
 
 
 def push(
@@ -155,7 +177,7 @@ def push(
     except AdapterUploadError:
         raise
     except Exception as error:
-        raise AdapterUploadError(f"cannot push to {repo_id!r}: {_reason(error, repo_id)}") from error
+        raise AdapterUploadError(f"cannot push to {repo_id!r}: {_reason(error, repo_id, _PUSHING)}") from error
 
 
 def _check_visibility(api: HfApi, repo_id: str, private: bool) -> None:
@@ -189,7 +211,9 @@ def _check_sizes(
     except Exception as error:
         # The client would give out what it has in the cache, even to those who asked for a fresh download.
         if force_download:
-            raise AdapterDownloadError(f"{_cannot_fetch(repo_id, revision)}: {_reason(error, repo_id)}") from error
+            raise AdapterDownloadError(
+                f"{_cannot_fetch(repo_id, revision)}: {_reason(error, repo_id, _FETCHING)}"
+            ) from error
         # Whatever is wrong, the download meets it too, or finds all it needs in the cache.
         return
     sizes = {entry.path: getattr(entry, "size", None) for entry in found}
@@ -209,11 +233,11 @@ def _cannot_fetch(repo_id: str, revision: str | None) -> str:
     return f"cannot fetch the adapter {repo_id!r:.120} (revision {revision or 'main'!r:.60})"
 
 
-def _reason(error: BaseException, repo_id: str) -> str:
+def _reason(error: BaseException, repo_id: str, words: _Words) -> str:
     """Cause and cure in words, then the client's own error in short."""
-    words = next(filter(None, (_cause(each, repo_id) for each in _chain(error))), _CONNECTION)
+    found = next(filter(None, (_cause(each, repo_id, words) for each in _chain(error))), words.connection)
     text = " ".join(str(error).split())
-    return f"{words} [{type(error).__name__}: {text:.200}]"
+    return f"{found} [{type(error).__name__}: {text:.200}]"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -223,28 +247,25 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     yield error
 
 
-def _cause(error: BaseException, repo_id: str) -> str | None:
+def _cause(error: BaseException, repo_id: str, words: _Words) -> str | None:
     """One of the known causes with its cure; None for any other error."""
     page = f"{huggingface_hub.constants.ENDPOINT}/{repo_id}"
     if isinstance(error, GatedRepoError):
         return f"the repository is gated: ask for access at {page}, then {_LOG_IN}"
     if isinstance(error, RepositoryNotFoundError):
-        return (
-            "there is no such folder here, and on the Hub no such repository, or it is private and you are not let "
-            f"in: check the name, {_LOG_IN}"
-        )
+        return f"{words.missing}: check the name, {_LOG_IN}"
     if isinstance(error, RevisionNotFoundError):
         return f"the repository has no such revision: see {page}/commits/main"
     if isinstance(error, HFValidationError):
-        return "that is neither a folder here nor a repository id such as 'user/name'"
+        return words.no_id
     if isinstance(error, LocalTokenNotFoundError):
         return f"you are not logged in: {_LOG_IN}"
     if isinstance(error, OfflineModeIsEnabled):
-        return _OFFLINE
+        return words.offline
     if isinstance(error, HfHubHTTPError):
         return _refusal(error.response.status_code)
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is None:
-        return _OFFLINE
+        return words.offline
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return None

@@ -101,25 +101,16 @@ class HubError(Exception):
 
 
 class LocalHub:
-    """The Hub; a context manager that serves while it is open.
-
-    Attributes:
-        users: names by token.
-        repos: repositories by id.
-        faults: what goes wrong.
-        log: every request that was answered.
-        lfs_names: files with these endings are stored by LFS.
-        size_lies: sizes to tell by path, where they are not the true ones.
-    """
+    """The Hub; a context manager that serves while it is open."""
 
     def __init__(self) -> None:
-        self.users = {"hf_alice": "alice", "hf_bob": "bob"}
+        self.users = {"hf_alice": "alice", "hf_bob": "bob"}  # by token
         self.repos: dict[str, Repo] = {}
-        self.uploaded: dict[str, bytes] = {}
+        self.uploaded: dict[str, bytes] = {}  # LFS objects by SHA-256
         self.faults: list[Fault] = []
-        self.log: list[Request] = []
-        self.lfs_names: tuple[str, ...] = (".safetensors", ".skops", ".png")
-        self.size_lies: dict[str, int] = {}
+        self.log: list[Request] = []  # every request that was answered
+        self.lfs_names: tuple[str, ...] = (".safetensors", ".skops", ".png")  # endings of files stored by LFS
+        self.size_lies: dict[str, int] = {}  # sizes to tell by path, where they are not the true ones
         self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), self._handler(cdn)) for cdn in (False, True)]
         ports = [server.server_port for server in self._servers]
         # Two names of one machine: some clients tell hosts apart by their names alone.

@@ -173,7 +173,7 @@ FAILURES: dict[str, tuple[Callable[[LocalHub], None] | None, dict[str, Any], str
     "no rights to a branch": (None, {"token": "hf_bob", "branch": "b"}, FORBIDDEN),
     "pull request without login": (None, {"token": None, "create_pr": True}, NO_LOGIN),
     "bad token": (None, {"token": "hf_old"}, NO_LOGIN),
-    "bad repository id": (None, {"repo_id": "alice/a b"}, "that is neither a folder here nor a repository id such as"),
+    "bad repository id": (None, {"repo_id": "alice/a b"}, "that is no repository id; expected one such as"),
     "Hub down": (lambda hub: hub.stop(), {}, "the Hub was not reached, or the connection broke off"),
     "error while committing": (
         lambda hub: hub.faults.append(Fault("POST", "/commit/", status=500)), {}, "the Hub answered with HTTP status",
@@ -216,6 +216,13 @@ def test_metadata_that_the_hub_does_not_accept_is_named(hub: LocalHub, adapter: 
     hub.faults.append(Fault("POST", "/api/validate-yaml", status=400))
     with pytest.raises(AdapterUploadError, match=r"does not accept what was sent.*Error: Invalid metadata in READ"):
         adapter.push_to_hub(NAME, token="hf_alice")
+
+
+def test_offline_mode_says_so(hub: LocalHub, adapter: ASAAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(AdapterUploadError, match="offline mode is on: unset HF_HUB_OFFLINE to push"):
+        adapter.push_to_hub(NAME, token="hf_alice")
+    assert hub.log == []
 
 
 def test_without_rights_no_repository_is_made(hub: LocalHub, adapter: ASAAdapter) -> None:
