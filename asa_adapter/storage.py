@@ -65,6 +65,8 @@ def read_folder(folder: Path) -> Parts:
     config = ASAConfig.from_json(
         decode_utf8(read_bounded(folder / CONFIG_NAME, SIZE_LIMITS[CONFIG_NAME]), CONFIG_NAME)
     )
+    if config.config_sha256 is None:
+        raise AdapterFormatError(f"{CONFIG_NAME}: has no config_sha256, so damage would not be seen; save it again")
     # Folders without a report were valid once; one that the config names belongs to the adapter.
     names = [VECTORS_NAME, ROUTER_NAME, PROBES_NAME, *([REPORT_NAME] if REPORT_NAME in config.files else [])]
     content = {name: read_bounded(folder / name, SIZE_LIMITS[name]) for name in names}

@@ -226,6 +226,13 @@ def test_an_edited_config_is_noticed(folder: Path) -> None:
         ASAAdapter.from_pretrained(folder)
 
 
+def test_a_config_without_a_checksum_is_refused(folder: Path) -> None:
+    values = json.loads((folder / "asa_config.json").read_text())
+    (folder / "asa_config.json").write_text(json.dumps({**values, "config_sha256": None}))
+    with pytest.raises(AdapterFormatError, match="asa_config.json: has no config_sha256, so damage would not be seen"):
+        ASAAdapter.from_pretrained(folder)
+
+
 def test_a_payload_without_a_checksum_is_refused(folder: Path) -> None:
     edit(folder, files={})
     with pytest.raises(AdapterFormatError, match="asa_config.json: names no SHA-256 for steering_vectors.safetensors"):
