@@ -109,6 +109,7 @@ class ASAAdapter:
             ValueError: the model already has an adapter at this layer.
         """
         config = self.config
+        _refuse_learnt_prompts(model)
         model = generating_model(model)
         blocks = self._checked_blocks(model)
         suspicions = _other_origin(config, model)
@@ -323,6 +324,15 @@ def _check_parts(config: ASAConfig, vectors: SteeringVectors, router: Router, pr
     for name, width in widths.items():
         if width != config.hidden_size:
             raise ValueError(f"the {name} read states of width {width}; expected the config's {config.hidden_size}")
+
+
+def _refuse_learnt_prompts(model: Any) -> None:
+    peft_config = getattr(getattr(model, "_orig_mod", model), "active_peft_config", None)
+    if getattr(peft_config, "is_prompt_learning", False):
+        raise IncompatibleModelError(
+            "the PEFT model puts learnt tokens before the prompt, so the last prompt token moves; only PEFT methods "
+            "that change weights, such as LoRA, can be steered"
+        )
 
 
 def _other_origin(config: ASAConfig, model: Any) -> list[str]:

@@ -21,7 +21,7 @@ from torch import nn
 from asa_adapter.config import MAX_ALPHA, finite_float
 from asa_adapter.controller import Controller, Decision
 from asa_adapter.plan import Call, Record, Slot, prompt_tokens
-from asa_adapter.residual import hidden_state, replace_hidden_state
+from asa_adapter.residual import generating_model, hidden_state, replace_hidden_state
 
 _NO_PICKLE = "a steered model cannot be pickled; call remove() first, and attach the adapter again later"
 
@@ -303,8 +303,8 @@ def _is_compiled(model: nn.Module) -> bool:
 
 
 def is_steered(model: nn.Module) -> bool:
-    """Whether an adapter is attached to the model."""
-    return _steering_of(model) is not None
+    """Whether an adapter is attached to the model, or to the one inside its wrappers."""
+    return _steering_of(generating_model(model)) is not None
 
 
 def _steering_of(model: nn.Module) -> _Steering | None:

@@ -15,21 +15,12 @@ _SIDE_TOWERS = ("encoder", "vision", "visual", "audio", "image", "speech", "towe
 
 
 def generating_model(model: nn.Module) -> nn.Module:
-    """The model whose generate() does the work, inside the wrappers of torch.compile() and PEFT.
-
-    Raises:
-        IncompatibleModelError: a PEFT prompt-learning method, which puts tokens of its own before the prompt.
-    """
+    """The model whose generate() does the work, inside the wrappers of torch.compile() and PEFT."""
     if isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):
         return generating_model(compiled)
-    if not hasattr(model, "get_base_model"):
-        return model
-    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
-        raise IncompatibleModelError(
-            "the PEFT model puts learnt tokens before the prompt, so the last prompt token moves; only PEFT methods "
-            "that change weights, such as LoRA, can be steered"
-        )
-    return generating_model(model.get_base_model())  # type: ignore[operator]
+    if hasattr(model, "get_base_model"):
+        return generating_model(model.get_base_model())  # type: ignore[operator]
+    return model
 
 
 def text_config(model: Any) -> Any:

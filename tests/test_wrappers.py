@@ -95,12 +95,13 @@ def test_a_peft_model_is_steered_wherever_the_adapter_is_attached(lora: Any, ada
     with adapter.attach(lora if place == "the PeftModel" else lora.get_base_model()) as steering:
         steered = greedy(lora, ids)
         assert [(d.position, d.applied) for d in steering.decisions] == [(8, True)] * 3
+        assert is_steered(lora)
         with lora.disable_adapter():
             assert not torch.equal(greedy(lora, ids), steered)
             assert len(steering.decisions) == 3
     assert not torch.equal(steered, base)
     assert torch.equal(greedy(lora, ids), base)
-    assert traces(lora) == []
+    assert traces(lora) == [] and not is_steered(lora)
 
 
 def test_a_peft_model_made_of_a_steered_model_is_steered(adapter: ASAAdapter) -> None:
