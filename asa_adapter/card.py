@@ -151,7 +151,11 @@ def _fitted_for(config: ASAConfig) -> str:
         "type": f"{escaped(config.model_type or 'not recorded')}, {config.num_layers} blocks, "
         f"width {config.hidden_size}",
         "domains": ", ".join(map(escaped, config.domains)),
-        "prompts": "the model's own chat template"
+        "prompts": (
+            "a chat template of their own: set `tokenizer.chat_template = adapter.config.chat_template`"
+            if config.chat_template
+            else "the model's own chat template"
+        )
         + (f" (SHA-256 {template[:12]}…; `attach(model, tokenizer=tokenizer)` checks it)" if template else ""),
         "a call is written as": markers or "not recorded",
     }
@@ -209,10 +213,15 @@ def _domains(comparison: Comparison) -> str | None:
 
 def _calls(comparison: Comparison) -> str | None:
     """What the calls were worth."""
-    parts = {"the model alone": comparison.base["validity"], "with ASA": comparison.asa["validity"]}
-    rows = [[name, *(f"{part[key]:.3f}" for key in VALIDITY)] for name, part in parts.items() if part]
+    parts = {"the model alone": comparison.base, "with ASA": comparison.asa}
+    if not all(part["validity"] for part in parts.values()):
+        return None
     head = ["", "can be read", "offered tool", "fits its schema", "success precision", "success recall"]
-    return table(head, rows, numbers=len(VALIDITY)) if len(rows) == 2 else None
+    rows = [[name, *(f"{part['validity'][key]:.3f}" for key in VALIDITY)] for name, part in parts.items()]
+    if all(part["gold"] for part in parts.values()):
+        head.append("the gold calls")
+        rows = [[*row, f"{part['gold']['match']:.3f}"] for row, part in zip(rows, parts.values(), strict=True)]
+    return table(head, rows, numbers=len(head) - 1)
 
 
 def _ablations(findings: Findings) -> str | None:

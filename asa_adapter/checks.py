@@ -20,7 +20,7 @@ from asa_adapter.prompts import (
     pad_token_id,
     template_variables,
 )
-from asa_adapter.residual import decoder_blocks, hidden_size
+from asa_adapter.residual import decoder_blocks, generating_model, hidden_size
 from asa_adapter.states import evaluation_mode, input_device
 from asa_adapter.toolcalls import ToolCall
 from asa_adapter.tools import properties, unwrapped
@@ -259,7 +259,8 @@ def padding(patient: Patient) -> Finding:
 def blocks(patient: Patient) -> Finding:
     """Can the decoder blocks be found?"""
     try:
-        blocks, width = decoder_blocks(patient.model), hidden_size(patient.model)
+        model = generating_model(patient.model)
+        blocks, width = decoder_blocks(model), hidden_size(model)
     except IncompatibleModelError as error:
         return Finding("blocks", False, str(error), "name the block list: ASATrainingArguments(layer_path=...)")
     return Finding("blocks", True, f"{len(blocks)} decoder blocks of width {width} can be read and steered")

@@ -14,7 +14,7 @@ from asa_adapter.config import ASAConfig
 from asa_adapter.hook import SteeringHandle, is_steered
 from asa_adapter.parsing import ToolCallParser
 from asa_adapter.prompts import encode_prompt, greedy_settings, with_chat_template
-from asa_adapter.residual import decoder_blocks
+from asa_adapter.residual import decoder_blocks, generating_model
 from asa_adapter.states import SharedPrefix, evaluation_mode, input_device, last_token_states
 from asa_adapter.tools import Tools, tool_schemas, unwrapped
 
@@ -93,6 +93,7 @@ def explain(
         ValueError: the model is steered already, or the prompt cannot be rendered.
         IncompatibleModelError: the adapter does not fit the model.
     """
+    model = generating_model(model)
     if is_steered(model):
         raise ValueError("the model has an adapter attached; remove() it first: the base would be shown steered")
     tokenizer = with_chat_template(tokenizer, config.chat_template)

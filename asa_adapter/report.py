@@ -10,6 +10,7 @@ from typing import Any
 
 COUNTS = ("n", "tp", "fp", "fn", "tn")
 RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")
+GOLD = ("n", "match", "in_order")
 VALIDITY = ("format", "tool_name", "arguments", "success_precision", "success_recall")
 
 Metrics = Mapping[str, Any]
@@ -21,7 +22,7 @@ class Comparison:
     """The bare model and the steered one on one split.
 
     Attributes:
-        base: metrics as `trigger_metrics` gives them, with `per_domain` and `validity` where they are there.
+        base: metrics as `trigger_metrics` gives them, with `per_domain`, `validity` and `gold` where they are there.
         asa: the same, steered.
         intervals: 95 % intervals by "base", "asa" and "gain" (asa minus base), then by ratio.
         mcnemar_p: p value of the exact McNemar test on which prompts were decided rightly.
@@ -110,11 +111,12 @@ def _metrics(value: Any) -> Metrics | None:
     if not all(_is_number(value.get(key)) and 0 <= value[key] <= 1 for key in RATIOS):
         return None
     per_domain = {name: _metrics(part) for name, part in _dict(value.get("per_domain")).items()}
-    validity = _numbers(value.get("validity"))
+    validity, gold = _numbers(value.get("validity")), _numbers(value.get("gold"))
     return {
         **{key: value[key] for key in (*COUNTS, *RATIOS)},
         "per_domain": {name: part for name, part in per_domain.items() if part is not None},
         "validity": validity if set(VALIDITY) <= validity.keys() else {},
+        "gold": gold if set(GOLD) <= gold.keys() else {},
     }
 
 

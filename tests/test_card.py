@@ -164,6 +164,22 @@ def test_its_numbers_on_calls_are_those_of_the_rows() -> None:
     assert table_of(model_card(config(), report()), "", "can be read") == expected
 
 
+def test_gold_calls_have_a_column_where_both_were_measured() -> None:
+    test = report()["evaluations"]["test"]
+    gold = {"n": 6, "match": 0.1667, "in_order": 0.1}
+    both = {"base": {**test["base"], "gold": {**gold, "match": 0.0}}, "asa": {**test["asa"], "gold": gold}}
+    found = table_of(model_card(config(), report(evaluations={"test": both})), "", "can be read")
+    assert [row[-1] for row in found.values()] == ["0.000", "0.167"]
+    half = {"base": test["base"], "asa": both["asa"]}
+    assert "the gold calls" not in model_card(config(), report(evaluations={"test": half}))
+
+
+def test_prompts_of_another_template_say_how_to_attach() -> None:
+    text = model_card(config(chat_template="{{ messages }}"), report())
+    assert "set `tokenizer.chat_template = adapter.config.chat_template`" in text
+    assert "the model's own chat template" not in text
+
+
 def test_its_ablations_are_those_of_the_report() -> None:
     assert table_of(model_card(config(), report()), "variant") == {
         "no gate": cells([0.5, 1.0, 2 / 3, 0.5, 1.0]),
