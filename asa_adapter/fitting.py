@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold
 
 from asa_adapter.classifiers import Probes, Router
 from asa_adapter.config import PROBE_KINDS
@@ -19,11 +19,19 @@ _FOLDS = 5
 
 @dataclass(frozen=True)
 class LabelledStates:
-    """One split at one layer: states (N, D), labels (N,) of 0 and 1, and N domain names."""
+    """One split at one layer.
+
+    Attributes:
+        states: (N, D) residual states.
+        labels: (N,) 0 or 1.
+        domains: N names.
+        groups: (N,) int64; rows of one group say nearly the same. None: each row is a group of its own.
+    """
 
     states: NDArray[np.float32]
     labels: NDArray[np.int64]
     domains: list[str]
+    groups: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,13 +122,22 @@ def reading(
 
 
 def _folds(train: LabelledStates, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Rows to fit on and rows to predict, five times or as often as the rarest label allows."""
+    """Rows to fit on and rows to predict, five times or as often as the rarest label allows.
+
+    Rows that say nearly the same are predicted together: a row's twin with the other label would mislead the probe
+    about it, and one with the same label would flatter it.
+    """
     both = [f"{domain} {label}" for domain, label in zip(train.domains, train.labels, strict=True)]
-    rarest = min(both.count(group) for group in set(both))
-    groups: Any = both if rarest >= 2 else train.labels
+    rarest = min(both.count(kind) for kind in set(both))
+    kinds: Any = both if rarest >= 2 else train.labels
     smallest = rarest if rarest >= 2 else int(min((train.labels == label).sum() for label in (0, 1)))
-    splitter = StratifiedKFold(max(2, min(_FOLDS, smallest)), shuffle=True, random_state=seed)
-    return list(splitter.split(train.states, groups))
+    splitter = StratifiedGroupKFold(max(2, min(_FOLDS, smallest)), shuffle=True, random_state=seed)
+    alone = np.arange(len(train.labels))
+    for groups in (alone if train.groups is None else train.groups, alone):
+        folds = [(fit, predicted) for fit, predicted in splitter.split(alone, kinds, groups) if len(predicted)]
+        if all(len(np.unique(train.labels[fit])) == 2 for fit, _ in folds):
+            break  # else one group holds a whole label, and cannot be kept together
+    return folds
 
 
 def _pooled_out_of_fold(train: LabelledStates, folds: Sequence[Any], C: float, seed: int) -> NDArray[np.float32]:

@@ -14,7 +14,8 @@ from torch import nn
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.arguments import ASATrainingArguments
-from asa_adapter.duplicates import row_names
+from asa_adapter.data import row_text
+from asa_adapter.duplicates import near_duplicate_groups, row_names
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.fitting import LabelledStates
 from asa_adapter.parsing import ToolCallParser
@@ -70,6 +71,7 @@ class Measurements:
         )
         self._encoded: dict[str, _Prompts] = {}
         self._states: dict[str, HiddenStates] = {}
+        self._alike: dict[str, NDArray[np.int64]] = {}
         self._stages = Stages(None)
 
     def keep_in(self, folder: Path) -> None:
@@ -137,7 +139,8 @@ class Measurements:
 
     def labelled(self, split: str, layer: int) -> LabelledStates:
         """The states of a split at one layer, with labels and domains."""
-        return LabelledStates(self.states(split).states[layer].numpy(), self.labels(split), self.domains(split))
+        states = self.states(split).states[layer].numpy()
+        return LabelledStates(states, self.labels(split), self.domains(split), self._groups(split))
 
     def first_tokens(self, split: str, pushes: Sequence[Push]) -> Screened:
         """What the first token of each row's answer would be, bare and under each push."""
@@ -189,6 +192,16 @@ class Measurements:
     def metrics(self, split: str, answers: Sequence[str]) -> dict[str, Any]:
         """Trigger metrics of the answers, overall and per domain, and the validity of their calls."""
         return self._evaluation.metrics(self._splits[split], answers)
+
+    def _groups(self, split: str) -> NDArray[np.int64]:
+        """(N,) a number for each row, the same for rows that say nearly the same."""
+        if split not in self._alike:
+            found = near_duplicate_groups([row_text(row) for row in self._splits[split]])
+            numbers = np.empty(sum(map(len, found)), dtype=np.int64)
+            for number, rows in enumerate(found):
+                numbers[rows] = number
+            self._alike[split] = numbers
+        return self._alike[split]
 
     def _prompts(self, split: str) -> _Prompts:
         if split not in self._encoded:

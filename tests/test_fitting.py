@@ -48,3 +48,22 @@ def test_shuffled_labels_are_balanced_within_each_label_and_domain() -> None:
             rows = (part.labels == label) & (np.array(part.domains) == domain)
             assert shuffled[rows].mean() == 0.5
     assert not np.array_equal(shuffled, shuffled_within(part.labels, part.domains, 8))
+
+
+def test_twins_with_other_labels_are_predicted_together() -> None:
+    """Rows in pairs that differ in their label alone: a probe that met one twin would be wrong about the other."""
+    generator = np.random.default_rng(0)
+    twins = np.repeat(generator.normal(size=(40, 6)), 2, axis=0).astype(np.float32)
+    twins += 0.01 * generator.normal(size=twins.shape).astype(np.float32)
+    labels, domains = np.arange(80) % 2, ["a"] * 80
+    apart = LabelledStates(twins, labels, domains)
+    together = LabelledStates(twins, labels, domains, np.repeat(np.arange(40), 2))
+    misled, fair = (fit_layer(split(0), part, split(2), ("a", "b"), (1.0,), 42).facts for part in (apart, together))
+    assert misled["out_of_fold_auc"] < 0.35
+    assert abs(fair["out_of_fold_auc"] - 0.5) < 0.15
+
+
+def test_rows_that_are_all_alike_are_predicted_one_by_one() -> None:
+    part = split(1)
+    alike = LabelledStates(part.states, part.labels, part.domains, np.zeros(80, dtype=np.int64))
+    assert fit_layer(split(0), alike, split(2), ("a", "b"), (0.1,), 42).facts["out_of_fold_auc"] > 0.9
