@@ -131,11 +131,14 @@ def _folds(train: LabelledStates, seed: int) -> list[tuple[NDArray[np.int64], ND
     rarest = min(both.count(kind) for kind in set(both))
     kinds: Any = both if rarest >= 2 else train.labels
     smallest = rarest if rarest >= 2 else int(min((train.labels == label).sum() for label in (0, 1)))
-    splitter = StratifiedGroupKFold(max(2, min(_FOLDS, smallest)), shuffle=True, random_state=seed)
     alone = np.arange(len(train.labels))
+    folds: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     for groups in (alone if train.groups is None else train.groups, alone):
-        folds = [(fit, predicted) for fit, predicted in splitter.split(alone, kinds, groups) if len(predicted)]
-        if all(len(np.unique(train.labels[fit])) == 2 for fit, _ in folds):
+        times = max(2, min(_FOLDS, smallest, len(np.unique(groups))))
+        if times <= len(np.unique(groups)):
+            splitter = StratifiedGroupKFold(times, shuffle=True, random_state=seed)
+            folds = [(fit, predicted) for fit, predicted in splitter.split(alone, kinds, groups) if len(predicted)]
+        if folds and all(len(np.unique(train.labels[fit])) == 2 for fit, _ in folds):
             break  # else one group holds a whole label, and cannot be kept together
     return folds
 
