@@ -32,7 +32,7 @@ _STYLE = {
     "legend.frameon": False,
 }
 _WIDTH, _DPI = 8.0, 100
-_MOST_ROWS, _MOST_CELLS, _MOST_NAME = 24, 12, 24
+_MOST_ROWS, _MOST_CELLS, _MOST_NAME = 24, 10, 25
 
 
 def plots(report: Mapping[str, Any] | None) -> dict[str, bytes]:
@@ -90,9 +90,9 @@ def _figure(height: float) -> "Figure":
 
 
 def _short(name: str) -> str:
-    """A stranger's name as a label."""
+    """A stranger's name as a label: one line, the middle of a long one left out."""
     line = one_line(name).strip()
-    return line if len(line) <= _MOST_NAME else line[: _MOST_NAME - 1] + "…"
+    return line if len(line) <= _MOST_NAME else f"{line[: _MOST_NAME - 9]}…{line[-8:]}"
 
 
 def _layers(findings: Findings) -> "Figure | None":
@@ -291,13 +291,12 @@ def _cosines(findings: Findings) -> "Figure | None":
     if len(findings.cosines) < 2 or len(names) != len(findings.cosines):
         return None
     rows = tuple(row[:_MOST_ROWS] for row in rows)
-    labels = [_short(name) for name in names[:_MOST_ROWS]]
+    labels = [f"{_short(name)}  {i}" for i, name in enumerate(names[:_MOST_ROWS], start=1)]
     figure = _figure(min(2.2 + 0.5 * len(rows), 7.5))
     ax = figure.subplots()
-    _draw_matrix(ax, rows, labels, labels, "PuOr", "{:.2f}", -1, 1)
-    ax.tick_params(axis="x", rotation=45 if max(map(len, labels)) > 6 or len(labels) > 8 else 0)
+    _draw_matrix(ax, rows, [str(i) for i in range(1, len(rows) + 1)], labels, "PuOr", "{:.2f}", -1, 1)
     more = f" (the first {_MOST_ROWS} of {len(names)})" if len(names) > _MOST_ROWS else ""
-    ax.set(title=f"How alike the domains' directions are{more}", xlabel="domain", ylabel="domain")
+    ax.set(title=f"How alike the domains' directions are{more}", xlabel="domain, as numbered on the left")
     figure.colorbar(ax.images[0], ax=ax, label="cosine")
     return figure
 

@@ -1,9 +1,82 @@
 """What model card, plots and inspection read of report.json: every key they know, in one place.
 
 A report may come from a stranger's repository. Whatever in it is missing, or not of the expected kind, is left out.
+
+What a trainer writes into report.json, version 1. `*` is any key, `[]` each entry of a list; every number is finite.
+Names in capitals are groups of keys, listed at the end.
+
+report_version                       | int     | 1
+arguments.*                          | any     | the ASATrainingArguments
+tool_call_format                     | text    | name of the format of the model's tool calls
+splits.*.rows                        | int     | rows of cal, train, valid and test
+splits.*.tool_needed                 | int     | how many of them have label 1
+domains[]                            | text    | names, in the order of the directions
+leaks[][]                            | text    | kind, first and second row of each pair that stands in two splits
+blind_layers[]                       | int     | layers whose state is the same for every prompt
+layers.*.probe_auc                   | number  | by layer: AUC on VALID of the probe for all domains; 0.5 if blind
+layers.*.blind                       | bool    | there where the layer is blind
+layers.*.shuffled_auc                | number  | AUC of probes of meaningless labels, which should be 0.5
+layers.*.out_of_fold_auc             | number  | AUC on TRAIN, each row read by a probe that was fitted without it
+layers.*.C                           | number  | inverse regularisation strength
+layers.*.residual_norm               | number  | mean norm of the states on CAL: the unit of alpha
+layers.*.router_accuracy             | number  | share of the VALID rows whose domain the router finds
+layers.*.effect.alpha                | number  | length of the step that was tried
+layers.*.effect.up                   | number  | change on TRAIN of the start marker's probability by a step up
+layers.*.effect.down                 | number  | the same by a step down
+screen.split                         | text    | "train": settings are ranked there by the answer's first token
+screen.settings                      | int     | how many settings were ranked
+screen.base.SCORES                   |         | the bare model
+screen.best_of_each_layer[].SETTING  |         | the best setting of each layer, best first
+screen.best_of_each_layer[].SCORES   |         | what it reached
+screen.front[].SETTING               |         | settings with more recall than any with a lower FPR
+screen.front[].recall                | number  | its recall
+screen.front[].fpr                   | number  | its FPR
+screen.alpha_tau[].alpha             | number  | the best setting with another alpha
+screen.alpha_tau[].tau               | number  | and another tau
+screen.alpha_tau[].score             | number  | its score
+valid.base.SCORES                    |         | the bare model, by real generation on VALID
+valid.finalists[].SETTING            |         | the settings that generated on VALID
+valid.finalists[].SCORES             |         | what each reached
+valid.finalists[].screen_score       | number  | its score in the screen
+valid.finalists[].screen_agreement   | number  | share of VALID rows on which first token and generation agree
+valid.finalists[].standard_error     | number  | of the difference between its score and the best
+valid.gain.mean                      | number  | gain of the choice over the bare model, on rows that did not choose
+valid.gain.lower_bound               | number  | its one-sided lower 95 % bound
+chosen.SETTING                       |         | the choice; alpha 0 where it abstains
+chosen.absolute_step                 | number  | length of the step in the model's own units
+chosen.abstains                      | bool    | whether no gain was sure, so that the adapter does nothing
+chosen.why                           | text    | how it was chosen
+chosen.valid.SCORES                  |         | what it reached on VALID
+diagnostics.layer                    | int     | where this was measured
+diagnostics.beta                     | number  | with which share of the global direction
+diagnostics.domain_cosines[][]       | number  | cosines between the domains' directions
+diagnostics.marker_probability.alphas[]  | number | lengths of the steps
+diagnostics.marker_probability.base      | number | mean probability of the start marker on VALID, without a step
+diagnostics.marker_probability.along[]   | number | with a step along the direction, for each alpha
+diagnostics.marker_probability.against[] | number | against it
+diagnostics.marker_probability.random[]  | number | along a random one
+evaluations.*.base.METRICS           |         | by split: the bare model, by real generation
+evaluations.*.asa.METRICS            |         | with the adapter
+evaluations.*.SURE                   |         | how sure the difference is
+evaluations.*.by_domain.*.SURE       |         | the same in each domain
+controls.*.bag_of_words.COUNTED      |         | by split: a classifier that sees the words alone
+controls.*.bag_of_words.auc          | number  | its AUC
+controls.*.probe_auc                 | number  | AUC of the probe at the chosen layer
+controls.*.shuffled_auc              | number  | of probes of meaningless labels
+controls.*.router_accuracy           | number  | share of the rows whose domain the router finds
+ablations.*.METRICS                  |         | by variant of the adapter, the bare model being "base"
+versions.*                           | text    | of Python and packages
+seconds.*                            | number  | by stage
+
+SETTING  layer (int), alpha, tau, beta (numbers), probe (text)
+SCORES   score, f1, recall, fpr, fpr_upper_bound_95 (numbers)
+COUNTED  n, tp, fp, fn, tn (int), precision, recall, f1, accuracy, fpr (numbers)
+METRICS  COUNTED, and per_domain.*.COUNTED, validity.*, gold.* (numbers)
+SURE     intervals.*.*[] (95 %, of "base", "asa" and "gain" by ratio), mcnemar_p (numbers), only_base_right,
+         only_asa_right (int)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,7 +139,7 @@ class Trials:
 
     Attributes:
         base: the bare model.
-        choice: the chosen setting, where its point is there.
+        choice: the chosen setting, where its point is there; the bare model's where the adapter abstains.
         points: the front of the screen, by rising FPR, or the finalists.
         alpha_tau: scores of the screen by alpha and tau.
         best: numbers of the screen's best setting.
@@ -211,7 +284,7 @@ def _screen(value: Mapping[str, Any], chosen: Mapping[str, Any]) -> Trials:
     cells = [cell for part in as_list(value.get("alpha_tau")) if (cell := _cell(part)) is not None]
     return Trials(
         base=_point(value.get("base")),
-        choice=next((_point(part) for part in [*leaders, *front] if _same_setting(as_dict(part), chosen)), None),
+        choice=_choice([*leaders, *front], value.get("base"), chosen),
         points=tuple(sorted(point for part in front if (point := _point(part)) is not None)),
         alpha_tau=tuple(cells),
         best=numbers_of(leaders[0]) if leaders else {},
@@ -222,13 +295,18 @@ def _valid(value: Mapping[str, Any], chosen: Mapping[str, Any]) -> Trials:
     finalists = as_list(value.get("finalists"))
     return Trials(
         base=_point(value.get("base")),
-        choice=next((_point(part) for part in finalists if _same_setting(as_dict(part), chosen)), None),
+        choice=_choice(finalists, value.get("base"), chosen),
         points=tuple(point for part in finalists if (point := _point(part)) is not None),
     )
 
 
-def _same_setting(value: Mapping[str, Any], chosen: Mapping[str, Any]) -> bool:
-    return all(key in value and value[key] == chosen.get(key) for key in ("layer", "alpha", "tau", "beta", "probe"))
+def _choice(tried: Sequence[Any], base: Any, chosen: Mapping[str, Any]) -> Point | None:
+    """Where the chosen setting stands among those tried; with an adapter that abstains, the bare model."""
+    if chosen.get("abstains") is True:
+        return _point(base)
+    names = ("layer", "alpha", "tau", "beta", "probe")
+    own = (part for part in map(as_dict, tried) if all(n in part and part[n] == chosen.get(n) for n in names))
+    return next(map(_point, own), None)
 
 
 def _point(value: Any) -> Point | None:
