@@ -312,10 +312,9 @@ def _ablations(findings: Findings) -> "Figure | None":
     for ax, ratio, title in zip(panels, ("f1", "fpr"), ("F1", "FPR (lower is better)"), strict=True):
         ax.barh(range(len(found)), [metrics[ratio] for metrics in found.values()], height=0.7, color=colours)
         for row, metrics in enumerate(found.values()):
-            inside = metrics[ratio] > 0.85
-            ax.text(metrics[ratio] + (-0.01 if inside else 0.01), row, f"{metrics[ratio]:.3f}", va="center",
-                    ha="right" if inside else "left", color="black")  # fmt: skip
+            ax.text(metrics[ratio] + 0.01, row, f"{metrics[ratio]:.3f}", va="center")
         _name_rows(ax, [_short(name) for name in found], f"{title} of each variant", "share")
+        ax.set_xlim(0, 1.15)  # room for the number of a full bar
     return figure
 
 
