@@ -173,7 +173,8 @@ class ASAAdapter:
         """Writes the adapter into a folder, which is made where it is missing.
 
         Files: asa_config.json, steering_vectors.safetensors, router.skops, probes.skops, report.json and README.md,
-        the model card. The config is written last: a folder without one is not an adapter.
+        the model card, and where matplotlib is installed plots/*.png of what the report holds. The config is written
+        last: a folder without one is not an adapter.
 
         Returns:
             The folder.

@@ -22,6 +22,7 @@ from asa_adapter.files import looks_like_path, make_writable_folder
 from asa_adapter.inspection import inspection, inspection_text
 from asa_adapter.metrics import calls_table
 from asa_adapter.prompts import encode_prompt, pad_batch, pad_token_id, with_chat_template
+from asa_adapter.stages import STAGES_NAME
 from asa_adapter.trainer import ASATrainer
 
 _DATA_HELP = "folder of cal/train/valid/test.jsonl, one .jsonl file, or Hub id of a data set"
@@ -46,12 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result, text = options.run(options)
     except KeyboardInterrupt:
-        kept = getattr(options, "output", None)
-        print(
-            "asa-adapter: interrupted; "
-            + (f"finished stages are kept in {kept}: run the same command to go on" if kept else "nothing was saved"),
-            file=sys.stderr,
-        )
+        output = getattr(options, "output", None)
+        kept = output is not None and (Path(output) / STAGES_NAME).is_dir()
+        how = f"finished stages are kept in {output}: run the same command to go on" if kept else "nothing was saved"
+        print(f"asa-adapter: interrupted; {how}", file=sys.stderr)
         return 130
     # Whatever went wrong, in our code or in a library's, a shell wants one line; --debug shows the rest.
     except Exception as error:
@@ -196,9 +195,9 @@ def _train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if options.chat_template is not None:
         given["chat_template"] = Path(options.chat_template).read_text(encoding="utf-8")
     arguments = ASATrainingArguments(**given, output_dir=options.output, progress=_progress(options))
-    make_writable_folder(Path(options.output))
     splits = load_splits(options.data, seed=options.seed)
     tools = _tools(options)
+    make_writable_folder(Path(options.output))
     model, tokenizer = _load_model(options.model)
     trainer = ASATrainer(model, tokenizer, splits, arguments, tools)
     adapter = trainer.train()

@@ -9,6 +9,7 @@ from asa_adapter.classifiers import PROBES_NAME, ROUTER_NAME, Probes, Router
 from asa_adapter.config import CONFIG_NAME, ASAConfig
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import MIB, decode_utf8, parse_json, read_bounded, sha256, write_atomic
+from asa_adapter.plots import PLOT_NAMES, plots
 from asa_adapter.vectors import VECTORS_NAME, SteeringVectors
 
 # What is read of an adapter, here or on the Hub, and the largest size of each file that is accepted.
@@ -32,7 +33,7 @@ class Parts(NamedTuple):
 
 
 def write_folder(folder: Path, parts: Parts, repo_id: str | None = None) -> None:
-    """Writes an adapter into a folder, which is made where it is missing.
+    """Writes an adapter into a folder, which is made where it is missing, with its card and its plots.
 
     The config is written last: a folder without one is not an adapter.
 
@@ -51,9 +52,21 @@ def write_folder(folder: Path, parts: Parts, repo_id: str | None = None) -> None
     config = parts.config.sealed({name: sha256(content) for name, content in payload.items()})
     for name, content in payload.items():
         write_atomic(folder / name, content)
-    plots = sorted(path.name for path in (folder / PLOTS_FOLDER).glob("*.png"))
-    write_atomic(folder / CARD_NAME, model_card(config, parts.report, repo_id, plots))
+    shown = _write_plots(folder / PLOTS_FOLDER, plots(parts.report))
+    write_atomic(folder / CARD_NAME, model_card(config, parts.report, repo_id, shown))
     write_atomic(folder / CONFIG_NAME, config.to_json())
+
+
+def _write_plots(folder: Path, drawn: Mapping[str, bytes]) -> list[str]:
+    """Writes plots in place of those of an earlier report, and names all that are there, others' own ones last."""
+    for name in PLOT_NAMES:
+        if name not in drawn:
+            (folder / name).unlink(missing_ok=True)
+    if drawn:
+        folder.mkdir(exist_ok=True)
+    for name, content in drawn.items():
+        write_atomic(folder / name, content)
+    return [*drawn, *sorted(path.name for path in folder.glob("*.png") if path.name not in drawn)]
 
 
 def read_folder(folder: Path) -> Parts:

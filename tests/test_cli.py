@@ -46,7 +46,7 @@ def test_train_saves_an_adapter_with_test_numbers_in_its_card(trained: Path) -> 
     assert adapter.config.layer == 6
     assert adapter.report is not None
     f1 = adapter.report["evaluations"]["test"]["asa"]["f1"]
-    assert f"| {f1:.3f} |" in (trained / "README.md").read_text()
+    assert f"| {f1:.3f} (" in (trained / "README.md").read_text()
 
 
 def test_evaluate_prints_a_table_of_base_and_asa(
@@ -118,7 +118,7 @@ def test_generate_answers_and_shows_the_decision(
     result = json.loads(capsys.readouterr().out)
     assert result["answer"].endswith("<|im_end|>")
     if steering:
-        assert set(result["decision"]) == {"domain", "p_tool", "gate", "position", "applied"}
+        assert set(result["decision"]) == {"domain", "p_tool", "gate", "position", "applied", "relative_step"}
     else:
         assert result["decision"] is None
 

@@ -11,8 +11,8 @@ import asa_adapter
 
 PACKAGE = Path(asa_adapter.__file__).parent
 FLOORS = [
-    {"errors", "progress", "arrays", "metrics", "report", "markdown", "duplicates", "toolcalls", "tools"},
-    {"pythonic", "gold"},
+    {"errors", "progress", "arrays", "metrics", "untrusted", "markdown", "duplicates", "toolcalls", "tools"},
+    {"pythonic", "gold", "report"},
     {"payloads"},
     {"tags"},
     {"formats"},
@@ -21,7 +21,7 @@ FLOORS = [
     {"prompts"},
     {"files", "residual", "hub", "intervals"},
     {"config", "data", "states", "stages", "audit", "fingerprint"},
-    {"vectors", "classifiers", "screen", "arguments", "weaknesses", "verify"},
+    {"vectors", "classifiers", "screen", "arguments", "weaknesses", "verify", "plots"},
     {"controller", "fitting", "card", "controls"},
     {"plan", "storage", "selection"},
     {"hook"},

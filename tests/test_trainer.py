@@ -1,4 +1,6 @@
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from conftest import traces
 from local_hub import LocalHub
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
+from asa_adapter import report as report_module
 from asa_adapter.ablation import ablations
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.metrics import Counts
@@ -187,6 +190,59 @@ def test_what_was_measured_goes_into_the_report_and_the_report_is_json(trained: 
         "success_precision",
         "success_recall",
     }
+
+
+def documented() -> list[tuple[str, str]]:
+    """Patterns of paths and types, as the table in report.py gives them, its groups written out."""
+    text = report_module.__doc__ or ""
+    rows = [tuple(part.strip() for part in line.split(" | ")[:2]) for line in text.splitlines() if " | " in line]
+    ratios = [(name, "number") for name in ("precision", "recall", "f1", "accuracy", "fpr")]
+    counted = [(name, "int") for name in ("n", "tp", "fp", "fn", "tn")] + ratios
+    scores = ("score", "f1", "recall", "fpr", "fpr_upper_bound_95")
+    groups = {
+        "SETTING": [*((name, "number") for name in ("alpha", "tau", "beta")), ("layer", "int"), ("probe", "text")],
+        "SCORES": [(name, "number") for name in scores],
+        "COUNTED": counted,
+        "METRICS": [*counted, *((f"per_domain.*.{n}", t) for n, t in counted)]
+        + [("validity.*", "number"), ("gold.*", "number")],
+        "SURE": [("intervals.*.*[]", "number"), ("mcnemar_p", "number")]
+        + [(name, "int") for name in ("only_base_right", "only_asa_right")],
+    }
+    found = []
+    for path, kind in rows:
+        whole, _, last = path.rpartition(".")
+        found += [(f"{whole}.{name}", type_) for name, type_ in groups[last]] if last in groups else [(path, kind)]
+    return found
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a report by their path; keys with dots in them become one segment."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from leaves(part, f"{path}.{key.replace('.', '_')}" if path else key)
+    elif isinstance(value, list):
+        for part in value:
+            yield from leaves(part, f"{path}[]")
+    else:
+        yield path, value
+
+
+def test_every_key_of_a_report_is_documented_with_its_type(trained: Any) -> None:
+    trainer = trained[0]
+    trainer.evaluate("valid")
+    trainer.ablate("valid")
+    kinds = {"text": (str,), "int": (int,), "number": (int, float), "bool": (bool,)}
+    patterns = [(re.compile(re.escape(path).replace(r"\*", r"[^.\[]+")), kind) for path, kind in documented()]
+    used = set()
+    for path, value in leaves(trainer.report):
+        fits = [(pattern, kind) for pattern, kind in patterns if pattern.fullmatch(path)]
+        if path.startswith("arguments."):
+            continue
+        assert fits, f"{path} is in no line of the table in report.py"
+        assert type(value) in kinds[fits[0][1]], f"{path} is {value!r}; the table says {fits[0][1]}"
+        used.add(fits[0][0].pattern)
+    stale = {pattern.pattern for pattern, _ in patterns} - used
+    assert all(re.search("leaks|gold|arguments", pattern) for pattern in stale), f"nothing has {sorted(stale)}"
 
 
 def test_evaluating_another_adapter_does_not_touch_the_report(trained: Any, tiny_lfm2: Any, tmp_path: Path) -> None:
