@@ -290,10 +290,13 @@ class ASATrainer:
         return offered[0] if all(tools == offered[0] for tools in offered) else None
 
     def _new_report(self) -> dict[str, Any]:
-        arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.args).items()}
+        # Where it was saved on this machine, and whether bars were shown, is nobody else's business.
+        arguments = {
+            name: value for name, value in asdict(self.args).items() if name not in ("output_dir", "progress")
+        }
         return {
             "report_version": 1,
-            "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in arguments.items()},
+            "arguments": {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()},
             "tool_call_format": self.parser.format,
             "splits": {
                 name: {"rows": len(rows), "tool_needed": sum(int(row["label"]) for row in rows)}

@@ -245,6 +245,11 @@ def test_every_key_of_a_report_is_documented_with_its_type(trained: Any) -> None
     assert all(re.search("leaks|gold|arguments", pattern) for pattern in stale), f"nothing has {sorted(stale)}"
 
 
+def test_the_report_names_no_place_on_this_machine(trained: Any, shared: Any) -> None:
+    assert str(shared["output_dir"]) not in json.dumps(trained[0].report)
+    assert "output_dir" not in trained[0].report["arguments"]
+
+
 def test_evaluating_another_adapter_does_not_touch_the_report(trained: Any, tiny_lfm2: Any, tmp_path: Path) -> None:
     trainer, adapter = trained
     other = ASAAdapter.from_pretrained(adapter.save_pretrained(tmp_path))
