@@ -14,12 +14,14 @@ RANDOM_SEEDS = (0, 1, 2)
 def ablations(adapter: ASAAdapter) -> dict[str, ASAAdapter]:
     """Variants of an adapter by name, "full" first; all step by the same length at the same layer.
 
+    A variant that is the adapter itself, such as "global direction only" where beta is 1, is left out.
+
     - "full": the adapter itself.
     - "no gate": always +1.
     - "positive gate only", "negative gate only": the other one stays 0.
     - "global direction only", "domain direction only": beta 1 and beta 0.
     - "random direction (seed n)": a random unit direction for each domain.
-    - "mismatched domain": each domain mixes in the direction of the next; not there with one domain.
+    - "mismatched domain": each domain mixes in the direction of the one before; not there with one domain.
     - "no router": the pooled probe and the global direction, whatever the domain; not there with one domain.
 
     Raises:
@@ -52,7 +54,9 @@ def ablations(adapter: ASAAdapter) -> dict[str, ASAAdapter]:
             step=own.step,
             tau=own.tau,
         )
-    return {name: _with_controller(adapter, controller) for name, controller in found.items()}
+    variants = {name: _with_controller(adapter, controller) for name, controller in found.items()}
+    full = adapter.digest()
+    return {name: variant for name, variant in variants.items() if name == "full" or variant.digest() != full}
 
 
 def _with_controller(adapter: ASAAdapter, controller: Controller) -> ASAAdapter:

@@ -129,6 +129,10 @@ class ASATrainingArguments:
             return np.where(ratios["fpr"] <= self.max_fpr, ratios["recall"], -ratios["fpr"])
         return self.gain_score(counts)
 
+    def wanted(self, counts: Counts) -> NDArray[np.float64]:
+        """What is maximised, without the limit: the objective; with max_fpr the recall."""
+        return counts.ratios()["recall"] if self.max_fpr is not None else self.gain_score(counts)
+
     def gain_score(self, counts: Counts) -> NDArray[np.float64]:
         """What a gain over the bare model is measured in: the objective; with max_fpr the balanced accuracy.
 

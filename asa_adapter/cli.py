@@ -227,12 +227,16 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         _progress(options),
     )
     rows = list(splits[options.split])
+    variants = ablations(adapter) if options.ablations else {}
     results = evaluation.compare(rows, adapter)
     found: dict[str, Any] = {options.split: results}
     text = f"{options.split.upper()}\n{markdown_table(results)}\n\n{calls_table(results)}"
     if options.ablations:
-        variants = {name: variant for name, variant in ablations(adapter).items() if name != "full"}
-        measured = {name: evaluation.metrics(rows, evaluation.answers(rows, v, name)) for name, v in variants.items()}
+        measured = {
+            name: evaluation.metrics(rows, evaluation.answers(rows, variant, name))
+            for name, variant in variants.items()
+            if name != "full"
+        }
         found["ablations"], text = measured, f"{text}\n\nABLATIONS\n{markdown_table(measured)}"
     return found, text
 

@@ -55,6 +55,9 @@ class Evaluation:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        self._refuse_steered()
+
+    def _refuse_steered(self) -> None:
         if is_steered(self.model):
             raise ValueError(
                 "the model has an adapter attached; remove() it first: the base would be measured steered"
@@ -76,6 +79,7 @@ class Evaluation:
             name: for the progress bar.
             until_call: end an answer where a call begins, if all that is asked is whether one does.
         """
+        self._refuse_steered()
         prompts = encode_rows(self.tokenizer, rows, self.tools, self.parser)
         texts = [""] * len(prompts)
         steering = adapter.attach(self.model, allow_mismatch=True) if adapter is not None else contextlib.nullcontext()

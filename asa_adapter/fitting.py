@@ -185,7 +185,9 @@ def shuffled_within(labels: NDArray[np.int64], domains: Sequence[str], seed: int
     shuffled = np.zeros_like(labels)
     for group in sorted(set(pairs)):
         rows = np.flatnonzero([pair == group for pair in pairs])
-        shuffled[rows] = generator.permutation(np.arange(len(rows)) % 2)
+        shuffled[rows] = generator.permutation((np.arange(len(rows)) + generator.integers(2)) % 2)
+    if len(np.unique(shuffled)) < 2:  # groups of one row each, that all fell the same way
+        shuffled = generator.permutation(np.arange(len(labels)) % 2)
     return shuffled
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from torch import nn
 
@@ -74,9 +75,23 @@ class Measurements:
         self._alike: dict[str, NDArray[np.int64]] = {}
         self._stages = Stages(None)
 
-    def keep_in(self, folder: Path) -> None:
-        """Keeps every result in a folder, and takes those that are already there."""
-        self._stages = Stages(folder, {"model": model_digest(self._model), "layer_path": self._args.layer_path})
+    def begin(self, folder: Path | None) -> None:
+        """Forgets what was measured; with a folder takes what is kept there, and keeps there what follows."""
+        self._encoded, self._states = {}, {}
+        self._stages = Stages(folder, self._surroundings() if folder is not None else None)
+
+    def _surroundings(self) -> dict[str, Any]:
+        """What every measurement depends on besides its own question."""
+        silent = {"_name_or_path", "transformers_version"}
+        configs = (getattr(self._model, name, None) for name in ("config", "generation_config"))
+        return {
+            "model": model_digest(self._model),
+            "configs": [{k: v for k, v in c.to_dict().items() if k not in silent} if c else None for c in configs],
+            "peft": str(getattr(self._model, "active_adapters", None)),
+            "layer_path": self._args.layer_path,
+            "batch_size": self._args.batch_size,
+            "versions": [torch.__version__, transformers.__version__],
+        }
 
     @property
     def reused(self) -> list[str]:

@@ -172,6 +172,11 @@ def greedy_settings(tokenizer: Any, max_new_tokens: int) -> dict[str, Any]:
         "temperature": None,
         "top_p": None,
         "top_k": None,
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "num_return_sequences": 1,
+        "guidance_scale": None,
+        "return_dict_in_generate": False,
         "pad_token_id": pad_token_id(tokenizer),
     }
 

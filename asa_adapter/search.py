@@ -27,10 +27,10 @@ from asa_adapter.selection import (
     facts,
     gated,
     grid,
-    honest_gain,
     layer_effects,
     screen_facts,
     shortlist,
+    sure_gain,
 )
 
 
@@ -126,7 +126,7 @@ class Search:
             score = float(self.args.score(Counts.of(labels, triggered)))
             finalists.append(Scored(candidate.setting, score, triggered))
         chosen, errors = choose(self.args, labels, finalists)
-        gain = honest_gain(self.args, labels, base, finalists)
+        gain = sure_gain(self.args, labels, base, finalists, chosen)
         self.report["valid"] = {
             "base": facts(self.args, labels, base),
             "finalists": [

@@ -160,9 +160,9 @@ def choose(
     """
     best = min(range(len(finalists)), key=lambda i: finalists[i].rank())
     called = np.stack([finalist.triggered for finalist in finalists])
-    scores = args.gain_score(Counts.of(labels, called, resamples(len(labels), args.resamples, args.seed)))  # (F, B)
+    scores = args.wanted(Counts.of(labels, called, resamples(len(labels), args.resamples, args.seed)))  # (F, B)
     errors = (scores[best] - scores).std(axis=1)
-    plain = args.gain_score(Counts.of(labels, called))
+    plain = args.wanted(Counts.of(labels, called))
     keeps_limit = [args.max_fpr is None or finalist.score >= 0 for finalist in finalists]
     near = [
         finalist
@@ -188,3 +188,15 @@ def honest_gain(
     steered = args.gain_score(Counts.of(labels, called, left_out))[chosen, np.arange(len(chosen))]
     gains = steered - args.gain_score(Counts.of(labels, base, left_out))
     return Gain(float(gains.mean()), float(np.quantile(gains, 1 - LEVEL)))
+
+
+def sure_gain(
+    args: ASATrainingArguments,
+    labels: NDArray[np.int64],
+    base: NDArray[np.bool_],
+    finalists: Sequence[Scored],
+    chosen: Scored,
+) -> Gain:
+    """The smaller of two gains: of choosing the best finalist anew, and of the choice itself, a gentler one perhaps."""
+    gains = [honest_gain(args, labels, base, some) for some in (finalists, [chosen])]
+    return min(gains, key=lambda gain: gain.lower_bound)

@@ -29,7 +29,7 @@ class Stages:
     """A folder of finished stages.
 
     Args:
-        folder: where they are kept; None keeps nothing.
+        folder: where they are kept; None keeps them in memory.
         depends: what every stage depends on.
 
     Attributes:
@@ -39,6 +39,7 @@ class Stages:
     def __init__(self, folder: Path | None, depends: Mapping[str, Any] | None = None) -> None:
         self._folder = folder
         self._depends = dict(depends or {})
+        self._memory: dict[str, Any] = {}
         self.reused: list[str] = []
 
     def arrays(
@@ -77,7 +78,9 @@ class Stages:
         written: Callable[[Any], bytes],
     ) -> Any:
         if self._folder is None:
-            return compute()
+            if file_name not in self._memory:
+                self._memory[file_name] = compute()
+            return self._memory[file_name]
         path = self._folder / file_name
         with contextlib.suppress(FileNotFoundError, ValueError, SafetensorError):  # none yet, or damaged by somebody
             value = read(path.read_bytes())
@@ -118,7 +121,9 @@ def model_digest(model: nn.Module) -> str:
     """
     found = [type(model).__name__]
     for name, weight in model.state_dict().items():
-        sample = weight.flatten()[:: max(1, weight.numel() // 64)].detach().cpu()
-        values = sample.float().tolist() if sample.device.type != "meta" else getattr(model, "name_or_path", "")
+        if weight.device.type == "meta":
+            values = getattr(model, "name_or_path", "")
+        else:
+            values = weight.detach().flatten()[:: max(1, weight.numel() // 64)].float().cpu().tolist()
         found.append(f"{name} {tuple(weight.shape)} {weight.dtype} {values}")
     return digest(found)

@@ -122,9 +122,11 @@ class ASATrainer:
             OSError: the output_dir cannot be written, or is full.
         """
         self.report = self._new_report()
-        if self.args.output_dir is not None:
-            make_writable_folder(Path(self.args.output_dir))
-            self._measured.keep_in(Path(self.args.output_dir) / STAGES_NAME)
+        self._adapter = self._fit = None
+        folder = None if self.args.output_dir is None else Path(self.args.output_dir)
+        if folder is not None:
+            make_writable_folder(folder)
+        self._measured.begin(folder and folder / STAGES_NAME)
         self._measured.check_lengths()
         self._check_leaks()
         with self._timed("states"):
@@ -185,7 +187,7 @@ class ASATrainer:
         """Metrics of the bare model ("base") and of variants of the adapter, each by real generation.
 
         The variants are those of `ablations`: the adapter with one part taken away or spoilt. The result for the
-        trained adapter goes into the report.
+        trained adapter on TEST goes into the report.
 
         Raises:
             ValueError: no such split, no adapter, or one that abstains.
@@ -200,7 +202,7 @@ class ASATrainer:
                     for name, variant in variants.items()
                 },
             }
-        if chosen is self._adapter:
+        if chosen is self._adapter and split == "test":
             self.report["ablations"] = results
             self._save()
         return results

@@ -79,3 +79,9 @@ def test_the_adapter_itself_stays_as_it_was(states: torch.Tensor) -> None:
 def test_an_abstaining_adapter_has_nothing_to_take_away() -> None:
     with pytest.raises(ValueError, match=r"the adapter abstains \(alpha 0\): it changes nothing"):
         ablations(fitted_adapter(alpha=0.0))
+
+
+def test_a_variant_that_is_the_adapter_itself_is_left_out() -> None:
+    variants = ablations(fitted_adapter(beta=1.0))
+    assert not {"global direction only", "mismatched domain"} & set(variants)
+    assert "domain direction only" not in ablations(fitted_adapter(beta=0.0))

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -83,6 +84,20 @@ def test_evaluate_measures_ablations_where_asked(
     found = json.loads(capsys.readouterr().out)["ablations"]
     assert set(found) == set(asked) - {"base", "asa"}
     assert {"no gate", "no router", "random direction (seed 0)"} <= set(found)
+
+
+def test_ablations_of_an_abstaining_adapter_are_refused_before_any_work(
+    trained: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(*_: Any, **__: Any) -> list[str]:
+        raise AssertionError("the model was asked")
+
+    monkeypatch.setattr(cli.Evaluation, "answers", answers)
+    fitted = ASAAdapter.from_pretrained(trained)
+    config = dataclasses.replace(fitted.config, alpha=0.0)
+    folder = ASAAdapter(config, fitted.vectors, fitted.router, fitted.probes).save_pretrained(tmp_path)
+    words = ["evaluate", str(folder), "--model", str(TINY_LFM2), "--data", str(data), "--ablations", "--quiet"]
+    assert "the adapter abstains (alpha 0)" in failure(words, capsys)
 
 
 def test_inspect_shows_the_adapter_without_a_model(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,3 +1,4 @@
+import copy
 from typing import Any
 
 import pytest
@@ -110,3 +111,18 @@ def test_an_abstaining_adapter_compares_equal(
     results = evaluation.compare(rows, adapter)
     assert results["base"] == results["asa"]
     assert traces(tiny_lfm2[0]) == []
+
+
+def test_the_models_own_generation_settings_do_not_change_the_answers(tiny_lfm2: Any, splits: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    evaluation = Evaluation(model, tokenizer, ToolCallParser.from_tokenizer(tokenizer), None, 12, 4, False)
+    rows = list(splits["valid"])[:4]
+    plain = evaluation.answers(rows)
+    kept = copy.deepcopy(model.generation_config)
+    try:
+        model.generation_config.update(
+            repetition_penalty=3.0, no_repeat_ngram_size=1, return_dict_in_generate=True, do_sample=True
+        )
+        assert evaluation.answers(rows) == plain
+    finally:
+        model.generation_config = kept

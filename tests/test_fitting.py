@@ -67,3 +67,9 @@ def test_rows_that_are_all_alike_are_predicted_one_by_one() -> None:
     part = split(1)
     alike = LabelledStates(part.states, part.labels, part.domains, np.zeros(80, dtype=np.int64))
     assert fit_layer(split(0), alike, split(2), ("a", "b"), (0.1,), 42).facts["out_of_fold_auc"] > 0.9
+
+
+def test_shuffled_labels_of_lonely_rows_have_both_values() -> None:
+    domains = [str(i) for i in range(10)]
+    for seed in range(20):
+        assert set(shuffled_within(np.arange(10) % 2, domains, seed)) == {0, 1}

@@ -16,6 +16,7 @@ from asa_adapter.selection import (
     layer_effects,
     screen_facts,
     shortlist,
+    sure_gain,
 )
 
 ROWS = 160
@@ -85,6 +86,14 @@ def test_a_gentle_setting_that_breaks_the_limit_is_not_chosen() -> None:
     assert choose(args, LABELS, [breaks, keeps])[0] is keeps
 
 
+def test_under_a_limit_recall_is_what_counts() -> None:
+    args = ASATrainingArguments(max_fpr=0.3)
+    much = scored(args, setting(alpha=2.0), range(0, 48, 2))  # FPR .3, recall 1
+    little = scored(args, setting(alpha=0.25), range(1, 61, 2))  # FPR 0, recall .625
+    assert much.score == 1.0 and little.score == 0.625
+    assert choose(args, LABELS, [little, much])[0] is much
+
+
 def test_a_clear_gain_is_sure() -> None:
     base = scored(ARGS, setting(), range(0, 80)).triggered
     gain = honest_gain(ARGS, LABELS, base, [scored(ARGS, setting(), [0, 1])])
@@ -113,6 +122,15 @@ def test_the_luck_of_choosing_among_equals_is_no_gain() -> None:
         sure += honest_gain(ARGS, LABELS, base, finalists).lower_bound > 0
     assert np.mean(apparent) > 0.04
     assert sure <= 2  # 5 % of 40
+
+
+def test_a_gentler_choice_must_be_a_gain_itself() -> None:
+    base = scored(ARGS, setting(), range(0, 40)).triggered
+    best, gentle = scored(ARGS, setting(alpha=2.0), [0, 1]), scored(ARGS, setting(alpha=0.5), range(0, 40))
+    assert honest_gain(ARGS, LABELS, base, [best, gentle]).lower_bound > 0
+    assert sure_gain(ARGS, LABELS, base, [best, gentle], gentle) == (0.0, 0.0)
+    alone = honest_gain(ARGS, LABELS, base, [best])
+    assert sure_gain(ARGS, LABELS, base, [best, gentle], best).lower_bound <= alone.lower_bound
 
 
 def test_layer_effects_are_taken_at_the_step_nearest_to_one() -> None:

@@ -85,10 +85,19 @@ def test_a_full_disk_is_named_and_leaves_no_half_file(tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_folder_nothing_is_kept() -> None:
+def test_without_a_folder_a_stage_is_kept_in_memory() -> None:
     compute, stages = Counting(["x"]), Stages(None)
     assert stages.texts("t", {}, compute) == stages.texts("t", {}, compute) == ["x"]
-    assert compute.times == 2
+    assert compute.times == 1
+    assert Stages(None).texts("t", {}, compute) == ["x"] and compute.times == 2
+
+
+def test_offloaded_weights_are_named_by_where_they_came_from() -> None:
+    with torch.device("meta"):
+        model = random_model()
+    before = model_digest(model)
+    model.name_or_path = "elsewhere"
+    assert model_digest(model) != before
 
 
 def test_a_digest_tells_values_types_and_cuts_apart() -> None:
