@@ -149,9 +149,8 @@ def _answer(
     output = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
-        return_dict_in_generate=True,
         output_logits=True,
-        **greedy_settings(tokenizer, max_new_tokens),
+        **{**greedy_settings(tokenizer, max_new_tokens), "return_dict_in_generate": True},
     )
     first = output.logits[0][0].float().softmax(dim=0)
     return output.sequences[0, len(prompt) :].tolist(), float(first[opening])

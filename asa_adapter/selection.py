@@ -197,6 +197,6 @@ def sure_gain(
     finalists: Sequence[Scored],
     chosen: Scored,
 ) -> Gain:
-    """The smaller of two gains: of choosing the best finalist anew, and of the choice itself, a gentler one perhaps."""
+    """The smaller of two gains: that of choosing anew, and that of the choice itself, which may be gentler."""
     gains = [honest_gain(args, labels, base, some) for some in (finalists, [chosen])]
     return min(gains, key=lambda gain: gain.lower_bound)
