@@ -230,7 +230,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def test_every_key_of_a_report_is_documented_with_its_type(trained: Any) -> None:
     trainer = trained[0]
     trainer.evaluate("valid")
-    trainer.ablate("valid")
+    trainer.ablate("test")
     kinds = {"text": (str,), "int": (int,), "number": (int, float), "bool": (bool,)}
     patterns = [(re.compile(re.escape(path).replace(r"\*", r"[^.\[]+")), kind) for path, kind in documented()]
     used = set()
