@@ -9,7 +9,7 @@ from torch import nn
 
 from asa_adapter.detection import PROBE, appended, written_call
 from asa_adapter.errors import IncompatibleModelError
-from asa_adapter.hook import is_steered
+from asa_adapter.hook import compiled_parts, is_steered
 from asa_adapter.parsing import ToolCallParser, one_token
 from asa_adapter.prompts import (
     check_chat_template,
@@ -276,16 +276,11 @@ def unsteered(patient: Patient) -> Finding:
 
 def compiled(patient: Patient) -> Finding:
     """Is the model compiled?"""
-    compiled = [
-        name or type(module).__name__
-        for name, module in patient.model.named_modules()
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-    ]
-    if compiled:
+    if parts := compiled_parts(patient.model):
         return Finding(
             "compiled",
             False,
-            f"torch.compile was applied to {compiled[0]!r}: a graph that was made before attach() ignores the adapter",
+            f"torch.compile was applied to {parts[0]!r}: a graph that was made before attach() ignores the adapter",
             "attach first and compile then, or call torch._dynamo.reset() after attaching",
         )
     return Finding("compiled", True, "the model is not compiled")

@@ -61,7 +61,7 @@ class SteeringHandle:
         self._steering: _Steering | None = _Steering.of(model)
         self._steering.add(self)
         self._hook = block.register_forward_hook(self._steer, prepend=True)
-        if _is_compiled(model):
+        if compiled_parts(model):
             torch.compiler.reset()  # graphs that were made before do not know the hook
 
     def remove(self) -> None:
@@ -292,14 +292,16 @@ def _goes_on(inputs: dict[str, Any], asked: dict[str, Any]) -> bool:
     return bool(asked.get("use_cache", inputs.get("use_cache", True)))
 
 
-def _is_compiled(model: nn.Module) -> bool:
-    """Whether torch.compile() was used on the model, on a part of it, or by an earlier generate()."""
-    return "_compiled_call" in model.__dict__ or any(
-        module._compiled_call_impl is not None
-        or hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable")
+def compiled_parts(model: nn.Module) -> list[str]:
+    """Names of the modules that torch.compile() was used on, by somebody or by an earlier generate()."""
+    return [
+        name or type(module).__name__
+        for name, module in model.named_modules()
+        if "_compiled_call" in module.__dict__
         or hasattr(module, "_orig_mod")
-        for module in model.modules()
-    )
+        or module._compiled_call_impl is not None
+        or hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable")
+    ]
 
 
 def is_steered(model: nn.Module) -> bool:
