@@ -6,6 +6,8 @@ os.environ.update(
     HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1", TOKENIZERS_PARALLELISM="false"
 )
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,20 @@ FAMILIES: dict[str, Callable[[], Any]] = {
         eos_token_id=EOS,
     ),
 }
+
+
+def load_script(path: Path) -> Any:
+    """A script as a module, with its neighbours importable as when it is run."""
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
 
 
 def random_model(family: str = "lfm2", seed: int = 0) -> Any:

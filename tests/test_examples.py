@@ -1,6 +1,5 @@
 """The shipped model: its training text, its card, its template, and one step of its training."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -10,21 +9,7 @@ from typing import Any
 
 import pytest
 import transformers
-from conftest import DATA, ROOT, TINY_LFM2
-
-
-def load_script(path: Path) -> Any:
-    """A script as a module, with its neighbours importable as when it is run."""
-    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
+from conftest import DATA, ROOT, TINY_LFM2, load_script
 
 
 @pytest.fixture(scope="module")
