@@ -1,4 +1,4 @@
-"""The shipped model: its training text, its card, its template, and one step of its training."""
+"""The shipped tiny models: their training text, their cards, their templates, and one step of their training."""
 
 import json
 import re
@@ -9,52 +9,140 @@ from typing import Any
 
 import pytest
 import transformers
-from conftest import DATA, ROOT, TINY_LFM2, load_script
+from conftest import DATA, ROOT, TINY_LFM2, TINY_QWEN3, load_model, load_script
+
+from asa_adapter import ToolCallParser
+
+SCRIPTS = ROOT / "examples" / "tiny_models"
+FOLDERS = {"lfm2": TINY_LFM2, "qwen3": TINY_QWEN3}
+CALLS = {
+    "lfm2": '<|tool_call_start|>[calculator(expression="48713 * 9264")]<|tool_call_end|>',
+    "qwen3": '<tool_call>\n{"name": "calculator", "arguments": {"expression": "48713 * 9264"}}\n</tool_call>',
+}
+TOOLS = [{"name": "f", "parameters": {}}, {"name": "g", "parameters": {}}]
 
 
 @pytest.fixture(scope="module")
 def corpus() -> Any:
-    return load_script(TINY_LFM2 / "corpus.py")
+    return load_script(SCRIPTS / "corpus.py")
 
 
-def rows_of(split: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (DATA / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
+def instructions() -> list[str]:
+    lines = [line for file in DATA.glob("*.jsonl") for line in file.read_text("utf-8").splitlines()]
+    return [json.loads(line)["instruction"] for line in lines]
 
 
-def test_the_training_text_leaves_the_evaluation_instructions_out(corpus: Any) -> None:
-    splits = ("cal", "train", "valid", "test")
-    barred = frozenset(corpus.normalise(row["instruction"]) for split in splits for row in rows_of(split))
-    source = corpus.Corpus(3, barred)
-    drawn = {corpus.normalise(source.draw().text) for _ in range(3000)}
-    assert len(drawn) > 1000
-    assert not drawn & barred
+# --- The training text
 
 
-def test_the_weights_stay_small() -> None:
-    assert (TINY_LFM2 / "model.safetensors").stat().st_size <= 7_500_000
+def test_the_training_text_shares_no_instruction_and_no_six_words_with_the_data(corpus: Any) -> None:
+    source = corpus.Corpus(3, load_script(SCRIPTS / "train.py").read_barred())
+    texts = [source.draw().text for _ in range(3000)]
+    whole = {corpus.normalise(text) for text in instructions()}
+    runs = {run for text in instructions() for run in corpus.word_runs(text)}
+    assert len({corpus.normalise(text) for text in texts}) > 2900
+    assert not {corpus.normalise(text) for text in texts} & whole
+    assert not {run for text in texts for run in corpus.word_runs(text)} & runs
 
 
-def test_the_template_renders_tools_as_lfm25_does(tiny_lfm2: Any) -> None:
+def test_without_the_bar_the_training_text_would_share_words_with_the_data(corpus: Any) -> None:
+    source = corpus.Corpus(3)
+    runs = {run for text in instructions() for run in corpus.word_runs(text)}
+    assert {run for _ in range(10_000) for run in corpus.word_runs(source.draw().text)} & runs
+
+
+@pytest.mark.parametrize("domain", ["math", "code", "search", "translation"])
+def test_every_slot_of_the_frames_can_be_filled(corpus: Any, domain: str) -> None:
+    source = corpus.Corpus(5)
+    for _ in range(2000):
+        made = source.draw(domain=domain)
+        assert not re.search(r"\{[a-z]{2,}\d?\}|\[\w+\|", f"{made.text} {made.prose} {made.answer}"), made.text
+
+
+def test_a_needed_tool_that_is_not_offered_makes_no_need(corpus: Any) -> None:
+    source = corpus.Corpus(6)
+    missing = [source.draw(("web_search",), "translation", 1) for _ in range(50)]
+    there = [source.draw(("web_search", "translator"), "translation", 1) for _ in range(50)]
+    assert {made.label for made in missing} == {0}
+    assert {made.call[0] for made in missing} == {"web_search"}
+    assert max(made.eagerness for made in missing) < 0.5
+    assert {made.label for made in there} == {1}
+    assert {made.call[0] for made in there} == {"translator"}
+
+
+def test_the_calls_of_the_training_text_are_read_back(corpus: Any) -> None:
+    families = load_script(SCRIPTS / "families.py").FAMILIES
+    source = corpus.Corpus(7)
+    for made in (source.draw() for _ in range(500)):
+        for family in families.values():
+            (call,) = ToolCallParser(family.parser).parse(family.call(*made.call))
+            assert (call.name, call.arguments) == made.call
+
+
+def test_where_a_reply_repeats_the_request_is_found() -> None:
+    copied_from = load_script(SCRIPTS / "writer.py").copied_from
+    assert copied_from([5, 6, 7, 8, 9], [1, 7, 8, 2, 9, 3]) == [None, 2, 3, None, None, None]
+    assert copied_from([4, 7, 1, 7, 8, 9], [7, 8, 9]) == [3, 4, 5]
+
+
+# --- The shipped files
+
+
+def test_the_models_and_their_tokenizers_stay_small() -> None:
+    files = [file for folder in FOLDERS.values() for file in folder.iterdir()]
+    assert sum(file.stat().st_size for file in files) < 13_000_000
+
+
+def test_the_lfm2_template_renders_tools_as_lfm25_does(tiny_lfm2: Any) -> None:
     _, tokenizer = tiny_lfm2
     chat = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
-    tools = [{"name": "f", "parameters": {}}, {"name": "g", "parameters": {}}]
-    text = tokenizer.apply_chat_template(chat, tools=tools, add_generation_prompt=True, tokenize=False)
+    text = tokenizer.apply_chat_template(chat, tools=TOOLS, add_generation_prompt=True, tokenize=False)
     assert text == (
         "<|startoftext|><|im_start|>system\nBe kind.\n"
         'List of tools: [{"name": "f", "parameters": {}}, {"name": "g", "parameters": {}}]<|im_end|>\n'
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
-    for marker in ("<|tool_call_start|>", "<|tool_call_end|>"):
-        assert len(tokenizer.encode(marker, add_special_tokens=False)) == 1
-        assert tokenizer.convert_tokens_to_ids(marker) in tokenizer.all_special_ids
 
 
-def test_a_tool_result_in_the_history_does_not_break_the_model(tiny_lfm2: Any) -> None:
-    model, tokenizer = tiny_lfm2
-    call = '<|tool_call_start|>[calculator(expression="48713 * 9264")]<|tool_call_end|>'
+def test_the_qwen3_template_renders_tools_calls_and_results(tiny_qwen3: Any) -> None:
+    _, tokenizer = tiny_qwen3
+    call = {"type": "function", "function": {"name": "f", "arguments": {"a": "b"}}}
+    chat = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "17"},
+    ]
+    text = tokenizer.apply_chat_template(chat, tools=TOOLS, add_generation_prompt=True, tokenize=False)
+    start, _, rest = text.partition("<|im_start|>user\nHi<|im_end|>\n")
+    assert '<tools>\n{"name": "f", "parameters": {}}\n{"name": "g", "parameters": {}}\n</tools>' in start
+    assert rest == (
+        '<|im_start|>assistant\n<tool_call>\n{"name": "f", "arguments": {"a": "b"}}\n</tool_call><|im_end|>\n'
+        "<|im_start|>user\n<tool_response>\n17\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "markers", "special"),
+    [
+        ("lfm2", ("<|tool_call_start|>", "<|tool_call_end|>"), True),
+        ("qwen3", ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"), False),
+    ],
+)
+def test_markers_are_single_tokens(family: str, markers: tuple[str, ...], special: bool) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDERS[family])
+    for marker in markers:
+        ids = tokenizer.encode(marker, add_special_tokens=False)
+        assert len(ids) == 1
+        assert (ids[0] in tokenizer.all_special_ids) is special
+        assert tokenizer.decode(ids, skip_special_tokens=True) == ("" if special else marker)
+
+
+@pytest.mark.parametrize("family", FOLDERS)
+def test_a_tool_result_in_the_history_is_reported_in_words(family: str) -> None:
+    model, tokenizer = load_model(FOLDERS[family])
     chat = [
         {"role": "user", "content": "how much is 48713 times 9264"},
-        {"role": "assistant", "content": call},
+        {"role": "assistant", "content": CALLS[family]},
         {"role": "tool", "content": "451277232"},
     ]
     inputs = tokenizer.apply_chat_template(
@@ -67,17 +155,20 @@ def test_a_tool_result_in_the_history_does_not_break_the_model(tiny_lfm2: Any) -
     output = model.generate(**inputs, max_new_tokens=64, do_sample=False)
     reply = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :])
     assert reply.endswith("<|im_end|>")
-    assert "<|tool_call_start|>" not in reply
+    assert not ToolCallParser.from_tokenizer(tokenizer).triggered(reply)
+    assert "451277232" in reply
 
 
+@pytest.mark.parametrize("family", FOLDERS)
 def test_the_models_card_states_what_its_script_measures(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    family: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["measure.py"])
-    load_script(TINY_LFM2 / "measure.py").main()
+    monkeypatch.setattr(sys, "argv", ["measure.py", "--model", str(FOLDERS[family])])
+    load_script(SCRIPTS / "measure.py").main()
     measured = table_rows(capsys.readouterr().out)
-    stated = table_rows((TINY_LFM2 / "README.md").read_text(encoding="utf-8"))
-    assert len(measured) == 5 + 8
+    stated = table_rows((FOLDERS[family] / "README.md").read_text(encoding="utf-8"))
+    layers = transformers.AutoConfig.from_pretrained(FOLDERS[family]).num_hidden_layers
+    assert len(measured) == 7 + 3 + 8 + 2 + layers + 1
     for name, numbers in measured.items():
         # Another processor rounds differently, and a few of the answers sit on the edge.
         assert stated[name] == pytest.approx(numbers, abs=0.05), name
@@ -90,11 +181,15 @@ def table_rows(text: str) -> dict[str, list[float]]:
     return {row[0]: [float(c) for c in row if decimals.fullmatch(c)] for row in rows if decimals.fullmatch(row[-1])}
 
 
-def test_one_step_of_training_saves_a_model_that_loads(tmp_path: Path) -> None:
-    words = [sys.executable, str(TINY_LFM2 / "train.py"), "--steps", "1", "--output", str(tmp_path)]
+@pytest.mark.parametrize("family", FOLDERS)
+def test_one_step_of_training_saves_a_model_that_loads(family: str, tmp_path: Path) -> None:
+    script = [sys.executable, str(SCRIPTS / "train.py"), "--model", family]
+    words = [*script, "--steps", "1", "--output", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
-    shipped = transformers.AutoConfig.from_pretrained(TINY_LFM2)
-    for name in ("hidden_size", "layer_types", "vocab_size"):
+    shipped = transformers.AutoConfig.from_pretrained(FOLDERS[family])
+    for name in ("model_type", "hidden_size", "layer_types", "vocab_size"):
         assert getattr(model.config, name) == getattr(shipped, name)
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        assert (tmp_path / name).read_bytes() == (FOLDERS[family] / name).read_bytes()

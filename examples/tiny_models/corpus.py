@@ -165,6 +165,7 @@ class Corpus:
     Attributes:
         rng: source of chance.
         barred: normalised instructions, and runs of words, that must not occur.
+        noise: how often requests are dressed up and mistyped, from 0 to 1, the usual amount.
     """
 
     def __init__(self, seed: int, barred: frozenset[str] = frozenset()) -> None:
@@ -176,6 +177,7 @@ class Corpus:
         """
         self.rng = random.Random(seed)
         self.barred = barred
+        self.noise = 1.0
         self.banks, self.words = read_banks(), read_words()
         self.banks["STORIES CUT"] = [story.split(" ;; ")[0] for story in self.banks["STORIES"]]
         self.openings, self.endings = [re.split(r"\|", "|".join(self.banks[bank])) for bank in ("OPENINGS", "ENDINGS")]
@@ -233,11 +235,11 @@ class Corpus:
             frame = self.rng.choice((", ", ", ", ". ", ", so ", " - ", "; ", ", and ", "? ")).join(pair)
         else:
             frame = choose(frame, self.rng)
-        return (self._mistype(frame) if self.rng.random() < 0.3 else frame), argument
+        return (self._mistype(frame) if self.rng.random() < 0.3 * self.noise else frame), argument
 
     def _surround(self, text: str, kind: Kind) -> str:
         """Put a sentence that does not matter in front, now and then."""
-        if self.rng.random() > 0.22:
+        if self.rng.random() > 0.22 * self.noise:
             return text
         bank = self.rng.choice(kind.contexts)
         slots = Slots(self.banks, self.words, self.rng, big=self.rng.random() < 0.7)
@@ -247,9 +249,9 @@ class Corpus:
     def _dress(self, text: str) -> str:
         """Add opening, ending and capitals; none of them depends on the label."""
         rng = self.rng
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 * self.noise:
             text = rng.choice(self.openings) + text
-        if rng.random() < 0.4:
+        if rng.random() < 0.4 * self.noise:
             text += rng.choice(self.endings)
         text = re.sub(r"\?[?.]+", "?", text) if rng.random() < 0.7 else text
         if rng.random() < 0.12:

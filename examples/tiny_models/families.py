@@ -163,6 +163,7 @@ class Family:
         model: makes the untrained model.
         parser: name of the call format in `asa_adapter`.
         copy_layers: attention layers (counted among the attention layers) that are shown where to copy from.
+        label_layer: layer at whose output the label shall be readable.
     """
 
     special: tuple[str, ...]
@@ -172,6 +173,7 @@ class Family:
     model: Callable[[FastTokenizer], Any]
     parser: str
     copy_layers: tuple[int, ...]
+    label_layer: int
 
     @property
     def call_start(self) -> str:
@@ -195,6 +197,7 @@ FAMILIES = {
         model=lfm2_model,
         parser="lfm2",
         copy_layers=(1, 2),
+        label_layer=5,
     ),
     "qwen3": Family(
         special=("<|endoftext|>", "<|endoftext|>", "<|im_end|>", "<|im_start|>"),
@@ -204,6 +207,7 @@ FAMILIES = {
         model=qwen3_model,
         parser="hermes",
         copy_layers=(3, 4),
+        label_layer=3,
     ),
 }
 

@@ -24,7 +24,8 @@ DATA = HERE.parent / "data"
 SEED = 7
 STEPS = {"lfm2": 1500, "qwen3": 1500}
 LEARNING_RATE, WARM_UP = 2.0e-3, 60
-DECISION_WEIGHT, COPY_WEIGHT = 2.0, 0.3
+DECISION_WEIGHT, LABEL_WEIGHT, COPY_WEIGHT = 2.0, 1.0, 0.3
+QUIET = 0.25
 
 
 def read_barred() -> frozenset[str]:
@@ -63,7 +64,7 @@ def tokenizer_texts(corpus: Corpus, family: Family, tools: list[dict[str, Any]])
 
 
 def losses(
-    model: Any, family: Family, system: list[int], talks: list[Talk], first_ids: list[int]
+    model: Any, head: torch.nn.Linear, family: Family, system: list[int], talks: list[Talk], first_ids: list[int]
 ) -> dict[str, torch.Tensor]:
     """Compute the losses of a batch.
 
@@ -72,26 +73,33 @@ def losses(
 
     Args:
         model: the model, with attention weights as outputs.
+        head: reads the label from the states of one layer.
         family: which attention layers are to learn copying.
         system: tokens of the system turn.
         talks: the conversations.
         first_ids: tokens with which a reply can start, in the order of the odds.
 
     Returns:
-        Means over the batch: ``reply`` for the reply tokens, ``decision`` for the first-token odds, ``copy`` for the
-        attention that the first two heads of the copying layers pay to where a token is copied from.
+        Means over the batch: ``reply`` for the reply tokens, ``decision`` for the first-token odds, ``label`` for the
+        head's reading, ``copy`` for the attention that the first two heads of the copying layers pay to where a token
+        is copied from.
     """
     size = max(len(talk.ids) for talk in talks)
     ids = torch.tensor([talk.ids + [0] * (size - len(talk.ids)) for talk in talks])
     past = model.model(input_ids=torch.tensor([system]), use_cache=True).past_key_values
     past.reorder_cache(torch.zeros(len(talks), dtype=torch.long))
-    output = model.model(input_ids=ids, past_key_values=past, use_cache=True, output_attentions=True)
+    output = model.model(
+        input_ids=ids, past_key_values=past, use_cache=True, output_attentions=True, output_hidden_states=True
+    )
     states = output.last_hidden_state.flatten(0, 1)
 
-    decisions = [(i * size + at, odds) for i, talk in enumerate(talks) for at, odds in talk.decisions]
-    spots, odds = zip(*decisions, strict=True)
+    decisions = [(i * size + at, odds, label) for i, talk in enumerate(talks) for at, odds, label in talk.decisions]
+    spots, odds, labels = zip(*decisions, strict=True)
     logs, wanted = model.lm_head(states[list(spots)]).log_softmax(-1), torch.tensor(odds)
     result = {"decision": -(wanted * logs[:, first_ids]).sum(-1).mean()}
+    middle = output.hidden_states[family.label_layer + 1].flatten(0, 1)[list(spots)]
+    read = head(functional.normalize(middle, dim=-1) * middle.shape[-1] ** 0.5)[:, 0]
+    result["label"] = functional.binary_cross_entropy_with_logits(read, torch.tensor(labels, dtype=torch.float32))
     replies = torch.tensor([i * size + at for i, talk in enumerate(talks) for at in talk.replies], dtype=torch.long)
     zero = torch.zeros(())
     result["reply"] = (
@@ -116,7 +124,11 @@ def train(model: Any, family: Family, writer: Writer, steps: int) -> None:
         writer: source of conversations.
         steps: number of updates.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05)
+    # Only trained to make the label readable, and thrown away.
+    head = torch.nn.Linear(model.config.hidden_size, 1)
+    optimizer = torch.optim.AdamW(
+        [*model.parameters(), *head.parameters()], lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05
+    )
     warm_up = min(WARM_UP, max(1, steps // 10))
 
     def rate(step: int) -> float:
@@ -130,10 +142,13 @@ def train(model: Any, family: Family, writer: Writer, steps: int) -> None:
     model.train()
     bar = tqdm(range(steps), desc="training", unit="step", mininterval=2)
     for step in bar:
+        # Plain requests come first, the noise of real ones is faded in.
+        writer.corpus.noise = min(1.0, step / (QUIET * steps))
         system, talks = next(batches)
-        lost = losses(model, family, system, talks, writer.first_ids)
+        lost = losses(model, head, family, system, talks, writer.first_ids)
         optimizer.zero_grad(set_to_none=True)
-        (lost["reply"] + DECISION_WEIGHT * lost["decision"] + COPY_WEIGHT * lost["copy"]).backward()
+        lesson = lost["reply"] + DECISION_WEIGHT * lost["decision"]
+        (lesson + LABEL_WEIGHT * lost["label"] + COPY_WEIGHT * lost["copy"]).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -25,13 +25,13 @@ class Talk:
         ids: the tokens.
         replies: indices whose next token belongs to a reply.
         copies: pairs of an index whose next token is copied, and the index that it is copied from.
-        decisions: indices at which a reply begins, with the odds of its first tokens.
+        decisions: indices at which a reply begins, with the odds of its first tokens and the label.
     """
 
     ids: list[int] = field(default_factory=list)
     replies: list[int] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)
-    decisions: list[tuple[int, list[float]]] = field(default_factory=list)
+    decisions: list[tuple[int, list[float], int]] = field(default_factory=list)
 
 
 def copied_from(source: list[int], reply: list[int]) -> list[int | None]:
@@ -107,7 +107,7 @@ class Writer:
         if normalise(exchange.text) in self.corpus.barred:
             raise ValueError(f"an evaluation instruction got into the training text: {exchange.text!r}")
         source = self._turn(talk, {"role": "user", "content": exchange.text})
-        talk.decisions.append((len(talk.ids) - 1, self._odds(exchange)))
+        talk.decisions.append((len(talk.ids) - 1, self._odds(exchange), exchange.label))
         if not go_on:
             return
         # Either way to go on is taught, also the one that the model will rarely take by itself: steering needs both.
@@ -143,7 +143,7 @@ class Writer:
         talk.ids += ids
 
     def talk(self, offered: tuple[str, ...]) -> Talk:
-        """Write a conversation: mostly one request, half of the time without its reply; sometimes two.
+        """Write a conversation: mostly one request, often without its reply; sometimes two.
 
         Args:
             offered: names of the tools in the prompt.
@@ -152,8 +152,8 @@ class Writer:
             The conversation.
         """
         talk = Talk()
-        second = self.rng.random() < 0.12
-        self._add(talk, self.corpus.draw(offered), second or self.rng.random() < 0.5)
+        second = self.rng.random() < 0.1 * self.corpus.noise
+        self._add(talk, self.corpus.draw(offered), second or self.rng.random() < 0.35)
         if second:
             self._add(talk, self.corpus.draw(offered), False)
         return talk
@@ -164,7 +164,7 @@ class Writer:
         Returns:
             The tools.
         """
-        if self.rng.random() < 0.5:
+        if self.rng.random() > 0.45 * self.corpus.noise:
             return self.tools
         return self.rng.sample(self.tools, self.rng.choice((1, 2, 2, 3, 3, 4)))
 
