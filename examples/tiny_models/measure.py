@@ -3,7 +3,7 @@
 import argparse
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,17 +76,20 @@ class Measure:
         self.splits = {name: list(rows) for name, rows in load_splits(DATA).items()}
         self.evaluation = Evaluation(self.model, self.tokenizer, self.parser)
 
-    def behaviour(self, rows: Sequence[Row], name: str) -> dict[str, Any]:
+    def behaviour(self, rows: Sequence[Row], name: str, whole: bool = False) -> dict[str, Any]:
         """Trigger metrics of the greedy answers.
 
         Args:
             rows: labelled rows.
             name: shown beside the progress bar.
+            whole: whether answers are needed to their end, so that calls can be checked; else their start will do.
 
         Returns:
             As `trigger_metrics`.
         """
-        return self.evaluation.metrics(rows, self.evaluation.answers(rows, name=name))
+        longest = self.evaluation.max_new_tokens if whole else 2
+        evaluation = Evaluation(self.model, self.tokenizer, self.parser, max_new_tokens=longest)
+        return evaluation.metrics(rows, evaluation.answers(rows, name=name))
 
     def second_turns(self) -> list[Row]:
         """TEST rows, each asked after another row's request, call, result and answer.
@@ -265,15 +268,13 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=HERE.parent / "tiny_lfm2", help="folder of the model")
     torch.set_num_threads(1)
     measure = Measure(parser.parse_args().model)
-    rows: list[tuple[str, Callable[[], Sequence[Row]]]] = [
-        ("all", lambda: measure.splits["test"]),
-        ("second turns", measure.second_turns),
-        ("german", lambda: [json.loads(line) for line in (DATA / "german.jsonl").read_text("utf-8").splitlines()]),
-    ]
     tools = json.loads((DATA / "tools.json").read_text("utf-8"))
-    found = {}
-    for name, make in rows:
-        found[name] = measure.behaviour([{**row, "tools": row.get("tools") or tools} for row in make()], name)
+    german = [json.loads(line) for line in (DATA / "german.jsonl").read_text("utf-8").splitlines()]
+    found = {
+        "all": measure.behaviour(measure.splits["test"], "all", whole=True),
+        "second turns": measure.behaviour(measure.second_turns(), "second turns"),
+        "german": measure.behaviour([{"tools": tools, **row} for row in german], "german"),
+    }
     print(markdown_table({"all": found["all"], **found["all"]["per_domain"], **found}))
     print_shares("calls of the model on TEST", found["all"]["validity"])
     print_shares("begun calls on TEST", measure.copying())

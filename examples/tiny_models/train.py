@@ -22,10 +22,10 @@ from writer import SYSTEM_PROMPTS, Talk, Writer
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "data"
 SEED = 7
-STEPS = {"lfm2": 1500, "qwen3": 1500}
+STEPS = {"lfm2": 1700, "qwen3": 1100}
 LEARNING_RATE, WARM_UP = 2.0e-3, 60
-DECISION_WEIGHT, LABEL_WEIGHT, COPY_WEIGHT = 2.0, 1.0, 0.3
-QUIET = 0.25
+DECISION_WEIGHT, LABEL_WEIGHT, COPY_WEIGHT = 2.0, 2.0, 0.3
+QUIET = 0.2
 
 
 def read_barred() -> frozenset[str]:

@@ -153,7 +153,7 @@ class Writer:
         """
         talk = Talk()
         second = self.rng.random() < 0.1 * self.corpus.noise
-        self._add(talk, self.corpus.draw(offered), second or self.rng.random() < 0.35)
+        self._add(talk, self.corpus.draw(offered), second or self.rng.random() < 0.3)
         if second:
             self._add(talk, self.corpus.draw(offered), False)
         return talk
