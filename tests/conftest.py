@@ -1,4 +1,4 @@
-"""Shared pieces of the tests: tiny random models, fitted parts, the shipped tiny models. Nothing here downloads."""
+"""Shared pieces of the tests: tiny random models, fitted parts, the shipped tiny LFM2. Nothing here downloads."""
 
 import os
 
@@ -25,7 +25,6 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_LFM2 = ROOT / "examples" / "tiny_lfm2"
-TINY_QWEN3 = ROOT / "examples" / "tiny_qwen3"
 DATA = ROOT / "examples" / "data"
 WIDTH, DEPTH, VOCABULARY = 32, 4, 64
 PAD, BOS, EOS = 0, 1, 2
@@ -127,19 +126,9 @@ def traces(model: nn.Module) -> list[str]:
 @pytest.fixture(scope="session")
 def tiny_lfm2() -> tuple[Any, Any]:
     """The shipped LFM2 in float32, and its tokenizer. Tests leave it as it was."""
-    return load_model(TINY_LFM2)
-
-
-@pytest.fixture(scope="session")
-def tiny_qwen3() -> tuple[Any, Any]:
-    """The shipped Qwen3 in float32, and its tokenizer. Tests leave it as it was."""
-    return load_model(TINY_QWEN3)
-
-
-def load_model(folder: Path) -> tuple[Any, Any]:
-    """A shipped model in float32, and its tokenizer."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), tokenizer
+    tokenizer = transformers.AutoTokenizer.from_pretrained(TINY_LFM2)
+    model = transformers.AutoModelForCausalLM.from_pretrained(TINY_LFM2, dtype=torch.float32)
+    return model.eval(), tokenizer
 
 
 @pytest.fixture(scope="session")

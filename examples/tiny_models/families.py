@@ -164,6 +164,7 @@ class Family:
         parser: name of the call format in `asa_adapter`.
         copy_layers: attention layers (counted among the attention layers) that are shown where to copy from.
         label_layer: layer at whose output the label shall be readable.
+        embedding_std: spread of the untrained token embeddings; wide ones stay distinct, which copying needs.
     """
 
     special: tuple[str, ...]
@@ -174,6 +175,7 @@ class Family:
     parser: str
     copy_layers: tuple[int, ...]
     label_layer: int
+    embedding_std: float
 
     @property
     def call_start(self) -> str:
@@ -198,6 +200,7 @@ FAMILIES = {
         parser="lfm2",
         copy_layers=(1, 2),
         label_layer=5,
+        embedding_std=0.02,
     ),
     "qwen3": Family(
         special=("<|endoftext|>", "<|endoftext|>", "<|im_end|>", "<|im_start|>"),
@@ -208,6 +211,7 @@ FAMILIES = {
         parser="hermes",
         copy_layers=(3, 4),
         label_layer=3,
+        embedding_std=0.1,
     ),
 }
 
@@ -267,6 +271,7 @@ def make_model(family: Family, tokenizer: FastTokenizer) -> Any:
         The model.
     """
     model = family.model(tokenizer)
+    model.get_input_embeddings().weight.data.normal_(std=family.embedding_std)
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )

@@ -22,7 +22,7 @@ from writer import SYSTEM_PROMPTS, Talk, Writer
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "data"
 SEED = 7
-STEPS = {"lfm2": 1700, "qwen3": 1100}
+STEPS = {"lfm2": 1700, "qwen3": 600}
 LEARNING_RATE, WARM_UP = 2.0e-3, 60
 DECISION_WEIGHT, LABEL_WEIGHT, COPY_WEIGHT = 2.0, 2.0, 0.3
 QUIET = 0.2
