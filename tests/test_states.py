@@ -37,9 +37,10 @@ def states_one_by_one(model: Any, tokenizer: Any, rows: list[dict[str, Any]], to
 
 def test_batched_states_equal_those_of_each_prompt_alone(tiny_lfm2: Any, splits: Any) -> None:
     model, tokenizer = tiny_lfm2
-    rows = list(splits["cal"])[:11]
+    tools = splits["cal"][0]["tools"]
+    rows = [row for row in splits["cal"] if row["tools"] == tools][:11]
     found = collect_hidden_states(model, tokenizer, rows, batch_size=4, progress=False)
-    expected = states_one_by_one(model, tokenizer, rows, rows[0]["tools"])
+    expected = states_one_by_one(model, tokenizer, rows, tools)
     assert found.states.dtype == torch.float32
     torch.testing.assert_close(found.states, expected, rtol=1e-4, atol=1e-4)
 
