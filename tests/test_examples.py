@@ -82,6 +82,15 @@ def test_where_a_reply_repeats_the_request_is_found() -> None:
     assert copied_from([4, 7, 1, 7, 8, 9], [7, 8, 9]) == [3, 4, 5]
 
 
+def test_an_exercise_in_copying_says_where_each_token_stood(corpus: Any, qwen3_tokenizer: Any) -> None:
+    family = load_script(SCRIPTS / "families.py").FAMILIES["qwen3"]
+    writer = load_script(SCRIPTS / "writer.py").Writer(corpus.Corpus(9), qwen3_tokenizer, family, TOOLS)
+    for talk in (writer.drill() for _ in range(20)):
+        assert [talk.ids[at + 1] for at, _ in talk.copies] == [talk.ids[start] for _, start in talk.copies]
+        assert [at for at, _ in talk.copies] == talk.replies
+        assert len(talk.copies) >= 3
+
+
 # --- The shipped files
 
 
@@ -167,7 +176,7 @@ def test_the_models_card_states_what_its_script_measures(
     measured = table_rows(capsys.readouterr().out)
     stated = table_rows((FOLDERS[family] / "README.md").read_text(encoding="utf-8"))
     layers = transformers.AutoConfig.from_pretrained(FOLDERS[family]).num_hidden_layers
-    assert len(measured) == 7 + 5 + 8 + 2 + layers + 1
+    assert len(measured) == 7 + 5 + 8 + 2 + layers + 1 + 31
     for name, numbers in measured.items():
         # Another processor rounds differently, and a few of the answers sit on the edge.
         assert stated[name] == pytest.approx(numbers, abs=0.05), name

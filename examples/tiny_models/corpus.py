@@ -19,6 +19,8 @@ TOOLS = tuple(TOOL_OF.values())
 # rare where a tool is needed: pushing towards "needed" then favours the call and no way of starting in words.
 PROSE_WORDS = ("Well", "Sure")
 FIRST_WORD_ODDS = {1: 0.97, 0: 0.5}
+# Statements full of one domain's words, that may stand beside a request of any domain and either label.
+LURES = ("STATEMENTS", "FRESH", "SUMREMARK", "LANGREMARK", "CODEREMARK", "CONTEXTS")
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,15 @@ KINDS = {
     "math": (
         Kind(1, 3.0, ("SUMS",), "MATH 1", ("CONTEXTS", "STATEMENTS")),
         Kind(1, 2.5, ("STORIES",), "MATH 1"),
+        Kind(1, 2.5, ("SUMS BIG",), "MATH 1", ("CONTEXTS", "STATEMENTS")),
+        Kind(1, 1.2, ("STORIES BIG",), "MATH 1"),
         Kind(0, 2.0, ("SUMS",), "SUMS 0", ("CONTEXTS", "STATEMENTS"), big=False),
         Kind(0, 1.5, ("STORIES",), "SUMS 0", big=False),
-        Kind(0, 1.4, ("STATEMENTS", "NOTASKED"), "MATH 0"),
-        Kind(0, 0.6, ("STORIES CUT", "NOTASKED"), "MATH 0"),
-        Kind(0, 1.0, ("MENTIONS",), "MATH 0", ("CONTEXTS", "STATEMENTS")),
+        Kind(0, 1.4, ("EASY",), "SUMS 0", ("CONTEXTS", "STATEMENTS")),
+        Kind(0, 1.6, ("STORIES NOT",), "MATH 0"),
+        Kind(0, 0.8, ("STATEMENTS", "NOTASKED"), "MATH 0"),
+        Kind(0, 0.5, ("STORIES CUT", "NOTASKED"), "MATH 0"),
+        Kind(0, 1.6, ("MENTIONS",), "MATH 0", ("CONTEXTS", "STATEMENTS")),
         Kind(0, 1.5, ("DONE",), "MATH 0"),
         Kind(0, 1.8, ("CONCEPTS",), "CONCEPTS 0"),
     ),
@@ -66,8 +72,9 @@ KINDS = {
         Kind(1, 3.0, ("RECENT",), "SEARCH 1", ("CONTEXTS", "FRESH", "FRESH")),
         Kind(1, 2.0, ("VOLATILE",), "SEARCH 1", ("CONTEXTS", "FRESH")),
         Kind(0, 3.0, ("STABLE",), "SEARCH 0", ("CONTEXTS", "FRESH")),
-        Kind(0, 1.0, ("FRESH", "STABLE"), "SEARCH 0"),
-        Kind(0, 1.0, ("FRESH", "LIFEASKS"), "SEARCH 0"),
+        Kind(0, 3.0, ("LURED",), "SEARCH 0"),
+        Kind(0, 0.8, ("FRESH", "STABLE"), "SEARCH 0"),
+        Kind(0, 0.6, ("FRESH", "LIFEASKS"), "SEARCH 0"),
         Kind(0, 0.6, ("FRESH", "ADVICEASKS"), "ADVICE 0"),
         Kind(0, 1.4, ("FACTSDONE",), "ADVICE 0"),
     ),
@@ -238,12 +245,14 @@ class Corpus:
         return (self._mistype(frame) if self.rng.random() < 0.3 * self.noise else frame), argument
 
     def _surround(self, text: str, kind: Kind) -> str:
-        """Put a sentence that does not matter in front, now and then."""
+        """Put a sentence that does not matter in front, now and then, or behind."""
         if self.rng.random() > 0.22 * self.noise:
             return text
-        bank = self.rng.choice(kind.contexts)
+        bank = self.rng.choice(LURES if self.rng.random() < 0.25 else kind.contexts)
         slots = Slots(self.banks, self.words, self.rng, big=self.rng.random() < 0.7)
         context = slots.fill(self.rng.choice(self.banks[bank]))
+        if self.rng.random() < 0.3:
+            return text + self.rng.choice((", ", ", ", ". ", " - ", ", and ", "? ", "; ")) + context
         return context + self.rng.choice((", ", ", ", ". ", ": ", " - ", ", so ", ", but ", "... ", "! ")) + text
 
     def _dress(self, text: str) -> str:
@@ -282,7 +291,7 @@ class Corpus:
         """The right call, the silly one of an over-eager model, or a call of whatever else is offered."""
         values, key = slots.values, self._key(slots, text)
         tool = tool or (self.rng.choice(list(offered)) if offered else None)
-        numbers = re.findall(r"\d+(?:\.\d+)?", text)[:2]
+        numbers = re.findall(r"(?:0|[1-9]\d*)(?:\.\d+)?", text)[:2]
         sums = argument if re.fullmatch(r"[-+*/%(). \d]*\d[-+*/%(). \d]*", argument) else ""
         if tool == "calculator":
             return tool, {"expression": sums or " + ".join(numbers) or "1"}

@@ -165,6 +165,7 @@ class Family:
         copy_layers: attention layers (counted among the attention layers) that are shown where to copy from.
         label_layer: layer at whose output the label shall be readable.
         embedding_std: spread of the untrained token embeddings; wide ones stay distinct, which copying needs.
+        sharpness: untrained gain of the normed queries and keys; at 1 no place of a long prompt can be singled out.
     """
 
     special: tuple[str, ...]
@@ -176,6 +177,7 @@ class Family:
     copy_layers: tuple[int, ...]
     label_layer: int
     embedding_std: float
+    sharpness: float
 
     @property
     def call_start(self) -> str:
@@ -200,7 +202,8 @@ FAMILIES = {
         parser="lfm2",
         copy_layers=(1, 2),
         label_layer=5,
-        embedding_std=0.02,
+        embedding_std=0.1,
+        sharpness=2.0,
     ),
     "qwen3": Family(
         special=("<|endoftext|>", "<|endoftext|>", "<|im_end|>", "<|im_start|>"),
@@ -212,6 +215,7 @@ FAMILIES = {
         copy_layers=(3, 4),
         label_layer=3,
         embedding_std=0.1,
+        sharpness=1.0,
     ),
 }
 
@@ -272,6 +276,9 @@ def make_model(family: Family, tokenizer: FastTokenizer) -> Any:
     """
     model = family.model(tokenizer)
     model.get_input_embeddings().weight.data.normal_(std=family.embedding_std)
+    for name, weight in model.named_parameters():
+        if name.split(".")[-2] in ("q_layernorm", "k_layernorm", "q_norm", "k_norm"):
+            weight.data.fill_(family.sharpness)
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )

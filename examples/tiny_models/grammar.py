@@ -251,12 +251,6 @@ class Slots:
     def _draw_exponent(self) -> str:
         return str(self.rng.randint(3, 9) if self.big else self.rng.randint(1, 3))
 
-    def _draw_factor(self) -> str:
-        return self.rng.choice(["24", "60", "7", "1000", "0.3", "12"])
-
-    def _draw_daycount(self) -> str:
-        return self.rng.choice(["365", "7"])
-
     def _draw_hundred(self) -> str:
         return str(100 * self.rng.randint(1, 90))
 

@@ -4,11 +4,13 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -51,6 +53,25 @@ def share(hits: Sequence[bool]) -> float:
         Between 0 and 1; 0 where there is no case.
     """
     return sum(hits) / max(1, len(hits))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a probe reads from one layer.
+
+    Attributes:
+        layer: its number.
+        kind: of the layer.
+        valid: AUC on VALID.
+        test: AUC on TEST.
+        scores: (N,) of the rows of TEST.
+    """
+
+    layer: int
+    kind: str
+    valid: float
+    test: float
+    scores: NDArray[np.float32]
 
 
 class Measure:
@@ -188,23 +209,46 @@ class Measure:
             )
         return table
 
-    def aucs(self) -> list[tuple[int, str, float]]:
-        """How well a linear probe reads "a tool is needed", layer by layer.
+    def readings(self) -> list[Reading]:
+        """How well a linear probe reads "a tool is needed", layer by layer; its strength is the best on VALID.
 
         Returns:
-            Layer, kind of layer, AUC on TEST of the probe whose strength is best on VALID.
+            One reading for each layer.
         """
         names = ("train", "valid", "test")
         states = {name: collect_hidden_states(self.model, self.tokenizer, self.splits[name]).states for name in names}
         labels = {name: np.array([row["label"] for row in self.splits[name]]) for name in names}
         domains = [row["domain"] for row in self.splits["train"]]
         kinds = getattr(self.model.config, "layer_types", None) or ["full_attention"] * len(states["test"])
-        table = []
+        found = []
         for layer, kind in enumerate(kinds):
             at = {name: tensor[layer] for name, tensor in states.items()}
             probes = [Probes.fit(at["train"], labels["train"], domains, C) for C in STRENGTHS]
-            best = max(probes, key=lambda probe: auc(labels["valid"], probe.p_tool(at["valid"])))
-            table.append((layer, kind, auc(labels["test"], best.p_tool(at["test"]))))
+            on_valid = [auc(labels["valid"], probe.p_tool(at["valid"])) for probe in probes]
+            best = int(np.argmax(on_valid))
+            scores = probes[best].p_tool(at["test"])
+            found.append(Reading(layer, kind, on_valid[best], auc(labels["test"], scores), scores))
+        return found
+
+    def parts(self, scores: NDArray[np.float32]) -> dict[str, float]:
+        """Which requests are read well.
+
+        Args:
+            scores: of the rows of TEST.
+
+        Returns:
+            AUC of each domain, and of each of its kinds against the rows of the other label in the domain.
+        """
+        rows = [json.loads(line) for line in (DATA / "test.jsonl").read_text("utf-8").splitlines()]
+        table = {}
+        for domain in sorted({row["domain"] for row in rows}):
+            here = [(row, score) for row, score in zip(rows, scores, strict=True) if row["domain"] == domain]
+            table[f"{domain}, all"] = auc([row["label"] for row, _ in here], [score for _, score in here])
+            for label, kind in sorted({(1 - row["label"], row["kind"]) for row, _ in here}):
+                some = [(row, score) for row, score in here if row["kind"] == kind or row["label"] == label]
+                table[f"{domain}, {kind} ({1 - label})"] = auc(
+                    [row["label"] for row, _ in some], [score for _, score in some]
+                )
         return table
 
     def words_auc(self) -> float:
@@ -279,10 +323,13 @@ def main() -> None:
     print_shares("calls of the model on TEST", found["all"]["validity"])
     print_shares("begun calls on TEST", measure.copying())
     print_shares("answers after a result", measure.results_reported())
+    readings = measure.readings()
     print("\n| layer | kind | AUC on TEST |\n|---|---|---:|")
-    for layer, kind, value in measure.aucs():
-        print(f"| {layer} | {kind} | {value:.3f} |")
+    for reading in readings:
+        print(f"| {reading.layer} | {reading.kind} | {reading.test:.3f} |")
     print(f"| words | TF-IDF | {measure.words_auc():.3f} |")
+    best = max(readings, key=lambda reading: reading.valid)
+    print_shares(f"AUC at layer {best.layer} (the best on VALID)", measure.parts(best.scores))
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ class Writer:
         tokenizer: makes the tokens.
         family: how turns and calls are written.
         tools: all tools.
+        drills: share of the conversations that only exercise copying.
     """
 
     def __init__(self, corpus: Corpus, tokenizer: Any, family: Family, tools: list[dict[str, Any]]) -> None:
@@ -80,6 +81,7 @@ class Writer:
         """
         self.corpus, self.tokenizer, self.family, self.tools = corpus, tokenizer, family, tools
         self.rng = corpus.rng
+        self.drills = 0.0
         words = [self._encode(word)[0] for word in PROSE_WORDS]
         self.first_ids = [tokenizer.convert_tokens_to_ids(family.call_start), *words]
 
@@ -124,6 +126,13 @@ class Writer:
         rest, share = 1 - exchange.eagerness, FIRST_WORD_ODDS[exchange.label]
         return [exchange.eagerness, rest * share, rest * (1 - share)]
 
+    def _cut(self) -> tuple[list[int], list[int]]:
+        """The tokens of an empty request before and after its text."""
+        turn = [{"role": "user", "content": "§"}]
+        text = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        before, after = text.removeprefix(self.tokenizer.bos_token or "").split("§")
+        return self._encode(before), self._encode(after)
+
     def _turn(self, talk: Talk, message: dict[str, str]) -> tuple[int, int]:
         """Add a turn and the start of the reply, as the template writes them; where its text begins and ends."""
         text = self.tokenizer.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
@@ -158,13 +167,32 @@ class Writer:
             self._add(talk, self.corpus.draw(offered), False)
         return talk
 
+    def drill(self) -> Talk:
+        """Write an exercise in copying: meaningless text, and the same text once more as the reply.
+
+        Returns:
+            A conversation without decisions.
+        """
+        talk = Talk()
+        text = self.rng.choices(range(len(self.family.special), len(self.tokenizer)), k=self.rng.randint(8, 24))
+        before, after = self._cut()
+        talk.ids = [*before, *text, *after]
+        at, start = len(talk.ids) - 1, len(before)
+        first = self.rng.randrange(len(text) - 4)
+        # The reply may start anywhere in the text, so its first token cannot be told.
+        for i in range(first + 1, len(text)):
+            talk.copies.append((at + i - first, start + i))
+            talk.replies.append(at + i - first)
+        talk.ids += text[first:]
+        return talk
+
     def offer(self) -> list[dict[str, Any]]:
         """Choose the tools of a prompt: mostly all four in their order, else some in any order.
 
         Returns:
             The tools.
         """
-        if self.rng.random() > 0.45 * self.corpus.noise:
+        if self.rng.random() > 0.3 * self.corpus.noise:
             return self.tools
         return self.rng.sample(self.tools, self.rng.choice((1, 2, 2, 3, 3, 4)))
 
@@ -179,7 +207,8 @@ class Writer:
             for _ in range(4):
                 offered = self.offer()
                 names = tuple(tool["name"] for tool in offered)
-                talks = sorted((self.talk(names) for _ in range(240)), key=lambda talk: len(talk.ids))
+                made = [self.drill() if self.rng.random() < self.drills else self.talk(names) for _ in range(240)]
+                talks = sorted(made, key=lambda talk: len(talk.ids))
                 while talks:
                     count = max(1, TOKENS // len(talks[-1].ids))
                     pool.append((self.system_turn(offered), talks[-count:]))
