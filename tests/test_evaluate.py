@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -37,10 +38,14 @@ def test_batched_answers_are_those_of_each_prompt_alone(
     assert batched == alone
 
 
+def written(call: dict[str, Any]) -> str:
+    inside = ", ".join(f"{name}={json.dumps(value)}" for name, value in call["arguments"].items())
+    return f"<|tool_call_start|>[{call['name']}({inside})]<|tool_call_end|>"
+
+
 def test_metrics_are_counted_from_the_answers(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
-    call = '<|tool_call_start|>[calculator(expression="1 + 1")]<|tool_call_end|>'
     broken = "<|tool_call_start|>[calculator("
-    answers = [call if row["label"] else broken for row in rows]
+    answers = [written(row["gold_calls"][0]) if row["label"] else broken for row in rows]
     metrics = evaluation.metrics(rows, answers)
     needed = sum(row["label"] for row in rows)
     assert (metrics["tp"], metrics["fp"], metrics["fn"], metrics["tn"]) == (needed, len(rows) - needed, 0, 0)
