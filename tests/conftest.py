@@ -1,4 +1,4 @@
-"""Shared pieces of the tests: tiny random models, fitted parts, and the shipped tiny LFM2. Nothing here downloads."""
+"""Shared pieces of the tests: tiny random models, fitted parts, the shipped tiny LFM2. Nothing here downloads."""
 
 import os
 
@@ -10,6 +10,8 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 
+import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,20 @@ FAMILIES: dict[str, Callable[[], Any]] = {
 }
 
 
+def load_script(path: Path) -> Any:
+    """A script as a module, with its neighbours importable as when it is run."""
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
 def random_model(family: str = "lfm2", seed: int = 0) -> Any:
     """A tiny random model; its weights are large enough for the greedy tokens to depend on the prompt."""
     torch.manual_seed(seed)
@@ -153,7 +169,7 @@ def traces(model: nn.Module) -> list[str]:
 
 @pytest.fixture(scope="session")
 def tiny_lfm2() -> tuple[Any, Any]:
-    """The shipped model in float32, and its tokenizer. Tests leave it as it was."""
+    """The shipped LFM2 in float32, and its tokenizer. Tests leave it as it was."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(TINY_LFM2)
     model = transformers.AutoModelForCausalLM.from_pretrained(TINY_LFM2, dtype=torch.float32)
     return model.eval(), tokenizer

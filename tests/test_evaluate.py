@@ -1,4 +1,5 @@
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -40,6 +41,11 @@ def test_batched_answers_are_those_of_each_prompt_alone(
     assert batched == alone
 
 
+def written(call: dict[str, Any]) -> str:
+    inside = ", ".join(f"{name}={json.dumps(value)}" for name, value in call["arguments"].items())
+    return f"<|tool_call_start|>[{call['name']}({inside})]<|tool_call_end|>"
+
+
 def test_a_parser_by_name_gets_the_same_answers(
     tiny_lfm2: Any, rows: list[dict[str, Any]], evaluation: Evaluation
 ) -> None:
@@ -49,9 +55,8 @@ def test_a_parser_by_name_gets_the_same_answers(
 
 
 def test_metrics_are_counted_from_the_answers(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
-    call = '<|tool_call_start|>[calculator(expression="1 + 1")]<|tool_call_end|>'
     broken = "<|tool_call_start|>[calculator("
-    answers = [call if row["label"] else broken for row in rows]
+    answers = [written(row["gold_calls"][0]) if row["label"] else broken for row in rows]
     metrics = evaluation.metrics(rows, answers)
     needed = sum(row["label"] for row in rows)
     assert (metrics["tp"], metrics["fp"], metrics["fn"], metrics["tn"]) == (needed, len(rows) - needed, 0, 0)

@@ -43,9 +43,14 @@ def states_one_by_one(model: Any, tokenizer: Any, rows: list[dict[str, Any]], to
     return torch.stack(result, dim=1)
 
 
+def alike(splits: Any, count: int) -> list[dict[str, Any]]:
+    """Rows that offer the same tools, so that their prompts start alike; some rows of the data have their own."""
+    return [row for row in splits["cal"] if row["tools"] == splits["cal"][0]["tools"]][:count]
+
+
 def test_batched_states_equal_those_of_each_prompt_alone(tiny_lfm2: Any, splits: Any) -> None:
     model, tokenizer = tiny_lfm2
-    rows = list(splits["cal"])[:11]
+    rows = alike(splits, 11)
     found = collect_hidden_states(model, tokenizer, rows, batch_size=4, progress=False)
     expected = states_one_by_one(model, tokenizer, rows, rows[0]["tools"])
     assert found.states.dtype == torch.float32
@@ -57,7 +62,7 @@ def test_collecting_leaves_no_trace_and_keeps_the_training_mode(tiny_lfm2: Any, 
     model.model.layers[1].train()
     modes = [module.training for module in model.modules()]
     try:
-        collect_hidden_states(model, tokenizer, list(splits["cal"])[:2], progress=False)
+        collect_hidden_states(model, tokenizer, alike(splits, 2), progress=False)
         assert [module.training for module in model.modules()] == modes
         assert traces(model) == []
     finally:
@@ -83,7 +88,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tiny_lfm2: Any, splits: 
         name_or_path = "bare"
 
     with pytest.raises(ValueError, match="the tokenizer 'bare' has no chat template; expected one"):
-        collect_hidden_states(tiny_lfm2[0], Bare(), list(splits["cal"])[:1])
+        collect_hidden_states(tiny_lfm2[0], Bare(), alike(splits, 1))
 
 
 def test_a_block_with_another_axis_order_is_refused(tiny_lfm2: Any, splits: Any) -> None:
@@ -93,7 +98,7 @@ def test_a_block_with_another_axis_order_is_refused(tiny_lfm2: Any, splits: Any)
         with pytest.raises(
             IncompatibleModelError, match=r"block 7 put out a state of shape .*; expected \(rows, tokens"
         ):
-            collect_hidden_states(model, tokenizer, list(splits["cal"])[:2], progress=False)
+            collect_hidden_states(model, tokenizer, alike(splits, 2), progress=False)
     finally:
         turn.remove()
     assert traces(model) == []
@@ -138,7 +143,7 @@ def test_an_architecture_whose_cache_cannot_be_shared_is_run_whole(
     tiny_lfm2: Any, splits: Any, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     model, tokenizer = tiny_lfm2
-    rows = list(splits["cal"])[:5]
+    rows = alike(splits, 5)
     spreads = []
 
     def spread(self: SharedPrefix, rows: int) -> Any:
@@ -161,7 +166,7 @@ def test_a_shared_prefix_is_run_once(tiny_lfm2: Any, splits: Any) -> None:
         lambda _m, _a, kw: seen.append(tuple(kw["input_ids"].shape)), with_kwargs=True
     )
     try:
-        collect_hidden_states(model, tokenizer, list(splits["cal"])[:8], batch_size=4, progress=False)
+        collect_hidden_states(model, tokenizer, alike(splits, 8), batch_size=4, progress=False)
     finally:
         hook.remove()
     (_, shared), _, *batches = seen
@@ -174,5 +179,5 @@ def test_half_precision_does_not_cost_the_shared_prefix(splits: Any) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(TINY_LFM2)
     model = transformers.AutoModelForCausalLM.from_pretrained(TINY_LFM2, dtype=torch.float16).eval()
     with evaluation_mode(model):
-        ids = encode_rows(tokenizer, list(splits["cal"])[:4])
+        ids = encode_rows(tokenizer, alike(splits, 4))
         assert SharedPrefix.of(model, decoder_blocks(model), ids).length > 100
