@@ -25,6 +25,9 @@ from local_hub import LocalHub
 from torch import nn
 
 from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors, load_splits
+from asa_adapter.data import read_tools
+from asa_adapter.prompts import chat_template_sha256
+from asa_adapter.states import collect_hidden_states
 
 # The tensors here are tiny: on a busy machine, waiting for a second thread makes them a hundred times slower.
 torch.set_num_threads(1)
@@ -179,6 +182,34 @@ def tiny_lfm2() -> tuple[Any, Any]:
 def splits() -> Any:
     """The shipped data."""
     return load_splits(DATA)
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_lfm2: tuple[Any, Any], splits: Any) -> ASAAdapter:
+    """An adapter of the shipped LFM2, fitted on a part of CAL at one layer, without any search."""
+    rows = list(splits["cal"])[::2]
+    states = collect_hidden_states(*tiny_lfm2, rows, progress=False).states[6].numpy()
+    domains, labels = [row["domain"] for row in rows], [row["label"] for row in rows]
+    names = tuple(sorted(set(domains)))
+    config = ASAConfig(
+        hidden_size=states.shape[1],
+        num_layers=8,
+        layer=6,
+        domains=names,
+        alpha=1.0,
+        tau=0.6,
+        residual_norm=float(np.linalg.norm(states, axis=1).mean()),
+        tool_call_format="lfm2",
+        tool_call_start="<|tool_call_start|>",
+        chat_template_sha256=chat_template_sha256(tiny_lfm2[1]),
+        tools=read_tools(DATA / "tools.json"),
+    )
+    return ASAAdapter(
+        config,
+        SteeringVectors.fit(states, labels, domains, names),
+        Router.fit(states, domains, 0.1),
+        Probes.fit(states, labels, domains, 0.1),
+    )
 
 
 @pytest.fixture

@@ -2,46 +2,21 @@ import dataclasses
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from conftest import traces
 
-from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors
+from asa_adapter import ASAAdapter
 from asa_adapter.explain import Explanation
 from asa_adapter.prompts import chat_template_sha256, encode_prompt, with_chat_template
 from asa_adapter.states import collect_hidden_states
 
-LAYER = 6
 LAZY = "how much is 48713 times 9264"
 
 
 @pytest.fixture(scope="module")
-def adapter(tiny_lfm2: Any, splits: Any) -> ASAAdapter:
-    """An adapter fitted on a part of CAL, without any search."""
-    rows = list(splits["cal"])[::2]
-    states = collect_hidden_states(*tiny_lfm2, rows, progress=False).states[LAYER].numpy()
-    domains, labels = [row["domain"] for row in rows], [row["label"] for row in rows]
-    names = tuple(sorted(set(domains)))
-    config = ASAConfig(
-        hidden_size=states.shape[1],
-        num_layers=8,
-        layer=LAYER,
-        domains=names,
-        alpha=1.0,
-        tau=0.6,
-        residual_norm=float(np.linalg.norm(states, axis=1).mean()),
-        tool_call_format="lfm2",
-        tool_call_start="<|tool_call_start|>",
-        chat_template_sha256=chat_template_sha256(tiny_lfm2[1]),
-        tools=rows[0]["tools"],
-    )
-    return ASAAdapter(
-        config,
-        SteeringVectors.fit(states, labels, domains, names),
-        Router.fit(states, domains, 0.1),
-        Probes.fit(states, labels, domains, 0.1),
-    )
+def adapter(tiny_adapter: ASAAdapter) -> ASAAdapter:
+    return tiny_adapter
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +27,7 @@ def explained(adapter: ASAAdapter, tiny_lfm2: Any) -> Explanation:
 def test_the_decision_is_that_of_the_adapter(explained: Explanation, adapter: ASAAdapter, tiny_lfm2: Any) -> None:
     model, tokenizer = tiny_lfm2
     row = {"instruction": LAZY, "tools": adapter.config.tools}
-    state = collect_hidden_states(model, tokenizer, [row], progress=False).states[LAYER]
+    state = collect_hidden_states(model, tokenizer, [row], progress=False).states[adapter.config.layer]
     [decision] = adapter.decide(state)
     assert (explained["domain"], explained["gate"]) == (decision.domain, decision.gate) == ("math", 1)
     assert explained["p_tool"] == pytest.approx(decision.p_tool, abs=1e-4)
