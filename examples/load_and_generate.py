@@ -1,0 +1,57 @@
+"""Load an adapter, steer a model with it, and compare its answer with that of the bare model.
+
+python examples/load_and_generate.py [--model M] [--adapter A] [--tools FILE] [--prompt P]
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from asa_adapter import ASAAdapter
+
+HERE = Path(__file__).resolve().parent
+ADAPTER = Path("out/tiny-lfm2-asa")
+
+
+def main(words: Sequence[str] | None = None) -> dict[str, str]:
+    """Returns the two answers, "base" and "steered"."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=str(HERE / "tiny_lfm2"), help="folder or Hub id (default: the tiny LFM2)")
+    parser.add_argument("--adapter", default=ADAPTER, help="folder or Hub id (default: %(default)s)")
+    parser.add_argument("--tools", default=HERE / "data" / "tools.json", help="JSON list of tools (default: ours)")
+    parser.add_argument("--prompt", default="how much is 48713 times 9264", help="what you say (default: %(default)s)")
+    options = parser.parse_args(words)
+    if options.adapter == ADAPTER and not ADAPTER.is_dir():
+        parser.error(f"there is no {ADAPTER} yet: python examples/fit_and_push.py makes it")
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = "auto" if device == "cuda" else torch.float32
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype).to(device)
+    adapter = ASAAdapter.from_pretrained(options.adapter)
+
+    inputs = tokenizer.apply_chat_template(
+        [{"role": "user", "content": options.prompt}],
+        tools=json.loads(Path(options.tools).read_text("utf-8")),
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    ).to(device)
+    base = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+    with adapter.attach(model, tokenizer=tokenizer) as steering:
+        steered = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+        print(steering.decisions[0])  # domain, p(tool), gate and step
+
+    start = inputs["input_ids"].shape[1]
+    answers = {"base": tokenizer.decode(base[0, start:]), "steered": tokenizer.decode(steered[0, start:])}
+    for name, answer in answers.items():
+        print(f"{name:<8} {answer}")
+    return answers
+
+
+if __name__ == "__main__":
+    main()
