@@ -6,6 +6,7 @@ python examples/fit_and_push.py [--model M] [--data D] [--output FOLDER] [--repo
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -30,8 +31,9 @@ def main(words: Sequence[str] | None = None) -> str:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "auto" if device == "cuda" else torch.float32
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype).to(device)
+    tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
+    model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
+    model.to(device)
 
     arguments = ASATrainingArguments(layers=options.layers or "all", output_dir=options.output)
     trainer = ASATrainer(model, tokenizer, load_splits(options.data), arguments)

@@ -32,8 +32,9 @@ def main(words: Sequence[str] | None = None) -> list[tuple[dict[str, Any], Decis
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "auto" if device == "cuda" else torch.float32
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype).to(device)
+    tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
+    model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
+    model.to(device)
     adapter = ASAAdapter.from_pretrained(options.adapter)
 
     rows = list(load_splits(options.data)["test"])[: options.rows]

@@ -1,4 +1,4 @@
-"""The three short scripts: load_and_generate, fit_and_push, inspect_decisions, on the tiny LFM2 and a part of its data."""
+"""The three short scripts, on the tiny LFM2 and a part of its data."""
 
 from collections.abc import Callable
 from pathlib import Path
