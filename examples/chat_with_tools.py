@@ -1,0 +1,140 @@
+"""A chat in the terminal whose model has real tools and an adapter; every decision is shown.
+
+python examples/chat_with_tools.py [--model M] [--adapter A] [--folder F]
+
+The tools are those of chat_tools.py: a calculator, units, and a search through the text files of FOLDER. Any model
+will do whose chat template takes tools. Decisions mean most for tools like those that the adapter was fitted with.
+"""
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from chat_tools import calculator, convert_units, search_in
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from asa_adapter import ASAAdapter, SteeringHandle, ToolCall, ToolCallParser
+from asa_adapter.prompts import encode_prompt
+
+HERE = Path(__file__).resolve().parent
+ADAPTER = Path("out/tiny-lfm2-asa")
+
+
+class Chat:
+    """One conversation.
+
+    Args:
+        model: a causal language model with an adapter attached.
+        tokenizer: its tokenizer, with a chat template.
+        steering: the adapter's handle.
+        parser: reads the model's tool calls.
+        tools: functions with type hints and docstrings, which return text.
+        rounds: how often the model may call tools before it must answer.
+        max_new_tokens: longest answer.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        steering: SteeringHandle,
+        parser: ToolCallParser,
+        tools: Sequence[Callable[..., str]],
+        rounds: int = 4,
+        max_new_tokens: int = 256,
+    ) -> None:
+        self.model, self.tokenizer, self.steering, self.parser = model, tokenizer, steering, parser
+        self.tools = list(tools)
+        self.rounds = rounds
+        self.max_new_tokens = max_new_tokens
+        self.messages: list[dict[str, Any]] = []
+
+    def turn(self, request: str) -> Iterator[str]:
+        """Answers one request; yields the lines to show: the decision, the calls with their results, the answer."""
+        self.messages.append({"role": "user", "content": request})
+        for round in range(self.rounds):
+            ids = self.answer(steered=round == 0)
+            yield f"  [{self.steering.decisions[0] if round == 0 else 'not steered: it reads results'}]"
+            text = self.parser.text(ids)
+            calls = self.parser.parse(text, self.tools)
+            if not calls:
+                words = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+                self.messages.append({"role": "assistant", "content": words})
+                yield words
+                return
+            asked = [{"type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in calls]
+            self.messages.append({"role": "assistant", "content": "", "tool_calls": asked})
+            errors = self.parser.check(text, self.tools)["errors"]
+            for call in calls:
+                result = f"error: {'; '.join(errors)}" if errors else self.run(call)
+                self.messages.append({"role": "tool", "name": call.name, "content": result})
+                yield f"  {call.name}({', '.join(f'{k}={v!r}' for k, v in call.arguments.items())}) -> {result}"
+        self.messages.append({"role": "assistant", "content": "I could not finish this."})
+        yield f"stopped: {self.rounds} rounds of tool calls, and no answer"
+
+    def answer(self, steered: bool) -> list[int]:
+        """The model's answer to the conversation so far, as token ids."""
+        prompt = encode_prompt(self.tokenizer, self.messages, self.tools, self.parser)
+        ids = torch.tensor([prompt], device=self.model.device)
+        # The adapter learnt from prompts that end with a request. What its probe says behind a tool's result is
+        # anybody's guess, so the model goes on by itself there.
+        with contextlib.nullcontext() if steered else self.steering.disabled():
+            output = self.model.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=self.max_new_tokens, do_sample=False
+            )
+        return [int(token) for token in output[0, len(prompt) :]]
+
+    def run(self, call: ToolCall) -> str:
+        """The result of a call whose name and arguments have been checked."""
+        tool = next(tool for tool in self.tools if tool.__name__ == call.name)
+        try:
+            result = tool(**call.arguments)
+        except (ValueError, ArithmeticError, OSError) as error:
+            return f"error: {error}"
+        for token in self.tokenizer.all_special_tokens:  # a file must not end the turn and write the next
+            result = result.replace(token, "")
+        return result
+
+
+def talk(chat: Chat) -> None:
+    """Reads requests until the user has enough: Ctrl-C, Ctrl-D, or an empty line."""
+    with contextlib.suppress(KeyboardInterrupt, EOFError):
+        while request := input("\nyou> ").strip():
+            if request == "/new":
+                chat.messages.clear()
+                continue
+            for line in chat.turn(request):
+                print(line, flush=True)
+    print("\nbye")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Loads everything and talks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=str(HERE / "tiny_lfm2"), help="folder or Hub id (default: the tiny LFM2)")
+    parser.add_argument("--adapter", default=ADAPTER, help="folder or Hub id (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=HERE / "data", help="text files to search (default: our data)")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds of calls per request (default: %(default)s)")
+    options = parser.parse_args(words)
+    if options.adapter == ADAPTER and not ADAPTER.is_dir():
+        parser.error(f"there is no {ADAPTER} yet: python examples/fit_and_push.py makes it")
+    if not options.folder.is_dir():
+        parser.error(f"there is no folder {options.folder}")
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = "auto" if device == "cuda" else torch.float32
+    tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
+    model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
+    model.to(device)
+    adapter = ASAAdapter.from_pretrained(options.adapter)
+    tools: list[Callable[..., str]] = [calculator, convert_units, search_in(options.folder)]
+    with adapter.attach(model, tokenizer=tokenizer) as steering:
+        print("Tools: calculator, convert_units, search_files. /new forgets; an empty line or Ctrl-C ends.")
+        talk(Chat(model, tokenizer, steering, adapter.config.parser(tokenizer), tools, options.rounds))
+
+
+if __name__ == "__main__":
+    main()
