@@ -11,6 +11,7 @@ os.environ.update(
 )
 
 import importlib.util
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,6 +183,21 @@ def tiny_lfm2() -> tuple[Any, Any]:
 def splits() -> Any:
     """The shipped data."""
     return load_splits(DATA)
+
+
+@pytest.fixture(scope="session")
+def few_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 24 rows of each split of the shipped data, for whole trainings that take seconds."""
+    folder = tmp_path_factory.mktemp("few_rows")
+    for name in ("cal", "train", "valid", "test"):
+        kinds: dict[tuple[str, int], list[str]] = {}
+        for line in (DATA / f"{name}.jsonl").read_text("utf-8").splitlines(keepends=True):
+            row = json.loads(line)
+            kinds.setdefault((row["domain"], row["label"]), []).append(line)
+        chosen = [line for lines in kinds.values() for line in lines[:3]]
+        (folder / f"{name}.jsonl").write_text("".join(chosen), "utf-8")
+    (folder / "tools.json").write_bytes((DATA / "tools.json").read_bytes())
+    return folder
 
 
 @pytest.fixture(scope="session")

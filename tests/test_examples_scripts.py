@@ -6,7 +6,7 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from conftest import DATA, ROOT, load_script
+from conftest import ROOT, load_script
 from local_hub import LocalHub
 
 from asa_adapter import ASAAdapter
@@ -84,20 +84,15 @@ def test_inspect_decisions_shows_an_explanation_of_the_worst(saved: str, capsys:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a part of the data; what one run has measured there, the next need not measure again."""
-    folder = tmp_path_factory.mktemp("work")
-    for file in ("cal", "train", "valid", "test"):
-        lines = (DATA / f"{file}.jsonl").read_text("utf-8").splitlines(keepends=True)
-        (folder / f"{file}.jsonl").write_text("".join(lines[:40]), "utf-8")
-    (folder / "tools.json").write_bytes((DATA / "tools.json").read_bytes())
-    return folder
+    """A folder to work in; what one run has measured there, the next need not measure again."""
+    return tmp_path_factory.mktemp("work")
 
 
 @pytest.fixture
-def fit(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def fit(workplace: Path, few_rows: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """The script in that folder, with some words, at one layer only."""
     monkeypatch.chdir(workplace)
-    words = ["--data", str(workplace), "--layers", "6", "--output", "mine"]
+    words = ["--data", str(few_rows), "--layers", "6", "--output", "mine"]
     return lambda *more: str(script("fit_and_push").main([*words, *more]))
 
 
