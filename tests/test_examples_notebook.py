@@ -90,6 +90,7 @@ def test_the_parts_made_by_hand_fit_together(run: Any) -> None:
     assert len(names["sweep"]) == 8 and names["sweep"][names["layer"]] == max(names["sweep"]) >= 0.5
     assert len(names["gates"]) == 24 and set(names["gates"]) <= {-1, 0, 1}
     assert sum(int(count) for count in re.findall(r": (\d+) rows", printed[7])) == 24
+    assert re.search(r"^steered: .+\ntoken \d+: ", printed[7], flags=re.MULTILINE)
 
 
 def test_the_blind_layers_read_nothing(run: Any) -> None:
