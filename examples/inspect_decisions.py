@@ -43,7 +43,7 @@ def main(words: Sequence[str] | None = None) -> list[tuple[dict[str, Any], Decis
     pairs = sorted(zip(rows, decisions, strict=True), key=lambda pair: -abs(pair[0]["label"] - pair[1].p_tool))
     print("needed  p(tool)  gate  domain       routed to    prompt")
     for row, d in pairs:
-        text = " ".join(str(row_messages(row)[-1]["content"]).split())[:45]
+        text = " ".join(str(row_messages(row)[-1]["content"]).split())[:30]
         print(f"{row['label']:>6}  {d.p_tool:7.3f}  {d.gate:+4d}  {row_domain(row):<11}  {d.domain:<11}  {text}")
 
     worst, _ = pairs[0]
