@@ -16,7 +16,7 @@ from asa_adapter.adapter import ASAAdapter
 from asa_adapter.arguments import OBJECTIVES, ASATrainingArguments
 from asa_adapter.card import markdown_table
 from asa_adapter.data import load_splits, read_tools
-from asa_adapter.diagnose import diagnose, findings_table
+from asa_adapter.diagnosis import diagnose, findings_table
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.files import looks_like_path, make_writable_folder
 from asa_adapter.inspection import inspection, inspection_text

@@ -1,7 +1,8 @@
 """What a model really does: greedy answers to every row, with and without an adapter, and their trigger metrics."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,12 @@ from torch import nn
 from transformers import StoppingCriteria
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.forward import evaluation_mode, input_device
 from asa_adapter.gold import matches_gold
 from asa_adapter.hook import is_steered
 from asa_adapter.metrics import gold_metrics, trigger_metrics
 from asa_adapter.parsing import ToolCallParser
+from asa_adapter.prefix import Prefilled, SharedPrefix, Sharing
 from asa_adapter.progress import progress_bar
 from asa_adapter.prompts import (
     Row,
@@ -25,8 +28,10 @@ from asa_adapter.prompts import (
     row_domain,
     row_tools,
 )
-from asa_adapter.states import evaluation_mode, input_device
 from asa_adapter.tools import Tools
+
+# Settings with which generate() makes a cache of its own, or feeds the prompt in another way.
+_OWN_CACHE = ("cache_implementation", "prefill_chunk_size", "prompt_lookup_num_tokens", "assistant_early_exit")
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,13 @@ class Evaluation:
             steering,
             progress_bar(len(prompts), f"answers ({name})", self.progress) as bar,
         ):
-            for batch in batches_by_length(prompts, self.batch_size):
-                for i, text in zip(batch, self._generate([prompts[i] for i in batch], until_call), strict=True):
-                    texts[i] = text
-                bar.update(len(batch))
+            for prefix, members in self._prefixes(prompts):
+                for batch in batches_by_length([prompts[i] for i in members], self.batch_size):
+                    taken = [members[i] for i in batch]
+                    answers = self._generate([prompts[i] for i in taken], prefix, until_call)
+                    for i, text in zip(taken, answers, strict=True):
+                        texts[i] = text
+                    bar.update(len(taken))
         return texts
 
     def metrics(self, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
@@ -130,14 +138,34 @@ class Evaluation:
             "asa": self.metrics(rows, self.answers(rows, adapter, "asa")),
         }
 
-    def _generate(self, prompts: Sequence[Sequence[int]], until_call: bool) -> list[str]:
-        ids, mask = pad_batch(prompts, pad_token_id(self.tokenizer), "left", input_device(self.model))
+    def _prefixes(self, prompts: Sequence[Sequence[int]]) -> Iterable[tuple[SharedPrefix, Sequence[int]]]:
+        """Prompts by what they share, where generate() can go on from a cache that it is given."""
+        settings = getattr(self.model, "generation_config", None)
+        if any(getattr(settings, name, None) for name in _OWN_CACHE) or not getattr(settings, "use_cache", True):
+            return [(SharedPrefix(), range(len(prompts)))]
+        return self._sharing.prefixes(prompts)
+
+    @functools.cached_property
+    def _sharing(self) -> Sharing:
+        pad_id = pad_token_id(self.tokenizer)
+        return Sharing(
+            self.model, lambda prefix, sample: Prefilled(self.model, sample, prefix, pad_id).is_faithful(self.model)
+        )
+
+    def _generate(self, prompts: Sequence[Sequence[int]], prefix: SharedPrefix, until_call: bool) -> list[str]:
         start = self.parser.call_token if until_call else None
+        settings = greedy_settings(self.tokenizer, self.max_new_tokens)
+        pad_id = pad_token_id(self.tokenizer)
+        if prefix.length:
+            prompt = Prefilled(self.model, prompts, prefix, pad_id)
+            ids, mask, settings["past_key_values"] = prompt.ids, prompt.mask, prompt.cache
+        else:
+            ids, mask = pad_batch(prompts, pad_id, "left", input_device(self.model))
         output = self.model.generate(  # type: ignore[operator]
             input_ids=ids,
             attention_mask=mask,
             stopping_criteria=None if start is None else [_CallBegins(start)],
-            **greedy_settings(self.tokenizer, self.max_new_tokens),
+            **settings,
         )
         answers = output[:, ids.shape[1] :].tolist()
         if self.parser.knows_tokens:

@@ -199,3 +199,15 @@ def batches_by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list
     """Indices of all prompts in batches of similar length, the longest first: what does not fit fails at once."""
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def batches_by_tokens(lengths: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
+    """Indices of all lengths, the longest first, in batches of so many rows and padded tokens at the most."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        last = batches[-1] if batches else []
+        if last and len(last) < rows and (len(last) + 1) * lengths[last[0]] <= tokens:
+            last.append(i)
+        else:
+            batches.append([i])
+    return batches
