@@ -17,6 +17,7 @@ from asa_adapter.hook import is_steered
 from asa_adapter.metrics import gold_metrics, trigger_metrics
 from asa_adapter.parsing import ToolCallParser
 from asa_adapter.prefix import Prefilled, SharedPrefix, Sharing
+from asa_adapter.processes import Processes
 from asa_adapter.progress import progress_bar
 from asa_adapter.prompts import (
     Row,
@@ -85,7 +86,9 @@ class Evaluation:
             until_call: end an answer where a call begins, if all that is asked is whether one does.
         """
         self._refuse_steered()
-        prompts = encode_rows(self.tokenizer, rows, self.tools, self.parser)
+        processes = Processes()
+        mine = [rows[i] for i in processes.part(len(rows))]
+        prompts = encode_rows(self.tokenizer, mine, self.tools, self.parser)
         texts = [""] * len(prompts)
         steering = adapter.attach(self.model, allow_mismatch=True) if adapter is not None else contextlib.nullcontext()
         with (
@@ -100,7 +103,7 @@ class Evaluation:
                     for i, text in zip(taken, answers, strict=True):
                         texts[i] = text
                     bar.update(len(taken))
-        return texts
+        return processes.texts(texts, len(rows))
 
     def metrics(self, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
         """Trigger metrics of the answers, overall and per domain, and the validity of their calls.
@@ -140,8 +143,9 @@ class Evaluation:
 
     def _prefixes(self, prompts: Sequence[Sequence[int]]) -> Iterable[tuple[SharedPrefix, Sequence[int]]]:
         """Prompts by what they share, where generate() can go on from a cache that it is given."""
-        settings = getattr(self.model, "generation_config", None)
-        if any(getattr(settings, name, None) for name in _OWN_CACHE) or not getattr(settings, "use_cache", True):
+        settings, config = (getattr(self.model, name, None) for name in ("generation_config", "config"))
+        uncached = any(getattr(place, "use_cache", None) is False for place in (settings, config))
+        if uncached or any(getattr(settings, name, None) for name in _OWN_CACHE):
             return [(SharedPrefix(), range(len(prompts)))]
         return self._sharing.prefixes(prompts)
 

@@ -16,6 +16,7 @@ FLOORS = [
         "progress",
         "arrays",
         "forward",
+        "processes",
         "metrics",
         "untrusted",
         "markdown",
