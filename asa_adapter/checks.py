@@ -9,6 +9,7 @@ from torch import nn
 
 from asa_adapter.detection import PROBE, appended, written_call
 from asa_adapter.errors import IncompatibleModelError
+from asa_adapter.forward import evaluation_mode, input_device
 from asa_adapter.hook import compiled_parts, is_steered
 from asa_adapter.parsing import ToolCallParser, one_token
 from asa_adapter.prompts import (
@@ -21,7 +22,6 @@ from asa_adapter.prompts import (
     template_variables,
 )
 from asa_adapter.residual import decoder_blocks, generating_model, hidden_size
-from asa_adapter.states import evaluation_mode, input_device
 from asa_adapter.toolcalls import ToolCall
 from asa_adapter.tools import properties, unwrapped
 

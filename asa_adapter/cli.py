@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import sys
 import traceback
@@ -16,11 +17,12 @@ from asa_adapter.adapter import ASAAdapter
 from asa_adapter.arguments import OBJECTIVES, ASATrainingArguments
 from asa_adapter.card import markdown_table
 from asa_adapter.data import load_splits, read_tools
-from asa_adapter.diagnose import diagnose, findings_table
+from asa_adapter.diagnosis import diagnose, findings_table
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.files import looks_like_path, make_writable_folder
 from asa_adapter.inspection import inspection, inspection_text
 from asa_adapter.metrics import calls_table
+from asa_adapter.processes import Processes, launched_processes
 from asa_adapter.prompts import encode_prompt, pad_batch, pad_token_id, with_chat_template
 from asa_adapter.stages import STAGES_NAME
 from asa_adapter.trainer import ASATrainer
@@ -45,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has said why
         return int(stop.code or 0)
     try:
-        result, text = options.run(options)
+        with launched_processes() as processes:
+            result, text = options.run(options)
     except KeyboardInterrupt:
         output = getattr(options, "output", None)
         kept = output is not None and (Path(output) / STAGES_NAME).is_dir()
@@ -58,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"asa-adapter: error: {_one_line(error)}", file=sys.stderr)
         return 2
-    print(_json_text(result) if options.json else text)
+    if processes.is_main:
+        print(_json_text(result) if options.json else text)
     return 0
 
 
@@ -197,7 +201,8 @@ def _train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     arguments = ASATrainingArguments(**given, output_dir=options.output, progress=_progress(options))
     splits = load_splits(options.data, seed=options.seed)
     tools = _tools(options)
-    make_writable_folder(Path(options.output))
+    if Processes().is_main:
+        make_writable_folder(Path(options.output))
     model, tokenizer = _load_model(options.model)
     trainer = ASATrainer(model, tokenizer, splits, arguments, tools)
     adapter = trainer.train()
@@ -301,10 +306,12 @@ def _load_model(name: str) -> tuple[Any, Any]:
         raise FileNotFoundError(f"no model folder at {name}")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    cuda = torch.cuda.is_available()
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(name, dtype="auto" if cuda else torch.float32)
-    return model.to("cuda" if cuda else "cpu").eval(), tokenizer
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        name, dtype=torch.float32 if device == "cpu" else "auto"
+    )
+    return model.to(device).eval(), tokenizer
 
 
 def _seed(options: argparse.Namespace, adapter: ASAAdapter) -> int:

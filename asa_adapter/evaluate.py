@@ -1,7 +1,8 @@
 """What a model really does: greedy answers to every row, with and without an adapter, and their trigger metrics."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,13 @@ from torch import nn
 from transformers import StoppingCriteria
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.forward import evaluation_mode, input_device
 from asa_adapter.gold import matches_gold
 from asa_adapter.hook import is_steered
 from asa_adapter.metrics import gold_metrics, trigger_metrics
 from asa_adapter.parsing import ToolCallParser
+from asa_adapter.prefix import Prefilled, SharedPrefix, Sharing
+from asa_adapter.processes import Processes
 from asa_adapter.progress import progress_bar
 from asa_adapter.prompts import (
     Row,
@@ -25,8 +29,10 @@ from asa_adapter.prompts import (
     row_domain,
     row_tools,
 )
-from asa_adapter.states import evaluation_mode, input_device
 from asa_adapter.tools import Tools
+
+# Settings with which generate() makes a cache of its own, or feeds the prompt in another way.
+_OWN_CACHE = ("cache_implementation", "prefill_chunk_size", "prompt_lookup_num_tokens", "assistant_early_exit")
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,9 @@ class Evaluation:
             until_call: end an answer where a call begins, if all that is asked is whether one does.
         """
         self._refuse_steered()
-        prompts = encode_rows(self.tokenizer, rows, self.tools, self.parser)
+        processes = Processes()
+        mine = [rows[i] for i in processes.part(len(rows))]
+        prompts = encode_rows(self.tokenizer, mine, self.tools, self.parser)
         texts = [""] * len(prompts)
         steering = adapter.attach(self.model, allow_mismatch=True) if adapter is not None else contextlib.nullcontext()
         with (
@@ -88,11 +96,14 @@ class Evaluation:
             steering,
             progress_bar(len(prompts), f"answers ({name})", self.progress) as bar,
         ):
-            for batch in batches_by_length(prompts, self.batch_size):
-                for i, text in zip(batch, self._generate([prompts[i] for i in batch], until_call), strict=True):
-                    texts[i] = text
-                bar.update(len(batch))
-        return texts
+            for prefix, members in self._prefixes(prompts):
+                for batch in batches_by_length([prompts[i] for i in members], self.batch_size):
+                    taken = [members[i] for i in batch]
+                    answers = self._generate([prompts[i] for i in taken], prefix, until_call)
+                    for i, text in zip(taken, answers, strict=True):
+                        texts[i] = text
+                    bar.update(len(taken))
+        return processes.texts(texts, len(rows))
 
     def metrics(self, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
         """Trigger metrics of the answers, overall and per domain, and the validity of their calls.
@@ -130,14 +141,35 @@ class Evaluation:
             "asa": self.metrics(rows, self.answers(rows, adapter, "asa")),
         }
 
-    def _generate(self, prompts: Sequence[Sequence[int]], until_call: bool) -> list[str]:
-        ids, mask = pad_batch(prompts, pad_token_id(self.tokenizer), "left", input_device(self.model))
+    def _prefixes(self, prompts: Sequence[Sequence[int]]) -> Iterable[tuple[SharedPrefix, Sequence[int]]]:
+        """Prompts by what they share, where generate() can go on from a cache that it is given."""
+        settings, config = (getattr(self.model, name, None) for name in ("generation_config", "config"))
+        uncached = any(getattr(place, "use_cache", None) is False for place in (settings, config))
+        if uncached or any(getattr(settings, name, None) for name in _OWN_CACHE):
+            return [(SharedPrefix(), range(len(prompts)))]
+        return self._sharing.prefixes(prompts)
+
+    @functools.cached_property
+    def _sharing(self) -> Sharing:
+        pad_id = pad_token_id(self.tokenizer)
+        return Sharing(
+            self.model, lambda prefix, sample: Prefilled(self.model, sample, prefix, pad_id).is_faithful(self.model)
+        )
+
+    def _generate(self, prompts: Sequence[Sequence[int]], prefix: SharedPrefix, until_call: bool) -> list[str]:
         start = self.parser.call_token if until_call else None
+        settings = greedy_settings(self.tokenizer, self.max_new_tokens)
+        pad_id = pad_token_id(self.tokenizer)
+        if prefix.length:
+            prompt = Prefilled(self.model, prompts, prefix, pad_id)
+            ids, mask, settings["past_key_values"] = prompt.ids, prompt.mask, prompt.cache
+        else:
+            ids, mask = pad_batch(prompts, pad_id, "left", input_device(self.model))
         output = self.model.generate(  # type: ignore[operator]
             input_ids=ids,
             attention_mask=mask,
             stopping_criteria=None if start is None else [_CallBegins(start)],
-            **greedy_settings(self.tokenizer, self.max_new_tokens),
+            **settings,
         )
         answers = output[:, ids.shape[1] :].tolist()
         if self.parser.knows_tokens:

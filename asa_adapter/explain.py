@@ -11,11 +11,13 @@ from torch import nn
 
 from asa_adapter.classifiers import Probes, Router
 from asa_adapter.config import ASAConfig
+from asa_adapter.forward import evaluation_mode, input_device
 from asa_adapter.hook import SteeringHandle, is_steered
 from asa_adapter.parsing import ToolCallParser
+from asa_adapter.prefix import SharedPrefix
 from asa_adapter.prompts import encode_prompt, greedy_settings, with_chat_template
 from asa_adapter.residual import decoder_blocks, generating_model
-from asa_adapter.states import SharedPrefix, evaluation_mode, input_device, last_token_states
+from asa_adapter.states import last_token_states
 from asa_adapter.tools import Tools, tool_schemas, unwrapped
 
 _TAIL_CHARACTERS = 240

@@ -60,7 +60,7 @@ class SteeringHandle:
         self._paused = 0
         self._steering: _Steering | None = _Steering.of(model)
         self._steering.add(self)
-        self._hook = block.register_forward_hook(self._steer, prepend=True)
+        self._hook = block.register_forward_hook(self._steer, prepend=True, with_kwargs=True)
         if compiled_parts(model):
             torch.compiler.reset()  # graphs that were made before do not know the hook
 
@@ -128,12 +128,13 @@ class SteeringHandle:
         self._record = Record(self._slot, self._controller, self._domains, last)
         return self._record
 
-    def _steer(self, _module: nn.Module, _args: Any, output: Any) -> Any:
+    def _steer(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The forward hook: applies the window that was opened for this forward pass."""
         window = self._slot.window
         if window is None or window.used:
             return None
-        return replace_hidden_state(output, window.steer(hidden_state(output)))
+        hidden = hidden_state(output)
+        return replace_hidden_state(output, window.steer(hidden, in_place=_is_its_own(hidden, output, args, kwargs)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SteeringHandle":
         # Reached through a copy of the block's hooks: the copy does nothing, for no generate() opens its windows.
@@ -246,7 +247,7 @@ class _Steering:
             self._warn_of_another_generate()
             return inputs
         call = self._calls.stack[-1]
-        if call is not None and not call.closed:
+        if call is not None and not call.closed:  # after the prompt this is all that a decoding step costs
             call.locate(inputs, cached=_goes_on(inputs, kwargs))
         return inputs
 
@@ -282,6 +283,14 @@ class _Steering:
                 if isinstance(getattr(hook, "__self__", None), SteeringHandle):
                     del module._forward_hooks[key]
         return clone
+
+
+def _is_its_own(hidden: torch.Tensor, output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a block's state can be written into: neither autograd nor anything beside it may need what it was."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or hidden._is_view():
+        return False
+    beside = (*args, *kwargs.values(), *(() if output is hidden else output[1:]))
+    return not any(isinstance(x, torch.Tensor) and x.data_ptr() == hidden.data_ptr() for x in beside)
 
 
 def _goes_on(inputs: dict[str, Any], asked: dict[str, Any]) -> bool:

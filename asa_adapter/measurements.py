@@ -4,6 +4,7 @@ With a folder the answers are kept there, so that a run that was killed does not
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from asa_adapter.duplicates import near_duplicate_groups, row_names
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.fitting import LabelledStates
 from asa_adapter.parsing import ToolCallParser
+from asa_adapter.processes import Processes
 from asa_adapter.prompts import Row, encode_rows, pad_token_id, row_domain
 from asa_adapter.residual import decoder_blocks, text_config
 from asa_adapter.screen import Push, Screened, first_tokens
@@ -135,17 +137,18 @@ class Measurements:
         """All layers' states at each row's last prompt token."""
 
         def compute() -> dict[str, NDArray[np.float32]]:
+            rows, processes = self._splits[split], Processes()
             found = collect_hidden_states(
                 self._model,
                 self._tokenizer,
-                self._splits[split],
+                [rows[i] for i in processes.part(len(rows))],
                 tools=self._tools,
                 batch_size=self._args.batch_size,
                 progress=self._args.progress,
                 layer_path=self._args.layer_path,
                 parser=self._parser,
             )
-            return {"states": found.states.numpy()}
+            return {"states": processes.arrays(found.states.numpy(), len(rows))}
 
         if split not in self._states:
             arrays = self._stages.arrays(f"states-{split}", {"prompts": self._prompts(split).digest}, compute)
@@ -163,17 +166,19 @@ class Measurements:
         start = self._parser.opening_id(self._tokenizer)
 
         def compute() -> dict[str, NDArray[Any]]:
+            processes = Processes()
+            mine = processes.part(len(prompts.ids))
             screened = first_tokens(
                 self._model,
                 decoder_blocks(self._model, self._args.layer_path),
-                prompts.ids,
-                pushes,
+                [prompts.ids[i] for i in mine],
+                [replace(push, domain=push.domain[mine]) for push in pushes],
                 start,
                 pad_id=pad_token_id(self._tokenizer),
                 batch_size=2 * self._args.batch_size,
                 progress=self._args.progress,
             )
-            return screened._asdict()
+            return {name: processes.arrays(found, len(prompts.ids)) for name, found in screened._asdict().items()}
 
         pushed = digest(*(part for p in pushes for part in (p.layer, p.steps.numpy(), p.domain.numpy())))
         depends = {"prompts": prompts.digest, "pushes": pushed, "start": start}

@@ -39,8 +39,8 @@ class Window:
     again: bool
     used: bool = False
 
-    def steer(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The (B, T, D) residual stream with its last prompt tokens steered, as a new tensor."""
+    def steer(self, hidden: torch.Tensor, in_place: bool) -> torch.Tensor:
+        """The (B, T, D) residual stream with its last prompt tokens steered; the same tensor if `in_place`."""
         self.used = True
         if hidden.ndim != 3 or tuple(hidden.shape[:2]) != self.shape:
             raise IncompatibleModelError(
@@ -57,7 +57,7 @@ class Window:
             self.record.parts.append(Part(self.rows_cpu, states, verdicts))
         if not controller.step:
             return hidden
-        steered = hidden.clone()
+        steered = hidden if in_place else hidden.clone()
         steered[rows, positions] = controller.steer(states, verdicts)
         return steered
 

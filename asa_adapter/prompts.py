@@ -28,6 +28,9 @@ _REASONING_BEGINS = re.compile(
 )
 _TAIL_TOKENS = 16
 
+# Tokens in one pass from which more of them make it hardly more efficient, but padding makes it slower.
+_ENOUGH_TOKENS = 256
+
 
 def row_messages(row: Row) -> list[dict[str, Any]]:
     """The chat of a row: its `messages`, or its `instruction` as one user turn.
@@ -199,3 +202,20 @@ def batches_by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list
     """Indices of all prompts in batches of similar length, the longest first: what does not fit fails at once."""
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def batches_by_tokens(lengths: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
+    """Indices of all lengths, the longest first, in batches of so many rows and padded tokens at the most.
+
+    A batch that is large enough to run well takes no row that would be padded much.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        last = batches[-1] if batches else []
+        longest = lengths[last[0]] if last else 0
+        fits = len(last) < rows and (len(last) + 1) * longest <= tokens
+        if last and fits and (8 * lengths[i] >= 7 * longest or len(last) * longest < _ENOUGH_TOKENS):
+            last.append(i)
+        else:
+            batches.append([i])
+    return batches

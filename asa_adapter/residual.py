@@ -90,6 +90,13 @@ def decoder_blocks(model: nn.Module, layer_path: str | None = None) -> nn.Module
     return candidates[name]
 
 
+def headless(model: nn.Module, blocks: nn.ModuleList) -> nn.Module:
+    """The decoder without the head that makes logits, where the model has it as a part; else the model itself."""
+    whole: Any = generating_model(model)
+    inner = getattr(whole, getattr(whole, "base_model_prefix", "") or "", None)
+    return inner if isinstance(inner, nn.Module) and any(part is blocks for part in inner.modules()) else model
+
+
 def _inside_a_list(model: nn.Module, name: str) -> bool:
     parents = name.split(".")[:-1]
     return any(

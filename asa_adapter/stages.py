@@ -18,6 +18,7 @@ from safetensors import numpy as safetensors
 from torch import nn
 
 from asa_adapter.files import write_atomic
+from asa_adapter.processes import Processes
 
 STAGES_NAME = "stages"
 
@@ -82,11 +83,16 @@ class Stages:
                 self._memory[file_name] = compute()
             return self._memory[file_name]
         path = self._folder / file_name
-        with contextlib.suppress(FileNotFoundError, ValueError, SafetensorError):  # none yet, or damaged by somebody
-            value = read(path.read_bytes())
-            self.reused.append(name)
-            return value
+        processes = Processes()  # all of them have to agree on what is there and what is not
+        content = processes.from_main(lambda: path.read_bytes() if path.is_file() else None)
+        with contextlib.suppress(ValueError, SafetensorError):  # damaged by somebody
+            if content is not None:
+                value = read(content)
+                self.reused.append(name)
+                return value
         value = compute()
+        if not processes.is_main:
+            return value
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_atomic(path, written(value))

@@ -31,6 +31,7 @@ from asa_adapter.fitting import LayerFit, reading
 from asa_adapter.intervals import comparison
 from asa_adapter.measurements import Measurements
 from asa_adapter.parsing import ToolCallParser
+from asa_adapter.processes import Processes
 from asa_adapter.prompts import (
     Row,
     chat_template_sha256,
@@ -51,6 +52,9 @@ _REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "n
 
 class ASATrainer:
     """Fits an adapter for one model, tokenizer and tool set.
+
+    Under torch.distributed (`accelerate launch`, `torchrun`) each process has the whole model and does a part of the
+    rows: call the same methods in all of them. All come to the same adapter, and the main one saves it.
 
     Args:
         model: any AutoModelForCausalLM; it is not changed.
@@ -124,7 +128,7 @@ class ASATrainer:
         self.report = self._new_report()
         self._adapter = self._fit = None
         folder = None if self.args.output_dir is None else Path(self.args.output_dir)
-        if folder is not None:
+        if folder is not None and Processes().is_main:
             make_writable_folder(folder)
         self._measured.begin(folder and folder / STAGES_NAME)
         self._measured.check_lengths()
@@ -228,7 +232,7 @@ class ASATrainer:
         return chosen
 
     def _save(self) -> None:
-        if self.args.output_dir is not None and self._adapter is not None:
+        if self.args.output_dir is not None and self._adapter is not None and Processes().is_main:
             self._adapter.save_pretrained(self.args.output_dir)
 
     def push_to_hub(

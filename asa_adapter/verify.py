@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from asa_adapter.errors import IncompatibleModelError
+from asa_adapter.forward import evaluation_mode, forward_keywords, input_device
 from asa_adapter.residual import hidden_size, hidden_state
-from asa_adapter.states import evaluation_mode, forward_keywords, input_device
 
 # Blocks that passed, so that attaching again does not run the model again; says nothing to the model itself.
 _verified: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()

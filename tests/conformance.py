@@ -42,8 +42,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 import asa_adapter
 from asa_adapter import ASAAdapter, IncompatibleModelError
+from asa_adapter.forward import evaluation_mode
+from asa_adapter.prefix import SharedPrefix
 from asa_adapter.residual import decoder_blocks, hidden_size
-from asa_adapter.states import SharedPrefix, evaluation_mode, last_token_states
+from asa_adapter.states import last_token_states
 
 LENGTHS = (7, 5)
 WIDEST = max(LENGTHS)

@@ -9,7 +9,7 @@ from conftest import fitted_adapter, random_model, traces
 
 import asa_adapter
 from asa_adapter.checks import Finding
-from asa_adapter.diagnose import diagnose, findings_table
+from asa_adapter.diagnosis import diagnose, findings_table
 from asa_adapter.prompts import with_chat_template
 
 NAMES = [

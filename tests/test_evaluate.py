@@ -7,6 +7,7 @@ from conftest import fitted_adapter, random_model, traces
 
 from asa_adapter import ASAAdapter, ToolCallParser
 from asa_adapter.evaluate import Evaluation
+from asa_adapter.prefix import SharedPrefix
 from asa_adapter.trainer import ASATrainer, ASATrainingArguments
 
 
@@ -39,6 +40,53 @@ def test_batched_answers_are_those_of_each_prompt_alone(
         alone.append(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :]))
     batched = [answer.replace(tokenizer.pad_token, "") for answer in evaluation.answers(rows)]
     assert batched == alone
+
+
+def tokens_fed(model: Any, work: Any) -> tuple[int, Any]:
+    """How many tokens go through a model's first pass over each prompt, and what the work gives."""
+    seen: list[int] = []
+
+    def count(_module: Any, _args: Any, keywords: dict[str, Any]) -> None:
+        rows, length = keywords["input_ids"].shape
+        seen.append(rows * length if length > 1 else 0)
+
+    with model.model.register_forward_pre_hook(count, with_kwargs=True):
+        found = work()
+    return sum(seen), found
+
+
+@pytest.mark.parametrize("steered", [False, True])
+def test_answers_are_the_same_behind_a_shared_prefix_and_cost_a_fraction(
+    tiny_lfm2: Any, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, steered: bool
+) -> None:
+    model, tokenizer = tiny_lfm2
+    adapter = fitted_adapter(width=model.config.hidden_size, num_layers=len(model.model.layers), alpha=3.0)
+    given = (rows, adapter) if steered else (rows,)
+    evaluation = Evaluation(model, tokenizer, ToolCallParser.from_tokenizer(tokenizer), None, 12, 6, False)
+    evaluation.answers(rows[:4])  # looks at a sample, once
+    assert evaluation._sharing.holds
+    tokens, answers = tokens_fed(model, lambda: evaluation.answers(*given))
+    monkeypatch.setattr(Evaluation, "_prefixes", lambda _self, prompts: [(SharedPrefix(), range(len(prompts)))])
+    whole_tokens, whole = tokens_fed(model, lambda: evaluation.answers(*given))
+    assert answers == whole
+    assert 3 * tokens < whole_tokens
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value"),
+    [
+        ("generation_config", "use_cache", False),
+        ("config", "use_cache", False),
+        ("generation_config", "cache_implementation", "static"),
+        ("generation_config", "prompt_lookup_num_tokens", 3),
+    ],
+)
+def test_a_generation_with_its_own_ways_of_caching_gets_whole_prompts(
+    tiny_lfm2: Any, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, place: str, name: str, value: Any
+) -> None:
+    monkeypatch.setattr(getattr(tiny_lfm2[0], place), name, value)
+    prompts = [[*range(5, 40), i] for i in range(3)]
+    assert [(prefix.length, list(rows)) for prefix, rows in evaluation._prefixes(prompts)] == [(0, [0, 1, 2])]
 
 
 def written(call: dict[str, Any]) -> str:

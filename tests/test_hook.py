@@ -9,6 +9,7 @@ import transformers
 from conftest import WIDTH, fitted_adapter, greedy, prompts, random_model, traces
 
 from asa_adapter import ASAAdapter
+from asa_adapter.plan import Call
 from asa_adapter.residual import decoder_blocks
 
 
@@ -306,6 +307,50 @@ def test_draft_tokens_behind_a_filled_cache_are_refused(lfm2: Any, adapter: ASAA
         keywords = {"generation_config": transformers.GenerationConfig(**keywords, max_new_tokens=4, pad_token_id=0)}
     with adapter.attach(lfm2), pytest.raises(ValueError, match="a filled cache together with draft tokens"):
         lfm2.generate(ids, past_key_values=cache, attention_mask=torch.ones_like(ids), **keywords)
+
+
+def steered_block(model: Any, forward: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What block 2 was given, what it put out and what came out behind the hook, as the very tensors."""
+    block, seen = decoder_blocks(model)[2], []
+
+    def watched(hidden: torch.Tensor, *args: Any, **keywords: Any) -> torch.Tensor:
+        out = forward(hidden, *args, **keywords)
+        seen.extend([hidden, out])
+        return out
+
+    block.forward = watched
+    with block.register_forward_hook(lambda _m, _a, out: seen.append(out)):
+        greedy(model, ids)
+    del block.forward
+    return seen[0], seen[1], seen[2]
+
+
+def test_the_step_is_written_into_a_state_that_nothing_else_needs(lfm2: Any, adapter: ASAAdapter) -> None:
+    with adapter.attach(lfm2) as steering:
+        _, put_out, behind = steered_block(lfm2, decoder_blocks(lfm2)[2].forward, prompts())
+        assert [d.applied for d in steering.decisions] == [True] * 3
+    assert behind is put_out
+
+
+def test_a_state_that_the_block_was_given_is_not_written_into(lfm2: Any, adapter: ASAAdapter) -> None:
+    with adapter.attach(lfm2) as steering:
+        given, put_out, behind = steered_block(lfm2, lambda hidden, *_args, **_keywords: hidden, prompts())
+        assert [d.applied for d in steering.decisions] == [True] * 3
+        assert steering._record is not None
+        before = steering._record.parts[0].states
+    assert put_out is given and behind is not given
+    assert torch.equal(given[:, -1], before)
+
+
+def test_after_the_prompt_a_window_is_not_looked_for(
+    lfm2: Any, adapter: ASAAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    located: list[int] = []
+    locate = Call.locate
+    monkeypatch.setattr(Call, "locate", lambda self, *args, **kw: (located.append(1), locate(self, *args, **kw)))
+    with adapter.attach(lfm2):
+        greedy(lfm2, prompts())
+    assert len(located) == 2  # the prompt, and the first step, which closes the call; not the six behind it
 
 
 def test_a_decision_tells_how_long_the_step_was_beside_the_state(lfm2: Any, adapter: ASAAdapter) -> None:

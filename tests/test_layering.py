@@ -11,7 +11,19 @@ import asa_adapter
 
 PACKAGE = Path(asa_adapter.__file__).parent
 FLOORS = [
-    {"errors", "progress", "arrays", "metrics", "untrusted", "markdown", "duplicates", "toolcalls", "tools"},
+    {
+        "errors",
+        "progress",
+        "arrays",
+        "forward",
+        "processes",
+        "metrics",
+        "untrusted",
+        "markdown",
+        "duplicates",
+        "toolcalls",
+        "tools",
+    },
     {"pythonic", "gold", "report"},
     {"payloads"},
     {"tags"},
@@ -19,14 +31,14 @@ FLOORS = [
     {"detection", "history"},
     {"parsing"},
     {"prompts"},
-    {"files", "residual", "hub", "intervals"},
+    {"files", "residual", "hub", "intervals", "prefix"},
     {"config", "data", "states", "stages", "audit", "fingerprint"},
     {"vectors", "classifiers", "screen", "arguments", "weaknesses", "verify", "plots"},
     {"controller", "fitting", "card", "controls"},
     {"plan", "storage", "selection"},
     {"hook"},
     {"explain", "checks"},
-    {"diagnose"},
+    {"diagnosis"},
     {"adapter"},
     {"evaluate", "inspection", "ablation"},
     {"measurements"},
@@ -66,9 +78,15 @@ def test_the_check_sees_a_lazy_import() -> None:
     assert imported("def f():\n    from asa_adapter.cli import main\n    import asa_adapter.hook") == {"cli", "hook"}
 
 
-@pytest.mark.parametrize("module", ["datasets", "matplotlib"])
+@pytest.mark.parametrize("module", ["torch", "transformers", "sklearn", "datasets", "numpy", "huggingface_hub"])
 def test_importing_the_package_does_not_import(module: str) -> None:
     code = f"import sys, asa_adapter; sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("module", ["datasets", "matplotlib"])
+def test_using_the_package_does_not_import(module: str) -> None:
+    code = f"import sys; from asa_adapter import *; sys.exit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -77,10 +95,34 @@ def test_importing_the_package_opens_no_connection() -> None:
         "import socket\n"
         "def refuse(*args): raise SystemExit('opened a connection')\n"
         "socket.socket.connect = refuse\n"
-        "import asa_adapter"
+        "from asa_adapter import *"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-def test_everything_exported_is_there() -> None:
-    assert all(hasattr(asa_adapter, name) for name in asa_adapter.__all__)
+@pytest.mark.parametrize("name", asa_adapter.__all__)
+def test_everything_exported_is_there(name: str) -> None:
+    assert getattr(asa_adapter, name) is not None
+    assert name in dir(asa_adapter)
+
+
+def test_what_is_exported_lazily_is_what_types_are_checked_with() -> None:
+    source = (PACKAGE / "__init__.py").read_text()
+    seen = {
+        alias.name: (node.module or "").partition(".")[2]
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("asa_adapter")
+        for alias in node.names
+    }
+    assert seen == asa_adapter._MODULES
+    assert {*seen, "__version__"} == set(asa_adapter.__all__)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'asa_adapter' has no attribute 'ASATrainr'"):
+        _ = asa_adapter.ASATrainr
+
+
+def test_no_exported_name_is_a_module_too() -> None:
+    """Importing the module would put it in the place of what is exported."""
+    assert not {path.stem for path in PACKAGE.glob("*.py")} & set(asa_adapter.__all__)

@@ -7,6 +7,7 @@ import torch
 from asa_adapter import ToolCall, ToolCallParser
 from asa_adapter.prompts import (
     batches_by_length,
+    batches_by_tokens,
     chat_template_sha256,
     check_chat_template,
     encode_prompt,
@@ -345,3 +346,20 @@ def test_every_prompt_is_in_one_batch(size: int) -> None:
 
 def test_no_prompts_make_no_batches() -> None:
     assert batches_by_length([], 4) == []
+
+
+@pytest.mark.parametrize(
+    ("lengths", "rows", "tokens", "batches"),
+    [
+        ([3, 9, 5], 8, 1000, [[1, 2, 0]]),
+        ([3, 9, 5], 2, 1000, [[1, 2], [0]]),
+        ([3, 9, 5], 8, 18, [[1, 2], [0]]),
+        ([100, 100, 100, 99, 20, 20], 8, 10_000, [[0, 1, 2, 3], [4, 5]]),
+        ([50, 5], 8, 10, [[0], [1]]),
+        ([], 8, 10, []),
+    ],
+)
+def test_batches_keep_to_rows_and_tokens_and_pad_little(
+    lengths: list[int], rows: int, tokens: int, batches: list[list[int]]
+) -> None:
+    assert batches_by_tokens(lengths, rows, tokens) == batches

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import PAD, WIDTH, fitted_adapter, prompts, random_model, traces
 
-from asa_adapter import screen
+from asa_adapter.prefix import Prefilled, SharedPrefix
 from asa_adapter.residual import decoder_blocks
 from asa_adapter.screen import Push
 from asa_adapter.screen import first_tokens as screen_first_tokens
@@ -52,7 +52,7 @@ def run(model: Any, ids: list[list[int]], tried: list[Push], start_id: int) -> n
 @pytest.mark.parametrize("cached", [True, False])
 def test_it_agrees_with_each_prompt_alone(family: str, cached: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not cached:
-        monkeypatch.setattr(screen._Prefix, "cache_is_faithful", lambda _self: False)
+        monkeypatch.setattr(Prefilled, "is_faithful", lambda _self, _model: False)
     model, ids = random_model(family), ragged()
     tried = pushes(len(ids))
     expected = np.array([first_tokens(model, ids, push) for push in (None, *tried)])
@@ -71,16 +71,16 @@ def test_prompts_of_one_token_need_no_cache() -> None:
 def test_a_cache_that_gives_other_logits_is_not_used() -> None:
     model = random_model()
     with torch.no_grad():
-        prefix = screen._Prefix(model, prompts(), torch.ones(3, 9, dtype=torch.long))
-        assert prefix.cache_is_faithful()
-        for layer in prefix._cache.layers:
+        prompt = Prefilled(model, prompts().tolist(), SharedPrefix(), PAD)
+        assert prompt.is_faithful(model)
+        for layer in prompt.cache.layers:
             for name in ("keys", "values", "conv_states"):
                 if isinstance(state := getattr(layer, name, None), torch.Tensor):
                     state.zero_()
                 elif isinstance(state, dict):
                     for value in state.values():
                         value.zero_()
-        assert not prefix.cache_is_faithful()
+        assert not prompt.is_faithful(model)
 
 
 def test_a_push_is_what_the_adapter_does() -> None:

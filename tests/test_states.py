@@ -7,16 +7,10 @@ from conftest import TINY_LFM2, fitted_adapter, greedy, prompts, random_model, t
 from tiny_models import tiny_model
 
 from asa_adapter import IncompatibleModelError
-from asa_adapter.prompts import encode_rows
+from asa_adapter.forward import evaluation_mode, forward_keywords
+from asa_adapter.prefix import SharedPrefix
 from asa_adapter.residual import decoder_blocks
-from asa_adapter.states import (
-    HiddenStates,
-    SharedPrefix,
-    collect_hidden_states,
-    evaluation_mode,
-    forward_keywords,
-    last_token_states,
-)
+from asa_adapter.states import HiddenStates, collect_hidden_states, last_token_states
 
 
 def states_one_by_one(model: Any, tokenizer: Any, rows: list[dict[str, Any]], tools: Any) -> torch.Tensor:
@@ -159,25 +153,24 @@ def test_an_architecture_whose_cache_cannot_be_shared_is_run_whole(
     torch.testing.assert_close(found.states, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_shared_prefix_is_run_once(tiny_lfm2: Any, splits: Any) -> None:
-    model, tokenizer = tiny_lfm2
-    seen: list[tuple[int, ...]] = []
-    hook = model.register_forward_pre_hook(
+def passes(model: Any, tokenizer: Any, rows: list[dict[str, Any]], batch_size: int = 4) -> list[tuple[int, int]]:
+    """(rows, tokens) of each forward pass that collecting the rows' states takes."""
+    seen: list[tuple[int, int]] = []
+    with model.model.register_forward_pre_hook(
         lambda _m, _a, kw: seen.append(tuple(kw["input_ids"].shape)), with_kwargs=True
-    )
-    try:
-        collect_hidden_states(model, tokenizer, alike(splits, 8), batch_size=4, progress=False)
-    finally:
-        hook.remove()
-    (_, shared), _, *batches = seen
+    ):
+        collect_hidden_states(model, tokenizer, rows, batch_size=batch_size, progress=False)
+    return seen
+
+
+def test_a_shared_prefix_is_run_once(tiny_lfm2: Any, splits: Any) -> None:
+    (_, shared), *check, batch = passes(*tiny_lfm2, alike(splits, 8))
     assert shared > 100
-    assert [rows for rows, _ in batches] == [2, 4, 4]
-    assert all(length < shared for _, length in batches)
+    assert [rows for rows, _ in check] == [2, 1]
+    assert batch[0] == 8 and batch[1] < shared
 
 
 def test_half_precision_does_not_cost_the_shared_prefix(splits: Any) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(TINY_LFM2)
     model = transformers.AutoModelForCausalLM.from_pretrained(TINY_LFM2, dtype=torch.float16).eval()
-    with evaluation_mode(model):
-        ids = encode_rows(tokenizer, alike(splits, 4))
-        assert SharedPrefix.of(model, decoder_blocks(model), ids).length > 100
+    assert max(length for _, length in passes(model, tokenizer, alike(splits, 8))[3:]) < 100

@@ -1,0 +1,59 @@
+"""One forward pass of a model: its mode, its device, its precision, and the keywords that it takes."""
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def forward(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, **keywords: Any) -> Any:
+    """A model's output for some tokens, behind a cache where one is given; the cache is changed by it.
+
+    Args:
+        model: a causal language model, or its decoder without the head.
+        ids: (B, T) token ids.
+        mask: (B, P + T), non-zero where there is a token, P being the tokens that the cache holds.
+        cache: what the model gave as `past_key_values`; None begins anew.
+        keywords: more of them, such as `use_cache`; those that the model does not take are left out.
+    """
+    # The positions that generate() gives: some models, such as RoBERTa, would count otherwise by themselves.
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    keywords = forward_keywords(model, position_ids=positions, logits_to_keep=1, **keywords)
+    if cache is not None:
+        keywords["past_key_values"] = cache
+    return model(input_ids=ids, attention_mask=mask, **keywords)
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients, for a moment; each module's own mode comes back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        # Not inference_mode: what a model keeps for itself, such as rotary tables, must stay fit for training.
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """Where the model wants its token ids."""
+    device = getattr(model, "device", None)
+    return device if isinstance(device, torch.device) else next(model.parameters()).device
+
+
+def rounding(model: nn.Module) -> float:
+    """Relative difference that the model's precision alone may make between two ways of running one prompt."""
+    dtype = next(model.parameters()).dtype
+    return 8 * torch.finfo(dtype).eps if dtype.is_floating_point else 0.1  # packed weights: quantised models
+
+
+def forward_keywords(model: nn.Module, **keywords: Any) -> dict[str, Any]:
+    """Those of the keywords that the model's forward pass takes."""
+    taken = inspect.signature(model.forward).parameters
+    return {name: value for name, value in keywords.items() if name in taken}
