@@ -166,7 +166,7 @@ def measure(model: Any, tokenizer: Any, options: argparse.Namespace, prompts: st
     table = {
         "base": results["base"],
         f"port's procedure (layer {port.config.layer})": next(iter(settings.values())),
-        f"asa_adapter (layer {adapter.config.layer}, {how})": results["asa"],
+        f"this package (layer {adapter.config.layer}, {how})": results["asa"],
     }
     show(f"TEST, {prompts} prompts, {len(rows)} rows", {**PUBLISHED.get((model_name, prompts), {}), **table})
     found: dict[str, Any] = {"test": table, "settings": settings, "chosen": trainer.report["chosen"]}
