@@ -11,7 +11,18 @@ import asa_adapter
 
 PACKAGE = Path(asa_adapter.__file__).parent
 FLOORS = [
-    {"errors", "progress", "arrays", "metrics", "untrusted", "markdown", "duplicates", "toolcalls", "tools"},
+    {
+        "errors",
+        "progress",
+        "arrays",
+        "metrics",
+        "untrusted",
+        "markdown",
+        "duplicates",
+        "toolcalls",
+        "tools",
+        "terminal",
+    },
     {"pythonic", "gold", "report"},
     {"payloads"},
     {"tags"},
@@ -32,6 +43,7 @@ FLOORS = [
     {"measurements"},
     {"search"},
     {"trainer"},
+    {"commands"},
     {"cli"},
     {"__init__"},
 ]
