@@ -201,6 +201,10 @@ def bfcl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         names = [words_of(next(numbers)) for _ in range(32)]
         rows = [json.dumps(bfcl_row(words[0], " ".join(words))) for words in names]
         (folder / f"BFCL_v4_{category}.json").write_text("\n".join(rows))
+        (folder / "possible_answer").mkdir(exist_ok=True)
+        if category == "simple_python":
+            gold = [{"id": row[0], "ground_truth": [{f"{row[0]}.run": {row[0]: [1.5, ""]}}]} for row in names]
+            (folder / "possible_answer" / "BFCL_v4_simple_python.json").write_text("\n".join(map(json.dumps, gold)))
     (folder / "BFCL_v4_web_search.json").write_text("{}")
     return folder
 
@@ -219,6 +223,7 @@ def test_bfcls_types_become_those_of_json_schema(per_row: Any, bfcl_folder: Path
     assert parameters["type"] == "object"
     assert [part["type"] for part in parameters["properties"].values()] == ["number"]
     assert {(row["domain"], row["label"]) for row in rows} == {("v1", 0), ("v1", 1)}
+    assert all(bool(row["gold_calls"]) == bool(row["label"]) for row in rows)
     assert per_row.schema({"type": "any", "items": {"type": "tuple"}}) == {"items": {"type": "array"}}
     named_type = {"properties": {"type": {"type": "str"}}}
     assert per_row.schema(named_type) == {"properties": {"type": {"type": "string"}}}
@@ -278,6 +283,7 @@ def per_row_results(per_row: Any, bfcl_folder: Path, tmp_path_factory: pytest.Te
 
 def test_the_per_row_recipe_tests_on_what_it_did_not_fit_on(per_row_results: dict[str, Any]) -> None:
     assert per_row_results["bfcl"]["base"]["n"] == 16
+    assert per_row_results["bfcl"]["base"]["gold"]["n"] == 8
     tested = per_row_results["when2call"]["asa"]["per_domain"]
     assert {name: part["n"] for name, part in tested.items()} == {
         "cannot_answer": 3,

@@ -83,13 +83,15 @@ def offered(tools: Iterable[Any]) -> list[dict[str, Any]]:
 
 
 def bfcl_rows(files: Iterable[Path]) -> list[dict[str, Any]]:
-    """Rows of BFCL's own files: does one of the offered tools fit the question?"""
+    """Rows of BFCL's own files, with the calls of possible_answer beside them: does an offered tool fit?"""
     rows = []
     for path in files:
         found = _FILE.fullmatch(path.name)
         category = found[1] if found else ""
         if category not in CATEGORIES:
             continue
+        answers = path.parent / "possible_answer" / path.name
+        gold = {row["id"]: row["ground_truth"] for row in rows_of_file(answers)} if answers.is_file() else {}
         for row in rows_of_file(path):
             try:
                 messages, functions = row["question"][0], row["function"]
@@ -107,6 +109,7 @@ def bfcl_rows(files: Iterable[Path]) -> list[dict[str, Any]]:
                     "label": CATEGORIES[category],
                     "domain": "live" if category.startswith("live") else "v1",
                     "tools": tools,
+                    "gold_calls": gold.get(row["id"]),
                 }
             )
     if not rows:
@@ -220,7 +223,11 @@ def read_bfcl(source: str, held_out: set[Any], each: int) -> dict[str, list[dict
             raise FileNotFoundError(f"no folder at {source}; expected BFCL's data folder, or an id on the Hub")
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(source, repo_type="dataset", allow_patterns="BFCL_v*.json"))
+        folder = Path(
+            snapshot_download(
+                source, repo_type="dataset", allow_patterns=["BFCL_v*.json", "possible_answer/BFCL_v*.json"]
+            )
+        )
     return split_bfcl(bfcl_rows(sorted(folder.glob("BFCL_v*.json"))), held_out, each)
 
 
