@@ -169,8 +169,11 @@ def _load_model(name: str) -> tuple[Any, Any]:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     cuda = torch.cuda.is_available()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(name, dtype="auto" if cuda else torch.float32)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(name, dtype="auto" if cuda else torch.float32)
+    except OSError as error:
+        raise OSError(f"cannot load the model {name!r}: {error}") from error
     return model.to("cuda" if cuda else "cpu").eval(), tokenizer
 
 

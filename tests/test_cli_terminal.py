@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, fitted_adapter
+from conftest import DATA, ROOT, fitted_adapter
 
 import asa_adapter
 from asa_adapter import cli, commands, terminal
@@ -186,6 +186,22 @@ def test_a_reader_that_goes_away_is_no_traceback(folder: Path) -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "out"
+    assert main(["train", "--model", "m", "--data", str(DATA), "--output", str(output)]) == 2
+    assert capsys.readouterr().err == f"asa-adapter: error: cannot write into {output}: Not a directory\n"
+
+
+def test_a_model_that_cannot_be_had_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", str(folder), "--model", "nobody/model", "--prompt", "x"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("asa-adapter: error: cannot load the model 'nobody/model': ")
+    assert text.count("\n") == 1
 
 
 def test_inspect_as_json_is_one_object(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
