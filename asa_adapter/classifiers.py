@@ -51,6 +51,11 @@ class Router:
     Attributes:
         estimator_: that estimator.
         domains: its classes.
+
+    Example:
+        >>> router = Router.fit([[0.0], [0.1], [0.9], [1.0]], ["code", "code", "math", "math"])
+        >>> router.domains[int(router.predict_proba([[0.8]]).argmax())]
+        'math'
     """
 
     def __init__(self, estimator: LogisticRegression) -> None:

@@ -42,7 +42,12 @@ def near_duplicates(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def near_duplicate_groups(texts: Sequence[str]) -> list[list[int]]:
-    """Indices of all texts, those in one group that a chain of near-duplicates connects."""
+    """Indices of all texts, those in one group that a chain of near-duplicates connects.
+
+    Example:
+        >>> near_duplicate_groups(["Say it in French, please.", "A joke!", "Say it in french, please!"])
+        [[0, 2], [1]]
+    """
     pairs = np.array(list(near_duplicates(texts)), dtype=np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(texts), len(texts)))
     groups: dict[int, list[int]] = defaultdict(list)

@@ -124,8 +124,8 @@ def make_writable_folder(folder: Path) -> None:
     Raises:
         OSError: it cannot be made or written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise OSError(f"cannot write into {folder}: {error.strerror}") from error

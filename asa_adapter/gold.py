@@ -26,6 +26,13 @@ def matches_gold(calls: Sequence[ToolCall], gold: Sequence[Mapping[str, Any]], *
 
     Raises:
         ValueError: a gold call of another shape.
+
+    Example:
+        >>> calls = [ToolCall("weather", {"city": "new york", "days": 3})]
+        >>> matches_gold(calls, [{"weather": {"city": ["New York", "NYC"], "days": [3, ""]}}])
+        True
+        >>> matches_gold(calls, [{"name": "weather", "arguments": {"city": "Paris", "days": 3}}])
+        False
     """
     expected = [_expected(item) for item in gold]
     if len(calls) != len(expected):

@@ -1,11 +1,14 @@
 """What an adapter is, in words and as JSON, without its model: `asa-adapter inspect`."""
 
+import textwrap
 from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.card import markdown_table, tool_names
 from asa_adapter.markdown import one_line
 from asa_adapter.report import Findings
+
+_INDENT = 12
 
 
 def inspection(adapter: ASAAdapter, source: str) -> dict[str, Any]:
@@ -31,10 +34,10 @@ def inspection(adapter: ASAAdapter, source: str) -> dict[str, Any]:
     }
 
 
-def inspection_text(adapter: ASAAdapter, source: str) -> str:
-    """The same for people: what it steers, with what it was fitted, and what was measured.
+def inspection_text(adapter: ASAAdapter, source: str, width: int = 120) -> str:
+    """The same for people, in lines of `width` characters: what it steers, how it was fitted, what was measured.
 
-    Texts of the adapter go to a terminal here: they are kept to one printable line each.
+    Texts of the adapter go to a terminal here: they are made printable.
     """
     config, findings = adapter.config, Findings.read(adapter.report)
     model = ", ".join(filter(None, [config.model_type, f"{config.num_layers} blocks", f"width {config.hidden_size}"]))
@@ -50,7 +53,10 @@ def inspection_text(adapter: ASAAdapter, source: str) -> str:
         "made with": ", ".join(f"{name} {version}" for name, version in findings.versions.items()),
     }
     lines = [f"ASA adapter {one_line(source)}"]
-    lines += [f"  {name:<10}{one_line(text)}" for name, text in rows.items() if text]
+    for name, text in rows.items():
+        lines += textwrap.wrap(
+            one_line(text or ""), width, initial_indent=f"  {name:<10}", subsequent_indent=" " * _INDENT
+        )
     for split, comparison in findings.evaluations.items():
         table = markdown_table({"base": comparison.base, "asa": comparison.asa})
         lines += ["", f"{one_line(split).upper()}, {comparison.base['n']} prompts", table]

@@ -153,7 +153,12 @@ def ratio(numerator: float, denominator: float) -> float:
 
 
 def upper_confidence_bound(successes: int, trials: int, confidence: float = 0.95) -> float:
-    """One-sided upper bound of a proportion, by Wilson's score interval; 1.0 without a trial."""
+    """One-sided upper bound of a proportion, by Wilson's score interval; 1.0 without a trial.
+
+    Example:
+        >>> round(upper_confidence_bound(0, 50), 3)
+        0.051
+    """
     if trials == 0:
         return 1.0
     z = NormalDist().inv_cdf(confidence)
@@ -164,7 +169,12 @@ def upper_confidence_bound(successes: int, trials: int, confidence: float = 0.95
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve; ties count half, and one class alone gives 0.5."""
+    """Area under the ROC curve; ties count half, and one class alone gives 0.5.
+
+    Example:
+        >>> auc([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9])
+        0.75
+    """
     needed, values = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=float)
     positives, negatives = int(needed.sum()), int((~needed).sum())
     if not positives or not negatives:

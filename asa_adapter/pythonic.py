@@ -36,7 +36,12 @@ def read_pythonic(text: str, begin: int, limit: int) -> Reading:
 
 
 def write_pythonic(calls: Sequence[ToolCall]) -> str:
-    """The calls as LFM2.5's own documentation writes them."""
+    """The calls as LFM2.5's own documentation writes them.
+
+    Example:
+        >>> write_pythonic([ToolCall("f", {"a": "x", "n": 3}), ToolCall("g", {})])
+        '[f(a="x", n=3), g()]'
+    """
     written = [
         f"{call.name}({', '.join(f'{name}={_literal_text(value)}' for name, value in call.arguments.items())})"
         for call in calls
@@ -49,6 +54,10 @@ def literal(text: str) -> Any:
 
     Raises:
         ValueError: anything else.
+
+    Example:
+        >>> literal("[1, {'a': true}]")
+        [1, {'a': True}]
     """
     try:
         with warnings.catch_warnings():

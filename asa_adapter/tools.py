@@ -20,7 +20,12 @@ def tool_schemas(tools: Tools | None) -> list[dict[str, Any]]:
 
 
 def unwrapped(tool: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The bare schema of a tool given bare or as {"type": "function", "function": ...}."""
+    """The bare schema of a tool given bare or as {"type": "function", "function": ...}.
+
+    Example:
+        >>> unwrapped({"type": "function", "function": {"name": "f"}})
+        {'name': 'f'}
+    """
     inner = tool.get("function")
     return inner if isinstance(inner, Mapping) else tool
 
@@ -33,7 +38,13 @@ def properties(tool: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 def schema_errors(arguments: dict[str, Any], tool: Mapping[str, Any]) -> list[str]:
-    """What the tool's schema finds wrong; unknown names and empty required strings are wrong too."""
+    """What the tool's schema finds wrong; unknown names and empty required strings are wrong too.
+
+    Example:
+        >>> tool = {"parameters": {"properties": {"n": {"type": "integer"}}, "required": ["n"]}}
+        >>> schema_errors({"n": "3", "m": 1}, tool)
+        ["'3' is not of type 'integer'", "unknown argument 'm'"]
+    """
     schema = tool.get("parameters") or {}
     try:
         # An empty registry: a schema may refer to its own parts, never to a file or an address.

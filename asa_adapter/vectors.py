@@ -30,6 +30,11 @@ class SteeringVectors:
 
     Raises:
         ValueError: other shapes, numbers that are not finite, or rows that are neither of unit length nor zero.
+
+    Example:
+        >>> states = [[0.0, 0.0], [3.0, 4.0]]
+        >>> SteeringVectors.fit(states, labels=[0, 1], domains=["math", "math"], names=["math"]).v_global
+        tensor([0.6000, 0.8000])
     """
 
     v_global: torch.Tensor

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import DATA, TINY_LFM2, fitted_adapter
 
-from asa_adapter import ASAAdapter, ToolCallParser, cli
+from asa_adapter import ASAAdapter, ToolCallParser, cli, commands
 from asa_adapter.cli import main
 
 FAST = ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "1", "--finalists", "1"]
@@ -78,7 +78,7 @@ def test_evaluate_measures_ablations_where_asked(
         asked.append(name)
         return [""] * len(rows)
 
-    monkeypatch.setattr(cli.Evaluation, "answers", answers)
+    monkeypatch.setattr(commands.Evaluation, "answers", answers)
     words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--ablations", "--json"]
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)["ablations"]
@@ -92,7 +92,7 @@ def test_ablations_of_an_abstaining_adapter_are_refused_before_any_work(
     def answers(*_: Any, **__: Any) -> list[str]:
         raise AssertionError("the model was asked")
 
-    monkeypatch.setattr(cli.Evaluation, "answers", answers)
+    monkeypatch.setattr(commands.Evaluation, "answers", answers)
     fitted = ASAAdapter.from_pretrained(trained)
     config = dataclasses.replace(fitted.config, alpha=0.0)
     folder = ASAAdapter(config, fitted.vectors, fitted.router, fitted.probes).save_pretrained(tmp_path)
@@ -104,7 +104,8 @@ def test_inspect_shows_the_adapter_without_a_model(trained: Path, capsys: pytest
     assert main(["inspect", str(trained)]) == 0
     text = capsys.readouterr().out
     report = json.loads((trained / "report.json").read_text())
-    assert text.startswith(f"ASA adapter {trained}\n  model     tiny_lfm2 (lfm2, 8 blocks, width 192)\n")
+    width = json.loads((trained / "asa_config.json").read_text())["hidden_size"]
+    assert text.startswith(f"ASA adapter {trained}\n  model     tiny_lfm2 (lfm2, 8 blocks, width {width})\n")
     assert f"| asa | {report['evaluations']['test']['asa']['precision']:.3f} |" in text
     assert "commit" not in text
 
@@ -136,6 +137,29 @@ def test_generate_answers_and_shows_the_decision(
         assert set(result["decision"]) == {"domain", "p_tool", "gate", "position", "applied", "relative_step"}
     else:
         assert result["decision"] is None
+
+
+def test_generate_compares_both_answers_where_asked(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?", "--compare"]
+    assert main([*words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result) == {"answer", "calls", "decision", "base"}
+    assert main([*words[:-1], "--no-steering", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["answer"].split() == result["base"]["answer"].split()
+
+
+def test_generate_puts_the_answers_below_each_other_on_a_narrow_terminal(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "Hello!", "--compare"]
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(words) == 0
+    narrow = capsys.readouterr().out.splitlines()
+    assert [line for line in narrow if line in ("base", "steered")] == ["base", "steered"]
+    assert max(map(len, narrow[:-1])) <= 60
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["base", "|", "steered"]
 
 
 def test_generate_in_words_ends_with_the_decision(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,7 +249,7 @@ def test_a_set_that_was_split_for_training_is_split_alike_for_testing(
         seeds.append(seed)
         raise ValueError("enough")
 
-    monkeypatch.setattr(cli, "load_splits", splits)
+    monkeypatch.setattr(commands, "load_splits", splits)
     words = ["evaluate", str(trained), "--model", "m", "--data", "d"]
     failure(words, capsys)
     failure([*words, "--seed", "7"], capsys)
@@ -272,7 +296,7 @@ def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "load_splits", interrupted)
+    monkeypatch.setattr(commands, "load_splits", interrupted)
     assert main(["train", "--model", "m", "--data", "d", "--output", "o"]) == 130
     assert capsys.readouterr().err == "asa-adapter: interrupted; nothing was saved\n"
 

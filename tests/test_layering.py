@@ -23,6 +23,7 @@ FLOORS = [
         "duplicates",
         "toolcalls",
         "tools",
+        "terminal",
     },
     {"pythonic", "gold", "report"},
     {"payloads"},
@@ -44,6 +45,7 @@ FLOORS = [
     {"measurements"},
     {"search"},
     {"trainer"},
+    {"commands"},
     {"cli"},
     {"__init__"},
 ]

@@ -1,0 +1,57 @@
+"""Text for terminals: colours where one has them, and two texts side by side where there is room."""
+
+import os
+import shutil
+import textwrap
+from itertools import zip_longest
+from typing import TextIO
+
+COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
+_SIDE_BY_SIDE = 80
+_GAP = " | "
+
+
+def width(most: int = 120) -> int:
+    """Columns of the terminal, or of COLUMNS, at most so many; 80 where nobody knows."""
+    return min(most, shutil.get_terminal_size((80, 24)).columns)
+
+
+def has_colours(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that shows colours, and the user wants them (no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def painted(text: str, colour: str, stream: TextIO) -> str:
+    """The text in one of `COLOURS` where the stream has colours, else as it is."""
+    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if has_colours(stream) else text
+
+
+def printable(text: str, stream: TextIO) -> str:
+    """The text with what the stream's encoding does not have written as escapes."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def compared(left: str, right: str, heads: tuple[str, str], columns: int) -> str:
+    """Two texts side by side in lines of at most `columns` characters; on a narrow terminal one above the other.
+
+    Example:
+        >>> print(compared("Well, no.", "[f()]", ("base", "steered"), 40))
+        base
+          Well, no.
+        steered
+          [f()]
+    """
+    if columns < _SIDE_BY_SIDE:
+        parts = zip(heads, (left, right), strict=True)
+        return "\n".join(f"{head}\n{textwrap.indent(_wrapped(text, columns - 2), '  ')}" for head, text in parts)
+    room = (columns - len(_GAP)) // 2
+    sides = (_wrapped(text, room).splitlines() for text in (left, right))
+    rows = [heads, ("-" * room, "-" * room), *zip_longest(*sides, fillvalue="")]
+    return "\n".join(f"{a:<{room}}{_GAP}{b}".rstrip() for a, b in rows)
+
+
+def _wrapped(text: str, columns: int) -> str:
+    """The text's own lines, each folded; control characters other than line ends become spaces."""
+    lines = ["".join(c if c.isprintable() else " " for c in line) for line in text.splitlines()]
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, columns) or [""]) or "(nothing)"
