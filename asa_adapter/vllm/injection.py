@@ -22,6 +22,7 @@ class Injection(nn.Module):
         controller: decides and steps.
         slots: most rows that one step can ask for: the engine's `max_num_seqs`.
         device: where the model is.
+        warms_up: whether the engine runs the model before the first request, as all do that compile it.
 
     Attributes:
         ran: (2,) int64: how often the operation ran, and how many rows were due in all.
@@ -36,7 +37,7 @@ class Injection(nn.Module):
     due: torch.Tensor
     ran: torch.Tensor
 
-    def __init__(self, controller: Controller, slots: int, device: torch.device) -> None:
+    def __init__(self, controller: Controller, slots: int, device: torch.device, warms_up: bool = False) -> None:
         super().__init__()
         self.slots = slots
         self.planned = 0
@@ -54,7 +55,8 @@ class Injection(nn.Module):
         for name, value in buffers.items():
             self.register_buffer(name, value.to(device, copy=True), persistent=False)
         self._is_clear = True
-        self._is_proven = False
+        self._checked = -1  # number of rows that were planned when they were last counted
+        self._warms_up = warms_up
 
     @property
     def controller(self) -> Controller:
@@ -92,21 +94,28 @@ class Injection(nn.Module):
             self.due[1:].zero_()
             self._is_clear = True
 
+    def forget(self) -> None:
+        """Forgets everything that was planned and counted."""
+        self.clear()
+        self.ran.zero_()
+        self.planned = 0
+
     def check(self) -> None:
-        """Compares once, before the first step behind a planned one, what was planned with what ran.
+        """Compares what ran with what was planned: before the first step, and before the one behind the first plan.
 
         Raises:
             RuntimeError: they differ, as with a compiled graph that was made without the adapter.
         """
-        if self._is_proven or not self.planned:
+        if self._checked > 0 or self._checked == self.planned:
             return
-        steered = int(self.ran[1])
-        if steered != self.planned:
+        ran, steered = self.ran.tolist()
+        if steered != self.planned or (self._warms_up and not ran):
             raise RuntimeError(
-                f"{self.planned} prompts were to be steered, but {steered} went through the steered layer. Clear "
-                "vLLM's compile cache (VLLM_CACHE_ROOT), and report this with vLLM's version"
+                f"the steered layer ran {ran} times and steered {steered} prompts, where {self.planned} were planned: "
+                "the engine runs another graph than the one with the adapter. Clear vLLM's compile cache "
+                "(VLLM_CACHE_ROOT), and report this with vLLM's version"
             )
-        self._is_proven = True
+        self._checked = self.planned
 
     def steer(self, hidden: torch.Tensor, residual: torch.Tensor) -> None:
         """Steers the planned rows of a layer's output in place.

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from vllm.forward_context import get_forward_context
+from vllm.forward_context import create_forward_context, get_forward_context, override_forward_context
 
 from asa_adapter.errors import IncompatibleModelError
-from asa_adapter.vllm.injection import Injection
+from asa_adapter.vllm.injection import INJECTION, Injection
 
 
 @torch.library.custom_op("asa_adapter::steer", mutates_args=("hidden",))
@@ -22,19 +22,23 @@ def _steer_shapes(hidden: torch.Tensor, residual: torch.Tensor, name: str) -> No
     return None
 
 
-def steer_layer(layer: nn.Module, injection: Injection, name: str) -> None:
+def steer_layer(layer: nn.Module, injection: Injection) -> None:
     """Makes a layer of a vLLM model a steered one.
 
     Args:
         layer: a decoder layer that puts out the pair (hidden_states, residual).
-        injection: steers its output; kept as the layer's submodule `asa`.
-        name: under which the operation finds the injection.
+        injection: the engine's; kept as the layer's submodule `asa`.
+
+    Raises:
+        IncompatibleModelError: somebody replaced the layer's forward pass, so that ours would not run.
     """
     plain = type(layer)
+    if "forward" in layer.__dict__:
+        raise IncompatibleModelError(f"the forward pass of {plain.__name__} was replaced; it cannot be steered")
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         hidden, residual = _checked_pair(plain.forward(self, *args, **kwargs), plain.__name__)
-        torch.ops.asa_adapter.steer(hidden, residual, name)
+        torch.ops.asa_adapter.steer(hidden, residual, INJECTION)
         return hidden, residual
 
     layer.asa = injection
@@ -48,3 +52,41 @@ def _checked_pair(output: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         f"{name} puts out a {type(output).__name__}; expected the pair (hidden_states, residual), whose sum is the "
         "residual stream. This architecture cannot be steered in vLLM"
     )
+
+
+def self_check(injection: Injection, vllm_config: Any) -> None:
+    """Sends made-up states through the operation as the engine will, and looks at what it did to them.
+
+    Args:
+        injection: the engine's, which has planned nothing yet; it is left so.
+        vllm_config: the engine's.
+
+    Raises:
+        RuntimeError: the operation did something else than it was planned to.
+    """
+    rows = list(range(1, 1 + min(16, injection.slots)))
+    shape = (len(rows) + 2, injection.weight.shape[1])
+    generator = torch.Generator("cpu").manual_seed(0)
+    drawn = torch.randn(2, *shape, generator=generator, device="cpu") * 10
+    hidden, residual = drawn.to(injection.rows.device, vllm_config.model_config.dtype)
+    injection.plan(rows, [1.0] * len(rows))
+    by_hand, by_operation = hidden.clone(), hidden.clone()
+    injection.steer(by_hand, residual)
+    with override_forward_context(create_forward_context(None, vllm_config)):
+        torch.ops.asa_adapter.steer(by_operation, residual, INJECTION)
+        injection.clear()
+        untouched = hidden.clone()
+        torch.ops.asa_adapter.steer(untouched, residual, INJECTION)
+    others = [0, len(rows) + 1]
+    sound = (
+        torch.equal(by_operation, by_hand)
+        and torch.equal(by_operation[others], hidden[others])
+        and torch.equal(untouched, hidden)
+        and injection.ran.tolist() == [3, 2 * len(rows)]
+    )
+    injection.forget()
+    if not sound:
+        raise RuntimeError(
+            "asa_adapter's operation did not steer exactly the rows it was told to; report this with the versions of "
+            "vLLM and torch, and unset ASA_ADAPTER to serve the bare model"
+        )

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from vllm.config import CompilationMode
 
 from asa_adapter.controller import Controller
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.residual import decoder_blocks
 from asa_adapter.vllm.injection import INJECTION, Injection
-from asa_adapter.vllm.layers import steer_layer
+from asa_adapter.vllm.layers import self_check, steer_layer
 from asa_adapter.vllm.plugin import CONFIG_KEY, Plugin, active
 from asa_adapter.vllm.runners import hook_first_runner, steered_model_state
 from asa_adapter.vllm.weights import WatchedWeights
@@ -82,9 +83,12 @@ def inject(model: nn.Module, vllm_config: Any) -> None:
         )
     controller = Controller.build(config, adapter.vectors, adapter.router, adapter.probes)
     device = next(model.parameters()).device
-    injection = Injection(controller, vllm_config.scheduler_config.max_num_seqs, device)
-    vllm_config.compilation_config.static_forward_context[INJECTION] = injection
-    steer_layer(blocks[config.layer], injection, INJECTION)
+    compilation = vllm_config.compilation_config
+    slots = vllm_config.scheduler_config.max_num_seqs
+    injection = Injection(controller, slots, device, warms_up=compilation.mode != CompilationMode.NONE)
+    compilation.static_forward_context[INJECTION] = injection
+    steer_layer(blocks[config.layer], injection)
+    self_check(injection, vllm_config)
     if not vllm_config.use_v2_model_runner:
         hook_first_runner()
 

@@ -1,4 +1,4 @@
-"""What the serving tests compare with: a tiny model, an adapter at its middle layer, prompts, and what transformers says.
+"""What the serving tests compare with: a tiny model, an adapter at its middle layer, prompts, transformers' answers.
 
 The expectations are transformers' greedy tokens, float32, one prompt at a time, without and with the adapter. They are
 kept in the work folder, so that each run of vLLM is compared with the same.
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from engine import NEW_TOKENS
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
 from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors, load_splits
@@ -20,7 +21,6 @@ from asa_adapter.states import collect_hidden_states
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples" / "data"
-NEW_TOKENS = 24
 CALIBRATION_ROWS = 160
 # Steering must change at least this share of the answers, or equal tokens would say little.
 LEAST_CHANGED = 0.1

@@ -1,7 +1,8 @@
 """One engine of vLLM in a process of its own: python engine.py SPEC.json; the answers go to the spec's "output".
 
 The environment decides whether it is steered. A spec has "engine" (arguments of `vllm.LLM`), "passes" (lists of
-requests, each {"prompt": ids, "extra": extra_args}), and "output".
+requests, each {"prompt": ids, "extra": extra_args}), and "output"; "unkeyed" takes the keys off the cache's blocks
+again, and "interpreter" runs Model Runner V2 without a GPU.
 """
 
 import json
@@ -10,7 +11,34 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bed import NEW_TOKENS
+NEW_TOKENS = 24
+
+
+class Recount:
+    """Counts from the scheduler's side how often the end of a steered prompt was to be computed."""
+
+    def __init__(self) -> None:
+        self.ends = 0
+        self.requests: dict[str, Any] = {}
+
+    def watch(self, llm: Any) -> None:
+        """Listens to the scheduler of an engine in this process."""
+        scheduler = llm.llm_engine.engine_core.engine_core.scheduler
+        schedule = scheduler.schedule
+
+        def listening(*args: Any, **kwargs: Any) -> Any:
+            output = schedule(*args, **kwargs)
+            cached = output.scheduled_cached_reqs
+            starts = {new.req_id: new.num_computed_tokens for new in output.scheduled_new_reqs}
+            starts |= dict(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
+            for name, start in starts.items():
+                request = scheduler.requests[name]
+                count = output.num_scheduled_tokens[name]
+                is_on = (request.sampling_params.extra_args or {}).get("asa", 1)
+                self.ends += is_on and start < request.num_prompt_tokens <= start + count
+            return output
+
+        scheduler.schedule = listening
 
 
 def counts(model: Any) -> list[int]:
@@ -20,48 +48,73 @@ def counts(model: Any) -> list[int]:
 
 
 def metric(llm: Any, name: str) -> int:
+    """A counter of the engine."""
     return int(sum(getattr(found, "value", 0) for found in llm.get_metrics() if found.name == f"vllm:{name}"))
 
 
+def take_off_keys() -> None:
+    """vLLM's own names for the blocks of its cache, for the test of what they let through."""
+    from vllm.v1.core import block_pool, kv_cache_utils
+
+    with_keys = kv_cache_utils.generate_block_hash_extra_keys
+    plain = next(cell.cell_contents for cell in with_keys.__closure__ if callable(cell.cell_contents))
+    for module in (kv_cache_utils, block_pool):
+        module.generate_block_hash_extra_keys = plain
+
+
+def answer(llm: Any, requests: list[dict[str, Any]], recount: Recount) -> dict[str, Any]:
+    """One pass: all requests at once, greedily."""
+    from vllm import SamplingParams
+
+    params = [
+        SamplingParams(
+            temperature=0,
+            max_tokens=request.get("tokens", NEW_TOKENS),
+            extra_args=request.get("extra"),
+            logprobs=5 if request.get("logprobs") else None,
+        )
+        for request in requests
+    ]
+    before, ends = llm.apply_model(counts), recount.ends
+    began = time.perf_counter()
+    outputs = llm.generate([{"prompt_token_ids": r["prompt"]} for r in requests], params, use_tqdm=False)
+    seconds = time.perf_counter() - began
+    after = llm.apply_model(counts)
+    return {
+        "seconds": seconds,
+        "tokens": [list(output.outputs[0].token_ids) for output in outputs],
+        "logprobs": [first_logprobs(output.outputs[0].logprobs) for output in outputs],
+        "cached": sum(output.num_cached_tokens or 0 for output in outputs),
+        "steered": [b[1] - a[1] if a else 0 for a, b in zip(before, after, strict=True)],
+        "ends": recount.ends - ends,
+        "preemptions": metric(llm, "num_preemptions"),
+        "accepted": metric(llm, "spec_decode_num_accepted_tokens"),
+    }
+
+
+def first_logprobs(found: Any) -> dict[str, float] | None:
+    """The first answer token's log-probabilities, by token."""
+    return {str(token): value.logprob for token, value in found[0].items()} if found else None
+
+
 def main(spec: dict[str, Any]) -> None:
-    from vllm import LLM, SamplingParams
+    if spec.get("interpreter"):
+        import interpreter
+
+        interpreter.install()
+    from vllm import LLM
 
     began = time.perf_counter()
     llm = LLM(disable_log_stats=False, **spec["engine"])
-    result: dict[str, Any] = {"start": time.perf_counter() - began, "passes": []}
-    for requests in spec["passes"]:
-        params = [
-            SamplingParams(
-                temperature=0,
-                max_tokens=request.get("tokens", NEW_TOKENS),
-                extra_args=request.get("extra"),
-                logprobs=5 if request.get("logprobs") else None,
-            )
-            for request in requests
-        ]
-        began = time.perf_counter()
-        before = llm.apply_model(counts)
-        outputs = llm.generate([{"prompt_token_ids": r["prompt"]} for r in requests], params, use_tqdm=False)
-        after = llm.apply_model(counts)
-        result["passes"].append(
-            {
-                "seconds": time.perf_counter() - began,
-                "tokens": [list(output.outputs[0].token_ids) for output in outputs],
-                "logprobs": [
-                    {str(token): value.logprob for token, value in output.outputs[0].logprobs[0].items()}
-                    if output.outputs[0].logprobs
-                    else None
-                    for output in outputs
-                ],
-                "cached": [output.num_cached_tokens for output in outputs],
-                "steered": [b[1] - a[1] if a else 0 for a, b in zip(before, after, strict=True)],
-                "ran": [b[0] - a[0] if a else 0 for a, b in zip(before, after, strict=True)],
-                "ran_before": [a[0] if a else 0 for a in before],
-                "preemptions": metric(llm, "num_preemptions"),
-                "accepted": metric(llm, "spec_decode_num_accepted_tokens"),
-            }
-        )
-    Path(spec["output"]).write_text(json.dumps(result))
+    started = time.perf_counter() - began
+    if spec.get("unkeyed"):
+        take_off_keys()
+    recount = Recount()
+    if spec["engine"].get("tensor_parallel_size", 1) == 1:
+        recount.watch(llm)
+    passes = [answer(llm, requests, recount) for requests in spec["passes"]]
+    v2 = llm.llm_engine.vllm_config.use_v2_model_runner
+    Path(spec["output"]).write_text(json.dumps({"start": started, "v2": v2, "passes": passes}))
 
 
 if __name__ == "__main__":
