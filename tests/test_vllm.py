@@ -476,6 +476,12 @@ def test_what_was_not_tried_is_refused(setting: str, value: Any, reason: str) ->
     assert str(error.value).endswith("Change this, or unset ASA_ADAPTER to serve the bare model")
 
 
+def test_the_rust_front_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
+    with pytest.raises(IncompatibleModelError, match=r"not tried with the Rust front end \(VLLM_USE_RUST_FRONTEND\)"):
+        check_engine(engine_config(), lfm2_adapter().config, "Lfm2ForCausalLM")
+
+
 def test_all_reasons_are_told_at_once() -> None:
     vllm_config = engine_config(lora_config=object(), **{"parallel_config.nnodes": 2})
     with pytest.raises(IncompatibleModelError, match=r"several nodes; asa_adapter was not tried with LoRA"):

@@ -1,5 +1,6 @@
 """What the plug-in does not serve, each with its reason: other versions of vLLM, other models, untried settings."""
 
+import os
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -70,6 +71,10 @@ _SETTINGS = (
     _Setting("KV connectors and KV offloading", lambda c: c.kv_transfer_config is not None),
     _Setting("encoder-cache connectors", lambda c: getattr(c, "ec_transfer_config", None) is not None),
     _Setting("weights offloaded to the CPU", lambda c: _offloads(c.offload_config)),
+    _Setting(  # requests would not come by where they are checked
+        "the Rust front end (VLLM_USE_RUST_FRONTEND)",
+        lambda c: os.environ.get("VLLM_USE_RUST_FRONTEND", "0") != "0",
+    ),
     _Setting("LoRA (--enable-lora)", lambda c: c.lora_config is not None),
     _Setting("diffusion decoding", lambda c: c.diffusion_config is not None),
     _Setting(

@@ -82,6 +82,12 @@ def longest(bed: Bed) -> int:
     return -(-(max(map(len, bed.prompts)) + 2 * NEW_TOKENS + 8) // BLOCK) * BLOCK
 
 
+def scarce_blocks(bed: Bed) -> int:
+    """Blocks for three usual prompts and hardly for their answers, so that requests are preempted."""
+    usual_length = sorted(map(len, bed.prompts))[len(bed.prompts) // 2]
+    return max(3 * -(-usual_length // BLOCK) + 2, longest(bed) // BLOCK + 1)
+
+
 def usual(bed: Bed) -> dict[str, Any]:
     """Arguments of every engine."""
     arguments: dict[str, Any] = {

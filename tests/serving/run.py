@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 
 from bed import ROOT, Bed, make_bed
-from cases import BLOCK, Case, Row, longest, run
+from cases import Case, Row, run, scarce_blocks
 from server import serve
 from trials import compiled, next_turns, refused
 
-PREEMPTIONS, V2_PROMPTS = 50, 96
+PREEMPTIONS = 50  # of 160 prompts
+V2_PROMPTS = 96
 CHUNKS = {"max_num_batched_tokens": 48}
 NO_CACHE = {"enable_prefix_caching": False}
 DRAFTS = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1, "prompt_lookup_max": 3}
@@ -37,7 +38,8 @@ Trial = Callable[[Bed, Path], Iterator[Row]]
 
 def full_runs(bed: Bed, v2_prompts: int) -> list[Case]:
     """Every way of running one engine."""
-    few_blocks = {"num_gpu_blocks_override": 3 * longest(bed) // BLOCK}
+    few_blocks = {"num_gpu_blocks_override": scarce_blocks(bed)}
+    preempts = max(1, PREEMPTIONS * len(bed.prompts) // 160)
     v2 = {"options": INTERPRETED, "prompts": v2_prompts}
     return [
         UNSTEERED,
@@ -45,8 +47,8 @@ def full_runs(bed: Bed, v2_prompts: int) -> list[Case]:
         Case("cache off", NO_CACHE),
         Case("cache off, chunks of 48", {**NO_CACHE, **CHUNKS}),
         Case("cache on, chunks of 48", CHUNKS, passes=("on", "on")),
-        Case("cache on, preemption", few_blocks, preempts=PREEMPTIONS),
-        Case("cache off, preemption, every third off", {**few_blocks, **NO_CACHE}, ("third",), preempts=PREEMPTIONS),
+        Case("cache on, preemption", few_blocks, preempts=preempts),
+        Case("cache off, preemption, every third off", {**few_blocks, **NO_CACHE}, ("third",), preempts=preempts),
         Case("n-gram speculation", {"speculative_config": DRAFTS}, accepts=True),
         Case("tensor parallel 2", {"tensor_parallel_size": 2}, passes=("third",)),
         Case("V2 runner", passes=("on",), **v2),
