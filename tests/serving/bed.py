@@ -22,6 +22,7 @@ from asa_adapter.states import collect_hidden_states
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples" / "data"
 CALIBRATION_ROWS = 160
+NO_TOKEN = 10**9  # as the end of a turn: none
 # Steering must change at least this share of the answers, or equal tokens would say little.
 LEAST_CHANGED = 0.1
 
@@ -112,12 +113,13 @@ def fit(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> ASAAdapter:
 
 @torch.inference_mode()
 def answers(model: Any, tokenizer: Any, prompts: list[list[int]]) -> list[list[int]]:
-    """Greedy tokens behind each prompt, one prompt at a time, up to the end of the turn."""
+    """Greedy tokens behind each prompt, one prompt at a time; they go on behind the end of a turn."""
     found = []
     for ids in prompts:
         given = torch.tensor([ids])
+        mask = torch.ones_like(given)
         output = model.generate(
-            given, attention_mask=torch.ones_like(given), max_new_tokens=NEW_TOKENS, do_sample=False
+            given, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=NO_TOKEN
         )
         found.append(output[0, len(ids) :].tolist())
     return found

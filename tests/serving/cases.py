@@ -1,6 +1,7 @@
 """Ways to run vLLM, each in a process of its own, and what each must answer."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from bed import Bed
-from engine import NEW_TOKENS
+from engine import NEW_TOKENS, run_engine
 
 HERE = Path(__file__).resolve().parent
+# A server forks each engine's process off one that has imported vLLM already: that takes longer than all else here.
+_ENGINES = multiprocessing.get_context("forkserver")
+_ENGINES.set_forkserver_preload(["__main__", "vllm.entrypoints.llm", "vllm.v1.worker.cpu_worker"])
 AT_ONCE, BLOCK = 32, 32  # requests under way; tokens of a cache block, of which vLLM's CPU attention wants 32
 
 
@@ -131,18 +135,21 @@ def start(bed: Bed, case: Case, work: Path, passes: list[list[dict[str, Any]]]) 
     Returns:
         What it answered, {} where it failed, and what it wrote.
     """
-    spec, output = work / "spec.json", work / "answers.json"
+    spec, output, log = work / "spec.json", work / "answers.json", work / "engine.log"
     output.unlink(missing_ok=True)
     engine = {**usual(bed), **case.engine}
     spec.write_text(json.dumps({"engine": engine, "passes": passes, "output": str(output), **case.options}))
-    done = subprocess.run(
-        [sys.executable, str(HERE / "engine.py"), str(spec)],
-        env=environment(bed, work, case.steered, case.environment),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    return (json.loads(output.read_text()) if output.is_file() and not done.returncode else {}), done.stdout
+    variables = environment(bed, work, case.steered, case.environment)
+    if case.options.get("interpreter"):  # is chosen before Triton is imported
+        with log.open("w") as written:
+            command = [sys.executable, str(HERE / "engine.py"), str(spec)]
+            code = subprocess.run(command, env=variables, stdout=written, stderr=subprocess.STDOUT).returncode
+    else:
+        process = _ENGINES.Process(target=run_engine, args=(spec, variables, log))
+        process.start()
+        process.join()
+        code = process.exitcode
+    return (json.loads(output.read_text()) if output.is_file() and not code else {}), log.read_text()
 
 
 def run(bed: Bed, case: Case, work: Path) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""One engine of vLLM in a process of its own: python engine.py SPEC.json; the answers go to the spec's "output".
+"""One engine of vLLM in a process of its own (python engine.py SPEC.json); the answers go to the spec's "output".
 
 The environment decides whether it is steered. A spec has "engine" (arguments of `vllm.LLM`), "passes" (lists of
 requests, each {"prompt": ids, "extra": extra_args}), and "output"; "unkeyed" takes the keys off the cache's blocks
@@ -6,6 +6,7 @@ again, and "interpreter" runs Model Runner V2 without a GPU.
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -69,6 +70,7 @@ def answer(llm: Any, requests: list[dict[str, Any]], recount: Recount) -> dict[s
     params = [
         SamplingParams(
             temperature=0,
+            ignore_eos=True,
             max_tokens=request.get("tokens", NEW_TOKENS),
             extra_args=request.get("extra"),
             logprobs=5 if request.get("logprobs") else None,
@@ -115,6 +117,16 @@ def main(spec: dict[str, Any]) -> None:
     passes = [answer(llm, requests, recount) for requests in spec["passes"]]
     v2 = llm.llm_engine.vllm_config.use_v2_model_runner
     Path(spec["output"]).write_text(json.dumps({"start": started, "v2": v2, "passes": passes}))
+
+
+def run_engine(spec: Path, environment: dict[str, str], log: Path) -> None:
+    """One engine in a process that was forked for it, with an environment of its own; it writes into a file."""
+    os.environ.clear()
+    os.environ.update(environment)
+    with log.open("w") as output:
+        for stream in (1, 2):
+            os.dup2(output.fileno(), stream)
+    main(json.loads(spec.read_text()))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,12 @@ default those of the tiny models that are there) it fits an adapter at the middl
 vLLM in many ways: all token ids must be equal. Prints a table; the exit code is 1 where a line of it failed.
 """
 
+import os
+
+os.environ.update(
+    HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", VLLM_LOGGING_LEVEL="WARNING"
+)
+
 import argparse
 import re
 import sys

@@ -85,6 +85,7 @@ def complete(url: str, ids: list[int], xargs: dict[str, Any]) -> tuple[int, Any]
         "prompt": ids,
         "max_tokens": NEW_TOKENS,
         "temperature": 0,
+        "ignore_eos": True,
         "return_token_ids": True,
         "vllm_xargs": xargs,
     }
