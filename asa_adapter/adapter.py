@@ -16,7 +16,7 @@ from asa_adapter.controller import Controller, Decision
 from asa_adapter.errors import AdapterFormatError, DamagedDownloadError, IncompatibleModelError
 from asa_adapter.explain import Explanation, explain
 from asa_adapter.files import looks_like_path, sha256
-from asa_adapter.fingerprint import model_fingerprint, same_weights
+from asa_adapter.fingerprint import model_fingerprint, other_origin, same_weights
 from asa_adapter.hook import SteeringHandle
 from asa_adapter.hub import commit_of, fetch, full_repo_id, push
 from asa_adapter.prompts import chat_template_sha256
@@ -339,15 +339,8 @@ def _refuse_learnt_prompts(model: Any) -> None:
 def _other_origin(config: ASAConfig, model: Any) -> list[str]:
     """What hints that the model has other weights than those the adapter was fitted for."""
     name = str(getattr(model, "name_or_path", "") or "")
-    suspicions = []
-    # A folder may have any name; only two names from the Hub say something about each other.
-    if _is_hub_id(name) and _is_hub_id(config.base_model or "") and name.lower() != str(config.base_model).lower():
-        suspicions.append(f"the model is {name!r}, but the adapter was fitted for {config.base_model!r}")
     revision = getattr(model.config, "_commit_hash", None)
-    if config.base_model_revision and revision and revision != config.base_model_revision:
-        suspicions.append(
-            f"the model is at revision {revision}, but the adapter was fitted for {config.base_model_revision}"
-        )
+    suspicions = other_origin(config.base_model, config.base_model_revision, name, revision)
     if config.base_model_fingerprint:
         same, why = same_weights(config.base_model_fingerprint, model_fingerprint(model, config.layer_path))
         if same is False:
@@ -370,8 +363,3 @@ def _other_prompts(config: ASAConfig, tokenizer: Any) -> list[str]:
     if is_token and marker not in tokenizer.get_vocab() and marker not in str(tokenizer.chat_template):
         suspicions.append(f"neither vocabulary nor chat template has the tool-call marker {marker!r}")
     return suspicions
-
-
-def _is_hub_id(name: str) -> bool:
-    """Whether a model's name is that of a repository, "user/model", and not of a folder on this machine."""
-    return name.count("/") == 1 and not looks_like_path(name) and not Path(name).exists()

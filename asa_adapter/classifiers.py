@@ -10,14 +10,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import skops.io
 import torch
+import transformers
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
 from asa_adapter.arrays import float32_tensor, float64_states
 from asa_adapter.audit import audit_skops
 from asa_adapter.errors import AdapterFormatError
+
+try:
+    import skops.io
+except NameError as error:  # transformers' own, at one of its modules that skops looks at
+    raise ImportError(
+        f"transformers {transformers.__version__} cannot be used with skops where Pillow is missing: install pillow, "
+        "or transformers 5.21 or newer"
+    ) from error
 
 ROUTER_NAME = "router.skops"
 PROBES_NAME = "probes.skops"

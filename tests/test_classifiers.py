@@ -1,6 +1,8 @@
 import io
 import json
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -521,3 +523,14 @@ def test_nothing_but_coefficients_and_classes_is_taken_from_a_file() -> None:
     assert set(vars(back)) == set(vars(probes().pooled_))
     assert (back.C, back.random_state, back.n_features_in_) == (0.5, 42, WIDTH)
     np.testing.assert_allclose(back.coef_, stored.coef_)
+
+
+def test_a_transformers_that_skops_trips_over_says_what_to_install(tmp_path: Path) -> None:
+    """transformers 5.8 to 5.20 without Pillow: skops looks at each of its modules, and one of them raises."""
+    (tmp_path / "skops").mkdir()
+    (tmp_path / "skops" / "__init__.py").write_text("")
+    (tmp_path / "skops" / "io.py").write_text("raise NameError('PILImageResampling')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import asa_adapter.classifiers"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ImportError: transformers " in done.stderr
+    assert "cannot be used with skops where Pillow is missing: install pillow, or" in done.stderr

@@ -1,0 +1,140 @@
+"""`Injection`: the controller behind one layer, as one operation of fixed shape that graphs can hold.
+
+Which rows of a step end a prompt is written into buffers before the step; the operation reads them. So it depends on
+nothing of the host, and runs alike in eager mode, in torch.compile and in a replayed CUDA graph.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from asa_adapter.controller import Controller
+
+INJECTION = "asa_adapter.injection"  # its name in an engine's forward context
+
+
+class Injection(nn.Module):
+    """Steers up to `slots` rows of one step.
+
+    Args:
+        controller: decides and steps.
+        slots: most rows that one step can ask for: the engine's `max_num_seqs`.
+        device: where the model is.
+        warms_up: whether the engine runs the model before the first request, as all do that compile it.
+
+    Attributes:
+        ran: (2,) int64: how often the operation ran, and how many rows were due in all.
+        planned: number of rows that `plan` was given so far.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    direction: torch.Tensor
+    rows: torch.Tensor
+    factors: torch.Tensor
+    due: torch.Tensor
+    ran: torch.Tensor
+
+    def __init__(self, controller: Controller, slots: int, device: torch.device, warms_up: bool = False) -> None:
+        super().__init__()
+        self.slots = slots
+        self.planned = 0
+        self._step, self._tau, self._gates = controller.step, controller.tau, controller.gates
+        # Buffers, so that an engine that sleeps keeps them; not of the checkpoint, so not in the state_dict.
+        buffers = {
+            "weight": controller.weight,
+            "bias": controller.bias,
+            "direction": controller.direction,
+            "rows": torch.zeros(slots, dtype=torch.int64, device="cpu"),
+            "factors": torch.zeros(slots, dtype=torch.float32, device="cpu"),
+            "due": torch.tensor([1, 0], dtype=torch.int64, device="cpu"),
+            "ran": torch.zeros(2, dtype=torch.int64, device="cpu"),
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value.to(device, copy=True), persistent=False)
+        self._is_clear = True
+        self._checked = -1  # number of rows that were planned when they were last counted
+        self._warms_up = warms_up
+
+    @property
+    def controller(self) -> Controller:
+        """The controller on the model's device."""
+        return Controller(self.weight, self.bias, self.direction, self._step, self._tau, self._gates)
+
+    def plan(self, rows: Sequence[int], factors: Sequence[float]) -> None:
+        """Says what the next step steers; holds until the next plan or `clear`.
+
+        Args:
+            rows: indices among the step's tokens.
+            factors: what the step is multiplied by in each of them, more than 0.
+
+        Raises:
+            ValueError: more rows than slots.
+        """
+        if len(rows) > self.slots:
+            raise ValueError(f"a step has {len(rows)} ends of prompts; expected at most {self.slots}")
+        if not rows:
+            self.clear()
+            return
+        # Slots that are left repeat the first one: they write the same numbers to the same place.
+        left = self.slots - len(rows)
+        self._write("rows", [*rows, *[rows[0]] * left])
+        self._write("factors", [*factors, *[factors[0]] * left])
+        self._write("due", [1, len(rows)])
+        self.planned += len(rows)
+        self._is_clear = False
+
+    def clear(self) -> None:
+        """Lets the next step pass as it is."""
+        if not self._is_clear:
+            self.rows.zero_()
+            self.factors.zero_()
+            self.due[1:].zero_()
+            self._is_clear = True
+
+    def forget(self) -> None:
+        """Forgets everything that was planned and counted."""
+        self.clear()
+        self.ran.zero_()
+        self.planned = 0
+
+    def check(self) -> None:
+        """Compares what ran with what was planned: before the first step, and before the one behind the first plan.
+
+        Raises:
+            RuntimeError: they differ, as with a compiled graph that was made without the adapter.
+        """
+        if self._checked > 0 or self._checked == self.planned:
+            return
+        ran, steered = self.ran.tolist()
+        if steered != self.planned or (self._warms_up and not ran):
+            raise RuntimeError(
+                f"the steered layer ran {ran} times and steered {steered} prompts, where {self.planned} were planned: "
+                "the engine runs another graph than the one with the adapter. Clear vLLM's compile cache "
+                "(VLLM_CACHE_ROOT), and report this with vLLM's version"
+            )
+        self._checked = self.planned
+
+    def steer(self, hidden: torch.Tensor, residual: torch.Tensor) -> None:
+        """Steers the planned rows of a layer's output in place.
+
+        Args:
+            hidden: (tokens, D) what the layer adds to the residual stream; changed.
+            residual: (tokens, D) the stream before that; the stream behind the layer is the sum.
+        """
+        controller, rows = self.controller, self.rows
+        added = hidden[rows]
+        verdicts = controller.decide(added + residual[rows])
+        scaled = verdicts._replace(gate=verdicts.gate * self.factors)
+        hidden[rows] = controller.steer(added, scaled)
+        self.ran += self.due
+
+    def _write(self, buffer: str, values: list[Any]) -> None:
+        """Copies into a buffer without waiting; the pinned copy is freed when the device has read it."""
+        target: torch.Tensor = getattr(self, buffer)
+        source = torch.tensor(values, dtype=target.dtype, device="cpu")
+        if target.device.type == "cuda":
+            source = source.pin_memory()
+        target.copy_(source, non_blocking=True)

@@ -1,0 +1,100 @@
+"""The steered model classes that are registered with vLLM, each a subclass of vLLM's own, by the same name.
+
+vLLM imports this module where it builds a model, and in the process that only looks at a model's class.
+"""
+
+import functools
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from vllm.config import CompilationMode
+
+from asa_adapter.controller import Controller
+from asa_adapter.errors import IncompatibleModelError
+from asa_adapter.residual import decoder_blocks
+from asa_adapter.vllm.injection import INJECTION, Injection
+from asa_adapter.vllm.layers import self_check, steer_layer
+from asa_adapter.vllm.plugin import CONFIG_KEY, Plugin, active
+from asa_adapter.vllm.runners import hook_first_runner, steered_model_state
+from asa_adapter.vllm.weights import WatchedWeights
+
+
+def __getattr__(name: str) -> type[nn.Module]:
+    plugin = active()
+    if plugin is None or name != plugin.architecture:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _steered_class(plugin.module, name)
+
+
+@functools.cache
+def _steered_class(module: str, name: str) -> type[nn.Module]:
+    """The subclass of vLLM's class `name` in `module`."""
+    base: Any = getattr(importlib.import_module(module), name)
+
+    def __init__(self: Any, *, vllm_config: Any, prefix: str = "") -> None:
+        base.__init__(self, vllm_config=vllm_config, prefix=prefix)
+        self.asa_vllm_config = vllm_config
+        inject(self, vllm_config)
+
+    def load_weights(self: Any, weights: Iterable[tuple[str, torch.Tensor]]) -> Any:
+        watched = WatchedWeights(
+            self.asa_vllm_config.model_config.hf_config, _active().adapter.config.base_model_fingerprint
+        )
+        loaded = base.load_weights(self, watched.passing(weights))
+        watched.check()
+        return loaded
+
+    def get_model_state_cls(self: Any) -> type[Any]:
+        from vllm.v1.worker.gpu.model_states import resolve_model_state_cls
+
+        # The inner model has no say of its own, so this is what vLLM would take without us.
+        plain = base.get_model_state_cls(self) if hasattr(base, "get_model_state_cls") else None
+        return steered_model_state(plain or resolve_model_state_cls(self.asa_vllm_config, self.model))
+
+    methods = {"__init__": __init__, "load_weights": load_weights, "get_model_state_cls": get_model_state_cls}
+    return type(name, (base,), {**methods, "__module__": __name__, "__doc__": base.__doc__})
+
+
+def inject(model: nn.Module, vllm_config: Any) -> None:
+    """Puts the adapter into a model that was just built, before weights, compilation and graphs.
+
+    Args:
+        model: vLLM's, of the adapter's architecture.
+        vllm_config: the engine's.
+
+    Raises:
+        IncompatibleModelError: the model does not fit the adapter, or the engine was not told of it.
+    """
+    plugin = _active()
+    adapter, config = plugin.adapter, plugin.adapter.config
+    told = vllm_config.additional_config.get(CONFIG_KEY)
+    if told != plugin.digest:
+        raise IncompatibleModelError(
+            f"the engine was configured for the adapter {told!r:.80}, but this process loaded {plugin.digest!r}. All "
+            "processes need the same ASA_ADAPTER, and a commit as ASA_ADAPTER_REVISION where the repository moves"
+        )
+    blocks = decoder_blocks(model)
+    if len(blocks) != config.num_layers:
+        raise IncompatibleModelError(
+            f"vLLM's model has {len(blocks)} decoder blocks, but the adapter was fitted for {config.num_layers}"
+        )
+    controller = Controller.build(config, adapter.vectors, adapter.router, adapter.probes)
+    device = next(model.parameters()).device
+    compilation = vllm_config.compilation_config
+    slots = vllm_config.scheduler_config.max_num_seqs
+    injection = Injection(controller, slots, device, warms_up=compilation.mode != CompilationMode.NONE)
+    compilation.static_forward_context[INJECTION] = injection
+    steer_layer(blocks[config.layer], injection)
+    self_check(injection, vllm_config)
+    if not vllm_config.use_v2_model_runner:
+        hook_first_runner()
+
+
+def _active() -> Plugin:
+    plugin = active()
+    if plugin is None:
+        raise RuntimeError("vLLM did not load asa_adapter's plug-in in this process; is ASA_ADAPTER set here too?")
+    return plugin

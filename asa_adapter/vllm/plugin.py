@@ -1,0 +1,122 @@
+"""What the plug-in does in each of vLLM's processes: checks, loads the adapter, registers the steered architecture.
+
+Three places of vLLM are changed besides, none of them in the model: the names of cache blocks (`keys`), the method
+with which every front end makes its configuration, and the one that takes requests. There, what cannot be served is
+refused before anything runs.
+"""
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.vllm.keys import install_block_keys
+from asa_adapter.vllm.refusals import architecture_of, check_engine, check_version
+from asa_adapter.vllm.requests import steering_factor
+
+ADAPTER, REVISION = "ASA_ADAPTER", "ASA_ADAPTER_REVISION"
+CONFIG_KEY = "asa_adapter"  # in vLLM's additional_config, which goes into the key of its compile cache
+_STEERED_MODELS = "asa_adapter.vllm.models"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """What this process steers.
+
+    Attributes:
+        adapter: the adapter.
+        digest: that of the adapter.
+        architecture: name under which vLLM knows the model.
+        module: where vLLM's own class for it is.
+    """
+
+    adapter: ASAAdapter
+    digest: str
+    architecture: str
+    module: str
+
+
+_active: Plugin | None = None
+
+
+def active() -> Plugin | None:
+    """What this process steers; None before `install`."""
+    return _active
+
+
+def install() -> None:
+    """Prepares this process for the adapter that the environment names; calling it again does nothing.
+
+    Raises:
+        RuntimeError: another version of vLLM than those the plug-in was tried with.
+        AdapterDownloadError, AdapterFormatError, FileNotFoundError: the adapter cannot be loaded.
+        IncompatibleModelError: its architecture is not steered in vLLM.
+    """
+    global _active
+    if _active is not None:
+        return
+    from vllm import ModelRegistry
+    from vllm.version import __version__
+
+    check_version(__version__)
+    adapter = ASAAdapter.from_pretrained(os.environ[ADAPTER], revision=os.environ.get(REVISION) or None)
+    if adapter.commit:
+        # The processes that this one starts load the same commit, whatever a branch means by then.
+        os.environ[REVISION] = adapter.commit
+    architecture = architecture_of(adapter.config)
+    own = ModelRegistry.models[architecture]
+    plugin = Plugin(adapter, adapter.digest(), architecture, own.module_name)
+    ModelRegistry.register_model(architecture, f"{_STEERED_MODELS}:{architecture}")
+    if adapter.config.layer < adapter.config.num_layers - 1:  # behind the last layer nothing is kept
+        install_block_keys(plugin.digest)
+    _check_configurations(plugin)
+    _check_requests()
+    _active = plugin
+
+
+def _check_configurations(plugin: Plugin) -> None:
+    """Every front end's configuration is checked, and says which adapter it is for."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    original = EngineArgs.create_engine_config
+
+    @functools.wraps(original)
+    def create_engine_config(self: Any, *args: Any, **kwargs: Any) -> Any:
+        vllm_config = original(self, *args, **kwargs)
+        check_engine(vllm_config, plugin.adapter.config, plugin.architecture)
+        vllm_config.additional_config[CONFIG_KEY] = plugin.digest
+        return vllm_config
+
+    EngineArgs.create_engine_config = create_engine_config
+
+
+def _check_requests() -> None:
+    """Every request is checked where it comes in, so that a wrong one is answered with an error of its own."""
+    from vllm.exceptions import VLLMValidationError
+    from vllm.sampling_params import BeamSearchParams
+    from vllm.v1.engine.input_processor import InputProcessor
+
+    process, resolve = InputProcessor.process_inputs, InputProcessor.resolve_watermarking
+
+    @functools.wraps(process)
+    def process_inputs(self: Any, request_id: str, prompt: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            steering_factor(params.extra_args)
+        except ValueError as error:
+            raise VLLMValidationError(str(error), parameter="extra_args") from error
+        request = process(self, request_id, prompt, params, *args, **kwargs)
+        if request.resumable:
+            raise VLLMValidationError("a steered model takes no streaming input: its prompt has no one end")
+        return request
+
+    @functools.wraps(resolve)
+    def resolve_watermarking(self: Any, params: Any) -> Any:
+        # The one method that every beam search calls before it begins. Each of its steps is a prompt of its own to the
+        # engine, and would be steered again.
+        if isinstance(params, BeamSearchParams):
+            raise VLLMValidationError("a steered model has no beam search in vLLM; transformers steers it")
+        return resolve(self, params)
+
+    InputProcessor.process_inputs = process_inputs
+    InputProcessor.resolve_watermarking = resolve_watermarking

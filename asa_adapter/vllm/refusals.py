@@ -1,0 +1,126 @@
+"""What the plug-in does not serve, each with its reason: other versions of vLLM, other models, untried settings."""
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from asa_adapter.config import ASAConfig
+from asa_adapter.errors import IncompatibleModelError
+from asa_adapter.fingerprint import other_origin
+
+# Tried with 0.32.0. The plug-in leans on functions that vLLM may change in any release but a bug fix.
+OLDEST, NEWEST = (0, 32), (0, 33)
+
+# Architectures by model type whose steered tokens were compared with those of transformers.
+ARCHITECTURES = {"lfm2": "Lfm2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+
+
+def check_version(version: str) -> None:
+    """Refuses a vLLM that the plug-in was not tried with.
+
+    Raises:
+        RuntimeError: another version.
+    """
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found is None or not OLDEST <= tuple(map(int, found.groups())) < NEWEST:
+        raise RuntimeError(
+            f"this is vLLM {version}; asa_adapter steers {_dotted(OLDEST)} up to, but not, {_dotted(NEWEST)}. Install "
+            "one of these, or unset ASA_ADAPTER to serve the bare model"
+        )
+
+
+def architecture_of(config: ASAConfig) -> str:
+    """The architecture that vLLM must serve an adapter's model as.
+
+    Raises:
+        IncompatibleModelError: one that was not tried.
+    """
+    if config.model_type not in ARCHITECTURES:
+        raise IncompatibleModelError(
+            f"the adapter is for a model of type {config.model_type!r}; in vLLM asa_adapter steers "
+            f"{', '.join(ARCHITECTURES)}. Steer this model with transformers"
+        )
+    return ARCHITECTURES[config.model_type]
+
+
+class _Setting(NamedTuple):
+    """A setting that is refused."""
+
+    name: str
+    is_on: Callable[[Any], Any]
+
+
+_SETTINGS = (
+    _Setting("pooling models (--runner pooling)", lambda c: c.model_config.runner_type != "generate"),
+    _Setting("encoder-decoder models", lambda c: c.model_config.is_encoder_decoder),
+    _Setting("multimodal models", lambda c: c.model_config.is_multimodal_model),
+    _Setting("prompt embeddings (--enable-prompt-embeds)", lambda c: c.model_config.enable_prompt_embeds),
+    _Setting("pipeline parallelism", lambda c: c.parallel_config.pipeline_parallel_size > 1),
+    _Setting("data parallelism", lambda c: c.parallel_config.data_parallel_size > 1),
+    _Setting("prefill context parallelism", lambda c: c.parallel_config.prefill_context_parallel_size > 1),
+    _Setting("decode context parallelism", lambda c: c.parallel_config.decode_context_parallel_size > 1),
+    _Setting("sequence parallelism", lambda c: c.parallel_config.use_sequence_parallel_moe),
+    _Setting("dual batch overlap (--enable-dbo)", lambda c: c.parallel_config.use_ubatching),
+    _Setting("several nodes", lambda c: c.parallel_config.nnodes > 1),
+    _Setting(
+        "executors other than 'mp' and 'uni'",  # others start processes that do not inherit ASA_ADAPTER
+        lambda c: c.parallel_config.distributed_executor_backend not in (None, "mp", "uni"),
+    ),
+    _Setting("--kv-sharing-fast-prefill", lambda c: c.cache_config.kv_sharing_fast_prefill),
+    _Setting("KV connectors and KV offloading", lambda c: c.kv_transfer_config is not None),
+    _Setting("encoder-cache connectors", lambda c: getattr(c, "ec_transfer_config", None) is not None),
+    _Setting("weights offloaded to the CPU", lambda c: _offloads(c.offload_config)),
+    _Setting(  # requests would not come by where they are checked
+        "the Rust front end (VLLM_USE_RUST_FRONTEND)",
+        lambda c: os.environ.get("VLLM_USE_RUST_FRONTEND", "0") != "0",
+    ),
+    _Setting("LoRA (--enable-lora)", lambda c: c.lora_config is not None),
+    _Setting("diffusion decoding", lambda c: c.diffusion_config is not None),
+    _Setting(
+        "speculative decoding other than 'ngram'",  # a draft model of the same architecture would be steered too
+        lambda c: c.speculative_config is not None and c.speculative_config.method != "ngram",
+    ),
+)
+
+
+def check_engine(vllm_config: Any, config: ASAConfig, architecture: str) -> None:
+    """Refuses an engine that would serve another model than the adapter's, or in a way that was not tried.
+
+    Args:
+        vllm_config: vLLM's whole configuration.
+        config: the adapter's.
+        architecture: which the served model must have.
+
+    Raises:
+        IncompatibleModelError: everything that was found, in one message.
+    """
+    reasons = [f"asa_adapter was not tried with {setting.name}" for setting in _SETTINGS if setting.is_on(vllm_config)]
+    if reasons := [*_other_model(vllm_config.model_config, config, architecture), *reasons]:
+        raise IncompatibleModelError(
+            f"{'; '.join(reasons)}. Change this, or unset ASA_ADAPTER to serve the bare model"
+        )
+
+
+def _other_model(model: Any, config: ASAConfig, architecture: str) -> list[str]:
+    facts = (
+        ("architecture", model.architecture, architecture),
+        ("hidden size", model.get_hidden_size(), config.hidden_size),
+        ("number of decoder blocks", model.get_total_num_hidden_layers(), config.num_layers),
+    )
+    fitted = f" ({config.base_model})" if config.base_model else ""
+    found = [
+        f"the model's {name} is {actual!r}, but the adapter was fitted for {expected!r}{fitted}"
+        for name, actual, expected in facts
+        if actual != expected
+    ]
+    revision = getattr(model.hf_config, "_commit_hash", None)
+    return found or other_origin(config.base_model, config.base_model_revision, model.model, revision)
+
+
+def _offloads(offload: Any) -> bool:
+    return bool(offload.uva.cpu_offload_gb > 0 or offload.prefetch.offload_group_size > 0)
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))

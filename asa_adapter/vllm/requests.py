@@ -1,0 +1,55 @@
+"""What one request asks of the adapter, and which of a step's tokens end a prompt. Nothing here needs vLLM."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SWITCH, FACTOR = "asa", "asa_factor"
+MAX_FACTOR = 100.0
+
+
+def steering_factor(extra_args: Mapping[str, Any] | None) -> float:
+    """What the adapter's step is multiplied by in a request; 0 leaves the request as the bare model answers it.
+
+    Args:
+        extra_args: `SamplingParams.extra_args`, over HTTP `vllm_xargs`: "asa" is 0 or 1 (off or on, the default), and
+            "asa_factor" a number from 0 to 100. Keys that do not begin with "asa" are somebody else's.
+
+    Raises:
+        ValueError: another key that begins with "asa", or another value.
+    """
+    given = {key: value for key, value in (extra_args or {}).items() if isinstance(key, str) and key.startswith("asa")}
+    if unknown := sorted(given.keys() - {SWITCH, FACTOR}):
+        raise ValueError(f"the request has {unknown!r:.200}; asa_adapter knows {SWITCH!r} and {FACTOR!r}")
+    switch, factor = given.get(SWITCH, 1), given.get(FACTOR, 1.0)
+    if type(switch) not in (bool, int) or switch not in (0, 1):
+        raise ValueError(f"{SWITCH} is {switch!r:.80}; expected 0 (off) or 1 (on)")
+    if type(factor) not in (int, float) or not 0 <= factor <= MAX_FACTOR:  # NaN is not within either
+        raise ValueError(f"{FACTOR} is {factor!r:.80}; expected a number from 0 to {MAX_FACTOR:g}")
+    return float(factor) if switch else 0.0
+
+
+def prompt_ends(
+    starts: NDArray[np.integer[Any]],
+    counts: NDArray[np.integer[Any]],
+    lengths: NDArray[np.integer[Any]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the tokens of one step, laid side by side, meet last prompt tokens.
+
+    Chunks, decoding, recomputation after a preemption and draft tokens need no memory: a request is met exactly where
+    the index of its last prompt token is among those that this step computes.
+
+    Args:
+        starts: (n,) number of tokens of each request that were computed before this step.
+        counts: (n,) number of its tokens in this step.
+        lengths: (n,) number of its prompt tokens.
+
+    Returns:
+        (m,) indices of the requests that are met, and (m,) rows of their last prompt tokens among the step's tokens.
+    """
+    ahead = lengths.astype(np.int64) - 1 - starts
+    met = np.flatnonzero((ahead >= 0) & (ahead < counts))
+    first_rows = np.cumsum(counts, dtype=np.int64) - counts
+    return met, first_rows[met] + ahead[met]

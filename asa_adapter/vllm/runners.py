@@ -1,0 +1,98 @@
+"""Before each step of the engine: which rows end a prompt, told to the injection by either of vLLM's model runners."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asa_adapter.vllm.injection import INJECTION, Injection
+from asa_adapter.vllm.requests import prompt_ends, steering_factor
+
+
+def plan_step(
+    injection: Injection,
+    starts: NDArray[np.integer[Any]],
+    counts: NDArray[np.integer[Any]],
+    lengths: NDArray[np.integer[Any]],
+    factor_of: Callable[[int], float],
+) -> None:
+    """Plans the coming step, of requests in the order of their tokens.
+
+    Args:
+        injection: the engine's.
+        starts: (n,) number of tokens of each request that were computed before.
+        counts: (n,) number of its tokens in this step.
+        lengths: (n,) number of its prompt tokens.
+        factor_of: the factor of a request, by its index; 0 where it is not steered.
+
+    Raises:
+        RuntimeError: the steps before were not steered as planned.
+    """
+    injection.check()
+    met, rows = prompt_ends(starts, counts, lengths)
+    factors = [factor_of(int(request)) for request in met]
+    due = [(int(row), factor) for row, factor in zip(rows, factors, strict=True) if factor]
+    injection.plan([row for row, _ in due], [factor for _, factor in due])
+
+
+def hook_first_runner() -> None:
+    """Model Runner V1: plans in the method that its docstring lets subclasses override, called once a real step."""
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    original = GPUModelRunner._model_forward
+    if hasattr(original, "asa_original"):
+        return
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        injection: Injection = self.compilation_config.static_forward_context[INJECTION]
+        batch = self.input_batch
+        n = batch.num_reqs
+
+        def factor_of(request: int) -> float:
+            return steering_factor(self.requests[batch.req_ids[request]].sampling_params.extra_args)
+
+        counts = np.diff(self.query_start_loc.np[: n + 1])
+        plan_step(injection, batch.num_computed_tokens_cpu[:n], counts, batch.num_prompt_tokens[:n], factor_of)
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            injection.clear()  # the engine's dummy steps do not come by here, and have other rows
+
+    forward.asa_original = original  # type: ignore[attr-defined]
+    GPUModelRunner._model_forward = forward
+
+
+def steered_model_state(base: type[Any]) -> type[Any]:
+    """Model Runner V2: the model's own state class, which plans where it prepares a step."""
+
+    class SteeredModelState(base):
+        def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+            super().__init__(vllm_config, *args, **kwargs)
+            self.asa_injection: Injection = vllm_config.compilation_config.static_forward_context[INJECTION]
+            self.asa_factors: dict[int, float] = {}
+
+        def add_request(self, req_index: int, new_req_data: Any) -> None:
+            super().add_request(req_index, new_req_data)
+            self.asa_factors[req_index] = steering_factor(new_req_data.sampling_params.extra_args)
+
+        def prepare_inputs(self, input_batch: Any, req_states: Any) -> dict[str, Any]:
+            n = input_batch.num_reqs
+            indices = input_batch.idx_mapping_np[:n]
+            plan_step(
+                self.asa_injection,
+                input_batch.num_computed_tokens_np[:n],
+                np.diff(input_batch.query_start_loc_np[: n + 1]),
+                # Not the batch's prefill length, which grows when a preempted request comes back.
+                req_states.prompt_len.np[indices],
+                lambda request: self.asa_factors[int(indices[request])],
+            )
+            inputs: dict[str, Any] = super().prepare_inputs(input_batch, req_states)
+            return inputs
+
+        def prepare_dummy_inputs(self, num_reqs: int, num_tokens: int) -> dict[str, Any]:
+            self.asa_injection.clear()
+            inputs: dict[str, Any] = super().prepare_dummy_inputs(num_reqs, num_tokens)
+            return inputs
+
+    return SteeredModelState

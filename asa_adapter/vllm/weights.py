@@ -1,0 +1,57 @@
+"""Are the weights that vLLM loads those that the adapter was fitted for? Told by a fingerprint, as they pass by."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from asa_adapter.errors import IncompatibleModelError
+from asa_adapter.fingerprint import model_fingerprint, same_weights
+from asa_adapter.residual import decoder_blocks
+
+
+class WatchedWeights:
+    """The weights of a checkpoint on their way into vLLM; those that the fingerprint reads are looked at.
+
+    Args:
+        hf_config: the model's configuration, of transformers.
+        stored: the fingerprint in the adapter; None where it has none, and nothing is looked at.
+    """
+
+    def __init__(self, hf_config: Any, stored: str | None) -> None:
+        self._stored = stored
+        self._seen: dict[str, torch.Tensor] = {}
+        self._wanted: set[str] = set()
+        if stored is not None:
+            with torch.device("meta"):
+                self._model = AutoModelForCausalLM.from_config(hf_config)
+            self._wanted = _read_by_fingerprint(self._model)
+
+    def passing(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """The same weights, one after the other."""
+        for name, weight in weights:
+            if name in self._wanted:
+                self._seen[name] = weight.detach().to("cpu", copy=True)
+            yield name, weight
+
+    def check(self) -> None:
+        """Compares what passed with the adapter's fingerprint; says nothing where they cannot be compared.
+
+        Raises:
+            IncompatibleModelError: these are other weights.
+        """
+        if self._stored is None:
+            return
+        self._model.load_state_dict(self._seen, strict=False, assign=True)
+        same, why = same_weights(self._stored, model_fingerprint(self._model))
+        if same is False:
+            raise IncompatibleModelError(f"{why}. Serve the model that the adapter was fitted for, or fit it again")
+
+
+def _read_by_fingerprint(model: Any) -> set[str]:
+    """Names of the parameters in the embedding and in the three blocks that a fingerprint is made of."""
+    blocks = decoder_blocks(model)
+    parts = [model.get_input_embeddings(), *(blocks[i] for i in {0, len(blocks) // 2, len(blocks) - 1})]
+    read = {id(parameter) for part in parts for parameter in part.parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in read}

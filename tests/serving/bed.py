@@ -1,0 +1,136 @@
+"""What the serving tests compare with: a tiny model, an adapter at its middle layer, prompts, transformers' answers.
+
+The expectations are transformers' greedy tokens, float32, one prompt at a time, without and with the adapter. They are
+kept in the work folder, so that each run of vLLM is compared with the same.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from engine import NEW_TOKENS
+from transformers import AutoModelForCausalLM, AutoTokenizer, logging
+
+from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors, load_splits
+from asa_adapter.fingerprint import model_fingerprint
+from asa_adapter.prompts import encode_rows, row_domain
+from asa_adapter.states import collect_hidden_states
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "examples" / "data"
+CALIBRATION_ROWS = 160
+NO_TOKEN = 10**9  # as the end of a turn: none
+# Steering must change at least this share of the answers, or equal tokens would say little.
+LEAST_CHANGED = 0.1
+
+
+@dataclass(frozen=True)
+class Bed:
+    """One model's test bed.
+
+    Attributes:
+        name: short name of the model.
+        model: folder that vLLM serves.
+        adapter: folder of the adapter.
+        prompts: token ids.
+        base: transformers' greedy tokens without the adapter.
+        steered: the same with it.
+    """
+
+    name: str
+    model: Path
+    adapter: Path
+    prompts: list[list[int]]
+    base: list[list[int]]
+    steered: list[list[int]]
+
+    def expected(self, factors: list[int]) -> list[list[int]]:
+        """What requests with these factors, 0 or 1, must answer."""
+        return [self.steered[i] if factor else self.base[i] for i, factor in enumerate(factors)]
+
+
+def make_bed(source: Path, work: Path, prompts: int) -> Bed:
+    """Fits an adapter and asks transformers.
+
+    Args:
+        source: folder of the model.
+        work: folder for everything that is made.
+        prompts: number of prompts.
+    """
+    logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    name = source.name.removeprefix("tiny_")
+    served = _served_copy(source, work / name / "model")
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
+    splits = load_splits(DATA)
+    rows = list(splits["test"])
+    chosen = [rows[i * len(rows) // prompts] for i in range(prompts)]
+    ids = encode_rows(tokenizer, chosen, None)
+    adapter = fit(model, tokenizer, list(splits["train"]))
+    adapter.save_pretrained(work / name / "adapter")
+    base = answers(model, tokenizer, ids)
+    with adapter.attach(model, tokenizer=tokenizer):
+        steered = answers(model, tokenizer, ids)
+    changed = sum(a != b for a, b in zip(base, steered, strict=True))
+    print(f"{name}: the adapter at layer {adapter.config.layer} changes {changed} of {prompts} answers", flush=True)
+    if changed < LEAST_CHANGED * prompts:
+        raise SystemExit(f"{name}: too few; equal tokens would not show that the model is steered")
+    bed = Bed(name, served, work / name / "adapter", [list(p) for p in ids], base, steered)
+    (work / name / "bed.json").write_text(json.dumps({"prompts": bed.prompts, "base": base, "steered": steered}))
+    return bed
+
+
+def fit(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> ASAAdapter:
+    """An adapter at the middle layer, so that the cache of the layers above depends on it."""
+    rows = [rows[i * len(rows) // CALIBRATION_ROWS] for i in range(CALIBRATION_ROWS)]
+    labels, names = [int(row["label"]) for row in rows], [row_domain(row) for row in rows]
+    collected = collect_hidden_states(model, tokenizer, rows, progress=False).states
+    layer = len(collected) // 2
+    states = collected[layer]
+    domains = tuple(sorted(set(names)))
+    config = ASAConfig(
+        hidden_size=states.shape[1],
+        num_layers=len(collected),
+        layer=layer,
+        domains=domains,
+        alpha=1.0,
+        residual_norm=float(states.norm(dim=1).mean()),
+        base_model=str(model.name_or_path),
+        base_model_fingerprint=model_fingerprint(model),
+        model_type=model.config.model_type,
+    )
+    return ASAAdapter(
+        config,
+        SteeringVectors.fit(states, labels, names, domains),
+        Router.fit(states, names),
+        Probes.fit(states, labels, names),
+    )
+
+
+@torch.inference_mode()
+def answers(model: Any, tokenizer: Any, prompts: list[list[int]]) -> list[list[int]]:
+    """Greedy tokens behind each prompt, one prompt at a time; they go on behind the end of a turn."""
+    found = []
+    for ids in prompts:
+        given = torch.tensor([ids])
+        mask = torch.ones_like(given)
+        output = model.generate(
+            given, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=NO_TOKEN
+        )
+        found.append(output[0, len(ids) :].tolist())
+    return found
+
+
+def _served_copy(source: Path, folder: Path) -> Path:
+    """The model's folder, with what vLLM's LFM2 reads and transformers no longer writes into a configuration."""
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    if config["model_type"] == "lfm2":
+        width = config["hidden_size"]
+        config = {"conv_dim": width, "conv_dim_out": width, "block_dim": width, **config}
+        (folder / "config.json").write_text(json.dumps(config, indent=2))
+    return folder

@@ -1,0 +1,122 @@
+"""Are the served answers those of transformers? python tests/serving/run.py [--short] [--prompts N] [MODEL_FOLDER ...]
+
+Needs an environment with vLLM (its CPU wheel will do) in which this package is installed. For each model folder (by
+default those of the tiny models that are there) it fits an adapter at the middle layer, asks transformers, and then
+vLLM in many ways: all token ids must be equal. Prints a table; the exit code is 1 where a line of it failed.
+"""
+
+import os
+
+os.environ.update(
+    HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", VLLM_LOGGING_LEVEL="WARNING"
+)
+
+import argparse
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from bed import ROOT, Bed, make_bed
+from cases import Case, Row, run, scarce_blocks
+from server import serve
+from trials import compiled, next_turns, refused
+
+PREEMPTIONS = 50  # of 160 prompts
+V2_PROMPTS = 96
+CHUNKS = {"max_num_batched_tokens": 48}
+NO_CACHE = {"enable_prefix_caching": False}
+DRAFTS = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1, "prompt_lookup_max": 3}
+INTERPRETED = {"interpreter": True}
+
+UNSTEERED = Case("unsteered, cache on", passes=("off", "off"), steered=False)
+SHORT_RUNS = (
+    UNSTEERED,
+    Case("cache on; last pass every third off", passes=("on", "on", "third")),
+    Case("cache off, chunks of 48, every third off", {**NO_CACHE, **CHUNKS}, passes=("third",)),
+)
+
+Trial = Callable[[Bed, Path], Iterator[Row]]
+
+
+def full_runs(bed: Bed, v2_prompts: int) -> list[Case]:
+    """Every way of running one engine."""
+    few_blocks = {"num_gpu_blocks_override": scarce_blocks(bed)}
+    preempts = max(1, PREEMPTIONS * len(bed.prompts) // 160)
+    v2 = {"options": INTERPRETED, "prompts": v2_prompts}
+    return [
+        UNSTEERED,
+        Case("cache on; last two passes every third off", passes=("on", "on", "third", "third")),
+        Case("cache off", NO_CACHE),
+        Case("cache off, chunks of 48", {**NO_CACHE, **CHUNKS}),
+        Case("cache on, chunks of 48", CHUNKS, passes=("on", "on")),
+        Case("cache on, preemption", few_blocks, preempts=preempts),
+        Case("cache off, preemption, every third off", {**few_blocks, **NO_CACHE}, ("third",), preempts=preempts),
+        Case("n-gram speculation", {"speculative_config": DRAFTS}, accepts=True),
+        Case("tensor parallel 2", {"tensor_parallel_size": 2}, passes=("third",)),
+        Case("V2 runner", passes=("on",), **v2),
+        Case("V2 runner, chunks of 48, every third off", CHUNKS, passes=("third",), **v2),
+        Case("V2 runner, preemption", few_blocks, preempts=1, **v2),
+    ]
+
+
+def trials(bed: Bed, options: argparse.Namespace) -> dict[str, Trial]:
+    """What is run about one model, by name."""
+    cases = SHORT_RUNS if options.short else full_runs(bed, min(options.v2_prompts, options.prompts))
+    found: dict[str, Trial] = {case.name: partial(_run_case, case) for case in cases}
+    if not options.short:
+        found |= {"compile": compiled, "next turn": next_turns, "refused": refused}
+    return {**found, "server": serve}
+
+
+def _run_case(case: Case, bed: Bed, work: Path) -> Iterator[Row]:
+    return run(bed, case, work)
+
+
+def rows_of(bed: Bed, work: Path, options: argparse.Namespace) -> Iterator[Row]:
+    """The table's lines about one model; none behind an unsteered run that differs already."""
+    for name, trial in trials(bed, options).items():
+        if name != UNSTEERED.name and not re.search(options.only, name):
+            continue
+        began, rows = time.monotonic(), []
+        for row in trial(bed, work):
+            rows.append(row)
+            print(row, flush=True)
+            yield row
+        print(f"({name}: {time.monotonic() - began:.0f} s)", flush=True)
+        if name == UNSTEERED.name and not all(row.passed for row in rows):
+            print("vLLM differs without the adapter already: nothing else would say anything", flush=True)
+            return
+
+
+def main() -> int:
+    """Runs what was asked for and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", type=Path, help="folders of tiny models")
+    parser.add_argument("--short", action="store_true", help="one model, the most important runs")
+    parser.add_argument("--prompts", type=int, default=160, help="number of prompts (default: 160)")
+    parser.add_argument(
+        "--v2-prompts", type=int, default=V2_PROMPTS, help=f"for the slow ones (default: {V2_PROMPTS})"
+    )
+    parser.add_argument("--only", default="", help="regular expression of names; the unsteered run always runs")
+    parser.add_argument("--work", type=Path, help="folder for what is made (default: a temporary one)")
+    options = parser.parse_args()
+    models = options.models or [ROOT / "examples" / f"tiny_{name}" for name in ("lfm2", "qwen3")]
+    models = [folder for folder in models if (folder / "config.json").is_file()]
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        work = options.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        for source in models[:1] if options.short else models:
+            rows += rows_of(make_bed(source, work, options.prompts), work, options)
+    failed = sum(not row.passed for row in rows)
+    print("\n| run | model | equal | counted |\n|---|---|---:|---|", *rows, sep="\n")
+    print(f"\n{len(rows) - failed} passed, {failed} failed")
+    return 1 if failed or not rows else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

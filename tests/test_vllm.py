@@ -1,0 +1,647 @@
+"""The vLLM plug-in as far as it needs no vLLM; tests/serving compares what it serves with transformers."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import DEPTH, WIDTH, fitted_adapter, random_model
+from hypothesis import given
+from hypothesis import strategies as st
+
+import asa_adapter
+from asa_adapter import ASAAdapter, IncompatibleModelError
+from asa_adapter.controller import Controller
+from asa_adapter.fingerprint import model_fingerprint
+from asa_adapter.vllm import plugin
+from asa_adapter.vllm.injection import INJECTION, Injection
+from asa_adapter.vllm.keys import steered_block_key
+from asa_adapter.vllm.refusals import architecture_of, check_engine, check_version
+from asa_adapter.vllm.requests import prompt_ends, steering_factor
+from asa_adapter.vllm.runners import hook_first_runner, plan_step, steered_model_state
+from asa_adapter.vllm.weights import WatchedWeights
+
+CPU = torch.device("cpu")
+
+
+def array(*values: int) -> np.ndarray[Any, Any]:
+    return np.array(values, dtype=np.int32)
+
+
+def controller() -> Controller:
+    adapter = fitted_adapter(tau=0.5)
+    return Controller.build(adapter.config, adapter.vectors, adapter.router, adapter.probes)
+
+
+def sampling(**extra: Any) -> SimpleNamespace:
+    return SimpleNamespace(extra_args=extra or None)
+
+
+# What a request asks for
+
+
+@pytest.mark.parametrize(
+    ("extra", "factor"),
+    [
+        (None, 1.0),
+        ({}, 1.0),
+        ({"asa": 1}, 1.0),
+        ({"asa": True}, 1.0),
+        ({"asa": 0}, 0.0),
+        ({"asa": False}, 0.0),
+        ({"asa_factor": 0.5}, 0.5),
+        ({"asa_factor": 100}, 100.0),
+        ({"asa_factor": 0}, 0.0),
+        ({"asa": 0, "asa_factor": 2.0}, 0.0),
+        ({"somebody_elses": "x", 3: "y"}, 1.0),
+    ],
+)
+def test_a_request_says_how_far_it_is_steered(extra: dict[str, Any] | None, factor: float) -> None:
+    assert steering_factor(extra) == factor
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"asa": 2}, "asa is 2; expected 0 (off) or 1 (on)"),
+        ({"asa": "1"}, "asa is '1'; expected 0 (off) or 1 (on)"),
+        ({"asa": 1.0}, "asa is 1.0; expected 0 (off) or 1 (on)"),
+        ({"asa": None}, "asa is None; expected 0 (off) or 1 (on)"),
+        ({"asa": [1]}, "asa is [1]; expected 0 (off) or 1 (on)"),
+        ({"asa_factor": math.nan}, "asa_factor is nan; expected a number from 0 to 100"),
+        ({"asa_factor": math.inf}, "asa_factor is inf; expected a number from 0 to 100"),
+        ({"asa_factor": -0.1}, "asa_factor is -0.1; expected a number from 0 to 100"),
+        ({"asa_factor": 101}, "asa_factor is 101; expected a number from 0 to 100"),
+        ({"asa_factor": 10**400}, "expected a number from 0 to 100"),
+        ({"asa_factor": True}, "asa_factor is True; expected a number from 0 to 100"),
+        ({"asa_factor": "1"}, "asa_factor is '1'; expected a number from 0 to 100"),
+        ({"asa": 0, "asa_factor": "1"}, "asa_factor is '1'; expected a number from 0 to 100"),
+        ({"asa_alpha": 1}, "the request has ['asa_alpha']; asa_adapter knows 'asa' and 'asa_factor'"),
+    ],
+)
+def test_a_request_that_means_nothing_is_refused(extra: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        steering_factor(extra)
+    assert message in str(error.value)
+
+
+# Which rows end a prompt
+
+
+def test_prompt_ends_of_whole_prompts_decodes_and_chunks() -> None:
+    # a whole prompt of 5; a decode; a first chunk; a last chunk of 2 out of 9; the recomputation of a prompt of 3 and
+    # its answer of 2; a prompt of which all but one token came from the cache
+    starts, counts, lengths = array(0, 7, 0, 7, 0, 5), array(5, 1, 4, 2, 5, 1), array(5, 7, 9, 9, 3, 6)
+    met, rows = prompt_ends(starts, counts, lengths)
+    assert met.tolist() == [0, 3, 4, 5]
+    assert rows.tolist() == [4, 11, 14, 17]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 12), st.integers(0, 6), st.lists(st.integers(1, 5), max_size=12)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_however_prompts_are_cut_each_end_is_met_once(requests: list[tuple[int, int, list[int]]]) -> None:
+    """Each request computes its prompt and answer in pieces, from behind what a cache holds (not the last token)."""
+    lengths = [length for length, _, _ in requests]
+    at = [min(cached, length - 1) for length, cached, _ in requests]
+    pieces = [[*cuts, 100] for _, _, cuts in requests]
+    seen: list[int] = []
+    for step in range(max(map(len, pieces))):
+        running = [i for i in range(len(requests)) if step < len(pieces[i])]
+        counts = [pieces[i][step] for i in running]
+        laid = [(i, at[i] + k) for i, n in zip(running, counts, strict=True) for k in range(n)]
+        met, rows = prompt_ends(
+            array(*(at[i] for i in running)), array(*counts), array(*(lengths[i] for i in running))
+        )
+        assert [laid[row] for row in rows] == [(running[m], lengths[running[m]] - 1) for m in met]
+        seen += [running[m] for m in met]
+        for i, n in zip(running, counts, strict=True):
+            at[i] += n
+    assert sorted(seen) == list(range(len(requests)))
+
+
+# Names of cache blocks
+
+
+def test_only_the_block_with_the_steered_token_gets_a_key() -> None:
+    request = SimpleNamespace(num_prompt_tokens=6, sampling_params=sampling())
+    keys = [steered_block_key(request, start, start + 4, "d") for start in (0, 4, 8)]
+    assert keys == [None, ("asa", "d:1.0:1"), None]
+
+
+def test_keys_tell_adapters_factors_and_places_apart() -> None:
+    def key(digest: str, tokens: int, **extra: Any) -> Any:
+        return steered_block_key(
+            SimpleNamespace(num_prompt_tokens=tokens, sampling_params=sampling(**extra)), 0, 8, digest
+        )
+
+    keys = [key("a", 5), key("b", 5), key("a", 6), key("a", 5, asa_factor=0.5)]
+    assert len(set(keys)) == len(keys) and None not in keys
+    assert key("a", 5, asa=1) == key("a", 5, asa_factor=1) == key("a", 5)
+
+
+def test_a_request_that_is_not_steered_has_no_key() -> None:
+    for params in (sampling(asa=0), sampling(asa_factor=0), None):
+        request = SimpleNamespace(num_prompt_tokens=6, sampling_params=params)
+        assert steered_block_key(request, 4, 8, "d") is None
+
+
+# The operation
+
+
+def test_planned_rows_are_steered_as_the_controller_does_and_others_keep_every_bit() -> None:
+    one = controller()
+    injection = Injection(one, slots=8, device=CPU)
+    hidden, residual = torch.randn(2, 7, WIDTH, generator=torch.Generator().manual_seed(0)) * 3
+    steered = hidden.clone()
+    injection.plan([5, 2], [1.0, 0.5])
+    injection.steer(steered, residual)
+    verdicts = one.decide((hidden + residual)[[5, 2]])
+    assert verdicts.gate.abs().tolist() == [1, 1]
+    expected = one.steer(hidden[[5, 2]], verdicts._replace(gate=verdicts.gate * torch.tensor([1.0, 0.5])))
+    assert torch.equal(steered[[5, 2]], expected)
+    assert torch.equal(steered[[0, 1, 3, 4, 6]], hidden[[0, 1, 3, 4, 6]])
+    assert injection.ran.tolist() == [1, 2]
+
+
+def test_the_steered_stream_is_that_of_transformers() -> None:
+    """The sum of the pair after steering is the steered sum, up to the last bit or two of float32."""
+    one = controller()
+    injection = Injection(one, slots=1, device=CPU)
+    hidden, residual = torch.randn(2, 1, WIDTH, generator=torch.Generator().manual_seed(1))
+    stream = hidden + residual
+    injection.plan([0], [1.0])
+    injection.steer(hidden, residual)
+    torch.testing.assert_close(hidden + residual, one.steer(stream, one.decide(stream)), rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_planned_changes_nothing(dtype: torch.dtype) -> None:
+    injection = Injection(controller(), slots=4, device=CPU)
+    hidden, residual = torch.randn(2, 3, WIDTH).to(dtype)
+    hidden[0, 0] = -0.0
+    before = hidden.clone()
+    injection.steer(hidden, residual)
+    injection.plan([1], [1.0])
+    injection.clear()
+    injection.steer(hidden, residual)
+    assert torch.equal(hidden.view(torch.int8), before.view(torch.int8))
+    assert injection.ran.tolist() == [2, 0]
+
+
+def test_an_empty_plan_clears() -> None:
+    injection = Injection(controller(), slots=4, device=CPU)
+    injection.plan([1], [1.0])
+    injection.plan([], [])
+    assert injection.factors.tolist() == [0.0] * 4
+    assert injection.due.tolist() == [1, 0]
+
+
+def test_more_ends_than_slots_are_refused() -> None:
+    with pytest.raises(ValueError, match="a step has 3 ends of prompts; expected at most 2"):
+        Injection(controller(), slots=2, device=CPU).plan([0, 1, 2], [1.0] * 3)
+
+
+def test_the_injection_is_not_part_of_the_checkpoint() -> None:
+    injection = Injection(controller(), slots=2, device=CPU)
+    assert injection.state_dict() == {}
+    assert not list(injection.parameters())
+
+
+def test_a_layer_that_did_not_run_as_planned_is_told() -> None:
+    injection = Injection(controller(), slots=2, device=CPU)
+    injection.check()
+    injection.plan([0], [1.0])
+    with pytest.raises(RuntimeError, match="ran 0 times and steered 0 prompts, where 1 were planned"):
+        injection.check()
+
+
+def test_an_engine_that_warmed_up_without_the_layer_is_told_before_the_first_request() -> None:
+    injection = Injection(controller(), slots=2, device=CPU, warms_up=True)
+    with pytest.raises(RuntimeError, match="the engine runs another graph than the one with the adapter"):
+        injection.check()
+
+
+def test_what_ran_as_planned_passes_and_is_not_counted_again() -> None:
+    injection = Injection(controller(), slots=2, device=CPU, warms_up=True)
+    injection.steer(torch.zeros(1, WIDTH), torch.zeros(1, WIDTH))
+    injection.check()
+    injection.plan([0], [1.0])
+    injection.steer(torch.zeros(1, WIDTH), torch.zeros(1, WIDTH))
+    injection.check()
+    injection.ran.zero_()
+    injection.check()
+    assert injection.planned == 1
+
+
+# The two runners
+
+
+class Planned(Injection):
+    """Keeps its plans."""
+
+    def __init__(self) -> None:
+        super().__init__(controller(), slots=8, device=CPU)
+        self.plans: list[tuple[list[int], list[float]]] = []
+
+    def plan(self, rows: Any, factors: Any) -> None:
+        self.plans.append((list(rows), list(factors)))
+
+    def check(self) -> None:
+        """Nothing runs here."""
+
+
+def test_a_step_is_planned_without_those_that_are_off() -> None:
+    injection = Planned()
+    plan_step(injection, array(0, 0, 4), array(3, 2, 1), array(3, 2, 4), lambda i: [0.0, 2.0, 1.0][i])
+    assert injection.plans == [([4], [2.0])]
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, name: str, **content: Any) -> ModuleType:
+    """A module of vLLM's with just what is given."""
+    module = ModuleType(name)
+    vars(module).update(content)
+    monkeypatch.setitem(sys.modules, name, module)
+    if "." in name:
+        parent, _, child = name.rpartition(".")
+        monkeypatch.setattr(sys.modules.get(parent) or fake(monkeypatch, parent), child, module, raising=False)
+    return module
+
+
+def test_the_first_runner_plans_before_its_forward_and_clears_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    injection = Planned()
+    cleared: list[int] = []
+    monkeypatch.setattr(injection, "clear", lambda: cleared.append(len(injection.plans)))
+
+    class GPUModelRunner:
+        def __init__(self) -> None:
+            self.compilation_config = SimpleNamespace(static_forward_context={INJECTION: injection})
+            self.query_start_loc = SimpleNamespace(np=array(0, 3, 4, 9, 9))
+            self.requests = {
+                "a": SimpleNamespace(sampling_params=sampling()),
+                "b": SimpleNamespace(sampling_params=sampling()),
+                "c": SimpleNamespace(sampling_params=sampling(asa_factor=0.25)),
+            }
+            self.input_batch = SimpleNamespace(
+                num_reqs=3,
+                req_ids=["a", "b", "c"],
+                num_computed_tokens_cpu=array(0, 8, 2, 0),
+                num_prompt_tokens=array(3, 8, 7, 0),
+            )
+
+        def _model_forward(self, *args: Any, **kwargs: Any) -> Any:
+            return args, kwargs, len(injection.plans), len(cleared)
+
+    fake(monkeypatch, "vllm.v1.worker.gpu_model_runner", GPUModelRunner=GPUModelRunner)
+    hook_first_runner()
+    hook_first_runner()
+    assert GPUModelRunner()._model_forward(1, b=2) == ((1,), {"b": 2}, 1, 0)
+    assert injection.plans == [([2, 8], [1.0, 0.25])]
+    assert cleared == [1]
+
+
+def test_the_second_runner_plans_where_it_prepares_a_step() -> None:
+    injection = Planned()
+
+    class State:
+        def __init__(self, vllm_config: Any, model: str) -> None:
+            self.model = model
+
+        def add_request(self, req_index: int, new_req_data: Any) -> None:
+            self.added = req_index
+
+        def prepare_inputs(self, input_batch: Any, req_states: Any) -> dict[str, int]:
+            return {"planned": len(injection.plans)}
+
+        def prepare_dummy_inputs(self, num_reqs: int, num_tokens: int) -> dict[str, int]:
+            return {"tokens": num_tokens}
+
+    config = SimpleNamespace(compilation_config=SimpleNamespace(static_forward_context={INJECTION: injection}))
+    state = steered_model_state(State)(config, "model")
+    state.add_request(5, SimpleNamespace(sampling_params=sampling(asa=0)))
+    state.add_request(2, SimpleNamespace(sampling_params=sampling(asa_factor=3)))
+    batch = SimpleNamespace(
+        num_reqs=2,
+        idx_mapping_np=array(2, 5),
+        num_computed_tokens_np=array(0, 0),
+        query_start_loc_np=array(0, 4, 6, 6),
+    )
+    lengths = SimpleNamespace(prompt_len=SimpleNamespace(np=array(0, 0, 4, 0, 0, 2)))
+    assert state.prepare_inputs(batch, lengths) == {"planned": 1}
+    assert injection.plans == [([3], [3.0])]
+    assert (state.model, state.added) == ("model", 2)
+    injection._is_clear = False
+    assert state.prepare_dummy_inputs(1, 9) == {"tokens": 9}
+    assert injection._is_clear
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("version", ["0.32.0", "0.32.4", "0.32.0+cpu", "0.32.1rc1"])
+def test_tried_versions_pass(version: str) -> None:
+    check_version(version)
+    assert plugin.active() is None
+
+
+@pytest.mark.parametrize("version", ["0.31.9", "0.33.0", "1.0.0", "dev"])
+def test_untried_versions_are_refused(version: str) -> None:
+    with pytest.raises(RuntimeError) as error:
+        check_version(version)
+    assert str(error.value).startswith(f"this is vLLM {version}; asa_adapter steers 0.32 up to, but not, 0.33. ")
+
+
+def test_an_architecture_that_was_not_tried_is_refused() -> None:
+    assert architecture_of(fitted_adapter(model_type="qwen3").config) == "Qwen3ForCausalLM"
+    for model_type in ("gpt2", None):
+        with pytest.raises(
+            IncompatibleModelError, match=f"a model of type {model_type!r}; in vLLM asa_adapter steers"
+        ):
+            architecture_of(fitted_adapter(model_type=model_type).config)
+
+
+def engine_config(**changes: Any) -> SimpleNamespace:
+    """What `check_engine` looks at of vLLM's configuration, as of an engine that can be steered."""
+    values: dict[str, Any] = {
+        "model_config.runner_type": "generate",
+        "model_config.is_encoder_decoder": False,
+        "model_config.is_multimodal_model": False,
+        "model_config.enable_prompt_embeds": False,
+        "model_config.architecture": "Lfm2ForCausalLM",
+        "model_config.get_hidden_size": lambda: WIDTH,
+        "model_config.get_total_num_hidden_layers": lambda: DEPTH,
+        "model_config.hf_config": SimpleNamespace(_commit_hash=None),
+        "model_config.model": "people/lfm2",
+        "parallel_config.pipeline_parallel_size": 1,
+        "parallel_config.data_parallel_size": 1,
+        "parallel_config.prefill_context_parallel_size": 1,
+        "parallel_config.decode_context_parallel_size": 1,
+        "parallel_config.use_sequence_parallel_moe": False,
+        "parallel_config.use_ubatching": False,
+        "parallel_config.nnodes": 1,
+        "parallel_config.distributed_executor_backend": "mp",
+        "cache_config.kv_sharing_fast_prefill": False,
+        "offload_config.uva": SimpleNamespace(cpu_offload_gb=0),
+        "offload_config.prefetch": SimpleNamespace(offload_group_size=0),
+        "kv_transfer_config": None,
+        "ec_transfer_config": None,
+        "lora_config": None,
+        "diffusion_config": None,
+        "speculative_config": None,
+        "additional_config": {},
+        **changes,
+    }
+    config = SimpleNamespace()
+    for path, value in values.items():
+        section, _, name = path.rpartition(".")
+        if section and not hasattr(config, section):
+            setattr(config, section, SimpleNamespace())
+        setattr(getattr(config, section) if section else config, name, value)
+    return config
+
+
+def lfm2_adapter(**changes: Any) -> ASAAdapter:
+    return fitted_adapter(model_type="lfm2", base_model="people/lfm2", **changes)
+
+
+@pytest.mark.parametrize("method", [None, "ngram"])
+def test_a_usual_engine_passes(method: str | None) -> None:
+    speculation = method and SimpleNamespace(method=method)
+    vllm_config = engine_config(speculative_config=speculation)
+    check_engine(vllm_config, lfm2_adapter().config, "Lfm2ForCausalLM")
+    assert vllm_config.additional_config == {}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("model_config.runner_type", "pooling", "not tried with pooling models"),
+        ("model_config.is_encoder_decoder", True, "not tried with encoder-decoder models"),
+        ("model_config.is_multimodal_model", True, "not tried with multimodal models"),
+        ("model_config.enable_prompt_embeds", True, "not tried with prompt embeddings"),
+        ("parallel_config.pipeline_parallel_size", 2, "not tried with pipeline parallelism"),
+        ("parallel_config.data_parallel_size", 2, "not tried with data parallelism"),
+        ("parallel_config.prefill_context_parallel_size", 2, "not tried with prefill context parallelism"),
+        ("parallel_config.decode_context_parallel_size", 2, "not tried with decode context parallelism"),
+        ("parallel_config.use_sequence_parallel_moe", True, "not tried with sequence parallelism"),
+        ("parallel_config.use_ubatching", True, "not tried with dual batch overlap"),
+        ("parallel_config.nnodes", 2, "not tried with several nodes"),
+        ("parallel_config.distributed_executor_backend", "ray", "not tried with executors other than 'mp' and 'uni'"),
+        ("cache_config.kv_sharing_fast_prefill", True, "not tried with --kv-sharing-fast-prefill"),
+        ("kv_transfer_config", object(), "not tried with KV connectors"),
+        ("ec_transfer_config", object(), "not tried with encoder-cache connectors"),
+        ("offload_config.uva", SimpleNamespace(cpu_offload_gb=1), "not tried with weights offloaded"),
+        ("offload_config.prefetch", SimpleNamespace(offload_group_size=1), "not tried with weights offloaded"),
+        ("lora_config", object(), "not tried with LoRA"),
+        ("diffusion_config", object(), "not tried with diffusion decoding"),
+        ("speculative_config", SimpleNamespace(method="eagle"), "speculative decoding other than 'ngram'"),
+        (
+            "model_config.architecture",
+            "Qwen3ForCausalLM",
+            "architecture is 'Qwen3ForCausalLM', but the adapter was fitted",
+        ),
+        (
+            "model_config.get_hidden_size",
+            lambda: 8,
+            f"hidden size is 8, but the adapter was fitted for {WIDTH} (people/lfm2)",
+        ),
+        ("model_config.get_total_num_hidden_layers", lambda: 9, "number of decoder blocks is 9, but the adapter was"),
+        (
+            "model_config.model",
+            "people/other",
+            "the model is 'people/other', but the adapter was fitted for 'people/lfm2'",
+        ),
+        (
+            "model_config.hf_config",
+            SimpleNamespace(_commit_hash="b"),
+            "the model is at revision b, but the adapter was",
+        ),
+    ],
+)
+def test_what_was_not_tried_is_refused(setting: str, value: Any, reason: str) -> None:
+    config = lfm2_adapter(base_model_revision="a").config
+    with pytest.raises(IncompatibleModelError) as error:
+        check_engine(engine_config(**{setting: value}), config, "Lfm2ForCausalLM")
+    assert reason in str(error.value)
+    assert str(error.value).endswith("Change this, or unset ASA_ADAPTER to serve the bare model")
+
+
+def test_the_rust_front_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
+    with pytest.raises(IncompatibleModelError, match=r"not tried with the Rust front end \(VLLM_USE_RUST_FRONTEND\)"):
+        check_engine(engine_config(), lfm2_adapter().config, "Lfm2ForCausalLM")
+
+
+def test_all_reasons_are_told_at_once() -> None:
+    vllm_config = engine_config(lora_config=object(), **{"parallel_config.nnodes": 2})
+    with pytest.raises(IncompatibleModelError, match=r"several nodes; asa_adapter was not tried with LoRA"):
+        check_engine(vllm_config, lfm2_adapter().config, "Lfm2ForCausalLM")
+
+
+# The weights that pass by
+
+
+def passed(model: Any, stored: str | None, leave_out: Callable[[str], bool] = lambda name: False) -> list[str]:
+    """Names of the weights that came through, with the check behind them."""
+    watched = WatchedWeights(model.config, stored)
+    kept = [(name, weight) for name, weight in model.state_dict().items() if not leave_out(name)]
+    names = [name for name, _ in watched.passing(kept)]
+    watched.check()
+    return names
+
+
+def test_the_weights_that_the_adapter_was_fitted_for_pass() -> None:
+    model = random_model("qwen3")
+    assert passed(model, model_fingerprint(model)) == list(model.state_dict())
+
+
+def test_other_weights_are_refused() -> None:
+    with pytest.raises(IncompatibleModelError, match="are not those the adapter was fitted for"):
+        passed(random_model("qwen3", seed=1), model_fingerprint(random_model("qwen3")))
+
+
+def test_weights_without_a_fingerprint_are_not_looked_at() -> None:
+    model = random_model("qwen3")
+    assert passed(model, None) == list(model.state_dict())
+
+
+def test_quantised_matrices_are_left_out_of_the_comparison() -> None:
+    model, other = random_model("qwen3"), random_model("qwen3", seed=1)
+    assert passed(model, model_fingerprint(model), lambda name: "proj" in name)
+    with pytest.raises(IncompatibleModelError, match="are not those the adapter was fitted for"):
+        passed(other, model_fingerprint(model), lambda name: "proj" in name)
+
+
+# Installing
+
+
+class ValidationError(Exception):
+    """As vLLM's."""
+
+    def __init__(self, message: str, parameter: str | None = None) -> None:
+        super().__init__(message)
+
+
+class BeamSearchParams:
+    """As vLLM's."""
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
+    """As much of vLLM as the plug-in changes, and an adapter at the last layer, which needs no keys."""
+
+    class EngineArgs:
+        def create_engine_config(self, **changes: Any) -> Any:
+            return engine_config(**changes)
+
+    class InputProcessor:
+        def process_inputs(self, request_id: str, prompt: Any, params: Any, resumable: bool = False) -> Any:
+            return SimpleNamespace(request_id=request_id, resumable=resumable)
+
+        def resolve_watermarking(self, params: Any) -> bool:
+            return True
+
+    own = SimpleNamespace(module_name="vllm.model_executor.models.lfm2")
+    registered: dict[str, str] = {}
+    registry = SimpleNamespace(models={"Lfm2ForCausalLM": own}, register_model=registered.__setitem__)
+    fake(monkeypatch, "vllm", ModelRegistry=registry)
+    fake(monkeypatch, "vllm.version", __version__="0.32.0")
+    fake(monkeypatch, "vllm.engine.arg_utils", EngineArgs=EngineArgs)
+    fake(monkeypatch, "vllm.exceptions", VLLMValidationError=ValidationError)
+    fake(monkeypatch, "vllm.sampling_params", BeamSearchParams=BeamSearchParams)
+    fake(monkeypatch, "vllm.v1.engine.input_processor", InputProcessor=InputProcessor)
+    monkeypatch.setattr(plugin, "_active", None)
+    monkeypatch.setenv("ASA_ADAPTER", str(lfm2_adapter(layer=DEPTH - 1).save_pretrained(tmp_path / "adapter")))
+    monkeypatch.setenv("ASA_ADAPTER_REVISION", "")
+    return SimpleNamespace(args=EngineArgs, processor=InputProcessor, registered=registered)
+
+
+def test_installing_registers_the_steered_architecture_and_marks_the_configuration(vllm: SimpleNamespace) -> None:
+    plugin.install()
+    active = plugin.active()
+    assert active is not None and active.module == "vllm.model_executor.models.lfm2"
+    assert vllm.registered == {"Lfm2ForCausalLM": "asa_adapter.vllm.models:Lfm2ForCausalLM"}
+    assert vllm.args().create_engine_config().additional_config == {"asa_adapter": active.adapter.digest()}
+
+
+def test_installing_twice_changes_nothing(vllm: SimpleNamespace) -> None:
+    plugin.install()
+    before = (plugin.active(), vllm.args.create_engine_config, vllm.processor.process_inputs)
+    plugin.install()
+    assert (plugin.active(), vllm.args.create_engine_config, vllm.processor.process_inputs) == before
+
+
+def test_an_engine_that_cannot_be_steered_is_refused_where_it_is_configured(vllm: SimpleNamespace) -> None:
+    plugin.install()
+    with pytest.raises(IncompatibleModelError, match="not tried with LoRA"):
+        vllm.args().create_engine_config(lora_config=object())
+
+
+def test_requests_are_checked_where_they_come_in(vllm: SimpleNamespace) -> None:
+    plugin.install()
+    processor = vllm.processor()
+    assert processor.process_inputs("a", [1], sampling(asa=0)).request_id == "a"
+    with pytest.raises(ValidationError, match="asa is 7; expected 0"):
+        processor.process_inputs("a", [1], sampling(asa=7))
+    with pytest.raises(ValidationError, match="no streaming input"):
+        processor.process_inputs("a", [1], sampling(), resumable=True)
+
+
+def test_beam_search_is_refused(vllm: SimpleNamespace) -> None:
+    plugin.install()
+    assert vllm.processor().resolve_watermarking(sampling()) is True
+    with pytest.raises(ValidationError, match="no beam search"):
+        vllm.processor().resolve_watermarking(BeamSearchParams())
+
+
+def test_an_untried_vllm_stops_before_anything_is_changed(
+    vllm: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["vllm.version"], "__version__", "0.99.0")
+    with pytest.raises(RuntimeError, match="this is vLLM 0.99.0"):
+        plugin.install()
+    assert vllm.registered == {} and plugin.active() is None
+
+
+def test_a_missing_adapter_stops_the_engine(vllm: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASA_ADAPTER", "/nowhere/at/all")
+    with pytest.raises(FileNotFoundError, match="no adapter folder at /nowhere/at/all"):
+        plugin.install()
+    assert vllm.registered == {} and plugin.active() is None
+
+
+ENTRY = Path(asa_adapter.__file__).parent / "vllm" / "entry.py"
+
+
+def run_entry(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Calls the entry point as vLLM does, in a process of its own, and names what of ours and vLLM's it imported."""
+    (tmp_path / "asa_adapter_vllm.py").write_text(ENTRY.read_text())
+    code = (
+        "import sys, asa_adapter_vllm; asa_adapter_vllm.register()\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'asa_adapter', 'torch', 'vllm'}))"
+    )
+    path = f"{tmp_path}:{ENTRY.parents[2]}"
+    return subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": path, **environment}, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("environment", [{}, {"ASA_ADAPTER": ""}])
+def test_without_an_adapter_nothing_is_imported(tmp_path: Path, environment: dict[str, str]) -> None:
+    assert run_entry(tmp_path, **environment).stdout == "[]\n"
+
+
+def test_with_an_adapter_whatever_is_wrong_is_raised(tmp_path: Path) -> None:
+    (tmp_path / "vllm.py").write_text("raise ImportError('a broken vLLM')")
+    done = run_entry(tmp_path, ASA_ADAPTER="somewhere")
+    assert done.returncode == 1 and "a broken vLLM" in done.stderr
