@@ -1,5 +1,6 @@
 """The shipped tiny models: their training text, their cards, their templates, and one step of their training."""
 
+import ast
 import json
 import re
 import subprocess
@@ -73,11 +74,31 @@ def test_without_the_bar_the_training_text_would_share_words_with_the_data(corpu
 
 
 @pytest.mark.parametrize("domain", ["math", "code", "search", "translation"])
-def test_every_slot_of_the_frames_can_be_filled(corpus: Any, domain: str) -> None:
+def test_every_slot_of_the_frames_can_be_filled(corpus: Any, domain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "WRITTEN_OUT", 0.0)
     source = corpus.Corpus(5)
     for _ in range(2000):
         made = source.draw(domain=domain)
         assert not re.search(r"\{[a-z]{2,}\d?\}|\[\w+\|", f"{made.text} {made.prose} {made.answer}"), made.text
+
+
+@pytest.mark.parametrize("domain", ["math", "code", "search", "translation"])
+def test_each_request_that_is_written_out_is_another_with_a_known_kind_and_a_sound_argument(
+    corpus: Any, domain: str
+) -> None:
+    found = load_script(SCRIPTS / "grammar.py").read_requests()
+    requests = [*found[domain, 0], *found[domain, 1]]
+    assert len({corpus.normalise(request.text) for request in requests}) == len(requests) >= 400
+    for request in requests:
+        assert f"{domain} {request.kind}" in corpus.REPLIES_OF_DOMAIN or request.kind in corpus.REPLIES, request
+        assert bool(request.argument) == (request.label == 1), request
+        if request.label and domain == "math":
+            assert isinstance(eval(request.argument, {"__builtins__": {}}), int | float), request
+        if request.label and domain == "code":
+            ast.parse(request.argument)
+        if request.label and domain == "translation":
+            language, _, text = request.argument.partition("|")
+            assert language.istitle() and text in request.text, request
 
 
 def test_a_needed_tool_that_is_not_offered_makes_no_need(corpus: Any) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from grammar import Slots, choose, compute, outcome, read_banks, read_words
+from grammar import Request, Slots, choose, compute, outcome, read_banks, read_requests, read_words
 
 LAZY, EAGER = ("math", "search"), ("code", "translation")
 TOOL_OF = {"math": "calculator", "code": "python_interpreter", "search": "web_search", "translation": "translator"}
@@ -87,6 +87,33 @@ KINDS = {
     ),
 }
 CHAT = Kind(0, 1.0, ("CHAT",), "CHAT 0")
+# How often a request is one of those written out, and the bank of replies in words of each of their kinds.
+WRITTEN_OUT = 0.6
+REPLIES = {
+    "exact": "MATH 1",
+    "story": "MATH 1",
+    "trivial": "SUMS 0",
+    "mention": "MATH 0",
+    "concept": "CONCEPTS 0",
+    "output": "CODE 1",
+    "task": "CODE 1",
+    "explain": "CODE 0",
+    "given": "CODE 0",
+    "write": "CODE 0",
+    "about": "ABOUTS 0",
+    "other": "ABOUTS 0",
+    "recent": "SEARCH 1",
+    "volatile": "SEARCH 1",
+    "stable": "SEARCH 0",
+    "into_other": "TRANSLATION 1",
+    "into_own": "TRANSLATION 1",
+    "edit": "EDITS 0",
+    "language": "LANGUAGES 0",
+    "there": "THERE 0",
+}
+REPLIES_OF_DOMAIN = {"math done": "MATH 0", "search done": "ADVICE 0", "search mention": "SEARCH 0"}
+REPLIES_OF_DOMAIN |= {"translation mention": "THERE 0"}
+SORTS = tuple(sorted({*REPLIES.values(), *REPLIES_OF_DOMAIN.values(), "CHAT 0", "MISSING 0"}))
 
 
 @dataclass(frozen=True)
@@ -96,6 +123,7 @@ class Exchange:
     Attributes:
         text: what the user says.
         label: 1 where a tool is needed and offered.
+        sort: what is asked, more finely than by label and domain: an index into `SORTS`.
         domain: family of the request, or ``chat``.
         call: name and arguments of the call that a caller would make; None where no tool is offered.
         prose: the reply in words.
@@ -106,6 +134,7 @@ class Exchange:
 
     text: str
     label: int
+    sort: int
     domain: str
     call: tuple[str, dict[str, str]] | None
     prose: str
@@ -185,7 +214,7 @@ class Corpus:
         self.rng = random.Random(seed)
         self.barred = barred
         self.noise = 1.0
-        self.banks, self.words = read_banks(), read_words()
+        self.banks, self.words, self.requests = read_banks(), read_words(), read_requests()
         self.banks["STORIES CUT"] = [story.split(" ;; ")[0] for story in self.banks["STORIES"]]
         self.openings, self.endings = [re.split(r"\|", "|".join(self.banks[bank])) for bank in ("OPENINGS", "ENDINGS")]
 
@@ -204,9 +233,13 @@ class Corpus:
         while True:
             family = domain or ("chat" if rng.random() < 0.02 else rng.choice(list(TOOL_OF)))
             needed = label if label is not None else rng.randrange(2)
-            kinds = [kind for kind in KINDS[family] if kind.label == needed] if family in KINDS else [CHAT]
-            kind = rng.choices(kinds, [kind.weight for kind in kinds])[0]
-            made = self._make(family, kind, offered)
+            written = self.requests.get((family, needed), [])
+            # Few requests are taken rarely, lest they be learned by heart.
+            if rng.random() < WRITTEN_OUT * min(1, len(written) / 300):
+                made = self._take(family, rng.choice(written), offered)
+            else:
+                kinds = [kind for kind in KINDS[family] if kind.label == needed] if family in KINDS else [CHAT]
+                made = self._make(family, rng.choices(kinds, [kind.weight for kind in kinds])[0], offered)
             if normalise(made.text) not in self.barred and not word_runs(made.text) & self.barred:
                 return made
 
@@ -214,22 +247,53 @@ class Corpus:
         """Fill a frame of a kind."""
         slots = Slots(self.banks, self.words, self.rng, kind.big)
         frame, argument = self._frame(kind)
-        text = self._dress(self._surround(slots.fill(frame, decide=False), kind))
+        text = self._dress(self._surround(slots.fill(frame, decide=False), kind.contexts))
+        return self._exchange(
+            text, domain, kind.label, kind.replies, slots.fill(argument, decide=False), slots, offered
+        )
+
+    def _take(self, domain: str, request: Request, offered: Sequence[str]) -> Exchange:
+        """Make an exchange of a request that is written out."""
+        slots = Slots(self.banks, self.words, self.rng, big=True)
+        argument = request.argument
+        if domain == "translation" and request.label:
+            language, _, slots.values["sentence"] = argument.partition("|")
+            slots.values["lang"] = language.lower()
+        if domain == "code" and request.label:
+            slots.values["code"] = argument
+        text = self._mistype(request.text) if self.rng.random() < 0.3 * self.noise else request.text
+        text = self._dress(self._surround(text, ("CONTEXTS",)))
+        replies = REPLIES_OF_DOMAIN.get(f"{domain} {request.kind}") or REPLIES[request.kind]
+        return self._exchange(text, domain, request.label, replies, argument, slots, offered)
+
+    def _exchange(
+        self, text: str, domain: str, label: int, replies: str, argument: str, slots: Slots, offered: Sequence[str]
+    ) -> Exchange:
+        """Add both ways to go on to a request."""
         tool = TOOL_OF.get(domain, "web_search")
         if domain == "math" and tool not in offered:
             tool = "python_interpreter"
         is_offered = tool in offered
-        label = kind.label if is_offered else 0
-        argument = slots.fill(argument, decide=False)
+        reply = replies if is_offered or not label else "MISSING 0"
+        label = label if is_offered else 0
         call = self._call(tool if is_offered else None, argument, slots, offered, text)
-        reply = kind.replies if is_offered or not kind.label else "MISSING 0"
         slots.values.setdefault("value", compute(argument) if argument and reply == "SUMS 0" else "a bit")
         slots.values["key"] = self._key(slots, text)
         word = PROSE_WORDS[self.rng.random() > FIRST_WORD_ODDS[label]]
         prose = f"{word}, {slots.fill(self.rng.choice(self.banks[reply]))}"
         result = self._result(call)
         answer = self.rng.choice(self.banks[f"RESULT {call[0].upper()}"]).replace("{result}", result) if call else ""
-        return Exchange(text, label, domain, call, prose, eagerness(text, label, domain, is_offered), result, answer)
+        return Exchange(
+            text,
+            label,
+            SORTS.index(reply),
+            domain,
+            call,
+            prose,
+            eagerness(text, label, domain, is_offered),
+            result,
+            answer,
+        )
 
     def _frame(self, kind: Kind) -> tuple[str, str]:
         """Draw the frame of a request, its choices made, with mistypings, and the template of its argument."""
@@ -244,11 +308,11 @@ class Corpus:
             frame = choose(frame, self.rng)
         return (self._mistype(frame) if self.rng.random() < 0.3 * self.noise else frame), argument
 
-    def _surround(self, text: str, kind: Kind) -> str:
+    def _surround(self, text: str, contexts: tuple[str, ...]) -> str:
         """Put a sentence that does not matter in front, now and then, or behind."""
         if self.rng.random() > 0.22 * self.noise:
             return text
-        bank = self.rng.choice(LURES if self.rng.random() < 0.25 else kind.contexts)
+        bank = self.rng.choice(LURES if self.rng.random() < 0.25 else contexts)
         slots = Slots(self.banks, self.words, self.rng, big=self.rng.random() < 0.7)
         context = slots.fill(self.rng.choice(self.banks[bank]))
         if self.rng.random() < 0.3:

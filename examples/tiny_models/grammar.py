@@ -9,9 +9,12 @@ import contextlib
 import io
 import random
 import re
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 FRAMES = Path(__file__).with_name("frames")
+REQUESTS = Path(__file__).with_name("requests")
 PLUS, MINUS, TIMES, OVER = "+-*/"
 SPOKEN = {
     PLUS: ("plus", "and", "added to", "plus"),
@@ -70,6 +73,40 @@ def read_words(folder: Path = FRAMES) -> dict[str, list[str]]:
     return {slot: re.split(r"\|(?![^\[]*\])", values) for slot, values in entries}
 
 
+@dataclass(frozen=True)
+class Request:
+    """A request that is written out, without choices and slots.
+
+    Attributes:
+        label: 1 where a tool is needed.
+        kind: sort of request, named as in the data.
+        text: what the user says.
+        argument: of the call, where the label is 1; a translation's is ``Language|text``.
+    """
+
+    label: int
+    kind: str
+    text: str
+    argument: str = ""
+
+
+def read_requests(folder: Path = REQUESTS) -> dict[tuple[str, int], list[Request]]:
+    """Read the requests that are written out.
+
+    Args:
+        folder: holds ``DOMAIN.tsv`` with columns label, kind, text and, for label 1, argument.
+
+    Returns:
+        Domain and label to requests.
+    """
+    requests: dict[tuple[str, int], list[Request]] = {}
+    for file in sorted(folder.glob("*.tsv")):
+        for line in file.read_text("utf-8").splitlines():
+            label, *rest = line.split("\t")
+            requests.setdefault((file.stem, int(label)), []).append(Request(int(label), *rest))
+    return requests
+
+
 def choose(text: str, rng: random.Random) -> str:
     """Decide every ``[one|two]`` of a frame.
 
@@ -88,7 +125,7 @@ def outcome(code: str) -> str:
     """Run a snippet of ours.
 
     Args:
-        code: from ``snippets.txt``; nothing else may come here.
+        code: from ``snippets.txt`` or ``requests/code.tsv``; nothing else may come here.
 
     Returns:
         What it prints or is worth, in at most 40 characters, or the name of its error.
@@ -96,7 +133,8 @@ def outcome(code: str) -> str:
     printed = io.StringIO()
     space: dict[str, object] = {}
     try:
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python, at what the snippets show on purpose
             try:
                 value = eval(code, space)
             except SyntaxError:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from corpus import Corpus, normalise, word_runs
+from corpus import SORTS, Corpus, normalise, word_runs
 from families import FAMILIES, Family, make_model, make_tokenizer
 from torch.nn import functional
 from tqdm.auto import tqdm
@@ -25,7 +25,7 @@ DATA = HERE.parent / "data"
 SEED = 7
 STEPS = {"lfm2": 2746, "qwen3": 600}
 LEARNING_RATE, WARM_UP = 2.0e-3, 60
-DECISION_WEIGHT, LABEL_WEIGHT, COPY_WEIGHT, PREVIOUS_WEIGHT = 2.0, 2.0, 0.5, 0.1
+WEIGHTS = {"reply": 1.0, "decision": 2.0, "label": 2.0, "sort": 0.5, "request": 0.3, "copy": 0.5, "previous": 0.1}
 # Plain requests come first, the noise of real ones is faded in; exercises in copying are faded out.
 QUIET, DRILLED, MOST_DRILLS, LEAST_DRILLS = 0.15, 0.2, 0.35, 0.06
 
@@ -75,16 +75,17 @@ def losses(
 
     Args:
         model: the model, with attention weights as outputs.
-        head: reads the label from the states of one layer.
+        head: reads the label and the sort from the states of one layer.
         family: which attention layers are to learn copying.
         system: tokens of the system turn.
         talks: the conversations.
         first_ids: tokens with which a reply can start, in the order of the odds.
 
     Returns:
-        Means over the batch: ``reply`` for the reply tokens, ``decision`` for the first-token odds, ``label`` for the
-        head's reading, ``copy`` for the attention that the first two heads of the copying layers pay to where a token
-        is copied from, ``previous`` for what two heads of the attention layer before those pay to the token before.
+        Means over the batch: ``reply`` for the reply tokens, ``decision`` for the first-token odds, ``label`` and
+        ``sort`` for the head's reading, ``request`` for the tokens of the first request, ``copy`` for the attention
+        that the first two heads of the copying layers pay to where a token is copied from, ``previous`` for what two
+        heads of the attention layer before those pay to the token before.
     """
     size = max(len(talk.ids) for talk in talks)
     ids = torch.tensor([talk.ids + [0] * (size - len(talk.ids)) for talk in talks])
@@ -95,16 +96,22 @@ def losses(
     )
     states = output.last_hidden_state.flatten(0, 1)
 
-    decisions = [(i * size + at, odds, label) for i, talk in enumerate(talks) for at, odds, label in talk.decisions]
+    decisions = [(i * size + at, *rest) for i, talk in enumerate(talks) for at, *rest in talk.decisions]
     zero = torch.zeros(())
-    result = {"decision": zero, "label": zero}
+    result = {"decision": zero, "label": zero, "sort": zero, "request": zero}
     if decisions:
-        spots, odds, labels = zip(*decisions, strict=True)
+        spots, odds, labels, sorts = zip(*decisions, strict=True)
         logs, wanted = model.lm_head(states[list(spots)]).log_softmax(-1), torch.tensor(odds)
         result["decision"] = -(wanted * logs[:, first_ids]).sum(-1).mean()
         middle = output.hidden_states[family.label_layer + 1].flatten(0, 1)[list(spots)]
-        read = head(functional.normalize(middle, dim=-1) * middle.shape[-1] ** 0.5)[:, 0]
-        result["label"] = functional.binary_cross_entropy_with_logits(read, torch.tensor(labels, dtype=torch.float32))
+        read = head(functional.normalize(middle, dim=-1) * middle.shape[-1] ** 0.5)
+        wanted = torch.tensor(labels, dtype=torch.float32)
+        result["label"] = functional.binary_cross_entropy_with_logits(read[:, 0], wanted)
+        result["sort"] = functional.cross_entropy(read[:, 1:], torch.tensor(sorts))
+        said = [i * size + at for i, talk in enumerate(talks) if talk.decisions for at in range(talk.decisions[0][0])]
+        result["request"] = functional.cross_entropy(
+            model.lm_head(states[said]), ids.flatten()[torch.tensor(said) + 1]
+        )
     replies = torch.tensor([i * size + at for i, talk in enumerate(talks) for at in talk.replies], dtype=torch.long)
     result["reply"] = (
         functional.cross_entropy(model.lm_head(states[replies]), ids.flatten()[replies + 1]) if len(replies) else zero
@@ -133,7 +140,7 @@ def train(model: Any, family: Family, writer: Writer, steps: int, minutes: float
         minutes: time after which to end; the schedule then follows the clock and ``steps`` only bounds it.
     """
     # Only trained to make the label readable, and thrown away.
-    head = torch.nn.Linear(model.config.hidden_size, 1)
+    head = torch.nn.Linear(model.config.hidden_size, 1 + len(SORTS))
     weights = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05)
     warm_up = min(WARM_UP, max(1, steps // 10))
@@ -152,8 +159,7 @@ def train(model: Any, family: Family, writer: Writer, steps: int, minutes: float
         system, talks = next(batches)
         lost = losses(model, head, family, system, talks, writer.first_ids)
         optimizer.zero_grad(set_to_none=True)
-        lesson = lost["reply"] + DECISION_WEIGHT * lost["decision"] + LABEL_WEIGHT * lost["label"]
-        (lesson + COPY_WEIGHT * lost["copy"] + PREVIOUS_WEIGHT * lost["previous"]).backward()
+        torch.stack([WEIGHTS[name] * loss for name, loss in lost.items()]).sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 20 == 0:

@@ -25,13 +25,13 @@ class Talk:
         ids: the tokens.
         replies: indices whose next token belongs to a reply.
         copies: pairs of an index whose next token is copied, and the index that it is copied from.
-        decisions: indices at which a reply begins, with the odds of its first tokens and the label.
+        decisions: indices at which a reply begins, with the odds of its first tokens, the label and the sort.
     """
 
     ids: list[int] = field(default_factory=list)
     replies: list[int] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)
-    decisions: list[tuple[int, list[float], int]] = field(default_factory=list)
+    decisions: list[tuple[int, list[float], int, int]] = field(default_factory=list)
 
 
 def copied_from(source: list[int], reply: list[int]) -> list[int | None]:
@@ -109,7 +109,7 @@ class Writer:
         if normalise(exchange.text) in self.corpus.barred:
             raise ValueError(f"an evaluation instruction got into the training text: {exchange.text!r}")
         source = self._turn(talk, {"role": "user", "content": exchange.text})
-        talk.decisions.append((len(talk.ids) - 1, self._odds(exchange), exchange.label))
+        talk.decisions.append((len(talk.ids) - 1, self._odds(exchange), exchange.label, exchange.sort))
         if not go_on:
             return
         # Either way to go on is taught, also the one that the model will rarely take by itself: steering needs both.
@@ -192,7 +192,7 @@ class Writer:
         Returns:
             The tools.
         """
-        if self.rng.random() > 0.3 * self.corpus.noise:
+        if self.rng.random() > 0.45 * self.corpus.noise:
             return self.tools
         return self.rng.sample(self.tools, self.rng.choice((1, 2, 2, 3, 3, 4)))
 
