@@ -63,7 +63,7 @@ class ASAConfig:
         chat_template: the Jinja template that rendered the calibration prompts, where it was not the tokenizer's own.
         chat_template_sha256: SHA-256 of the chat template that rendered the calibration prompts.
         chat_template_variables: what the template was given besides, such as {"enable_thinking": False}.
-        tools: JSON-schema tools offered during calibration, where all rows shared one list.
+        tools: JSON-schema tools that most rows were offered during calibration; None where they have no such list.
         files: SHA-256 by name of the payload files, set on save.
         config_sha256: SHA-256 of the rest of this config in canonical JSON, set on save.
         format_version: version of the folder's format.

@@ -6,9 +6,11 @@ all of it is fixed.
 """
 
 import contextlib
+import json
 import platform
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -291,9 +293,11 @@ class ASATrainer:
         return ASAAdapter(config, fit.vectors, fit.router, fit.probes, self.report)
 
     def _shared_tools(self) -> list[dict[str, Any]] | None:
-        """The tools that all calibration rows were offered; None where they differ."""
-        offered = [row_tools(row, self.tools) for row in self.splits["cal"]]
-        return offered[0] if all(tools == offered[0] for tools in offered) else None
+        """The tools that most calibration rows were offered; None where no list is that of more than half of them."""
+        offered = Counter(json.dumps(row_tools(row, self.tools)) for row in self.splits["cal"])
+        tools, rows = offered.most_common(1)[0]
+        shared: list[dict[str, Any]] | None = json.loads(tools) if 2 * rows > offered.total() else None
+        return shared
 
     def _new_report(self) -> dict[str, Any]:
         # Where it was saved on this machine, and whether bars were shown, is nobody else's business.

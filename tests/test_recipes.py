@@ -124,9 +124,7 @@ def test_the_prompts_carry_the_tools_in_a_system_turn(alpaca: Any, tiny_lfm2: An
         assert f"<|im_start|>system\nList of tools: {json.dumps(alpaca.TOOLS)}<|im_end|>" in text
     else:
         dumped = json.dumps(alpaca.TOOLS, indent=2)
-        assert (
-            f"between <|tool_call_start|> and <|tool_call_end|> tokens. Available tools:\n{dumped}<|im_end|>" in text
-        )
+        assert f"between <|tool_call_start|> and <|tool_call_end|>. These are the tools:\n{dumped}<|im_end|>" in text
     assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
     assert text.count('"calculator"') == 1
 

@@ -147,26 +147,19 @@ def _tool(name: str, description: str, **arguments: str) -> dict[str, Any]:
     return {"name": name, "description": description, "parameters": parameters}
 
 
-# Tools and first sentences are the protocol's own words: with others it would be another benchmark.
+# Names and arguments are the protocol's; descriptions and the explicit prompt's sentences are worded anew.
 TOOLS = [
-    _tool(
-        "calculator",
-        "Evaluate a mathematical expression and return the numeric result.",
-        expression="Math expression",
-    ),
-    _tool("python_interpreter", "Execute Python code and return the output.", code="Python source code"),
-    _tool("web_search", "Search the web for up-to-date information.", query="Search query"),
+    _tool("calculator", "Works out an arithmetic expression.", expression="the expression"),
+    _tool("python_interpreter", "Runs Python code and gives back what it prints.", code="the code"),
+    _tool("web_search", "Looks up something current on the web.", query="what to look up"),
     _tool(
         "translator",
-        "Translate text from one language to another.",
-        text="Text to translate",
-        target_language="Target language",
+        "Puts a text into another language.",
+        text="the text",
+        target_language="the language to put it into",
     ),
 ]
-_EXPLICIT = (
-    "You are a helpful assistant with access to tools. "
-    "When a user request requires using a tool, generate a tool call {how}. Available tools:\n"
-)
+_EXPLICIT = "You can use tools. Where a request needs one, answer with a tool call {how}. These are the tools:\n"
 LFM2_MARKERS = ("<|tool_call_start|>", "<|tool_call_end|>")
 OTHER_MARKERS = ("<functioncall>", "</functioncall>")
 
@@ -182,7 +175,7 @@ def prompt_template(tokenizer: Any, prompts: str) -> str:
         system, dump = "List of tools: ", "tools | tojson"
     else:
         start, end = markers(tokenizer)
-        how = f"between {start} and {end} tokens" if start in LFM2_MARKERS else f"using {start} token"
+        how = f"between {start} and {end}" if start in LFM2_MARKERS else f"that begins with {start}"
         system, dump = _EXPLICIT.format(how=how), "tools | tojson(indent=2)"
     turn = f"{{'role': 'system', 'content': {system!r} + ({dump})}}"
     own = f"{{%- if tools %}}{{%- set messages = [{turn}] + messages %}}{{%- set tools = none %}}{{%- endif %}}"
