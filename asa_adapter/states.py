@@ -65,7 +65,7 @@ def collect_hidden_states(
         tokenizer: its tokenizer, with a chat template.
         rows: rows with `instruction` or `messages`, and optionally `tools` of their own.
         tools: JSON-schema tools for the rows that have none.
-        batch_size: whole prompts in one forward pass; behind a shared prefix as many tokens, and up to four times the
+        batch_size: whole prompts in one forward pass; behind a shared prefix as many tokens, and up to twice the
             rows.
         progress: whether to show a bar.
         layer_path: dotted path of the block list, where the rule does not find it.
@@ -96,7 +96,7 @@ def collect_hidden_states(
     with evaluation_mode(model), progress_bar(len(prompts), "hidden states", progress) as bar:
         for prefix, members in Sharing(model, faithful).prefixes(prompts):
             lengths = [len(prompts[i]) - prefix.length for i in members]
-            for batch in batches_by_tokens(lengths, 4 * batch_size, most_tokens):
+            for batch in batches_by_tokens(lengths, 2 * batch_size, most_tokens):
                 taken = [members[i] for i in batch]
                 states[:, taken] = behind(prefix, [prompts[i] for i in taken])
                 bar.update(len(taken))
