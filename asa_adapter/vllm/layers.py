@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from vllm.forward_context import create_forward_context, get_forward_context, override_forward_context
 
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.vllm.injection import INJECTION, Injection
@@ -13,6 +12,8 @@ from asa_adapter.vllm.injection import INJECTION, Injection
 @torch.library.custom_op("asa_adapter::steer", mutates_args=("hidden",))
 def steer(hidden: torch.Tensor, residual: torch.Tensor, name: str) -> None:
     """Steers a layer's output in place, by the engine's injection of that name."""
+    from vllm.forward_context import get_forward_context
+
     injection: Injection = get_forward_context().no_compile_layers[name]
     injection.steer(hidden, residual)
 
@@ -64,6 +65,8 @@ def self_check(injection: Injection, vllm_config: Any) -> None:
     Raises:
         RuntimeError: the operation did something else than it was planned to.
     """
+    from vllm.forward_context import create_forward_context, override_forward_context
+
     rows = list(range(1, 1 + min(16, injection.slots)))
     shape = (len(rows) + 2, injection.weight.shape[1])
     generator = torch.Generator("cpu").manual_seed(0)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from vllm.config import CompilationMode
 
 from asa_adapter.controller import Controller
 from asa_adapter.errors import IncompatibleModelError
@@ -68,6 +67,8 @@ def inject(model: nn.Module, vllm_config: Any) -> None:
     Raises:
         IncompatibleModelError: the model does not fit the adapter, or the engine was not told of it.
     """
+    from vllm.config import CompilationMode
+
     plugin = _active()
     adapter, config = plugin.adapter, plugin.adapter.config
     told = vllm_config.additional_config.get(CONFIG_KEY)

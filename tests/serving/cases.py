@@ -89,7 +89,7 @@ def longest(bed: Bed) -> int:
 def scarce_blocks(bed: Bed) -> int:
     """Blocks for three usual prompts and hardly for their answers, so that requests are preempted."""
     usual_length = sorted(map(len, bed.prompts))[len(bed.prompts) // 2]
-    return max(3 * -(-usual_length // BLOCK) + 2, longest(bed) // BLOCK + 1)
+    return max(3 * -(-usual_length // BLOCK) + 1, longest(bed) // BLOCK + 1)  # one is vLLM's own
 
 
 def usual(bed: Bed) -> dict[str, Any]:

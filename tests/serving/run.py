@@ -7,9 +7,10 @@ vLLM in many ways: all token ids must be equal. Prints a table; the exit code is
 
 import os
 
-os.environ.update(
-    HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", VLLM_LOGGING_LEVEL="WARNING"
-)
+if __name__ == "__main__":
+    # Read once, when libraries are imported; the engines' processes are forked off one that has imported them.
+    os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {"VLLM_LOGGING_LEVEL": "WARNING"}
 
 import argparse
 import re
