@@ -20,7 +20,6 @@ from asa_adapter import ASAAdapter, SteeringHandle, ToolCall, ToolCallParser
 from asa_adapter.prompts import encode_prompt
 
 HERE = Path(__file__).resolve().parent
-ADAPTER = Path("out/tiny-lfm2-asa")
 
 
 class Chat:
@@ -115,12 +114,10 @@ def main(words: Sequence[str] | None = None) -> None:
     """Loads everything and talks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=str(HERE / "tiny_lfm2"), help="folder or Hub id (default: the tiny LFM2)")
-    parser.add_argument("--adapter", default=ADAPTER, help="folder or Hub id (default: %(default)s)")
+    parser.add_argument("--adapter", default=HERE / "tiny_lfm2_asa", help="folder or Hub id (default: ours for it)")
     parser.add_argument("--folder", type=Path, default=HERE / "data", help="text files to search (default: our data)")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of calls per request (default: %(default)s)")
     options = parser.parse_args(words)
-    if options.adapter == ADAPTER and not ADAPTER.is_dir():
-        parser.error(f"there is no {ADAPTER} yet: python examples/fit_and_push.py makes it")
     if not options.folder.is_dir():
         parser.error(f"there is no folder {options.folder}")
 

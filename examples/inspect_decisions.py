@@ -16,19 +16,16 @@ from asa_adapter.prompts import row_domain, row_messages
 from asa_adapter.states import collect_hidden_states
 
 HERE = Path(__file__).resolve().parent
-ADAPTER = Path("out/tiny-lfm2-asa")
 
 
 def main(words: Sequence[str] | None = None) -> list[tuple[dict[str, Any], Decision]]:
     """Returns each row with its decision, the worst first."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=str(HERE / "tiny_lfm2"), help="folder or Hub id (default: the tiny LFM2)")
-    parser.add_argument("--adapter", default=ADAPTER, help="folder or Hub id (default: %(default)s)")
+    parser.add_argument("--adapter", default=HERE / "tiny_lfm2_asa", help="folder or Hub id (default: ours for it)")
     parser.add_argument("--data", default=str(HERE / "data"), help="folder, .jsonl or data set id (default: ours)")
     parser.add_argument("--rows", type=int, default=20, help="so many rows of TEST (default: %(default)s)")
     options = parser.parse_args(words)
-    if options.adapter == ADAPTER and not ADAPTER.is_dir():
-        parser.error(f"there is no {ADAPTER} yet: python examples/fit_and_push.py makes it")
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "auto" if device == "cuda" else torch.float32

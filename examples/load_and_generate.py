@@ -15,19 +15,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from asa_adapter import ASAAdapter
 
 HERE = Path(__file__).resolve().parent
-ADAPTER = Path("out/tiny-lfm2-asa")
 
 
 def main(words: Sequence[str] | None = None) -> dict[str, str]:
     """Returns the two answers, "base" and "steered"."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=str(HERE / "tiny_lfm2"), help="folder or Hub id (default: the tiny LFM2)")
-    parser.add_argument("--adapter", default=ADAPTER, help="folder or Hub id (default: %(default)s)")
+    parser.add_argument("--adapter", default=HERE / "tiny_lfm2_asa", help="folder or Hub id (default: ours for it)")
     parser.add_argument("--tools", default=HERE / "data" / "tools.json", help="JSON list of tools (default: ours)")
     parser.add_argument("--prompt", default="how much is 48713 times 9264", help="what you say (default: %(default)s)")
     options = parser.parse_args(words)
-    if options.adapter == ADAPTER and not ADAPTER.is_dir():
-        parser.error(f"there is no {ADAPTER} yet: python examples/fit_and_push.py makes it")
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "auto" if device == "cuda" else torch.float32

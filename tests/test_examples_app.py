@@ -96,10 +96,10 @@ def test_model_and_adapter_are_loaded_from_folders(tiny_adapter: ASAAdapter, tmp
     assert loaded.model.config.model_type == "lfm2" and loaded.tokenizer.chat_template
 
 
-def test_started_without_an_adapter_it_says_how_to_make_one(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_away_from_the_repository_it_says_what_to_set(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ASA_ADAPTER", raising=False)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="there is no out/tiny-lfm2-asa yet: set ASA_ADAPTER, or make it with python"):
+    monkeypatch.setattr(app, "HERE", tmp_path)
+    with pytest.raises(SystemExit, match="no adapter here: set ASA_MODEL and ASA_ADAPTER to folders or Hub ids"):
         app.main()
 
 

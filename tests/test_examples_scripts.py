@@ -47,14 +47,10 @@ def test_load_and_generate_steers_as_explain_does(saved: str, tiny_adapter: ASAA
     assert answers == {name: explained[name]["answer"] for name in ("base", "steered")}
 
 
-@pytest.mark.parametrize("name", ["load_and_generate", "inspect_decisions"])
-def test_without_an_adapter_it_says_how_to_make_one(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="2"):
-        script(name).main([])
-    assert "there is no out/tiny-lfm2-asa yet: python examples/fit_and_push.py makes it" in capsys.readouterr().err
+def test_as_they_stand_they_take_the_adapter_that_is_shipped() -> None:
+    answers = script("load_and_generate").main([])
+    marker = "<|tool_call_start|>"
+    assert marker not in answers["base"] and marker in answers["steered"]
 
 
 # --- inspect_decisions

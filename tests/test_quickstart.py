@@ -42,8 +42,8 @@ def states_of_test(outcome: dict[str, Any]) -> Any:
 def test_f1_rises_and_false_alarms_fall(outcome: dict[str, Any]) -> None:
     base, asa = outcome["results"]["base"], outcome["results"]["asa"]
     assert base["n"] == 320
-    assert asa["f1"] >= base["f1"] + 0.10
-    assert asa["fpr"] <= base["fpr"] - 0.05
+    assert asa["f1"] >= base["f1"] + 0.25
+    assert asa["fpr"] <= base["fpr"] - 0.25
 
 
 def test_the_shipped_model_really_has_the_gap(outcome: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ def test_intent_is_readable_on_test_where_the_request_can_be_seen(
 ) -> None:
     trainer, adapter = outcome["trainer"], outcome["adapter"]
     labels = [row["label"] for row in trainer.splits["test"]]
-    assert auc(labels, adapter.probes.p_tool(states_of_test[adapter.config.layer])) >= 0.72
+    assert auc(labels, adapter.probes.p_tool(states_of_test[adapter.config.layer])) >= 0.90
     for blind in trainer.report["blind_layers"]:
         assert auc(labels, adapter.probes.p_tool(states_of_test[blind]).round(3)) == 0.5
     assert trainer.report["blind_layers"] == [0, 1]
@@ -80,6 +80,13 @@ def test_the_loaded_adapter_decides_like_the_fitted_one(outcome: dict[str, Any],
     fitted, loaded = outcome["fitted"], outcome["adapter"]
     assert loaded.decide(states_of_test[fitted.config.layer]) == fitted.decide(states_of_test[fitted.config.layer])
     assert loaded.report == fitted.report
+
+
+def test_the_shipped_adapter_is_the_one_that_the_command_makes(outcome: dict[str, Any]) -> None:
+    shipped, fitted = ASAAdapter.from_pretrained(ROOT / "examples" / "tiny_lfm2_asa"), outcome["adapter"]
+    for name in ("layer", "alpha", "tau", "beta", "probe", "domains", "tools", "base_model_fingerprint"):
+        assert getattr(shipped.config, name) == getattr(fitted.config, name), name
+    assert torch.allclose(shipped.vectors.v_domain, fitted.vectors.v_domain, atol=1e-3)
 
 
 def test_a_pipeline_around_the_model_is_steered(outcome: dict[str, Any]) -> None:

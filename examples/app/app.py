@@ -160,9 +160,9 @@ def build(loaded: Loaded) -> Any:
 def main() -> None:
     """Serves the page; on a Space it is found by itself."""
     model = os.environ.get("ASA_MODEL", str(HERE.parent / "tiny_lfm2"))
-    adapter = os.environ.get("ASA_ADAPTER", "out/tiny-lfm2-asa")
+    adapter = os.environ.get("ASA_ADAPTER", str(HERE.parent / "tiny_lfm2_asa"))
     if not ("ASA_ADAPTER" in os.environ or Path(adapter).is_dir()):
-        sys.exit(f"there is no {adapter} yet: set ASA_ADAPTER, or make it with python examples/fit_and_push.py")
+        sys.exit("there is no adapter here: set ASA_MODEL and ASA_ADAPTER to folders or Hub ids")
     build(load(model, adapter)).launch()
 
 
