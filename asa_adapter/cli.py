@@ -10,7 +10,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +126,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            with import_module("asa_adapter.processes").launched_processes() as processes:
-                result, text = getattr(import_module("asa_adapter.commands"), options.command)(options)
+            import asa_adapter.commands as commands
+            from asa_adapter.processes import launched_processes
+
+            with launched_processes() as processes:
+                result, text = getattr(commands, options.command)(options)
     except KeyboardInterrupt:
         output = getattr(options, "output", None)
         kept = output is not None and (Path(output) / _STAGES).is_dir()
@@ -166,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_ABOUT,
         formatter_class=_Help,
     )
-    own_version = import_module("asa_adapter").__version__
+    own_version = sys.modules["asa_adapter"].__version__
     parser.add_argument("--version", action="version", version=f"asa-adapter {own_version}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _add_train(commands)

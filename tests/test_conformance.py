@@ -40,9 +40,9 @@ def test_the_tables_name_types_that_exist(table: dict[str, Any]) -> None:
 def test_a_step_at_another_token_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     steer = Window.steer
 
-    def one_before(window: Window, hidden: torch.Tensor) -> torch.Tensor:
+    def one_before(window: Window, hidden: torch.Tensor, in_place: bool) -> torch.Tensor:
         window.positions = window.positions - 1
-        return steer(window, hidden)
+        return steer(window, hidden, in_place)
 
     monkeypatch.setattr(Window, "steer", one_before)
     result = examine("gpt2")
@@ -51,7 +51,7 @@ def test_a_step_at_another_token_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_step_that_alpha_zero_does_not_stop_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Window, "steer", lambda _window, hidden: hidden + 1)
+    monkeypatch.setattr(Window, "steer", lambda _window, hidden, in_place: hidden + 1)
     result = examine("gpt2")
     assert (result.outcome, result.reason) == ("failed", "alpha 0 changed the answer")
 

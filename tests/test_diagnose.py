@@ -48,7 +48,7 @@ def test_lfm2s_template_drops_calls_and_all_else_is_well(healthy: dict[str, Find
 
 def test_what_is_well_is_said_with_its_facts(healthy: dict[str, Finding]) -> None:
     assert "'lfm2', '<|tool_call_start|>'" in healthy["call_format"].meaning
-    assert "8 decoder blocks of width 192" in healthy["blocks"].meaning
+    assert "8 decoder blocks of width 160" in healthy["blocks"].meaning
     assert "add_special_tokens=False" in healthy["prompt"].meaning
     assert healthy["triggers"].meaning.startswith("the bare model called a tool for 4 of 4 requests")
     assert healthy["own_calls"].meaning.startswith("all 4 calls that the model wrote can be read, and 4 fit")

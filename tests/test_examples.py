@@ -15,7 +15,7 @@ from conftest import DATA, ROOT, TINY_LFM2, load_script
 from asa_adapter import ToolCallParser
 
 SCRIPTS = ROOT / "examples" / "tiny_models"
-FOLDERS = {"lfm2": TINY_LFM2}
+FOLDERS = {"lfm2": TINY_LFM2, "qwen3": ROOT / "examples" / "tiny_qwen3"}
 CALL = '<|tool_call_start|>[calculator(expression="48713 * 9264")]<|tool_call_end|>'
 TOOLS = [{"name": "f", "parameters": {}}, {"name": "g", "parameters": {}}]
 

@@ -23,7 +23,7 @@ from writer import SYSTEM_PROMPTS, Talk, Writer
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "data"
 SEED = 7
-STEPS = {"lfm2": 6041, "qwen3": 2400}
+STEPS = {"lfm2": 6041, "qwen3": 2480}
 LEARNING_RATE, WARM_UP = 2.0e-3, 60
 WEIGHTS = {"reply": 1.0, "decision": 2.0, "label": 2.0, "sort": 0.5, "request": 0.3, "copy": 0.5, "previous": 0.1}
 # Plain requests come first, the noise of real ones is faded in; exercises in copying are faded out.
