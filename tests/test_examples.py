@@ -156,11 +156,8 @@ def test_the_lfm2_template_renders_tools_as_lfm25_does(tiny_lfm2: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def qwen3_tokenizer(corpus: Any) -> Any:
-    """As the script makes it, from little text: no trained Qwen3 is shipped."""
-    families = load_script(SCRIPTS / "families.py")
-    source = corpus.Corpus(8)
-    return families.make_tokenizer(families.FAMILIES["qwen3"], [source.draw().text for _ in range(500)])
+def qwen3_tokenizer() -> Any:
+    return transformers.AutoTokenizer.from_pretrained(FOLDERS["qwen3"])
 
 
 def test_the_qwen3_template_renders_tools_calls_and_results(qwen3_tokenizer: Any) -> None:
