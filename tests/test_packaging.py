@@ -73,9 +73,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     info = f"asa_adapter-{asa_adapter.__version__}.dist-info"
-    modules = {f"asa_adapter/{path.name}" for path in (ROOT / "asa_adapter").glob("*.py")}
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "asa_adapter").rglob("*.py")}
+    modules.remove("asa_adapter/vllm/entry.py")
     assert {name for name in names if not name.startswith(info)} == {
         *modules,
+        "asa_adapter_vllm.py",  # that entry point: vLLM imports it, and it must not import the package
         "asa_adapter/py.typed",
         "asa_adapter/model_card_template.md",
     }

@@ -294,11 +294,11 @@ def test_a_model_that_is_right_already_gets_an_abstaining_adapter(
 
 
 def test_max_fpr_is_kept_on_valid(tiny_lfm2: Any, small: Any, shared: Any) -> None:
-    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**{**shared, "max_fpr": 0.1, "layers": (4, 6)}))
+    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**{**shared, "max_fpr": 0.25, "layers": (4, 6)}))
     trainer.train()
     chosen = trainer.report["chosen"]
-    assert chosen["valid"]["fpr"] <= 0.1 < chosen["valid"]["fpr_upper_bound_95"]
-    assert "ranked by recall with an FPR of at most 0.1 of real generation" in chosen["why"]
+    assert chosen["valid"]["fpr"] <= 0.25 < chosen["valid"]["fpr_upper_bound_95"]
+    assert "ranked by recall with an FPR of at most 0.25 of real generation" in chosen["why"]
     assert chosen["why"].endswith("with 95 % confidence (balanced accuracy)")
 
 
@@ -499,8 +499,8 @@ def test_too_few_rows_of_a_label_are_refused(tiny_lfm2: Any, small: Any) -> None
         ASATrainer(*tiny_lfm2, {**small, "train": rows})
 
 
-def test_one_domain_is_fitted_and_steered(tiny_lfm2: Any, small: Any) -> None:
-    one = {name: [row for row in rows if row["domain"] == "translation"] for name, rows in small.items()}
+def test_one_domain_is_fitted_and_steered(tiny_lfm2: Any, splits: Any) -> None:
+    one = {name: [row for row in rows if row["domain"] == "translation"] for name, rows in splits.items()}
     arguments = ASATrainingArguments(**{**SMALL, "layers": (6,), "alphas": (1.0,), "finalists": 1})
     trainer = ASATrainer(*tiny_lfm2, one, arguments)
     adapter = trainer.train()
