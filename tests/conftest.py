@@ -12,6 +12,7 @@ os.environ.update(
 
 import importlib.util
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -183,6 +184,17 @@ def tiny_lfm2() -> tuple[Any, Any]:
 def splits() -> Any:
     """The shipped data."""
     return load_splits(DATA)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory, splits: Any) -> Path:
+    """Every fourth row of the shipped data, as a folder."""
+    folder = tmp_path_factory.mktemp("data")
+    shutil.copy(DATA / "tools.json", folder)
+    for name in splits:
+        lines = (DATA / f"{name}.jsonl").read_text().splitlines()[::4]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    return folder
 
 
 @pytest.fixture(scope="session")

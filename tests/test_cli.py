@@ -16,17 +16,6 @@ FAST = ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "1", "--fi
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, splits: Any) -> Path:
-    """Every fourth row of the shipped data, as a folder."""
-    folder = tmp_path_factory.mktemp("data")
-    shutil.copy(DATA / "tools.json", folder)
-    for name in splits:
-        lines = (DATA / f"{name}.jsonl").read_text().splitlines()[::4]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     output = tmp_path_factory.mktemp("out") / "adapter"
     words = ["train", "--model", str(TINY_LFM2), "--data", str(data), "--output", str(output), "--quiet", *FAST]

@@ -1,15 +1,13 @@
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from conftest import DATA, TINY_LFM2
+from conftest import TINY_LFM2
 
 from asa_adapter import ASAAdapter
 from asa_adapter.processes import Processes, launched_processes
@@ -67,17 +65,6 @@ def test_only_the_main_process_looks() -> None:
 def test_without_a_launcher_nothing_is_joined() -> None:
     with launched_processes() as processes:
         assert processes.count == 1
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, splits: Any) -> Path:
-    """Every fourth row of the shipped data, as a folder."""
-    folder = tmp_path_factory.mktemp("data")
-    shutil.copy(DATA / "tools.json", folder)
-    for name in splits:
-        lines = (DATA / f"{name}.jsonl").read_text().splitlines()[::4]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines))
-    return folder
 
 
 def trained(output: Path, data: Path, *launcher: str) -> str:

@@ -111,8 +111,13 @@ REPLIES = {
     "language": "LANGUAGES 0",
     "there": "THERE 0",
 }
-REPLIES_OF_DOMAIN = {"math done": "MATH 0", "search done": "ADVICE 0", "search mention": "SEARCH 0"}
-REPLIES_OF_DOMAIN |= {"translation mention": "THERE 0"}
+# The same where the kind alone does not say it.
+REPLIES_OF_DOMAIN = {
+    "math done": "MATH 0",
+    "search done": "ADVICE 0",
+    "search mention": "SEARCH 0",
+    "translation mention": "THERE 0",
+}
 SORTS = tuple(sorted({*REPLIES.values(), *REPLIES_OF_DOMAIN.values(), "CHAT 0", "MISSING 0"}))
 
 
