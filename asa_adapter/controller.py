@@ -1,5 +1,6 @@
 """`Controller`: from residual states to a decision and a step, as tensors on one device. It knows no model."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -51,9 +52,9 @@ def ternary_gate(p_tool: torch.Tensor, tau: float) -> torch.Tensor:
         >>> ternary_gate(torch.tensor([0.9, 0.5, 0.1]), tau=0.8).tolist()
         [1, 0, -1]
     """
-    up = p_tool >= tau
-    down = (p_tool <= 1 - tau) & ~up
-    return up.long() - down.long()
+    # At tau 0.5 the two meet; there a p of 0.5 is "needed".
+    down = p_tool < tau if tau == 0.5 else p_tool <= 1 - tau
+    return (p_tool >= tau).long() - down.long()
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,13 @@ class Controller:
 
     def decide(self, states: torch.Tensor) -> Verdicts:
         """Routes, probes and gates each of (n, D) states; everything in float32, under autocast too."""
-        k = len(self.direction)
-        with torch.autocast(device_type=states.device.type, enabled=False):
-            scores = torch.nn.functional.linear(states.float(), self.weight, self.bias)  # (n, 2K)
-        domain = scores[:, :k].argmax(dim=1)
-        p_tool = torch.sigmoid(scores[:, k:].gather(1, domain[:, None])[:, 0])
+        device = states.device.type
+        in_float32 = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+        with in_float32:
+            scores = torch.nn.functional.linear(states.float(), self.weight, self.bias)
+        routed, probed = scores.chunk(2, dim=1)  # (n, K) each
+        domain = routed.argmax(dim=1, keepdim=True)
+        p_tool, domain = probed.gather(1, domain).sigmoid()[:, 0], domain[:, 0]
         gate = ternary_gate(p_tool, self.tau) if self.step else torch.zeros_like(domain)
         if self.gates != (-1, 1):
             gate = gate.clamp(*self.gates)
@@ -110,6 +113,6 @@ class Controller:
 
     def steer(self, states: torch.Tensor, verdicts: Verdicts) -> torch.Tensor:
         """(n, D) states after h' = h + gate * step * direction[domain]; rows with gate 0 keep every bit."""
-        delta = (verdicts.gate.float() * self.step)[:, None] * self.direction[verdicts.domain]
-        steered = (states.float() + delta).to(states.dtype)
-        return torch.where(verdicts.gate[:, None] != 0, steered, states)
+        gate = verdicts.gate[:, None]
+        delta = gate.float() * self.step * self.direction.index_select(0, verdicts.domain)
+        return torch.where(gate != 0, (states.float() + delta).to(states.dtype), states)

@@ -15,7 +15,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from asa_adapter.config import MAX_ALPHA, finite_float
@@ -51,7 +53,7 @@ class SteeringHandle:
         domains: tuple[str, ...],
     ) -> None:
         self.layer = layer
-        self._block = block
+        self._weight = next(block.parameters(), None)
         self._controller = controller
         self._residual_norm = residual_norm
         self._domains = domains
@@ -119,12 +121,11 @@ class SteeringHandle:
         state = "attached" if self._steering is not None else "removed"
         return f"SteeringHandle(layer={self.layer}, alpha={self.alpha:g}, tau={self.tau:g}, {state})"
 
-    def _open(self, last: torch.Tensor) -> Record:
+    def _open(self, last: NDArray[np.int64]) -> Record:
         """The record of a generate() call that begins now, with (B,) indices of the last prompt tokens."""
-        weight = next(self._block.parameters(), None)
         # Offloaded weights have no device of their own; the state's is asked for then.
-        if weight is not None and weight.device.type != "meta":
-            self._controller = self._controller.to(weight.device)
+        if self._weight is not None and self._weight.device.type != "meta":
+            self._controller = self._controller.to(self._weight.device)
         self._record = Record(self._slot, self._controller, self._domains, last)
         return self._record
 

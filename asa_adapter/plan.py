@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from asa_adapter.controller import Controller, Decision, Verdicts
 from asa_adapter.errors import IncompatibleModelError
@@ -23,8 +25,8 @@ class Window:
 
     Attributes:
         shape: (rows, tokens) of the pass.
-        rows: (n,) int64 rows to steer, on the model's device; `rows_cpu` are the same on the CPU.
-        positions: (n,) int64 index of the token in each of them.
+        rows: (n,) rows to steer.
+        where: the same rows and the index of the token in each of them, two (n,) tensors on the model's device.
         record: where the verdicts go.
         again: the pass repeats tokens that were steered before (there is no cache): the same verdicts hold.
         used: the pass was steered; whatever runs before the next one is located (guidance, a block that the model
@@ -32,9 +34,8 @@ class Window:
     """
 
     shape: tuple[int, int]
-    rows: torch.Tensor
-    rows_cpu: torch.Tensor
-    positions: torch.Tensor
+    rows: NDArray[np.int64]
+    where: tuple[torch.Tensor, ...]
     record: "Record"
     again: bool
     used: bool = False
@@ -47,18 +48,18 @@ class Window:
                 f"the steered block put out a state of shape {tuple(hidden.shape)}; expected (rows, tokens, width) "
                 f"with {self.shape[0]} rows of {self.shape[1]} tokens. This architecture cannot be steered"
             )
-        rows, positions = self.rows.to(hidden.device), self.positions.to(hidden.device)
+        where = tuple(index.to(hidden.device) for index in self.where)
         controller = self.record.controller.to(hidden.device)
-        states = hidden[rows, positions]
+        states = hidden[where]
         if self.again:
             verdicts = self.record.parts[0].verdicts
         else:
             verdicts = controller.decide(states)
-            self.record.parts.append(Part(self.rows_cpu, states, verdicts))
+            self.record.parts.append(Part(self.rows, states, verdicts))
         if not controller.step:
             return hidden
         steered = hidden if in_place else hidden.clone()
-        steered[rows, positions] = controller.steer(states, verdicts)
+        steered[where] = controller.steer(states, verdicts)
         return steered
 
 
@@ -69,9 +70,9 @@ class Slot(threading.local):
 
 
 class Part(NamedTuple):
-    """What one forward pass met: (n,) rows on the CPU, their (n, D) states before the step, and the verdicts."""
+    """What one forward pass met: (n,) rows, their (n, D) states before the step, and the verdicts."""
 
-    rows: torch.Tensor
+    rows: NDArray[np.int64]
     states: torch.Tensor
     verdicts: Verdicts
 
@@ -84,7 +85,7 @@ class Record:
         slot: where its hook looks for the next window.
         controller: its controller as it was when the call began.
         domains: (K,) names of the controller's domains.
-        last: (B,) CPU int64, index of the last prompt token in each row as given to generate().
+        last: (B,) index of the last prompt token in each row as given to generate().
         parts: one for each forward pass that met last prompt tokens.
         expand: number of beams or return sequences made of each row.
     """
@@ -92,7 +93,7 @@ class Record:
     slot: Slot
     controller: Controller
     domains: tuple[str, ...]
-    last: torch.Tensor
+    last: NDArray[np.int64]
     parts: list[Part] = field(default_factory=list)
     expand: int = 1
 
@@ -116,7 +117,7 @@ class Call:
     """One generate() call under way.
 
     Attributes:
-        last: (B,) CPU int64, index of the last prompt token among the tokens that this call feeds.
+        last: (B,) index of the last prompt token among the tokens that this call feeds.
         width: number of prompt tokens that this call feeds.
         records: one for each adapter that steers it.
         fed: number of tokens that went through the model so far.
@@ -124,7 +125,7 @@ class Call:
         closed: all windows are shut for good.
     """
 
-    last: torch.Tensor
+    last: NDArray[np.int64]
     width: int
     records: list[Record]
     fed: int = 0
@@ -152,16 +153,15 @@ class Call:
         start = self.fed if cached else 0
         self.fed = start + count
         self.done = cached and self.fed >= self.width
-        index = self.last.repeat_interleave(expand) - start
-        met = ((index >= 0) & (index < count)).nonzero()[:, 0]
+        index = np.repeat(self.last, expand) - start
+        met = np.flatnonzero((index >= 0) & (index < count))
         for record in self.records:
             record.expand = expand
             record.slot.window = (
                 Window(
                     shape=(rows, count),
-                    rows=met.to(tokens.device),
-                    rows_cpu=met,
-                    positions=index[met].to(tokens.device),
+                    rows=met,
+                    where=tuple(torch.from_numpy(x).to(tokens.device) for x in (met, index[met])),
                     record=record,
                     again=not cached and bool(record.parts),
                 )
@@ -176,17 +176,17 @@ class Call:
             record.slot.window = None
 
 
-def prompt_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[torch.Tensor, int, int]:
+def prompt_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[NDArray[np.int64], int, int]:
     """Reads the arguments of a generate() call.
 
     Returns:
-        (B,) CPU int64 indices of the last prompt tokens among the tokens that the call feeds; the number of tokens it
+        (B,) indices of the last prompt tokens among the tokens that the call feeds; the number of tokens it
         feeds; and the number of tokens of the rows as given that a cache already holds.
     """
     given = (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), kwargs.get("inputs"), *args[:1])
     tokens = next((value for value in given if value is not None), None)
     if tokens is None:
-        return torch.zeros(1, dtype=torch.int64), 1, 0  # generate() begins with one BOS by itself
+        return np.zeros(1, dtype=np.int64), 1, 0  # generate() begins with one BOS by itself
     if not isinstance(tokens, torch.Tensor) or tokens.ndim < 2:
         found = tuple(tokens.shape) if isinstance(tokens, torch.Tensor) else type(tokens).__name__
         raise TypeError(f"generate() was given {found}; expected a tensor of token ids, shape (rows, tokens)")
@@ -209,7 +209,7 @@ def prompt_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     if mask is None or mask.shape[1] == length:
         # The rows hold what the cache holds and more; else they are the new tokens alone, and only the mask is longer.
         width -= cached
-    last = torch.full((rows,), width - 1) if mask is None else last_prompt_index(mask[:, -width:].cpu())
+    last = np.full(rows, width - 1) if mask is None else last_prompt_index(mask[:, -width:]).numpy()
     return last, width, length - width
 
 

@@ -136,14 +136,17 @@ def last_prompt_index(mask: torch.Tensor) -> torch.Tensor:
         mask: (B, T), non-zero where there is a token; padding may stand on either side.
 
     Returns:
-        (B,) int64.
+        (B,) int64 on the CPU.
 
     Raises:
         ValueError: a row has no token.
     """
     if mask.ndim != 2:
         raise ValueError(f"the attention mask has shape {tuple(mask.shape)}; expected (rows, tokens)")
-    present = mask.ne(0)
-    if not bool(present.any(dim=1).all()):
+    present = mask.ne(0).cpu().numpy()
+    rows, length = present.shape
+    if length and present[:, -1].all():  # no padding on the right, as nearly always
+        return torch.full((rows,), length - 1)
+    if not present.any(axis=1).all():
         raise ValueError("a row of the attention mask is all zeros; expected at least one token in each row")
-    return present.shape[1] - 1 - present.flip(1).int().argmax(dim=1)
+    return torch.from_numpy(length - 1 - present[:, ::-1].argmax(axis=1))

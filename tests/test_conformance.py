@@ -41,7 +41,8 @@ def test_a_step_at_another_token_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     steer = Window.steer
 
     def one_before(window: Window, hidden: torch.Tensor, in_place: bool) -> torch.Tensor:
-        window.positions = window.positions - 1
+        rows, tokens = window.where
+        window.where = (rows, tokens - 1)
         return steer(window, hidden, in_place)
 
     monkeypatch.setattr(Window, "steer", one_before)
@@ -81,7 +82,7 @@ def test_weights_that_change_fail(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def damage(handle: SteeringHandle) -> None:
         with torch.no_grad():
-            next(handle._block.parameters()).add_(1)
+            handle._weight.add_(1)
         remove(handle)
 
     monkeypatch.setattr(SteeringHandle, "remove", damage)
