@@ -16,7 +16,8 @@ from asa_adapter.gold import matches_gold
 from asa_adapter.hook import is_steered
 from asa_adapter.metrics import gold_metrics, trigger_metrics
 from asa_adapter.parsing import ToolCallParser
-from asa_adapter.prefix import Prefilled, SharedPrefix, Sharing
+from asa_adapter.prefilled import Prefilled, logit_sharing
+from asa_adapter.prefix import SharedPrefix, Sharing
 from asa_adapter.processes import Processes
 from asa_adapter.progress import progress_bar
 from asa_adapter.prompts import (
@@ -151,10 +152,7 @@ class Evaluation:
 
     @functools.cached_property
     def _sharing(self) -> Sharing:
-        pad_id = pad_token_id(self.tokenizer)
-        return Sharing(
-            self.model, lambda prefix, sample: Prefilled(self.model, sample, prefix, pad_id).is_faithful(self.model)
-        )
+        return logit_sharing(self.model, pad_token_id(self.tokenizer))
 
     def _generate(self, prompts: Sequence[Sequence[int]], prefix: SharedPrefix, until_call: bool) -> list[str]:
         start = self.parser.call_token if until_call else None

@@ -12,19 +12,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
+from transformers.cache_utils import DynamicLayer
 
-from asa_adapter.forward import forward, input_device, rounding
-from asa_adapter.prompts import pad_batch
+from asa_adapter.forward import forward, input_device
 
 Prompt = Sequence[int]
 
 # Shorter shared beginnings are not worth a cache, nor is a finer division of the prompts than this.
 _SHORTEST_PREFIX = 16
 _DEEPEST_DIVISION = 40
-
-# Mean difference of logits, relative to their spread, at which a cached pass still counts as the full one.
-_LOGIT_TOLERANCE = 1e-4
 
 
 class Family(NamedTuple):
@@ -161,94 +157,3 @@ class Sharing:
         with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
             return self._faithful(prefix, sample)
         return False
-
-
-class Prefilled:
-    """A batch of left-padded prompts, run up to their last token.
-
-    Args:
-        model: a causal language model.
-        prompts: B prompts as token ids.
-        prefix: what they all begin with; one of length 0 runs them whole.
-        pad_id: token to pad with.
-
-    Attributes:
-        ids: (B, T) token ids.
-        mask: (B, T), 1 where there is a token.
-        cache: the model's cache behind all but the last token; None where it gives none, or the prompts have one
-            token only.
-    """
-
-    def __init__(self, model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix, pad_id: int) -> None:
-        self.ids, self.mask = pad_batch(prompts, pad_id, "left", input_device(model))
-        self.cache: Any = None
-        if prefix.length:
-            self.cache = _behind(model, prompts, prefix)
-        elif self.ids.shape[1] > 1:
-            output = forward(model, self.ids[:, :-1], self.mask[:, :-1], use_cache=True)
-            self.cache = getattr(output, "past_key_values", None)
-
-    def logits(self, model: nn.Module, cached: bool = True) -> torch.Tensor:
-        """(B, V) float32 logits of the answer's first token; `cached` False runs the whole prompts."""
-        if cached and self.cache is not None:
-            output = forward(model, self.ids[:, -1:], self.mask, copied(self.cache), use_cache=True)
-        else:
-            output = forward(model, self.ids, self.mask, use_cache=False)
-        return output.logits[:, -1].float()
-
-    def is_faithful(self, model: nn.Module) -> bool:
-        """Whether the last token behind the cache gives the logits of the whole prompts."""
-        if self.cache is None:
-            return False
-        whole, behind = self.logits(model, cached=False), self.logits(model)
-        tolerance = max(_LOGIT_TOLERANCE, rounding(model))
-        return bool((whole - behind).abs().mean() <= tolerance * whole.std())
-
-
-def _behind(model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix) -> Any:
-    """The cache of all but the prompts' last tokens, as left-padded prompts would leave it.
-
-    Padding between prefix and prompt would run through short convolutions and recurrent states, so only prompts of one
-    length are run together; their caches are joined afterwards.
-    """
-    by_length: dict[int, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        by_length.setdefault(len(prompt), []).append(row)
-    caches = []
-    for rows in by_length.values():
-        cache = prefix.spread(len(rows))
-        ids = torch.tensor([list(prompts[row][prefix.length : -1]) for row in rows], device=input_device(model))
-        if ids.shape[1]:
-            mask = ids.new_ones(len(rows), prefix.length + ids.shape[1])
-            forward(model, ids, mask, cache, use_cache=True)
-        caches.append(cache)
-    joined = _joined(caches, max(by_length) - 1)
-    order = [row for rows in by_length.values() for row in rows]
-    if order != sorted(order):
-        joined.reorder_cache(torch.tensor(order).argsort())
-    return joined
-
-
-def _joined(caches: list[Any], length: int) -> Any:
-    """Caches of different lengths as one, padded on the left.
-
-    Raises:
-        TypeError: it holds something that cannot be padded, such as a sliding window.
-    """
-    first = caches[0]
-    if len(caches) == 1:
-        return first
-    for layers in zip(*(cache.layers for cache in caches), strict=True):
-        if not all(type(layer) in (DynamicLayer, LinearAttentionLayer) for layer in layers):
-            raise TypeError(f"cannot join caches that hold a {type(layers[0]).__name__}")
-        if type(layers[0]) is LinearAttentionLayer:
-            for states in ("conv_states", "recurrent_states"):
-                for i, state in getattr(layers[0], states).items():
-                    if state is not None:
-                        getattr(layers[0], states)[i] = torch.cat([getattr(layer, states)[i] for layer in layers])
-        elif layers[0].is_initialized:
-            for name in ("keys", "values"):
-                parts = [getattr(layer, name) for layer in layers]
-                padded = [nn.functional.pad(x, (0, 0, length - x.shape[-2], 0)) for x in parts]
-                setattr(layers[0], name, torch.cat(padded))
-    return first

@@ -1,11 +1,11 @@
 """The screen of the trainer's grid: what the first token of the answer would be under each push.
 
-What prompts share is run once for all of them, and the rest up to the last token once for each batch of rows; every
-push then costs one pass of a single token behind a copy of the cache.
+What prompts share is run once for all of them, and the rest up to the last token once for each batch of rows. Every
+push then costs one pass of a single token behind a copy of the cache, and only through the blocks behind the push.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from asa_adapter.forward import evaluation_mode
-from asa_adapter.prefix import Prefilled, SharedPrefix, Sharing
+from asa_adapter.prefilled import Prefilled, alike, logit_sharing
 from asa_adapter.progress import progress_bar
 from asa_adapter.prompts import batches_by_length
 from asa_adapter.residual import hidden_state, replace_hidden_state
@@ -74,37 +74,99 @@ def first_tokens(
     shape = (1 + len(pushes), len(prompts))
     screened = Screened(np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.float32))
     total = len(prompts) * (1 + len(pushes))
-
-    def prefilled(prefix: SharedPrefix, some: Sequence[Sequence[int]]) -> Prefilled:
-        return Prefilled(model, some, prefix, pad_id)
-
-    sharing = Sharing(model, lambda prefix, sample: prefilled(prefix, sample).is_faithful(model))
+    sharing = logit_sharing(model, pad_id)
     with evaluation_mode(model), progress_bar(total, "screen", progress) as bar:
         for prefix, members in sharing.prefixes(prompts):
+            sample = Prefilled(model, [prompts[i] for i in members[:2]], prefix, pad_id)
             # Some caches cannot be shared, but go on by one token all the same; some cannot even do that.
-            sample = [prompts[i] for i in members[:2]]
-            cached = bool(sharing.holds) or prefilled(prefix, sample).is_faithful(model)
+            cached = bool(sharing.holds) or sample.is_faithful(model)
+            layers = _resumable(model, blocks, sample, {push.layer for push in pushes}) if cached else set()
             for batch in batches_by_length([prompts[i] for i in members], batch_size):
                 rows = [members[i] for i in batch]
-                prompt = prefilled(prefix, [prompts[i] for i in rows])
-                for p, push in enumerate([None, *pushes]):
-                    with _pushed(blocks, push, rows):
-                        logits = prompt.logits(model, cached)
+                prompt = Prefilled(model, [prompts[i] for i in rows], prefix, pad_id)
+                for p, logits in enumerate(_each_push(model, blocks, prompt, pushes, rows, cached, layers)):
                     screened.triggered[p, rows] = (logits.argmax(dim=1) == start_id).cpu().numpy()
                     screened.probability[p, rows] = logits.softmax(dim=1)[:, start_id].cpu().numpy()
                     bar.update(len(rows))
     return screened
 
 
-def _pushed(blocks: nn.ModuleList, push: Push | None, rows: Sequence[int]) -> contextlib.AbstractContextManager[Any]:
-    """The model with the states of some rows pushed at the last token, for a moment."""
-    if push is None:
-        return contextlib.nullcontext()
-    delta = push.steps[push.domain[list(rows)]]
+def _each_push(
+    model: nn.Module,
+    blocks: nn.ModuleList,
+    prompt: Prefilled,
+    pushes: Sequence[Push],
+    rows: Sequence[int],
+    cached: bool,
+    resumable: Collection[int],
+) -> Iterator[torch.Tensor]:
+    """(B, V) logits of the bare model, then under each push; behind a layer that can be resumed, of the rest alone."""
+    outputs, bare = _kept(model, blocks, prompt, cached, resumable)
+    yield bare
+    for push in pushes:
+        delta = push.steps[push.domain[list(rows)]]
+        output = outputs.get(push.layer)
+        branch = _pushed(blocks[push.layer], delta) if output is None else _resumed(blocks, push.layer, output, delta)
+        with branch:
+            logits = prompt.logits(model, cached)
+        yield logits
 
-    def add(_module: nn.Module, _args: Any, output: Any) -> Any:
-        state = hidden_state(output).clone()
-        state[:, -1] = (state[:, -1].float() + delta.to(state.device)).to(state.dtype)
-        return replace_hidden_state(output, state)
 
-    return blocks[push.layer].register_forward_hook(add)
+def _resumable(model: nn.Module, blocks: nn.ModuleList, sample: Prefilled, layers: Collection[int]) -> set[int]:
+    """The layers behind which the model can be resumed: no later block needs anything else from those before."""
+    outputs, whole = _kept(model, blocks, sample, True, layers)
+
+    def resumes(layer: int) -> bool:
+        # Whatever a model makes of blocks that do nothing: it is run as a whole then.
+        with contextlib.suppress(AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+            with _resumed(blocks, layer, outputs[layer], torch.zeros(1)):
+                return alike(model, sample.logits(model), whole)
+        return False
+
+    return {layer for layer in outputs if resumes(layer)}
+
+
+def _kept(
+    model: nn.Module, blocks: nn.ModuleList, prompt: Prefilled, cached: bool, layers: Collection[int]
+) -> tuple[dict[int, Any], torch.Tensor]:
+    """What some blocks put out for the prompts' last token, and the bare model's logits."""
+    outputs: dict[int, Any] = {}
+
+    def keep(layer: int, output: Any) -> None:
+        outputs[layer] = replace_hidden_state(output, hidden_state(output).clone())  # others may write into it
+
+    with contextlib.ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(
+                blocks[layer].register_forward_hook(lambda _module, _args, output, layer=layer: keep(layer, output))
+            )
+        return outputs, prompt.logits(model, cached)
+
+
+def _with_delta(output: Any, delta: torch.Tensor) -> Any:
+    """A block's output with (B, D) added at the last token."""
+    state = hidden_state(output).clone()
+    state[:, -1] = (state[:, -1].float() + delta.to(state.device)).to(state.dtype)
+    return replace_hidden_state(output, state)
+
+
+def _pushed(block: nn.Module, delta: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
+    """A block whose state is pushed at the last token, for a moment."""
+    return block.register_forward_hook(lambda _module, _args, output: _with_delta(output, delta))
+
+
+@contextlib.contextmanager
+def _resumed(blocks: nn.ModuleList, layer: int, output: Any, delta: torch.Tensor) -> Iterator[None]:
+    """A model that begins behind a layer, with what that one put out and a push, for a moment."""
+    pushed, passed_over = _with_delta(output, delta), list(blocks)[: layer + 1]
+    before = [block.__dict__.get("forward") for block in passed_over]
+    try:
+        for block in passed_over:
+            block.__dict__["forward"] = lambda *_args, **_keywords: pushed
+        yield
+    finally:
+        for block, own in zip(passed_over, before, strict=True):
+            if own is None:
+                del block.__dict__["forward"]
+            else:
+                block.__dict__["forward"] = own

@@ -33,7 +33,7 @@ FLOORS = [
     {"parsing"},
     {"prompts"},
     {"files", "residual", "hub", "intervals", "prefix"},
-    {"config", "data", "states", "stages", "audit", "fingerprint"},
+    {"prefilled", "config", "data", "states", "stages", "audit", "fingerprint"},
     {"vectors", "classifiers", "screen", "arguments", "weaknesses", "verify", "plots"},
     {"controller", "fitting", "card", "controls"},
     {"plan", "storage", "selection"},

@@ -8,7 +8,8 @@ from conftest import PAD, greedy, prompts, random_model, traces
 from tiny_models import tiny_model
 
 from asa_adapter.forward import evaluation_mode, forward
-from asa_adapter.prefix import Family, Prefilled, SharedPrefix, Sharing, copied, families
+from asa_adapter.prefilled import Prefilled, logit_sharing
+from asa_adapter.prefix import Family, SharedPrefix, Sharing, copied, families
 
 SHARED = 20
 
@@ -21,7 +22,7 @@ def behind_a_prefix(lengths: tuple[int, ...] = (6, 3, 6, 1, 4)) -> list[list[int
 
 
 def faithful_sharing(model: Any) -> Sharing:
-    return Sharing(model, lambda prefix, sample: Prefilled(model, sample, prefix, PAD).is_faithful(model))
+    return logit_sharing(model, PAD)
 
 
 def test_prompts_are_divided_so_that_the_fewest_tokens_are_run() -> None:

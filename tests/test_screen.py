@@ -5,7 +5,8 @@ import pytest
 import torch
 from conftest import PAD, WIDTH, fitted_adapter, prompts, random_model, traces
 
-from asa_adapter.prefix import Prefilled, SharedPrefix
+from asa_adapter.prefilled import Prefilled
+from asa_adapter.prefix import SharedPrefix
 from asa_adapter.residual import decoder_blocks
 from asa_adapter.screen import Push
 from asa_adapter.screen import first_tokens as screen_first_tokens
@@ -97,3 +98,43 @@ def test_a_push_is_what_the_adapter_does() -> None:
     for token in output[:, -1].unique().tolist():
         _, up, down = run(model, ids.tolist(), tried, token)
         assert np.array_equal(np.where(gate > 0, up, down), (output[:, -1] == token).numpy())
+
+
+@pytest.mark.parametrize("family", ["lfm2", "llama", "qwen3", "gpt2"])
+def test_a_push_runs_only_the_blocks_behind_it(family: str) -> None:
+    model, ids = random_model(family), prompts(rows=3).tolist()
+    push = pushes(3)[0]
+    calls: list[int] = []
+    for layer, block in enumerate(decoder_blocks(model)):
+        # A part of the block: the block itself is called all the same.
+        next(iter(block.children())).register_forward_hook(lambda *_, layer=layer: calls.append(layer))
+
+    def runs_of_each_block(count: int) -> np.ndarray:
+        calls.clear()
+        run(model, ids, [push] * count, 3)
+        return np.bincount(calls, minlength=4)
+
+    assert (runs_of_each_block(12) - runs_of_each_block(5)).tolist() == [0, 7, 7, 7]
+    assert not any("forward" in block.__dict__ for block in decoder_blocks(model))
+
+
+@pytest.mark.parametrize("otherwise", [[], [0.0]])
+def test_a_model_whose_blocks_share_more_than_the_state_is_run_whole(otherwise: list[float]) -> None:
+    """Block 3 reads what block 0 left: without block 0 there is nothing, or something else."""
+    model, ids = random_model("llama"), ragged()
+    blocks, notes = decoder_blocks(model), dict[str, float]()
+    first, last = blocks[0].forward, blocks[3].forward
+
+    def leaves(hidden: torch.Tensor, *args: Any, **keywords: Any) -> torch.Tensor:
+        notes["spread"] = float(hidden.std())
+        return first(hidden, *args, **keywords)
+
+    def reads(hidden: torch.Tensor, *args: Any, **keywords: Any) -> torch.Tensor:
+        return last(hidden, *args, **keywords) * (hidden > notes.pop("spread", *otherwise))
+
+    blocks[0].forward, blocks[3].forward = leaves, reads
+    tried = pushes(len(ids))
+    expected = np.array([first_tokens(model, ids, push) for push in (None, *tried)])
+    start_id = int(expected[1, 0])
+    assert np.array_equal(run(model, ids, tried, start_id), expected == start_id)
+    assert (blocks[0].forward, blocks[3].forward) == (leaves, reads)
