@@ -71,10 +71,10 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     found: dict[str, Any] = {options.split: results}
     text = f"{options.split.upper()}\n{markdown_table(results)}\n\n{calls_table(results)}"
     if options.ablations:
+        others = {name: variant for name, variant in variants.items() if name != "full"}
         measured = {
-            name: evaluation.metrics(rows, evaluation.answers(rows, variant, name))
-            for name, variant in variants.items()
-            if name != "full"
+            name: evaluation.metrics(rows, answers)
+            for name, answers in evaluation.answers_of_each(rows, others).items()
         }
         found["ablations"], text = measured, f"{text}\n\nABLATIONS\n{markdown_table(measured)}"
     return found, text

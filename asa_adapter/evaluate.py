@@ -11,7 +11,7 @@ from torch import nn
 from transformers import StoppingCriteria
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.forward import evaluation_mode, input_device
+from asa_adapter.forward import evaluation_mode
 from asa_adapter.gold import matches_gold
 from asa_adapter.hook import is_steered
 from asa_adapter.metrics import gold_metrics, trigger_metrics
@@ -25,7 +25,6 @@ from asa_adapter.prompts import (
     batches_by_length,
     encode_rows,
     greedy_settings,
-    pad_batch,
     pad_token_id,
     row_domain,
     row_tools,
@@ -86,25 +85,43 @@ class Evaluation:
             name: for the progress bar.
             until_call: end an answer where a call begins, if all that is asked is whether one does.
         """
+        return self.answers_of_each(rows, {name: adapter}, until_call=until_call)[name]
+
+    def answers_of_each(
+        self,
+        rows: Sequence[Row],
+        variants: Mapping[str, ASAAdapter | None],
+        *,
+        until_call: bool = False,
+        part: str = "",
+    ) -> dict[str, list[str]]:
+        """What `answers` gives for each of several adapters, by name; the prompts are run once for all of them.
+
+        Args:
+            rows: what to answer.
+            variants: adapters by name; None is the bare model.
+            until_call: as in `answers`.
+            part: for the progress bar: which rows these are.
+        """
         self._refuse_steered()
         processes = Processes()
         mine = [rows[i] for i in processes.part(len(rows))]
         prompts = encode_rows(self.tokenizer, mine, self.tools, self.parser)
-        texts = [""] * len(prompts)
-        steering = adapter.attach(self.model, allow_mismatch=True) if adapter is not None else contextlib.nullcontext()
-        with (
-            evaluation_mode(self.model),
-            steering,
-            progress_bar(len(prompts), f"answers ({name})", self.progress) as bar,
-        ):
+        texts = {name: [""] * len(prompts) for name in variants}
+        label = ", ".join(variants) if len(variants) < 3 else f"{len(variants)} variants"
+        total = len(prompts) * len(variants)
+        with evaluation_mode(self.model), progress_bar(total, f"answers ({label}{part})", self.progress) as bar:
             for prefix, members in self._prefixes(prompts):
+                shared = len(variants) > 1 and self._can_branch([prompts[i] for i in members[:2]], prefix)
                 for batch in batches_by_length([prompts[i] for i in members], self.batch_size):
                     taken = [members[i] for i in batch]
-                    answers = self._generate([prompts[i] for i in taken], prefix, until_call)
-                    for i, text in zip(taken, answers, strict=True):
-                        texts[i] = text
-                    bar.update(len(taken))
-        return processes.texts(texts, len(rows))
+                    begun = prefix if shared or prefix.length else None
+                    prompt = Prefilled(self.model, [prompts[i] for i in taken], begun, pad_token_id(self.tokenizer))
+                    for name, adapter in variants.items():
+                        for i, text in zip(taken, self._generate(prompt, adapter, until_call), strict=True):
+                            texts[name][i] = text
+                        bar.update(len(taken))
+        return {name: processes.texts(texts[name], len(rows)) for name in variants}
 
     def metrics(self, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
         """Trigger metrics of the answers, overall and per domain, and the validity of their calls.
@@ -137,39 +154,42 @@ class Evaluation:
     def compare(self, rows: Sequence[Row], adapter: ASAAdapter) -> dict[str, Mapping[str, Any]]:
         """Metrics of the bare model ("base") and of the steered one ("asa") on the same rows."""
         self.metrics(rows, [""] * len(rows))  # rows that cannot be scored are refused before the work
-        return {
-            "base": self.metrics(rows, self.answers(rows)),
-            "asa": self.metrics(rows, self.answers(rows, adapter, "asa")),
-        }
+        answers = self.answers_of_each(rows, {"base": None, "asa": adapter})
+        return {name: self.metrics(rows, found) for name, found in answers.items()}
 
     def _prefixes(self, prompts: Sequence[Sequence[int]]) -> Iterable[tuple[SharedPrefix, Sequence[int]]]:
-        """Prompts by what they share, where generate() can go on from a cache that it is given."""
+        """Prompts by what they share."""
+        return self._sharing.prefixes(prompts) if self._takes_a_cache() else [(SharedPrefix(), range(len(prompts)))]
+
+    def _takes_a_cache(self) -> bool:
+        """Whether generate() can go on from a cache that it is given."""
         settings, config = (getattr(self.model, name, None) for name in ("generation_config", "config"))
         uncached = any(getattr(place, "use_cache", None) is False for place in (settings, config))
-        if uncached or any(getattr(settings, name, None) for name in _OWN_CACHE):
-            return [(SharedPrefix(), range(len(prompts)))]
-        return self._sharing.prefixes(prompts)
+        return not uncached and not any(getattr(settings, name, None) for name in _OWN_CACHE)
+
+    def _can_branch(self, sample: Sequence[Sequence[int]], prefix: SharedPrefix) -> bool:
+        """Whether several answers can begin at one cache of such prompts."""
+        if prefix.length or not self._takes_a_cache():
+            return bool(prefix.length)  # was looked at already
+        return Prefilled(self.model, sample, prefix, pad_token_id(self.tokenizer)).is_faithful(self.model)
 
     @functools.cached_property
     def _sharing(self) -> Sharing:
         return logit_sharing(self.model, pad_token_id(self.tokenizer))
 
-    def _generate(self, prompts: Sequence[Sequence[int]], prefix: SharedPrefix, until_call: bool) -> list[str]:
+    def _generate(self, prompt: Prefilled, adapter: ASAAdapter | None, until_call: bool) -> list[str]:
         start = self.parser.call_token if until_call else None
         settings = greedy_settings(self.tokenizer, self.max_new_tokens)
-        pad_id = pad_token_id(self.tokenizer)
-        if prefix.length:
-            prompt = Prefilled(self.model, prompts, prefix, pad_id)
-            ids, mask, settings["past_key_values"] = prompt.ids, prompt.mask, prompt.cache
-        else:
-            ids, mask = pad_batch(prompts, pad_id, "left", input_device(self.model))
-        output = self.model.generate(  # type: ignore[operator]
-            input_ids=ids,
-            attention_mask=mask,
-            stopping_criteria=None if start is None else [_CallBegins(start)],
-            **settings,
-        )
-        answers = output[:, ids.shape[1] :].tolist()
+        if prompt.cache is not None:
+            settings["past_key_values"] = prompt.branch()
+        with adapter.attach(self.model, allow_mismatch=True) if adapter is not None else contextlib.nullcontext():
+            output = self.model.generate(  # type: ignore[operator]
+                input_ids=prompt.ids,
+                attention_mask=prompt.mask,
+                stopping_criteria=None if start is None else [_CallBegins(start)],
+                **settings,
+            )
+        answers = output[:, prompt.ids.shape[1] :].tolist()
         if self.parser.knows_tokens:
             return [self.parser.text(answer) for answer in answers]
         return list(self.tokenizer.batch_decode(answers, skip_special_tokens=False))

@@ -29,6 +29,9 @@ from asa_adapter.stages import Stages, digest, model_digest
 from asa_adapter.states import HiddenStates, collect_hidden_states
 from asa_adapter.tools import Tools
 
+# Rows that are answered between two stages: what a run that is killed has to do again.
+_ROWS_OF_A_STAGE = 128
+
 
 class _Prompts(NamedTuple):
     """The prompts of a split as token ids, and what names them."""
@@ -185,25 +188,44 @@ class Measurements:
         return Screened(**self._stages.arrays(f"first-tokens-{split}", depends, compute))
 
     def answers(
-        self, split: str, adapter: ASAAdapter | None = None, name: str = "base", *, until_call: bool = False
-    ) -> list[str]:
-        """The model's answer to each row, bare or steered; see `Evaluation.answers`."""
+        self, split: str, variants: Mapping[str, ASAAdapter | None], *, until_call: bool = False
+    ) -> dict[str, list[str]]:
+        """Each adapter's answer to each row, the bare model's for None; see `Evaluation.answers_of_each`."""
+        rows = self._splits[split]
+        answers: dict[str, list[str]] = {name: [] for name in variants}
+        for begin in range(0, len(rows), _ROWS_OF_A_STAGE):
+            for name, texts in self._some_answers(split, begin, variants, until_call).items():
+                answers[name] += texts
+        return answers
+
+    def _some_answers(
+        self, split: str, begin: int, variants: Mapping[str, ASAAdapter | None], until_call: bool
+    ) -> dict[str, list[str]]:
+        """The answers to as many rows as one stage has."""
+        rows, end = self._splits[split], min(begin + _ROWS_OF_A_STAGE, len(self._splits[split]))
         depends = {
-            "prompts": self._prompts(split).digest,
-            "adapter": adapter.digest() if adapter is not None else None,
+            "prompts": digest(self._prompts(split).ids[begin:end]),
             "max_new_tokens": self._args.max_new_tokens,
             "until_call": until_call,
             "markers": [self._parser.format, self._parser.start, self._parser.end],
         }
+        digests = {name: adapter.digest() if adapter is not None else None for name, adapter in variants.items()}
+
+        def compute(missing: list[str]) -> dict[str, list[str]]:
+            return self._evaluation.answers_of_each(
+                [rows[i] for i in range(begin, end)],
+                {name: variants[name] for name in missing},
+                until_call=until_call,
+                part=f"; {split} {begin + 1} to {end} of {len(rows)}",
+            )
+
         return self._stages.texts(
-            f"answers-{split}",
-            depends,
-            lambda: self._evaluation.answers(self._splits[split], adapter, f"{name}, {split}", until_call=until_call),
+            f"answers-{split}", {name: {**depends, "adapter": digests[name]} for name in variants}, compute
         )
 
-    def triggers(self, split: str, adapter: ASAAdapter | None = None, name: str = "base") -> NDArray[np.bool_]:
-        """(N,) whether each row's answer calls a tool; answers end where a call begins."""
-        return self.triggered(self.answers(split, adapter, name, until_call=True))
+    def triggers(self, split: str, variants: Mapping[str, ASAAdapter | None]) -> dict[str, NDArray[np.bool_]]:
+        """(N,) for each adapter whether each row's answer calls a tool; answers end where a call begins."""
+        return {name: self.triggered(texts) for name, texts in self.answers(split, variants, until_call=True).items()}
 
     def triggered(self, answers: Sequence[str]) -> NDArray[np.bool_]:
         """(N,) whether each answer calls a tool."""

@@ -21,19 +21,21 @@ class Prefilled:
     Args:
         model: a causal language model.
         prompts: B prompts as token ids.
-        prefix: what they all begin with; one of length 0 runs them whole.
+        prefix: what they all begin with; one of length 0 runs them whole, None runs nothing.
         pad_id: token to pad with.
 
     Attributes:
         ids: (B, T) token ids.
         mask: (B, T), 1 where there is a token.
-        cache: the model's cache behind all but the last token; None where it gives none, or the prompts have one
-            token only.
+        cache: the model's cache behind all but the last token; None where it gives none, the prompts have one token
+            only, or nothing was run.
     """
 
-    def __init__(self, model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix, pad_id: int) -> None:
+    def __init__(self, model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix | None, pad_id: int) -> None:
         self.ids, self.mask = pad_batch(prompts, pad_id, "left", input_device(model))
         self.cache: Any = None
+        if prefix is None:
+            return
         if prefix.length:
             self.cache = _behind(model, prompts, prefix)
         elif self.ids.shape[1] > 1:

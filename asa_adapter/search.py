@@ -118,13 +118,12 @@ class Search:
     def decide(self, candidates: Sequence[Scored]) -> ASAAdapter:
         """Lets the best of the screen generate on VALID; the bare model stays where no gain is sure."""
         labels = self.measured.labels("valid")
-        base = self.measured.triggers("valid")
-        finalists = []
-        for i, candidate in enumerate(candidates):
-            name = f"finalist {i + 1} of {len(candidates)}"
-            triggered = self.measured.triggers("valid", self._build(candidate.setting), name)
-            score = float(self.args.score(Counts.of(labels, triggered)))
-            finalists.append(Scored(candidate.setting, score, triggered))
+        variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
+        base, *triggers = self.measured.triggers("valid", {"base": None, **variants}).values()
+        finalists = [
+            Scored(candidate.setting, float(self.args.score(Counts.of(labels, triggered))), triggered)
+            for candidate, triggered in zip(candidates, triggers, strict=True)
+        ]
         chosen, errors = choose(self.args, labels, finalists)
         gain = sure_gain(self.args, labels, base, finalists, chosen)
         self.report["valid"] = {

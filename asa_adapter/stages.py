@@ -23,7 +23,7 @@ from asa_adapter.processes import Processes
 STAGES_NAME = "stages"
 
 # Raised whenever what a stage computes changes, so that results of an older version are not taken for this one's.
-_VERSION = 1
+_VERSION = 2
 
 
 class Stages:
@@ -54,10 +54,24 @@ class Stages:
         def written(value: Mapping[str, NDArray[Any]]) -> bytes:
             return bytes(safetensors.save({key: np.ascontiguousarray(array) for key, array in value.items()}))
 
-        return dict(self._stage(f"{name}-{self._key(name, depends)}.safetensors", name, compute, read, written))
+        file_name = f"{name}-{self._key(name, depends)}.safetensors"
+        if (value := self._found(file_name, name, read)) is None:
+            self._keep(file_name, name, value := compute(), written)
+        return dict(value)
 
-    def texts(self, name: str, depends: Mapping[str, Any], compute: Callable[[], list[str]]) -> list[str]:
-        """The texts of a stage: read back, or computed and stored."""
+    def texts(
+        self,
+        name: str,
+        depends: Mapping[str, Mapping[str, Any]],
+        compute: Callable[[list[str]], Mapping[str, list[str]]],
+    ) -> dict[str, list[str]]:
+        """The texts of several stages of one name: read back, or computed together and stored each for itself.
+
+        Args:
+            name: of the stages.
+            depends: what each of them depends on, by whatever they are called.
+            compute: gives the texts of those that were not found.
+        """
 
         def read(content: bytes) -> list[str]:
             value = json.loads(content)
@@ -68,20 +82,18 @@ class Stages:
         def written(value: list[str]) -> bytes:
             return json.dumps(value).encode()
 
-        return list(self._stage(f"{name}-{self._key(name, depends)}.json", name, compute, read, written))
+        files = {key: f"{name}-{self._key(name, of_one)}.json" for key, of_one in depends.items()}
+        found = {key: self._found(file_name, name, read) for key, file_name in files.items()}
+        if missing := [key for key, value in found.items() if value is None]:
+            for key, value in compute(missing).items():
+                self._keep(files[key], name, value, written)
+                found[key] = value
+        return {key: list(value) for key, value in found.items()}
 
-    def _stage(
-        self,
-        file_name: str,
-        name: str,
-        compute: Callable[[], Any],
-        read: Callable[[bytes], Any],
-        written: Callable[[Any], bytes],
-    ) -> Any:
+    def _found(self, file_name: str, name: str, read: Callable[[bytes], Any]) -> Any:
+        """A finished stage, or None."""
         if self._folder is None:
-            if file_name not in self._memory:
-                self._memory[file_name] = compute()
-            return self._memory[file_name]
+            return self._memory.get(file_name)
         path = self._folder / file_name
         processes = Processes()  # all of them have to agree on what is there and what is not
         content = processes.from_main(lambda: path.read_bytes() if path.is_file() else None)
@@ -90,18 +102,22 @@ class Stages:
                 value = read(content)
                 self.reused.append(name)
                 return value
-        value = compute()
-        if not processes.is_main:
-            return value
+        return None
+
+    def _keep(self, file_name: str, name: str, value: Any, written: Callable[[Any], bytes]) -> None:
+        if self._folder is None:
+            self._memory[file_name] = value
+            return
+        if not Processes().is_main:
+            return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, written(value))
+            write_atomic(self._folder / file_name, written(value))
         except OSError as error:
             raise OSError(
                 f"cannot keep the stage {name!r} in {self._folder}: {error.strerror or error}. What was kept before "
                 "is whole: make room or access, and run the same command again"
             ) from error
-        return value
 
     def _key(self, name: str, depends: Mapping[str, Any]) -> str:
         everything = json.dumps([_VERSION, name, self._depends, depends], sort_keys=True, default=str)

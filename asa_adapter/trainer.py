@@ -162,7 +162,7 @@ class ASATrainer:
         """
         chosen = self._chosen(split, adapter)
         with self._timed(f"evaluation ({split})", chosen):
-            base, asa = self._measured.answers(split), self._measured.answers(split, chosen, "asa")
+            base, asa = self._measured.answers(split, {"base": None, "asa": chosen}).values()
         results: dict[str, Mapping[str, Any]] = {
             "base": self._measured.metrics(split, base),
             "asa": self._measured.metrics(split, asa),
@@ -201,12 +201,9 @@ class ASATrainer:
         chosen = self._chosen(split, adapter)
         variants = ablations(chosen)
         with self._timed(f"ablations ({split})", chosen):
+            answers = self._measured.answers(split, {"base": None, **variants})
             results: dict[str, Mapping[str, Any]] = {
-                "base": self._measured.metrics(split, self._measured.answers(split)),
-                **{
-                    name: self._measured.metrics(split, self._measured.answers(split, variant, name))
-                    for name, variant in variants.items()
-                },
+                name: self._measured.metrics(split, found) for name, found in answers.items()
             }
         if chosen is self._adapter and split == "test":
             self.report["ablations"] = results

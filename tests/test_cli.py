@@ -63,11 +63,11 @@ def test_evaluate_measures_ablations_where_asked(
 ) -> None:
     asked: list[str] = []
 
-    def answers(_self: Any, rows: Any, adapter: Any = None, name: str = "base") -> list[str]:
-        asked.append(name)
-        return [""] * len(rows)
+    def answers(_self: Any, rows: Any, variants: Any) -> dict[str, list[str]]:
+        asked.extend(variants)
+        return {name: [""] * len(rows) for name in variants}
 
-    monkeypatch.setattr(commands.Evaluation, "answers", answers)
+    monkeypatch.setattr(commands.Evaluation, "answers_of_each", answers)
     words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--ablations", "--json"]
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)["ablations"]
@@ -78,10 +78,10 @@ def test_evaluate_measures_ablations_where_asked(
 def test_ablations_of_an_abstaining_adapter_are_refused_before_any_work(
     trained: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answers(*_: Any, **__: Any) -> list[str]:
+    def answers(*_: Any, **__: Any) -> dict[str, list[str]]:
         raise AssertionError("the model was asked")
 
-    monkeypatch.setattr(commands.Evaluation, "answers", answers)
+    monkeypatch.setattr(commands.Evaluation, "answers_of_each", answers)
     fitted = ASAAdapter.from_pretrained(trained)
     config = dataclasses.replace(fitted.config, alpha=0.0)
     folder = ASAAdapter(config, fitted.vectors, fitted.router, fitted.probes).save_pretrained(tmp_path)

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 from typing import Any
 
@@ -7,6 +8,7 @@ from conftest import fitted_adapter, random_model, traces
 
 from asa_adapter import ASAAdapter, ToolCallParser
 from asa_adapter.evaluate import Evaluation
+from asa_adapter.prefilled import Prefilled
 from asa_adapter.prefix import SharedPrefix
 from asa_adapter.trainer import ASATrainer, ASATrainingArguments
 
@@ -70,6 +72,38 @@ def test_answers_are_the_same_behind_a_shared_prefix_and_cost_a_fraction(
     whole_tokens, whole = tokens_fed(model, lambda: evaluation.answers(*given))
     assert answers == whole
     assert 3 * tokens < whole_tokens
+
+
+@pytest.mark.parametrize("shared_prefix", [True, False])
+def test_several_adapters_answer_from_one_prefill(
+    tiny_lfm2: Any,
+    rows: list[dict[str, Any]],
+    evaluation: Evaluation,
+    monkeypatch: pytest.MonkeyPatch,
+    shared_prefix: bool,
+) -> None:
+    model, _ = tiny_lfm2
+    shape = {"width": model.config.hidden_size, "num_layers": len(model.model.layers)}
+    variants = {"base": None, "asa": fitted_adapter(**shape, alpha=3.0), "less": fitted_adapter(**shape, alpha=1.0)}
+    if not shared_prefix:
+        monkeypatch.setattr(Evaluation, "_prefixes", lambda _self, prompts: [(SharedPrefix(), range(len(prompts)))])
+    expected = {name: evaluation.answers(rows, adapter) for name, adapter in variants.items()}
+    one, _ = tokens_fed(model, lambda: evaluation.answers_of_each(rows, {"asa": variants["asa"]}))
+    three, found = tokens_fed(model, lambda: evaluation.answers_of_each(rows, variants))
+    assert found == expected
+    assert expected["base"] != expected["asa"]
+    assert one <= three < 1.6 * one  # beside the prompts, run once, a sample of two
+
+
+def test_where_a_cache_cannot_be_gone_on_from_each_adapter_runs_the_prompts(
+    tiny_lfm2: Any, rows: list[dict[str, Any]], evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Prefilled, "is_faithful", lambda _self, _model: False)
+    fresh = dataclasses.replace(evaluation)  # nothing was looked at yet
+    tokens, expected = tokens_fed(tiny_lfm2[0], lambda: fresh.answers(rows))
+    twice, found = tokens_fed(tiny_lfm2[0], lambda: fresh.answers_of_each(rows, {"one": None, "two": None}))
+    assert found == {"one": expected, "two": expected}
+    assert twice > 1.9 * tokens
 
 
 @pytest.mark.parametrize(

@@ -49,17 +49,16 @@ KILLED_AT = """
 import os, signal, sys
 from asa_adapter.stages import Stages
 
-stage = Stages._stage
+keep = Stages._keep
 done = []
 
 def killed(self, *args):
-    result = stage(self, *args)
+    keep(self, *args)
     done.append(args[1])
     if len(done) == int(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
-    return result
 
-Stages._stage = killed
+Stages._keep = killed
 from test_resume import run
 run(sys.argv[2])
 """
@@ -102,10 +101,10 @@ def test_a_killed_run_goes_on_and_comes_to_the_same(
     loaded = ASAAdapter.from_pretrained(tmp_path)
     assert loaded.digest() == adapter.digest() and outcome(loaded.report or {}) == whole[1]
 
-    def asked(*_: Any, **__: Any) -> list[str]:
+    def asked(*_: Any, **__: Any) -> dict[str, list[str]]:
         raise AssertionError("the model was asked again")
 
-    monkeypatch.setattr(Evaluation, "answers", asked)
+    monkeypatch.setattr(Evaluation, "answers_of_each", asked)
     again = ASATrainer(*tiny_lfm2, few, ASATrainingArguments(**SMALL, output_dir=tmp_path))
     again.train()
     again.evaluate("test")
@@ -146,10 +145,10 @@ def test_ctrl_c_leaves_what_is_finished_and_says_how_to_go_on(
 ) -> None:
     from asa_adapter.cli import main
 
-    def stop(*_: Any, **__: Any) -> list[str]:
+    def stop(*_: Any, **__: Any) -> dict[str, list[str]]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Evaluation, "answers", stop)
+    monkeypatch.setattr(Evaluation, "answers_of_each", stop)
     data = tmp_path / "data"
     data.mkdir()
     for name in ("cal", "train", "valid", "test"):

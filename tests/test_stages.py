@@ -15,9 +15,14 @@ class Counting:
     def __init__(self, value: Any) -> None:
         self.value, self.times = value, 0
 
-    def __call__(self) -> Any:
+    def __call__(self, keys: list[str] | None = None) -> Any:
         self.times += 1
-        return self.value
+        return self.value if keys is None else dict.fromkeys(keys, self.value)
+
+
+def texts_of(stages: Stages, name: str, compute: Any) -> Any:
+    """The texts of one stage."""
+    return stages.texts(name, {"one": {}}, compute)["one"]
 
 
 ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([True, False])}
@@ -36,8 +41,22 @@ def test_a_stage_is_computed_once_and_read_back_exactly(tmp_path: Path) -> None:
 def test_texts_come_back_as_written(tmp_path: Path) -> None:
     compute = Counting(["", "a\nb", "ü <|x|>", "\ud83d"])
     for _ in range(2):
-        assert Stages(tmp_path).texts("answers", {}, compute) == compute.value
+        assert texts_of(Stages(tmp_path), "answers", compute) == compute.value
     assert compute.times == 1
+
+
+def test_texts_that_are_missing_are_computed_together(tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    def compute(keys: list[str]) -> dict[str, list[str]]:
+        asked.append(keys)
+        return {key: [key] for key in keys}
+
+    a, b, c = ({"adapter": name} for name in "abc")
+    Stages(tmp_path).texts("t", {"b": b}, compute)
+    found = Stages(tmp_path).texts("t", {"a": a, "b": b, "c": c}, compute)
+    assert found == {"a": ["a"], "b": ["b"], "c": ["c"]} and list(found) == ["a", "b", "c"]
+    assert asked == [["b"], ["a", "c"]]
 
 
 @pytest.mark.parametrize(
@@ -57,20 +76,20 @@ def test_a_damaged_stage_is_computed_again(tmp_path: Path, content: bytes) -> No
     arrays, texts = Counting(ARRAYS), Counting(["x"])
     stages = Stages(tmp_path)
     stages.arrays("a", {}, arrays)
-    stages.texts("t", {}, texts)
+    texts_of(stages, "t", texts)
     for path in tmp_path.iterdir():
         path.write_bytes(content)
-    assert stages.texts("t", {}, texts) == ["x"]
+    assert texts_of(stages, "t", texts) == ["x"]
     assert np.array_equal(stages.arrays("a", {}, arrays)["a"], ARRAYS["a"])
     assert (arrays.times, texts.times) == (2, 2)
 
 
 def test_a_break_while_computing_leaves_nothing(tmp_path: Path) -> None:
-    def interrupted() -> Any:
+    def interrupted(_keys: list[str]) -> Any:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Stages(tmp_path / "stages").texts("t", {}, interrupted)
+        texts_of(Stages(tmp_path / "stages"), "t", interrupted)
     assert not (tmp_path / "stages").exists()
 
 
@@ -81,15 +100,15 @@ def test_a_full_disk_is_named_and_leaves_no_half_file(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="cannot keep the stage 't' in .*No space left on device.*run the same command"):
-        Stages(tmp_path).texts("t", {}, Counting(["x"]))
+        texts_of(Stages(tmp_path), "t", Counting(["x"]))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_folder_a_stage_is_kept_in_memory() -> None:
     compute, stages = Counting(["x"]), Stages(None)
-    assert stages.texts("t", {}, compute) == stages.texts("t", {}, compute) == ["x"]
+    assert texts_of(stages, "t", compute) == texts_of(stages, "t", compute) == ["x"]
     assert compute.times == 1
-    assert Stages(None).texts("t", {}, compute) == ["x"] and compute.times == 2
+    assert texts_of(Stages(None), "t", compute) == ["x"] and compute.times == 2
 
 
 def test_offloaded_weights_are_named_by_where_they_came_from() -> None:

@@ -153,11 +153,14 @@ def test_test_rows_are_not_looked_at_before_the_choice(
 ) -> None:
     seen: set[str] = set()
 
-    def answers(_self: Any, rows: Any, adapter: Any = None, name: str = "", until_call: bool = False) -> list[str]:
+    def answers(_self: Any, rows: Any, variants: Any, **_: Any) -> dict[str, list[str]]:
         seen.update(row["id"] for row in rows)
-        return ["<|tool_call_start|>" if row["label"] and adapter else "no" for row in rows]
+        return {
+            name: ["<|tool_call_start|>" if row["label"] and adapter else "no" for row in rows]
+            for name, adapter in variants.items()
+        }
 
-    monkeypatch.setattr(Evaluation, "answers", answers)
+    monkeypatch.setattr(Evaluation, "answers_of_each", answers)
     arguments = ASATrainingArguments(**{**SMALL, "layers": (4,), "alphas": (1.0,)})
     trainer = ASATrainer(*tiny_lfm2, small, arguments)
     trainer.train()
@@ -283,7 +286,7 @@ def test_a_model_that_is_right_already_gets_an_abstaining_adapter(
     relabelled = {
         split: [
             {**row, "label": int(triggered)}
-            for row, triggered in zip(rows, measured.triggered(measured.answers(split)), strict=True)
+            for row, triggered in zip(rows, measured.triggers(split, {"base": None})["base"], strict=True)
         ]
         for split, rows in small.items()
     }

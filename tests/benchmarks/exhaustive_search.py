@@ -87,12 +87,7 @@ def main() -> None:
     seconds["exhaustive"] = time.perf_counter() - began
 
     labels = trainer._measured.labels("test")
-    triggered = np.stack(
-        [
-            trainer._measured.triggered(trainer._measured.answers("test", a, n))
-            for a, n in ((ours, "ours"), (theirs, "64"))
-        ]
-    )
+    triggered = np.stack(list(trainer._measured.triggers("test", {"ours": ours, "64": theirs}).values()))
     both = Counts.of(labels, triggered, resamples(len(labels), 2000, 42)).ratios()["f1"]
     print(f"exhaustive: {setting}, F1 {score:.3f} on its VALID rows")
     print(f"train():    {ours}")

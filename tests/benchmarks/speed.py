@@ -39,9 +39,11 @@ from asa_adapter import (
     Probes,
     Router,
     SteeringVectors,
+    ToolCallParser,
     load_splits,
 )
 from asa_adapter.data import read_tools
+from asa_adapter.evaluate import Evaluation
 from asa_adapter.fingerprint import model_fingerprint
 from asa_adapter.forward import evaluation_mode
 from asa_adapter.prefix import families
@@ -234,6 +236,21 @@ def screen(model: Any, tokenizer: Any, repeats: int) -> dict[str, Any]:
     }
 
 
+def evaluation(model: Any, tokenizer: Any, repeats: int) -> dict[str, Any]:
+    """Whether the bare model and the steered one begin a call, from one prefill and from two."""
+    rows, tools, _ = calibration_rows(tokenizer, 64)
+    adapter = random_adapter(model, 512, layer=9)
+    parser = ToolCallParser.from_tokenizer(tokenizer)
+    asks = Evaluation(model, tokenizer, parser, tools, max_new_tokens=16, batch_size=32, progress=False)
+    variants = {"base": None, "asa": adapter}
+    together, apart = turns(
+        repeats,
+        lambda: asks.answers_of_each(rows, variants, until_call=True),
+        lambda: [asks.answers(rows, one, until_call=True) for one in variants.values()],
+    )
+    return {"rows": len(rows), "new_tokens": 16, "seconds": together, "apart_seconds": apart}
+
+
 def agreement() -> dict[str, Any]:
     """Screen and generation on VALID with the tiny LFM2: the share of rows of which both say the same."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(TINY)
@@ -357,6 +374,11 @@ def table(found: dict[str, Any]) -> str:
         f"| screen of {s['settings']} settings, {s['rows']} prompts | {s['seconds']:.1f} s "
         f"| {s['port_seconds']:.0f} s | | {s['port_over_ours']:.0f} x | at least 100 x |"
     )
+    e = found["evaluation"]
+    lines.append(
+        f"| {e['new_tokens']} tokens bare and steered, {e['rows']} prompts, not two prefills | {e['seconds']:.1f} s "
+        f"| | | {e['apart_seconds'] / e['seconds']:.2f} x | |"
+    )
     lines.append(
         f"| screen and generation agree | {found['agreement']['lowest']:.1%} | | | | at least 99 % of the rows |"
     )
@@ -383,6 +405,7 @@ def measure(counts: list[int], repeats: int, profiled: bool) -> dict[str, Any]:
         found = {
             "extraction": [extraction(model, tokenizer, count, repeats) for count in counts],
             "screen": screen(model, tokenizer, repeats),
+            "evaluation": evaluation(model, tokenizer, repeats),
             "hook": hook(wide, 2048, model),
             "loading": loading(wide, 2048),
             "memory": {rows: peak_memory(rows) for rows in (64, 256, 512)},
@@ -403,7 +426,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
     parser.add_argument("--repeats", type=int, default=3, metavar="N")
-    parser.add_argument("--rows", type=int, nargs="+", default=[64], metavar="N", help="prompts to extract from")
+    parser.add_argument("--rows", type=int, nargs="+", default=[64, 256], metavar="N", help="prompts to extract from")
     parser.add_argument("--profile", action="store_true", help="print where the time of extraction goes")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
