@@ -89,10 +89,8 @@ def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     prompt = encode_prompt(tokenizer, [{"role": "user", "content": options.prompt}], tools)
     ids, mask = pad_batch([prompt], pad_token_id(tokenizer), "left", model.device)
     parser = adapter.config.parser(tokenizer)
-    # Two answers are compared as the most likely ones, so that no dice make the difference.
-    settings = {"max_new_tokens": options.max_new_tokens}
-    if options.compare:
-        settings = greedy_settings(tokenizer, options.max_new_tokens)
+    # The most likely answers, as `evaluate` and `explain` take them: no dice make the difference between two runs.
+    settings = greedy_settings(tokenizer, options.max_new_tokens)
 
     def answer() -> dict[str, Any]:
         output = model.generate(ids, attention_mask=mask, **settings)
@@ -117,8 +115,7 @@ def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _decision_line(decision: Decision) -> str:
-    shown = ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(decision).items())
-    return painted(f"[{shown}]", {1: "green", 0: "bold", -1: "yellow"}[decision.gate], sys.stdout)
+    return painted(f"[{decision}]", {1: "green", 0: "bold", -1: "yellow"}[decision.gate], sys.stdout)
 
 
 def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -177,7 +174,8 @@ def _load_model(name: str) -> tuple[Any, Any]:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name)
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except OSError as error:
-        raise OSError(f"cannot load the model {name!r}: {error}") from error
+        here = "" if Path(name).exists() else "there is no such folder here, and from the Hub: "
+        raise OSError(f"cannot load the model {name!r}: {here}{error}") from error
     return model.to(device).eval(), tokenizer
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import DATA, TINY_LFM2, fitted_adapter
 
-from asa_adapter import ASAAdapter, ToolCallParser, cli, commands
+from asa_adapter import ASAAdapter, Decision, ToolCallParser, cli, commands
 from asa_adapter.cli import main
 
 FAST = ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "1", "--finalists", "1"]
@@ -152,8 +152,24 @@ def test_generate_puts_the_answers_below_each_other_on_a_narrow_terminal(
 
 
 def test_generate_in_words_ends_with_the_decision(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "Hello!"]) == 0
-    assert "[domain " in capsys.readouterr().out.splitlines()[-1]
+    words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "Hello!"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert main([*words, "--json"]) == 0
+    assert shown == f"[{Decision(**json.loads(capsys.readouterr().out)['decision'])}]"
+
+
+def test_generate_is_greedy_whatever_the_model_says(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?"]
+    assert main(words) == 0
+    greedy = capsys.readouterr().out
+    model, tokenizer = commands._load_model(str(TINY_LFM2))
+    model.generation_config.update(do_sample=True, temperature=50.0)
+    monkeypatch.setattr(commands, "_load_model", lambda _: (model, tokenizer))
+    assert main(words) == 0
+    assert capsys.readouterr().out == greedy
 
 
 def test_explain_prints_a_page_that_fits_the_terminal(

@@ -200,7 +200,8 @@ def test_a_folder_that_cannot_be_made_is_named_before_any_work(
 def test_a_model_that_cannot_be_had_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(folder), "--model", "nobody/model", "--prompt", "x"]) == 2
     text = capsys.readouterr().err
-    assert text.startswith("asa-adapter: error: cannot load the model 'nobody/model': ")
+    here = "there is no such folder here, and from the Hub: "
+    assert text.startswith(f"asa-adapter: error: cannot load the model 'nobody/model': {here}")
     assert text.count("\n") == 1
 
 
