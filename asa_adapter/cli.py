@@ -70,7 +70,7 @@ examples:
   asa-adapter generate my_adapter --model MODEL \\
       --prompt "Hello!" --no-steering --json
 
-Answers are greedy: at each step the likeliest token, without
+Answers are greedy: the likeliest token at each step and no
 sampling, whatever the model's own settings say.
 
 The decision: the steered token, the routed domain, p(tool

@@ -15,6 +15,13 @@ from asa_adapter import ASAAdapter, ASATrainer, Decision, ToolCallParser, load_s
 from asa_adapter.card import markdown_table
 
 HERE = Path(__file__).resolve().parent
+# For the model card: what only the one who fits an adapter knows.
+METADATA = {
+    "license": "apache-2.0",
+    "language": "en",
+    "labels": "their author, by the rules in the README of examples/data",
+    "data_license": "Apache-2.0",
+}
 
 
 def answer(model: Any, tokenizer: Any, prompt: str, tools: list[dict[str, Any]]) -> str:
@@ -64,8 +71,10 @@ def main(output: Path) -> dict[str, Any]:
     trainer = ASATrainer(model, tokenizer, splits)
     fitted = trainer.train()
     results = trainer.evaluate("test")
+    trainer.report["metadata"] = METADATA
     fitted.save_pretrained(output)
-    print(f"\n{fitted}\n\nTEST, {results['base']['n']} prompts\n{markdown_table(results)}\n\nsaved in {output}")
+    print(f"\n{fitted}\n\nTEST, {results['base']['n']} prompts\n{markdown_table(results)}")
+    print(f"fpr: of the prompts without need, the share that got a call\n\nsaved in {output}")
 
     adapter = ASAAdapter.from_pretrained(output)
     shown = corrected_prompts(model, tokenizer, adapter, list(splits["test"]))
