@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,8 @@ def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _decision_line(decision: Decision) -> str:
-    return painted(f"[{decision}]", {1: "green", 0: "bold", -1: "yellow"}[decision.gate], sys.stdout)
+    colour = {1: "green", 0: "bold", -1: "yellow"}[decision.gate]
+    return painted(textwrap.fill(f"[{decision}]", width()), colour, sys.stdout)
 
 
 def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
