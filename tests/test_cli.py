@@ -1,3 +1,4 @@
+import argparse
 import dataclasses
 import json
 import shutil
@@ -165,7 +166,7 @@ def test_generate_is_greedy_whatever_the_model_says(
     words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?"]
     assert main(words) == 0
     greedy = capsys.readouterr().out
-    model, tokenizer = commands._load_model(str(TINY_LFM2))
+    model, tokenizer = commands._load_model(argparse.Namespace(model=str(TINY_LFM2), quiet=True, json=False))
     model.generation_config.update(do_sample=True, temperature=50.0)
     monkeypatch.setattr(commands, "_load_model", lambda _: (model, tokenizer))
     assert main(words) == 0
@@ -233,6 +234,12 @@ def test_missing_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_missing_model_is_one_line(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = failure(["generate", str(trained), "--model", str(tmp_path / "none"), "--prompt", "x"], capsys)
     assert text == f"asa-adapter: error: no model folder at {tmp_path / 'none'}\n"
+
+
+def test_a_folder_that_holds_no_model_is_named(trained: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = failure(["generate", str(trained), "--model", str(data), "--prompt", "x"], capsys)
+    assert text.startswith(f"asa-adapter: error: cannot load the model '{data}': ")
+    assert text.count("\n") == 1
 
 
 def test_an_error_of_a_library_is_one_line_too(
