@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASATrainer, ASATrainingArguments, load_splits
 from asa_adapter.card import markdown_table
+from asa_adapter.files import make_writable_folder
 
 HERE = Path(__file__).resolve().parent
 
@@ -32,6 +33,7 @@ def main(words: Sequence[str] | None = None) -> str:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "auto" if device == "cuda" else torch.float32
     try:
+        make_writable_folder(Path(options.output))  # now, not behind minutes of work
         splits = load_splits(options.data)
         tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
         model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASAAdapter, ASATrainer, Decision, ToolCallParser, load_splits
 from asa_adapter.card import markdown_table
+from asa_adapter.files import make_writable_folder
 
 HERE = Path(__file__).resolve().parent
 # For the model card: what only the one who fits an adapter knows.
@@ -62,6 +63,10 @@ def corrected_prompts(
 
 def main(output: Path) -> dict[str, Any]:
     """Runs everything and returns what it measured."""
+    try:
+        make_writable_folder(output)  # now, not behind minutes of work
+    except OSError as error:
+        raise SystemExit(f"error: {error}") from error
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)  # the tensors are so small that waiting for a second thread costs more than it gives
     tokenizer = AutoTokenizer.from_pretrained(HERE / "tiny_lfm2")

@@ -39,13 +39,23 @@ def saved(tiny_adapter: ASAAdapter, tmp_path_factory: pytest.TempPathFactory) ->
         ("inspect_decisions", ["--adapter", "./none"], "no adapter folder at ./none"),
         ("inspect_decisions", ["--data", "none.jsonl"], "no data file at none.jsonl"),
         ("fit_and_push", ["--data", "none.jsonl"], "no data file at none.jsonl"),
+        ("fit_and_push", ["--output", f"{__file__}/out"], f"cannot write into {__file__}/out: Not a directory"),
         ("chat_with_tools", ["--adapter", "./none"], "no adapter folder at ./none"),
     ],
 )
-def test_what_is_missing_is_named_in_one_line(name: str, words: list[str], message: str) -> None:
+def test_what_is_missing_is_named_in_one_line(
+    name: str, words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         script(name).main(words)
     assert re.fullmatch(f"error: .*{message}", str(stop.value))
+
+
+def test_the_quick_start_asks_for_a_folder_that_it_can_write_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=f"^error: cannot write into {tmp_path}/file/out: Not a directory$"):
+        script("quickstart").main(tmp_path / "file" / "out")
 
 
 # --- load_and_generate
