@@ -54,7 +54,7 @@ def model_card(
     on_hub = config.base_model if _HUB_ID.fullmatch(config.base_model or "") else None
     base_model = escaped(config.base_model or "an unnamed model")
     card = ModelCard.from_template(
-        _metadata(findings, on_hub, repo_id),
+        _metadata(findings, config.base_model, on_hub, repo_id),
         template_str=_template(),
         title=f"ASA for {base_model}",
         abstains=config.alpha == 0,
@@ -94,7 +94,7 @@ def tool_names(tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
     return [str(unwrapped(tool).get("name")) for tool in tools or []]
 
 
-def _metadata(findings: Findings, base_model: str | None, repo_id: str | None) -> ModelCardData:
+def _metadata(findings: Findings, name: str | None, on_hub: str | None, repo_id: str | None) -> ModelCardData:
     """The YAML head; what has not the form that the Hub expects is left out."""
     known = findings.metadata
     license = known.get("license")
@@ -107,12 +107,12 @@ def _metadata(findings: Findings, base_model: str | None, repo_id: str | None) -
         license=license if license and _LICENSE.fullmatch(license) else None,
         language=languages or None,
         datasets=datasets or None,
-        base_model=base_model,
+        base_model=on_hub,
     )
-    if base_model:
+    if on_hub:
         data["base_model_relation"] = "adapter"
     if findings.evaluations:
-        data.model_name = repo_id.rpartition("/")[2] if repo_id else f"ASA for {base_model or 'a model'}"
+        data.model_name = repo_id.rpartition("/")[2] if repo_id else f"ASA for {name or 'an unnamed model'}"
         data.eval_results = [
             EvalResult(
                 task_type="text-generation",
@@ -137,8 +137,8 @@ def _headline(findings: Findings) -> str | None:
         return None
     base, asa = test.base, test.asa
     return (
-        f"On {asa['n']} TEST prompts, F1 goes from {base['f1']:.3f} to {asa['f1']:.3f}, and the share of prompts that "
-        f"get a call without need from {base['fpr']:.3f} to {asa['fpr']:.3f}."
+        f"On {asa['n']} TEST prompts, F1 goes from {base['f1']:.3f} to {asa['f1']:.3f}, and of the prompts without "
+        f"need, the share that gets a call from {base['fpr']:.3f} to {asa['fpr']:.3f}."
     )
 
 

@@ -28,7 +28,9 @@ first steps:
   asa-adapter generate OUT --model MODEL \\
       --prompt "What is 4821 times 377?" --compare
 
-MODEL, DATA and OUT: folders, or ids on the Hub.
+MODEL: a folder, or an id on the Hub. DATA: the same, or one
+.jsonl file. OUT: a folder; commands that read an adapter
+take an id on the Hub as well.
 asa-adapter COMMAND --help has examples for each command.
 
 exit status: 0 done; 2 bad usage, bad input or an error, as
@@ -68,9 +70,12 @@ examples:
   asa-adapter generate my_adapter --model MODEL \\
       --prompt "Hello!" --no-steering --json
 
-The decision: the routed domain, p(tool needed), the gate
-(+1 towards a call, -1 away from it, 0 nothing), the steered
-token, and whether anything was added.
+Answers are greedy: the likeliest token at each step and no
+sampling, whatever the model's own settings say.
+
+The decision: the steered token, the routed domain, p(tool
+needed), the gate (+1 towards a call, -1 away from it, 0
+nothing), and how long the step was that was added.
 """,
     "explain": """\
 example:
@@ -275,7 +280,7 @@ def _add_generate(commands: Any) -> None:
     generate.add_argument("--prompt", required=True, metavar="P", help="what the user says")
     how = generate.add_mutually_exclusive_group()
     how.add_argument("--no-steering", action="store_true", help="answer with the bare model")
-    how.add_argument("--compare", action="store_true", help="show the bare model's answer too; both greedy")
+    how.add_argument("--compare", action="store_true", help="show the bare model's answer too")
 
 
 def _add_explain(commands: Any) -> None:

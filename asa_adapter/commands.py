@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     tools = _tools(options)
     if Processes().is_main:
         make_writable_folder(Path(options.output))
-    model, tokenizer = _load_model(options.model)
+    model, tokenizer = _load_model(options)
     trainer = ASATrainer(model, tokenizer, splits, arguments, tools)
     adapter = trainer.train()
     results = trainer.evaluate("test")
@@ -52,7 +53,7 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     splits = load_splits(options.data, seed=_seed(options, adapter))
     if options.split not in splits:
         raise ValueError(f"split is {options.split!r}; expected one of {', '.join(splits)}")
-    model, tokenizer = _load_model(options.model)
+    model, tokenizer = _load_model(options)
     tokenizer = with_chat_template(tokenizer, adapter.config.chat_template)
     # Refuses a model that does not fit, before any work.
     adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch).remove()
@@ -84,15 +85,13 @@ def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """One answer with its decision; with --compare the bare model's beside it."""
     adapter = ASAAdapter.from_pretrained(options.adapter)
     tools = _tools(options) or adapter.config.tools
-    model, tokenizer = _load_model(options.model)
+    model, tokenizer = _load_model(options)
     tokenizer = with_chat_template(tokenizer, adapter.config.chat_template)
     prompt = encode_prompt(tokenizer, [{"role": "user", "content": options.prompt}], tools)
     ids, mask = pad_batch([prompt], pad_token_id(tokenizer), "left", model.device)
     parser = adapter.config.parser(tokenizer)
-    # Two answers are compared as the most likely ones, so that no dice make the difference.
-    settings = {"max_new_tokens": options.max_new_tokens}
-    if options.compare:
-        settings = greedy_settings(tokenizer, options.max_new_tokens)
+    # The most likely answers, as `evaluate` and `explain` take them: no dice make the difference between two runs.
+    settings = greedy_settings(tokenizer, options.max_new_tokens)
 
     def answer() -> dict[str, Any]:
         output = model.generate(ids, attention_mask=mask, **settings)
@@ -117,15 +116,15 @@ def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _decision_line(decision: Decision) -> str:
-    shown = ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(decision).items())
-    return painted(f"[{shown}]", {1: "green", 0: "bold", -1: "yellow"}[decision.gate], sys.stdout)
+    colour = {1: "green", 0: "bold", -1: "yellow"}[decision.gate]
+    return painted(textwrap.fill(f"[{decision}]", width()), colour, sys.stdout)
 
 
 def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """One prompt looked at closely."""
     adapter = ASAAdapter.from_pretrained(options.adapter)
     tools = _tools(options)
-    model, tokenizer = _load_model(options.model)
+    model, tokenizer = _load_model(options)
     explanation = adapter.explain(
         model,
         tokenizer,
@@ -140,7 +139,7 @@ def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def diagnose(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     """The findings, the good ones as well."""
     tools = _tools(options)
-    findings = diagnosed(*_load_model(options.model), tools=tools, max_new_tokens=options.max_new_tokens)
+    findings = diagnosed(*_load_model(options), tools=tools, max_new_tokens=options.max_new_tokens)
     lines = findings_table(findings, width(80)).splitlines()
     marks = {"ok": "green", "!!": "yellow"}
     coloured = [
@@ -162,22 +161,26 @@ def push(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return {"repo": options.repo, "commit_url": url}, f"pushed to {url}"
 
 
-def _load_model(name: str) -> tuple[Any, Any]:
+def _load_model(options: argparse.Namespace) -> tuple[Any, Any]:
     """Model and tokenizer, on the GPU in the checkpoint's own precision where there is one, else in float32."""
     import torch
     import transformers
 
+    name = options.model
     if not Path(name).exists() and looks_like_path(name):
         raise FileNotFoundError(f"no model folder at {name}")
     transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    # A download wants a bar; in a file or a pipe there would be one too. This hides ours as well, from here on.
+    if not (_progress(options) and sys.stderr.isatty()):
+        transformers.logging.disable_progress_bar()
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     dtype = torch.float32 if device == "cpu" else "auto"
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name)
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-    except OSError as error:
-        raise OSError(f"cannot load the model {name!r}: {error}") from error
+    except (OSError, ValueError) as error:
+        here = "" if Path(name).exists() else "there is no such folder here, and from the Hub: "
+        raise OSError(f"cannot load the model {name!r}: {here}{error}") from error
     return model.to(device).eval(), tokenizer
 
 

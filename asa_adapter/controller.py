@@ -34,7 +34,8 @@ class Decision:
     def __str__(self) -> str:
         what = f"step of {self.relative_step:.2f} x the state's norm" if self.applied else "left as it was"
         where = f"token {self.position}: " if self.position >= 0 else ""
-        return f"{where}{self.domain}, p(tool) {self.p_tool:.3f}, gate {self.gate:+d}, {what}"
+        gate = f"{self.gate:+d}" if self.gate else "0"
+        return f"{where}{self.domain}, p(tool) {self.p_tool:.3f}, gate {gate}, {what}"
 
 
 class Verdicts(NamedTuple):

@@ -42,7 +42,7 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
         seed: seed of the split.
 
     Raises:
-        FileNotFoundError: no such file or folder, or a split's file is missing.
+        FileNotFoundError: no such file or folder, nor data set on the Hub, or a split's file is missing.
         ValueError: a row without a prompt or a label, a split without rows or with one label only.
     """
     import datasets
@@ -190,7 +190,10 @@ def _read(source: Any) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, 
         raise ValueError(f"{source}: expected a folder of cal/train/valid/test.jsonl, or one .jsonl file")
     if isinstance(source, Path) or looks_like_path(source):
         raise FileNotFoundError(f"no such file or folder: {source}")
-    return _parts_of_dataset(datasets.load_dataset(source)), None
+    try:
+        return _parts_of_dataset(datasets.load_dataset(source)), None
+    except OSError as error:  # not there, or not reached
+        raise FileNotFoundError(f"no file or folder {source!r} here, and from the Hub: {error}") from error
 
 
 def _split_file(folder: Path, name: str) -> Path:

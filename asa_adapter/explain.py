@@ -43,13 +43,16 @@ class Explanation(dict[str, Any]):
         """The explanation in lines of at most `width` characters."""
         prompt, step, start = self["prompt"], self["step"], self["start"]
         tools = f"tools: {', '.join(prompt['tools'])}" if prompt["tools"] else "no tools"
+        gate = f"{self['gate']:+d}" if self["gate"] else "0"
         ranked = sorted(self["domains"].items(), key=lambda item: -item[1])
         facts = [
             ("domain", ", ".join(f"{name} {p:.3f}" for name, p in ranked)),
-            ("p(tool)", f"{self['p_tool']:.3f}; with tau {self['tau']:g} the gate is {self['gate']:+d}"),
+            ("p(tool)", f"{self['p_tool']:.3f}; with tau {self['tau']:g} the gate is {gate}"),
             (
                 "step",
-                f"{step['absolute']:+.3g}, {step['relative']:+.0%} of the state's norm of {step['state_norm']:.3g}",
+                f"{step['absolute']:+.3g}, {step['relative']:+.0%} of the state's norm of {step['state_norm']:.3g}"
+                if self["gate"]
+                else "none",
             ),
             ("call begins", f"p({start['token']}) {start['before']:.3g} -> {start['after']:.3g}"),
         ]

@@ -41,9 +41,10 @@ class _Words(NamedTuple):
 _FETCHING = _Words(
     missing="there is no such folder here, and on the Hub no such repository, or it is private and you are not let in",
     no_id="that is neither a folder here nor a repository id such as 'user/name'",
-    offline="it is not, or not completely, in the cache, and the Hub may not be asked: load it once without "
-    "local_files_only and without HF_HUB_OFFLINE",
-    connection=f"{_CONNECTION}; an adapter that is in the cache loads with local_files_only=True",
+    offline="there is no such folder here; it is not, or not completely, in the cache, and the Hub may not be asked: "
+    "load it once without local_files_only and without HF_HUB_OFFLINE",
+    connection=f"there is no such folder here, and {_CONNECTION}; an adapter that is in the cache loads with "
+    "local_files_only=True",
 )
 _PUSHING = _Words(
     missing="there is no such repository, or it is private and you are not let in",

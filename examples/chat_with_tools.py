@@ -123,10 +123,13 @@ def main(words: Sequence[str] | None = None) -> None:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "auto" if device == "cuda" else torch.float32
-    tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
-    model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
+    try:
+        adapter = ASAAdapter.from_pretrained(options.adapter)
+        tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
+        model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
     model.to(device)
-    adapter = ASAAdapter.from_pretrained(options.adapter)
     tools: list[Callable[..., str]] = [calculator, convert_units, search_in(options.folder)]
     with adapter.attach(model, tokenizer=tokenizer) as steering:
         print("Tools: calculator, convert_units, search_files. /new forgets; an empty line or Ctrl-C ends.")

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASATrainer, ASATrainingArguments, load_splits
 from asa_adapter.card import markdown_table
+from asa_adapter.files import make_writable_folder
 
 HERE = Path(__file__).resolve().parent
 
@@ -23,7 +24,7 @@ def main(words: Sequence[str] | None = None) -> str:
     parser.add_argument("--model", default=str(HERE / "tiny_lfm2"), help="folder or Hub id (default: the tiny LFM2)")
     parser.add_argument("--data", default=str(HERE / "data"), help="folder, .jsonl or data set id (default: ours)")
     parser.add_argument("--layers", type=int, nargs="+", help="decoder blocks to try (default: all)")
-    parser.add_argument("--output", default="out/tiny-lfm2-asa", help="folder (default: %(default)s)")
+    parser.add_argument("--output", default="out/my-adapter", help="folder (default: %(default)s)")
     parser.add_argument("--repo", help="USER/NAME on the Hub; made where it is missing")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--license", help="the adapter's licence for its model card, such as apache-2.0")
@@ -31,12 +32,17 @@ def main(words: Sequence[str] | None = None) -> str:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "auto" if device == "cuda" else torch.float32
-    tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
-    model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
+    try:
+        make_writable_folder(Path(options.output))  # now, not behind minutes of work
+        splits = load_splits(options.data)
+        tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
+        model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
     model.to(device)
 
     arguments = ASATrainingArguments(layers=options.layers or "all", output_dir=options.output)
-    trainer = ASATrainer(model, tokenizer, load_splits(options.data), arguments)
+    trainer = ASATrainer(model, tokenizer, splits, arguments)
     adapter = trainer.train()
     print(f"\n{adapter}\n{trainer.report['chosen']['why']}")
     print(f"\nTEST\n{markdown_table(trainer.evaluate('test'))}\n")

@@ -29,19 +29,23 @@ def main(words: Sequence[str] | None = None) -> list[tuple[dict[str, Any], Decis
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "auto" if device == "cuda" else torch.float32
-    tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
-    model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
+    try:
+        rows = list(load_splits(options.data)["test"])[: options.rows]
+        adapter = ASAAdapter.from_pretrained(options.adapter)
+        tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
+        model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
     model.to(device)
-    adapter = ASAAdapter.from_pretrained(options.adapter)
 
-    rows = list(load_splits(options.data)["test"])[: options.rows]
     states = collect_hidden_states(model, tokenizer, rows, tools=adapter.config.tools).states
     decisions = adapter.decide(states[adapter.config.layer])
     pairs = sorted(zip(rows, decisions, strict=True), key=lambda pair: -abs(pair[0]["label"] - pair[1].p_tool))
     print("needed  p(tool)  gate  domain       routed to    prompt")
     for row, d in pairs:
         text = " ".join(str(row_messages(row)[-1]["content"]).split())[:30]
-        print(f"{row['label']:>6}  {d.p_tool:7.3f}  {d.gate:+4d}  {row_domain(row):<11}  {d.domain:<11}  {text}")
+        gate = f"{d.gate:+d}" if d.gate else "0"
+        print(f"{row['label']:>6}  {d.p_tool:7.3f}  {gate:>4}  {row_domain(row):<11}  {d.domain:<11}  {text}")
 
     worst, _ = pairs[0]
     print(f"\n{adapter.explain(model, tokenizer, row_messages(worst), tools=worst.get('tools'))}")

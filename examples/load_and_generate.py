@@ -28,14 +28,17 @@ def main(words: Sequence[str] | None = None) -> dict[str, str]:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "auto" if device == "cuda" else torch.float32
-    tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
-    model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
+    try:
+        tools = json.loads(Path(options.tools).read_text("utf-8"))
+        adapter = ASAAdapter.from_pretrained(options.adapter)
+        tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
+        model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
     model.to(device)
-    adapter = ASAAdapter.from_pretrained(options.adapter)
-
     inputs = tokenizer.apply_chat_template(
         [{"role": "user", "content": options.prompt}],
-        tools=json.loads(Path(options.tools).read_text("utf-8")),
+        tools=tools,
         add_generation_prompt=True,
         return_dict=True,
         return_tensors="pt",

@@ -13,8 +13,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASAAdapter, ASATrainer, Decision, ToolCallParser, load_splits
 from asa_adapter.card import markdown_table
+from asa_adapter.files import make_writable_folder
 
 HERE = Path(__file__).resolve().parent
+# For the model card: what only the one who fits an adapter knows.
+METADATA = {
+    "license": "apache-2.0",
+    "language": "en",
+    "labels": "their author, by the rules in the README of examples/data",
+    "data_license": "Apache-2.0",
+}
 
 
 def answer(model: Any, tokenizer: Any, prompt: str, tools: list[dict[str, Any]]) -> str:
@@ -55,6 +63,10 @@ def corrected_prompts(
 
 def main(output: Path) -> dict[str, Any]:
     """Runs everything and returns what it measured."""
+    try:
+        make_writable_folder(output)  # now, not behind minutes of work
+    except OSError as error:
+        raise SystemExit(f"error: {error}") from error
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)  # the tensors are so small that waiting for a second thread costs more than it gives
     tokenizer = AutoTokenizer.from_pretrained(HERE / "tiny_lfm2")
@@ -64,8 +76,10 @@ def main(output: Path) -> dict[str, Any]:
     trainer = ASATrainer(model, tokenizer, splits)
     fitted = trainer.train()
     results = trainer.evaluate("test")
+    trainer.report["metadata"] = METADATA
     fitted.save_pretrained(output)
-    print(f"\n{fitted}\n\nTEST, {results['base']['n']} prompts\n{markdown_table(results)}\n\nsaved in {output}")
+    print(f"\n{fitted}\n\nTEST, {results['base']['n']} prompts\n{markdown_table(results)}")
+    print(f"fpr: of the prompts without need, the share that got a call\n\nsaved in {output}")
 
     adapter = ASAAdapter.from_pretrained(output)
     shown = corrected_prompts(model, tokenizer, adapter, list(splits["test"]))

@@ -202,6 +202,21 @@ def test_its_metadata_has_the_results() -> None:
     assert (result.dataset_type, result.dataset_split, data.model_name) == ("user/prompts", "test", "x")
 
 
+@pytest.mark.parametrize(
+    ("base_model", "name"), [("tiny_lfm2", "ASA for tiny_lfm2"), (None, "ASA for an unnamed model")]
+)
+def test_without_a_repository_its_results_carry_the_base_models_name(base_model: str | None, name: str) -> None:
+    assert ModelCard(model_card(config(base_model=base_model), report())).data.model_name == name
+
+
+def test_its_headline_says_of_what_the_false_calls_are_a_share() -> None:
+    before, after = ratios(2), ratios(3)
+    assert (
+        f"**On 12 TEST prompts, F1 goes from {before[2]:.3f} to {after[2]:.3f}, and of the prompts without need, the "
+        f"share that gets a call from {before[4]:.3f} to {after[4]:.3f}.**"
+    ) in model_card(config(), report())
+
+
 def test_no_other_number_stands_in_it() -> None:
     prose = [
         line for line in body(model_card(config(base_model="user/model"), report())).splitlines() if line[:1] != "|"

@@ -1,3 +1,4 @@
+import argparse
 import dataclasses
 import json
 import shutil
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import DATA, TINY_LFM2, fitted_adapter
 
-from asa_adapter import ASAAdapter, ToolCallParser, cli, commands
+from asa_adapter import ASAAdapter, Decision, ToolCallParser, cli, commands
 from asa_adapter.cli import main
 
 FAST = ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "1", "--finalists", "1"]
@@ -145,15 +146,31 @@ def test_generate_puts_the_answers_below_each_other_on_a_narrow_terminal(
     assert main(words) == 0
     narrow = capsys.readouterr().out.splitlines()
     assert [line for line in narrow if line in ("base", "steered")] == ["base", "steered"]
-    assert max(map(len, narrow[:-1])) <= 60
+    assert max(map(len, narrow)) <= 60
     monkeypatch.setenv("COLUMNS", "100")
     assert main(words) == 0
     assert capsys.readouterr().out.splitlines()[0].split() == ["base", "|", "steered"]
 
 
 def test_generate_in_words_ends_with_the_decision(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "Hello!"]) == 0
-    assert "[domain " in capsys.readouterr().out.splitlines()[-1]
+    words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "Hello!"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert main([*words, "--json"]) == 0
+    assert shown == f"[{Decision(**json.loads(capsys.readouterr().out)['decision'])}]"
+
+
+def test_generate_is_greedy_whatever_the_model_says(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?"]
+    assert main(words) == 0
+    greedy = capsys.readouterr().out
+    model, tokenizer = commands._load_model(argparse.Namespace(model=str(TINY_LFM2), quiet=True, json=False))
+    model.generation_config.update(do_sample=True, temperature=50.0)
+    monkeypatch.setattr(commands, "_load_model", lambda _: (model, tokenizer))
+    assert main(words) == 0
+    assert capsys.readouterr().out == greedy
 
 
 def test_explain_prints_a_page_that_fits_the_terminal(
@@ -217,6 +234,12 @@ def test_missing_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_missing_model_is_one_line(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = failure(["generate", str(trained), "--model", str(tmp_path / "none"), "--prompt", "x"], capsys)
     assert text == f"asa-adapter: error: no model folder at {tmp_path / 'none'}\n"
+
+
+def test_a_folder_that_holds_no_model_is_named(trained: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = failure(["generate", str(trained), "--model", str(data), "--prompt", "x"], capsys)
+    assert text.startswith(f"asa-adapter: error: cannot load the model '{data}': ")
+    assert text.count("\n") == 1
 
 
 def test_an_error_of_a_library_is_one_line_too(

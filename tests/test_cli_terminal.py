@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DATA, ROOT, fitted_adapter
+from conftest import DATA, ROOT, TINY_LFM2, fitted_adapter
 
 import asa_adapter
 from asa_adapter import cli, commands, terminal
@@ -159,6 +159,22 @@ def test_inspect_folds_its_lines(
 # --- Streams
 
 
+def test_long_work_shows_bars_on_a_terminal(few_rows: Path) -> None:
+    termios = pytest.importorskip("termios", reason="there are no pseudo-terminals here")
+    words = ["evaluate", str(ROOT / "examples" / "tiny_lfm2_asa"), "--model", str(TINY_LFM2), "--data", str(few_rows)]
+    command = [sys.executable, "-m", "asa_adapter.cli", *words, "--max-new-tokens", "1"]
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    reader, writer = os.openpty()
+    termios.tcsetwinsize(writer, (24, 60))
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writer, text=True, env=environment)
+    shown = os.read(reader, 1 << 20).decode()
+    os.close(reader)
+    os.close(writer)
+    assert done.returncode == 0 and done.stdout.startswith("TEST\n")
+    for name in ("Loading weights", "answers (base)", "answers (asa)"):
+        assert f"{name}: 100%" in shown
+
+
 def test_what_the_encoding_does_not_have_is_escaped() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     assert terminal.printable("\u2192 \ud800", stream) == "\\u2192 \\ud800"
@@ -200,7 +216,8 @@ def test_a_folder_that_cannot_be_made_is_named_before_any_work(
 def test_a_model_that_cannot_be_had_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(folder), "--model", "nobody/model", "--prompt", "x"]) == 2
     text = capsys.readouterr().err
-    assert text.startswith("asa-adapter: error: cannot load the model 'nobody/model': ")
+    here = "there is no such folder here, and from the Hub: "
+    assert text.startswith(f"asa-adapter: error: cannot load the model 'nobody/model': {here}")
     assert text.count("\n") == 1
 
 

@@ -268,5 +268,12 @@ def test_controller_moves_its_tensors_to_a_device() -> None:
     assert {tensor.device.type for tensor in (moved.weight, moved.bias, moved.direction)} == {"meta"}
 
 
+@pytest.mark.parametrize(("gate", "shown"), [(1, "+1"), (0, "0"), (-1, "-1")])
+def test_a_decision_in_words_has_the_sign_of_its_gate(gate: int, shown: str) -> None:
+    decision = Decision("math", 0.76, gate, 213, bool(gate), 0.714 * abs(gate))
+    what = "step of 0.71 x the state's norm" if gate else "left as it was"
+    assert str(decision) == f"token 213: math, p(tool) 0.760, gate {shown}, {what}"
+
+
 def test_decision_without_a_row_was_not_applied() -> None:
     assert Decision("math", 0.9, 1) == Decision(domain="math", p_tool=0.9, gate=1, position=-1, applied=False)

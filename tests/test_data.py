@@ -573,6 +573,11 @@ def test_missing_path_is_not_looked_for_on_the_hub(name: str | Path) -> None:
         load_splits(name)
 
 
+def test_a_name_that_is_neither_here_nor_to_be_had_on_the_hub_says_both() -> None:
+    with pytest.raises(FileNotFoundError, match="^no file or folder 'out/gone' here, and from the Hub: .*'out/gone'"):
+        load_splits("out/gone")
+
+
 def test_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("instruction,label\n")
     with pytest.raises(ValueError, match=r"rows.csv: expected a folder of cal/train/valid/test.jsonl, or one .jsonl"):

@@ -3,6 +3,7 @@
 import ast
 import copy
 import json
+import re
 import shutil
 import sys
 from collections import Counter
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DATA, load_script
+from conftest import DATA, TINY_LFM2, load_script
 
 from asa_adapter import load_splits
+from asa_adapter.controls import bag_of_words
 
 Row = dict[str, Any]
 Splits = dict[str, list[Row]]
@@ -67,6 +69,23 @@ def test_the_card_states_the_measures(card: list[list[str]], measures: dict[str,
     for name, values in measures.items():
         # Another version of scikit-learn may rank a few rows differently.
         assert [float(cell) for cell in stated[name]] == pytest.approx(values, abs=0.01), name
+
+
+def test_the_words_are_judged_as_the_package_judges_them(shipped: Splits, measures: dict[str, list[float]]) -> None:
+    words = bag_of_words(shipped["cal"] + shipped["train"], shipped["test"])
+    assert measures["text"][0] == pytest.approx(words["auc"], abs=1e-3)
+
+
+def test_the_gap_to_the_probe_is_that_of_the_models_card(card: list[list[str]]) -> None:
+    lines = (TINY_LFM2 / "README.md").read_text(encoding="utf-8").splitlines()
+    model = dict(re.findall(r"^\| (\w+) \| [\w-]+ \| (\d\.\d{3}) \|$", "\n".join(lines), flags=re.MULTILINE))
+    stated = {cells[0]: cells[1] for cells in card}
+    assert model["words"] == stated["text"]
+    text = " ".join((DATA / "README.md").read_text(encoding="utf-8").split())
+    probe, words, best = (float(number) for number in (model["6"], stated["text"], stated["text, own fit"]))
+    assert f"with an AUC of {probe:.3f} on TEST".replace(" 0.", " .") in text
+    assert f'{probe - words:.2f} above "text"'.lstrip("0") in text
+    assert f'{probe - best:.2f} above "text, own fit"'.lstrip("0") in text
 
 
 def test_the_card_counts_the_kinds_and_quotes_rows(card: list[list[str]], shipped: Splits) -> None:

@@ -1,5 +1,6 @@
 """The three short scripts, on the tiny LFM2 and a part of its data."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,33 @@ def test_it_is_short(name: str) -> None:
 @pytest.fixture(scope="module")
 def saved(tiny_adapter: ASAAdapter, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny_adapter.save_pretrained(tmp_path_factory.mktemp("adapter")))
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("load_and_generate", ["--adapter", "./none"], "no adapter folder at ./none"),
+        ("load_and_generate", ["--tools", "none.json"], "No such file or directory: 'none.json'"),
+        ("inspect_decisions", ["--adapter", "./none"], "no adapter folder at ./none"),
+        ("inspect_decisions", ["--data", "none.jsonl"], "no data file at none.jsonl"),
+        ("fit_and_push", ["--data", "none.jsonl"], "no data file at none.jsonl"),
+        ("fit_and_push", ["--output", f"{__file__}/out"], f"cannot write into {__file__}/out: Not a directory"),
+        ("chat_with_tools", ["--adapter", "./none"], "no adapter folder at ./none"),
+    ],
+)
+def test_what_is_missing_is_named_in_one_line(
+    name: str, words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        script(name).main(words)
+    assert re.fullmatch(f"error: .*{message}", str(stop.value))
+
+
+def test_the_quick_start_asks_for_a_folder_that_it_can_write_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=f"^error: cannot write into {tmp_path}/file/out: Not a directory$"):
+        script("quickstart").main(tmp_path / "file" / "out")
 
 
 # --- load_and_generate
@@ -64,8 +92,9 @@ def test_inspect_decisions_lists_the_worst_first_and_explains_it(
     assert len(wrong) == 12 and wrong == sorted(wrong, reverse=True)
     heading, *table = capsys.readouterr().out.partition("\n\n")[0].splitlines()
     assert heading.split() == ["needed", "p(tool)", "gate", "domain", "routed", "to", "prompt"]
+    signs = {1: "+1", 0: "0", -1: "-1"}
     assert [line.split()[:3] for line in table] == [
-        [str(row["label"]), f"{decision.p_tool:.3f}", f"{decision.gate:+d}"] for row, decision in pairs
+        [str(row["label"]), f"{decision.p_tool:.3f}", signs[decision.gate]] for row, decision in pairs
     ]
 
 

@@ -79,6 +79,13 @@ def test_the_page_fits_the_terminal_and_says_everything(explained: Explanation, 
     assert "Answer, steered: a call that fits the tools" in page
 
 
+def test_the_page_of_a_shut_gate_shows_no_step(explained: Explanation) -> None:
+    shut = Explanation(explained | {"gate": 0, "step": explained["step"] | {"absolute": 0.0, "relative": 0.0}})
+    lines = [line.strip() for line in shut.page().splitlines()]
+    assert "step         none" in lines and "+0" not in shut.page()
+    assert any(line.endswith("with tau 0.6 the gate is 0") for line in lines)
+
+
 def test_printed_it_takes_the_terminals_width(explained: Explanation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     assert str(explained) == explained.page(60)

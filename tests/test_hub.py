@@ -186,7 +186,7 @@ LOG_IN = "log in with `hf auth login`, or pass token="
 NO_REPO = (
     f"there is no such folder here, and on the Hub no such repository, or it is private .*: check the name, {LOG_IN}"
 )
-BROKEN = "the Hub was not reached, or the connection broke off: check it and try again"
+BROKEN = "there is no such folder here, and the Hub was not reached, or the connection broke off: check it and try"
 FAILURES: dict[str, tuple[Callable[[LocalHub], None] | None, dict[str, Any], str]] = {
     "private": (private, {}, NO_REPO),
     "private, another user": (private, {"token": "hf_bob"}, NO_REPO),
@@ -198,7 +198,7 @@ FAILURES: dict[str, tuple[Callable[[LocalHub], None] | None, dict[str, Any], str
     "missing branch": (None, {"revision": "v9"}, rf"the repository has no such revision: see .*/{NAME}/commits/main"),
     "missing commit": (None, {"revision": "a" * 40}, "the repository has no such revision: see "),
     "no adapter": (without("asa_config.json"), {}, "the repository has no asa_config.json, so it holds no adapter"),
-    "Hub down": (down, {}, f"{BROKEN}; an adapter that is in the cache loads with local_files_only=True"),
+    "Hub down": (down, {}, f"{BROKEN} again; an adapter that is in the cache loads with local_files_only=True"),
     "error 500": (faulty("", status=500), {}, "the Hub answered with HTTP status 500: try again later"),
     "error 503": (faulty("", status=503), {}, "the Hub answered with HTTP status 503: try again later"),
     "too many requests": (faulty("", status=429), {}, "too many requests: wait some minutes"),
@@ -206,7 +206,11 @@ FAILURES: dict[str, tuple[Callable[[LocalHub], None] | None, dict[str, Any], str
     "interrupted": (faulty("resolve/.*/asa_config.json", cut=100), {}, BROKEN),
     "interrupted, LFS": (faulty("/objects/", cut=100), {}, BROKEN),
     "interrupted listing": (faulty("/tree/", cut=10), {}, BROKEN),
-    "local files only": (None, {"local_files_only": True}, "it is not, or not completely, in the cache, and the Hub"),
+    "local files only": (
+        None,
+        {"local_files_only": True},
+        "there is no such folder here; it is not, or not completely, in the cache, and the Hub may not be asked",
+    ),
 }
 
 

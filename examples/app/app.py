@@ -2,7 +2,7 @@
 
 python examples/app/app.py     (ASA_MODEL and ASA_ADAPTER in the environment; by default the tiny LFM2)
 
-As it is, this folder is a Space for the Hub: its README says how. Needs `pip install "asa-adapter[app]"`.
+As it is, this folder is a Space for the Hub: its README says how. Needs `pip install ".[app]"` in the checkout.
 """
 
 import dataclasses

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import Probes, ToolCallParser, load_splits
 from asa_adapter.card import markdown_table
+from asa_adapter.controls import bag_of_words
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.metrics import auc
 from asa_adapter.states import collect_hidden_states
@@ -258,11 +257,7 @@ class Measure:
             AUC on TEST of logistic regression on TF-IDF of 1-2-grams, fitted on CAL and TRAIN.
         """
         fitted = self.splits["cal"] + self.splits["train"]
-        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-        regression = LogisticRegression(C=10.0, max_iter=1000)
-        regression.fit(words.fit_transform(map(_text, fitted)), [row["label"] for row in fitted])
-        scores = regression.predict_proba(words.transform(map(_text, self.splits["test"])))[:, 1]
-        return auc([row["label"] for row in self.splits["test"]], scores)
+        return float(bag_of_words(fitted, self.splits["test"])["auc"])
 
 
 class _Begun:
@@ -277,10 +272,6 @@ class _Begun:
     def apply_chat_template(self, *arguments: Any, **keywords: Any) -> Any:
         encoded = self.tokenizer.apply_chat_template(*arguments, **keywords)
         return {**encoded, "input_ids": [*encoded["input_ids"], *self.ids]}
-
-
-def _text(row: Row) -> str:
-    return str(row["instruction"])
 
 
 def _user(row: Row) -> dict[str, Any]:

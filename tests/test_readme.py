@@ -1,0 +1,238 @@
+"""Every code block of the README, and the Python of the other cards, run on the shipped tiny LFM2 and a small Hub.
+
+A block that cannot be run here is listed below with what covers it; one that is neither run nor listed fails.
+"""
+
+import json
+import re
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from conftest import DATA, ROOT, TINY_LFM2, traces
+from local_hub import LocalHub
+
+from asa_adapter import ASAAdapter, ASATrainingArguments, load_splits
+from asa_adapter.cli import main
+from asa_adapter.data import read_tools
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHIPPED = ROOT / "examples" / "tiny_lfm2_asa"
+REPO = "user/lfm25-asa"
+# What stands in the README for a user's own, and what stands for it here; a training of one setting takes seconds.
+INSTEAD = {
+    "LiquidAI/LFM2.5-1.2B-Instruct": str(TINY_LFM2),
+    "ASATrainer(model, tokenizer, splits)": "ASATrainer(model, tokenizer, splits, quick)",
+    "--output my_adapter": "--output my_adapter --layers 6 --alphas 1 --taus 0.5 --betas 1 --finalists 1",
+    "path/to/the/model": str(TINY_LFM2),
+    "user/adapter": REPO,
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: where it begins, in which language, and what stands in it."""
+
+    line: int
+    language: str
+    text: str
+    output: str | None = None  # the block of text right behind it, which a command prints
+
+    def __str__(self) -> str:
+        return f"line {self.line}"
+
+
+def blocks_of(readme: str) -> list[Block]:
+    """The blocks of a Markdown text; a block of text behind a command belongs to it."""
+    found: list[Block] = []
+    for match in re.finditer(r"^```(\w*)\n(.*?)\n```$", readme, flags=re.MULTILINE | re.DOTALL):
+        block = Block(readme.count("\n", 0, match.start()) + 1, match[1], match[2])
+        before = found[-1] if found else None
+        gap = readme.splitlines()[before.line + before.text.count("\n") + 2 : block.line - 1] if before else ["x"]
+        if before and before.language == "bash" and block.language == "text" and not any(gap):
+            found[-1] = Block(before.line, before.language, before.text, block.text)
+        else:
+            found.append(block)
+    return found
+
+
+BLOCKS = blocks_of(README)
+COMMANDS = [b for b in BLOCKS if b.language == "bash" and b.text.startswith("asa-adapter ")]
+# How the other blocks begin, why they are not run here, and where what they say is tested.
+ELSEWHERE = {
+    "python3 -m venv .venv && .venv/bin/pip install -q -c tests/constraints.txt . ": (
+        "needs a package registry; the script that it starts is run there",
+        "tests/test_quickstart.py",
+    ),
+    'python3 -m venv .venv && .venv/bin/pip install -q -c tests/constraints.txt -e ".[test]"': (
+        "needs a package registry, and starts these tests",
+        ".ci/run",
+    ),
+    "prompt ──> blocks": ("a drawing", "tests/reference_asa.py"),
+    "answers  ": ("what a script prints, compared there", "tests/test_examples.py"),
+    "pip install vllm": ("needs vLLM and a server", "tests/serving/run.py"),
+    "@misc{": ("a citation, looked at below", "tests/test_readme.py"),
+}
+
+
+def test_every_block_is_run_or_listed() -> None:
+    rest = [b for b in BLOCKS if b.language not in ("python", "json") and b not in COMMANDS]
+    listed = {beginning: [b for b in rest if b.text.startswith(beginning)] for beginning in ELSEWHERE}
+    unlisted = [b for b in rest if not any(b in some for some in listed.values())]
+    assert not unlisted, f"neither run nor listed: the blocks of the README at {', '.join(map(str, unlisted))}"
+    assert {beginning: len(some) for beginning, some in listed.items()} == dict.fromkeys(ELSEWHERE, 1)
+    assert all((ROOT / covered).is_file() for _, covered in ELSEWHERE.values())
+
+
+@pytest.mark.parametrize(
+    ("readme", "blocks"),
+    [
+        ("```bash\nls\n```\n\n```text\na\n```\n", [Block(1, "bash", "ls", "a")]),
+        ("```bash\nls\n```\nprints\n```text\na\n```\n", [Block(1, "bash", "ls"), Block(5, "text", "a")]),
+        ("x\n\n```python\na\n\nb\n```\n", [Block(3, "python", "a\n\nb")]),
+    ],
+)
+def test_blocks_are_found_with_the_output_of_commands(readme: str, blocks: list[Block]) -> None:
+    assert blocks_of(readme) == blocks
+
+
+# --- Python
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, few_rows: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in that has what the README assumes: the examples, and data of one's own."""
+    place = tmp_path / "work"
+    shutil.copytree(few_rows, place / "my_data")
+    (place / "examples").symlink_to(ROOT / "examples")
+    shutil.copy(TINY_LFM2 / "chat_template.jinja", place / "own.jinja")
+    monkeypatch.chdir(place)
+    return place
+
+
+@pytest.fixture
+def users_hub(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> LocalHub:
+    """A Hub that has an adapter of this user's, who is logged in."""
+    hub.users["hf_user"] = "user"
+    monkeypatch.setenv("HF_TOKEN", "hf_user")
+    files = {path.name: path.read_bytes() for path in SHIPPED.iterdir() if path.is_file()}
+    hub.add(REPO, files, private=True)
+    return hub
+
+
+def run_python(file: Path, names: dict[str, Any]) -> None:
+    """Runs a README's Python one block after the other; a traceback names the file and its line."""
+    for block in blocks_of(file.read_text(encoding="utf-8")):
+        if block.language == "python":
+            exec(compile("\n" * block.line + replaced(block.text), str(file), "exec"), names)
+
+
+def replaced(text: str) -> str:
+    for here, instead in INSTEAD.items():
+        text = text.replace(here, instead)
+    return text
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_readmes_python_runs_from_its_first_block_to_its_last(
+    users_hub: LocalHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ASATrainingArguments(layers=[6], alphas=[1.0], taus=[0.5], betas=[1.0], finalists=1, progress=False)
+    names: dict[str, Any] = {
+        "tools": read_tools(DATA / "tools.json"),
+        "quick": quick,
+        "Path": Path,
+        "ASATrainingArguments": ASATrainingArguments,
+    }
+    run_python(ROOT / "README.md", names)
+    decisions, decision, results, commit = capsys.readouterr().out.splitlines()
+    assert decisions.startswith("[Decision(domain=")
+    comment = re.search(r"print\(decision\)  # on the tiny LFM2: (.*)", README)
+    assert comment is not None
+    compare(decision, comment[1])
+    assert results.startswith("{'base': {'n': 24, ")
+    assert commit == users_hub.repos[REPO].refs["main"]
+    assert traces(names["model"]) == []
+    assert names["adapter"].digest() == ASAAdapter.from_pretrained("my_adapter").digest()
+    assert names["adapter"].digest() != ASAAdapter.from_pretrained(SHIPPED).digest()
+
+
+@pytest.mark.usefixtures("workplace", "users_hub")
+@pytest.mark.parametrize("name", ["tiny_lfm2", "tiny_qwen3", "tiny_lfm2_asa", "data"])
+def test_the_python_of_another_readme_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    names: dict[str, Any] = {}
+    run_python(ROOT / "examples" / name / "README.md", names)
+    if name == "data":
+        assert [len(names["splits"]["test"]), len(names["rows"]), len(names["german"])] == [320, 320, 160]
+    else:
+        assert capsys.readouterr().out.splitlines()[0].endswith("<|im_end|>")
+
+
+def test_the_rows_that_it_shows_are_rows_that_load_splits_takes(tmp_path: Path) -> None:
+    rows = [line for block in BLOCKS if block.language == "json" for line in block.text.splitlines()]
+    assert {json.loads(row)["label"] for row in rows} == {0, 1}
+    for name in ("cal", "train", "valid", "test"):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows), "utf-8")
+    loaded = load_splits(tmp_path)["test"]
+    assert [{key: row[key] for key in json.loads(text)} for row, text in zip(loaded, rows, strict=True)] == [
+        json.loads(row) for row in rows
+    ]
+
+
+# --- Commands
+
+
+@pytest.mark.usefixtures("workplace", "users_hub")
+@pytest.mark.parametrize("block", COMMANDS, ids=str)
+def test_the_commands_run_and_print_what_is_shown(
+    block: Block, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for line in replaced(block.text).splitlines():
+        assert main(shlex.split(line)[1:]) == 0, line
+        printed = capsys.readouterr().out
+        assert printed.strip(), line
+    if block.output is not None:
+        compare(printed, block.output)
+
+
+def compare(printed: str, shown: str) -> None:
+    """Words must be the same; numbers nearly, and not at all in answers: another processor rounds differently."""
+    number = r"\d+(?:\.\d+)?"
+    assert re.sub(number, "0", printed.strip()) == re.sub(number, "0", shown)
+    facts = ["\n".join(line for line in text.splitlines() if line[:3] != "  |") for text in (printed, shown)]
+    found, stated = ([float(digits) for digits in re.findall(number, text)] for text in facts)
+    assert found == pytest.approx(stated, rel=0.1, abs=0.05)
+
+
+def test_it_shows_every_command() -> None:
+    commands = {line.split()[1] for block in COMMANDS for line in block.text.splitlines()}
+    assert commands == {"diagnose", "evaluate", "explain", "generate", "inspect", "push", "train"}
+
+
+def test_the_scripts_that_it_names_are_there() -> None:
+    names = set(re.findall(r"(?<![\w/])(?:examples|tests)/[\w/]+\.(?:py|md|png|txt|ipynb)", README))
+    assert len(names) >= 8
+    assert [name for name in sorted(names) if not (ROOT / name).is_file()] == []
+
+
+# --- The rest
+
+
+def test_the_citation_is_of_the_paper_that_it_opens_with() -> None:
+    [entry] = [block.text for block in BLOCKS if block.language == "bibtex"]
+    opening = README.partition("\n## ")[0]
+    number = re.search(r"eprint\s+= \{(.*)\}", entry)
+    assert number is not None and f"[arXiv {number[1]}](https://arxiv.org/abs/{number[1]})" in opening
+    assert entry.count("{") == entry.count("}")
+
+
+def test_the_readme_has_no_placeholder_left() -> None:
+    assert not re.search(r"(^|: )[A-Z]{4,}$", README, flags=re.MULTILINE)
