@@ -85,7 +85,12 @@ def step_times(bed: Bed, work: Path, repeats: int) -> dict[str, dict[str, list[f
         processes.append(context.Process(target=time_steps, args=given, daemon=True))
         processes[-1].start()
         theirs.close()
-        pipes[name].recv()
+        try:
+            pipes[name].recv()
+        except EOFError:
+            raise SystemExit(
+                f"{name}: the engine did not start\n{(work / f'{name}.log').read_text()[-3000:]}"
+            ) from None
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(100, 2000, (AT_ONCE, READ), generator=generator).tolist()
     found: dict[str, dict[str, list[float]]] = {what: {name: [] for name in ENGINES} for what in ("read", "write")}
@@ -124,14 +129,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30, help="number of turns of each engine (default: 30)")
     options = parser.parse_args()
     models = options.models or [ROOT / "examples" / f"tiny_{name}" for name in ("lfm2", "qwen3")]
-    table = ["| model | step | steered by bare | bare by bare |", "|---|---|---:|---:|"]
+    print("| model | step | steered by bare | bare by bare |\n|---|---|---:|---:|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         for source in [*models, *([random_model(options.width, work)] if options.width else [])]:
             bed = prepared(source, work)
-            table += lines(bed, step_times(bed, work, options.repeats))
-            print(table[-2], table[-1], sep="\n", flush=True)
-    print("", *table, sep="\n")
+            print(*lines(bed, step_times(bed, work, options.repeats)), sep="\n", flush=True)
 
 
 if __name__ == "__main__":
