@@ -20,9 +20,9 @@ import asa_adapter
 from asa_adapter import ASAAdapter, IncompatibleModelError
 from asa_adapter.controller import Controller
 from asa_adapter.fingerprint import model_fingerprint
-from asa_adapter.vllm import plugin
+from asa_adapter.vllm import models, plugin
 from asa_adapter.vllm.injection import INJECTION, Injection
-from asa_adapter.vllm.keys import steered_block_key
+from asa_adapter.vllm.keys import install_block_keys, steered_block_key
 from asa_adapter.vllm.layers import self_check, steer_layer
 from asa_adapter.vllm.refusals import architecture_of, check_engine, check_version
 from asa_adapter.vllm.requests import prompt_ends, steering_factor
@@ -563,6 +563,182 @@ def test_all_reasons_are_told_at_once() -> None:
     vllm_config = engine_config(lora_config=object(), **{"parallel_config.nnodes": 2})
     with pytest.raises(IncompatibleModelError, match=r"several nodes; asa_adapter was not tried with LoRA"):
         check_engine(vllm_config, lfm2_adapter().config, "Lfm2ForCausalLM")
+
+
+# vLLM's block hashes with the keys
+
+
+class HashedRequest:
+    """A request of vLLM's whose blocks are hashed as they fill."""
+
+    def __init__(
+        self,
+        name: str,
+        tokens: list[int],
+        sampling_params: Any,
+        pooling_params: Any,
+        block_hasher: Callable[[Any], Any],
+    ) -> None:
+        self.num_prompt_tokens, self.tokens, self.sampling_params = len(tokens), list(tokens), sampling_params
+        self._hasher = block_hasher
+
+    def append_output_token_ids(self, tokens: list[int]) -> None:
+        self.tokens += tokens
+
+    @property
+    def block_hashes(self) -> list[Any]:
+        return self._hasher(self)
+
+
+def fake_block_hashes(monkeypatch: pytest.MonkeyPatch, reads_keys: bool = True) -> tuple[ModuleType, ModuleType]:
+    """vLLM's two modules that name blocks, by chained hashes."""
+
+    def own_keys(request: Any, start: int, end: int, start_mm_idx: int) -> Any:
+        return (("image",) if start == 0 else None), start_mm_idx
+
+    def hasher(size: int, hash_function: Callable[[Any], bytes]) -> Callable[[Any], list[bytes]]:
+        def hashes(request: Any) -> list[bytes]:
+            found = [b""]
+            for start in range(0, len(request.tokens), size):
+                function = utils.generate_block_hash_extra_keys if reads_keys else own_keys
+                keys, _ = function(request, start, start + size, 0)
+                found.append(hash_function((found[-1], request.tokens[start : start + size], keys)))
+            return found[1:]
+
+        return hashes
+
+    name = "vllm.v1.core.kv_cache_utils"
+    utils = fake(monkeypatch, name, generate_block_hash_extra_keys=own_keys, get_request_block_hasher=hasher)
+    vars(utils)["init_none_hash"] = lambda function: setattr(utils, "NONE_HASH", function(0))
+    pool = fake(monkeypatch, "vllm.v1.core.block_pool", generate_block_hash_extra_keys=own_keys)
+    fake(monkeypatch, "vllm.v1.request", Request=HashedRequest)
+    fake(monkeypatch, "vllm.sampling_params", SamplingParams=lambda max_tokens, extra_args: sampling(**extra_args))
+    return utils, pool
+
+
+def test_vllm_names_a_steered_block_by_its_own_keys_and_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = fake_block_hashes(monkeypatch)
+    install_block_keys("d")
+    request = SimpleNamespace(num_prompt_tokens=6, sampling_params=sampling())
+    for module in modules:
+        assert module.generate_block_hash_extra_keys(request, 0, 8, 3) == (("image", ("asa", "d:1.0:5")), 3)
+        assert module.generate_block_hash_extra_keys(request, 4, 8, 3) == ((("asa", "d:1.0:1"),), 3)
+        assert module.generate_block_hash_extra_keys(request, 0, 4, 3) == (("image",), 3)
+
+
+def test_block_hashes_that_do_not_read_the_keys_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_block_hashes(monkeypatch, reads_keys=False)
+    with pytest.raises(
+        RuntimeError, match=r"without steering are alike in \[True, True, True\]; expected \[True, False"
+    ):
+        install_block_keys("d")
+
+
+def test_a_block_pool_with_another_function_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, pool = fake_block_hashes(monkeypatch)
+    monkeypatch.setattr(pool, "generate_block_hash_extra_keys", lambda *args: (None, 0))
+    with pytest.raises(RuntimeError, match="vllm.v1.core.block_pool has another generate_block_hash_extra_keys than"):
+        install_block_keys("d")
+
+
+# The steered model
+
+
+class Lfm2ForCausalLM(torch.nn.Module):
+    """As vLLM's, as far as it is looked at."""
+
+    def __init__(self, *, vllm_config: Any, prefix: str) -> None:
+        super().__init__()
+        self.config = vllm_config.model_config.hf_config
+        self.model = torch.nn.Module()
+        self.model.layers = torch.nn.ModuleList(Layer() for _ in range(vllm_config.depth))
+        self.head = torch.nn.Linear(1, 1)
+
+    def load_weights(self, weights: Any) -> set[str]:
+        return {name for name, _ in weights}
+
+
+@pytest.fixture
+def steered_class(monkeypatch: pytest.MonkeyPatch, forward_context: dict[str, Any]) -> type[Any]:
+    """The class that vLLM finds where it looks for the architecture of the adapter, whose digest is "d"."""
+    module = "vllm.model_executor.models.lfm2"
+    fake(monkeypatch, module, Lfm2ForCausalLM=Lfm2ForCausalLM)
+    fake(monkeypatch, "vllm.config", CompilationMode=SimpleNamespace(NONE=0))
+    served = random_model("lfm2")
+    adapter = lfm2_adapter(base_model_fingerprint=model_fingerprint(served))
+    monkeypatch.setattr(plugin, "_active", plugin.Plugin(adapter, "d", "Lfm2ForCausalLM", module))
+    models._steered_class.cache_clear()
+    return models.Lfm2ForCausalLM
+
+
+def built(steered: type[Any], context: dict[str, Any], digest: str = "d", depth: int = DEPTH) -> Any:
+    """A steered model, built as vLLM does."""
+    vllm_config = engine_config(additional_config={"asa_adapter": digest}, depth=depth, use_v2_model_runner=True)
+    vllm_config.compilation_config = SimpleNamespace(mode=0, static_forward_context=context)
+    vllm_config.scheduler_config = SimpleNamespace(max_num_seqs=4)
+    vllm_config.model_config.dtype = torch.float32
+    vllm_config.model_config.hf_config = random_model("lfm2").config
+    return steered(vllm_config=vllm_config, prefix="")
+
+
+def test_the_models_one_layer_is_steered_as_it_is_built(
+    steered_class: type[Any], forward_context: dict[str, Any]
+) -> None:
+    model = built(steered_class, forward_context)
+    assert isinstance(model, Lfm2ForCausalLM) and type(model).__name__ == "Lfm2ForCausalLM"
+    assert [type(layer).__name__ for layer in model.model.layers] == ["Layer", "Layer", "SteeredLayer", "Layer"]
+    assert model.model.layers[2].asa is forward_context[INJECTION]
+    assert forward_context[INJECTION].slots == 4
+
+
+def test_a_process_with_another_adapter_than_the_engines_is_refused(
+    steered_class: type[Any], forward_context: dict[str, Any]
+) -> None:
+    with pytest.raises(IncompatibleModelError, match="configured for the adapter 'e', but this process loaded 'd'"):
+        built(steered_class, forward_context, digest="e")
+
+
+def test_a_model_of_another_depth_is_refused(steered_class: type[Any], forward_context: dict[str, Any]) -> None:
+    with pytest.raises(IncompatibleModelError, match=f"has 3 decoder blocks, but the adapter was fitted for {DEPTH}"):
+        built(steered_class, forward_context, depth=3)
+
+
+def test_a_process_without_the_plug_in_is_told(
+    steered_class: type[Any], forward_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin, "_active", None)
+    with pytest.raises(RuntimeError, match="did not load asa_adapter's plug-in in this process; is ASA_ADAPTER set"):
+        built(steered_class, forward_context)
+    with pytest.raises(AttributeError, match="has no attribute 'Lfm2ForCausalLM'"):
+        getattr(models, "Lfm2ForCausalLM")  # noqa: B009
+
+
+def test_the_steered_model_takes_the_adapters_weights_and_no_others(
+    steered_class: type[Any], forward_context: dict[str, Any]
+) -> None:
+    model = built(steered_class, forward_context)
+    own = random_model("lfm2").state_dict()
+    assert model.load_weights(own.items()) == set(own)
+    with pytest.raises(IncompatibleModelError, match="are not those the adapter was fitted for"):
+        model.load_weights(random_model("lfm2", seed=1).state_dict().items())
+
+
+def test_the_models_own_state_class_plans_for_the_second_runner(
+    steered_class: type[Any], forward_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Own:
+        """vLLM's for this model."""
+
+    asked: list[Any] = []
+    fake(
+        monkeypatch,
+        "vllm.v1.worker.gpu.model_states",
+        resolve_model_state_cls=lambda config, inner: asked.append(inner) or Own,
+    )
+    model = built(steered_class, forward_context)
+    state = model.get_model_state_cls()
+    assert issubclass(state, Own) and state.__name__ == "SteeredModelState"
+    assert asked == [model.model]
 
 
 # The weights that pass by

@@ -1,7 +1,6 @@
 """What the serving tests compare with: a tiny model, an adapter at its middle layer, prompts, transformers' answers.
 
-The expectations are transformers' greedy tokens, float32, one prompt at a time, without and with the adapter. They are
-kept in the work folder, so that each run of vLLM is compared with the same.
+The expectations are transformers' greedy tokens, float32, one prompt at a time, without and with the adapter.
 """
 
 import json
@@ -33,7 +32,8 @@ class Bed:
 
     Attributes:
         name: short name of the model.
-        model: folder that vLLM serves.
+        source: folder of the model.
+        model: folder of the copy that vLLM serves.
         adapter: folder of the adapter.
         prompts: token ids.
         base: transformers' greedy tokens without the adapter.
@@ -41,6 +41,7 @@ class Bed:
     """
 
     name: str
+    source: Path
     model: Path
     adapter: Path
     prompts: list[list[int]]
@@ -63,7 +64,7 @@ def make_bed(source: Path, work: Path, prompts: int) -> Bed:
     logging.set_verbosity_error()
     torch.set_num_threads(1)
     name = source.name.removeprefix("tiny_")
-    served = _served_copy(source, work / name / "model")
+    served = served_copy(source, work / name / "model")
     tokenizer = AutoTokenizer.from_pretrained(source)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     splits = load_splits(DATA)
@@ -79,9 +80,7 @@ def make_bed(source: Path, work: Path, prompts: int) -> Bed:
     print(f"{name}: the adapter at layer {adapter.config.layer} changes {changed} of {prompts} answers", flush=True)
     if changed < LEAST_CHANGED * prompts:
         raise SystemExit(f"{name}: too few; equal tokens would not show that the model is steered")
-    bed = Bed(name, served, work / name / "adapter", [list(p) for p in ids], base, steered)
-    (work / name / "bed.json").write_text(json.dumps({"prompts": bed.prompts, "base": base, "steered": steered}))
-    return bed
+    return Bed(name, source, served, work / name / "adapter", [list(p) for p in ids], base, steered)
 
 
 def fit(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> ASAAdapter:
@@ -125,7 +124,7 @@ def answers(model: Any, tokenizer: Any, prompts: list[list[int]]) -> list[list[i
     return found
 
 
-def _served_copy(source: Path, folder: Path) -> Path:
+def served_copy(source: Path, folder: Path) -> Path:
     """The model's folder, with what vLLM's LFM2 reads and transformers no longer writes into a configuration."""
     shutil.copytree(source, folder, dirs_exist_ok=True)
     config = json.loads((folder / "config.json").read_text())

@@ -24,12 +24,14 @@ from pathlib import Path
 from bed import ROOT, Bed, make_bed
 from cases import Case, Row, run, scarce_blocks
 from server import serve
-from trials import compiled, next_turns, refused
+from trials import compiled, halved, next_turns, refused
 
 PREEMPTIONS = 50  # of 160 prompts
 V2_PROMPTS = 96
 CHUNKS = {"max_num_batched_tokens": 48}
 NO_CACHE = {"enable_prefix_caching": False}
+# Prompts are let in as long as there is a block for their next chunk, not only where they fit as a whole.
+CROWDED = {"scheduler_reserve_full_isl": False, "max_num_batched_tokens": 64}
 DRAFTS = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1, "prompt_lookup_max": 3}
 INTERPRETED = {"interpreter": True}
 
@@ -55,9 +57,15 @@ def full_runs(bed: Bed, v2_prompts: int) -> list[Case]:
         Case("cache off, chunks of 48", {**NO_CACHE, **CHUNKS}),
         Case("cache on, chunks of 48", CHUNKS, passes=("on", "on")),
         Case("cache on, preemption", few_blocks, ("on",) * 3, preempts=preempts),
-        Case("cache off, preemption, every third off", {**few_blocks, **NO_CACHE}, ("third",) * 3, preempts=preempts),
-        Case("n-gram speculation", {"speculative_config": DRAFTS}, accepts=True),
-        Case("tensor parallel 2", {"tensor_parallel_size": 2}, passes=("third",)),
+        Case(
+            "cache off, preemption, every third off",
+            {**few_blocks, **NO_CACHE, **CROWDED},
+            ("third",) * 2,
+            preempts=preempts,
+        ),
+        # The CPU's convolutions of LFM2 know nothing of draft tokens, and its cache of their states wants Triton.
+        Case("n-gram speculation", {"speculative_config": DRAFTS}, accepts=True, doubtful=True),
+        Case("n-gram speculation, cache off", {"speculative_config": DRAFTS, **NO_CACHE}, accepts=True, doubtful=True),
         Case("V2 runner", passes=("on",), **v2),
         Case("V2 runner, chunks of 48, every third off", CHUNKS, passes=("third",), **v2),
         Case("V2 runner, preemption", few_blocks, preempts=1, **v2),
@@ -69,7 +77,7 @@ def trials(bed: Bed, options: argparse.Namespace) -> dict[str, Trial]:
     cases = SHORT_RUNS if options.short else full_runs(bed, min(options.v2_prompts, options.prompts))
     found: dict[str, Trial] = {case.name: partial(_run_case, case) for case in cases}
     if not options.short:
-        found |= {"compile": compiled, "next turn": next_turns, "refused": refused}
+        found |= {"tensor parallel": halved, "compile": compiled, "next turn": next_turns, "refused": refused}
     return {**found, "server": serve}
 
 
@@ -113,9 +121,9 @@ def main() -> int:
         work.mkdir(parents=True, exist_ok=True)
         for source in models[:1] if options.short else models:
             rows += rows_of(make_bed(source, work, options.prompts), work, options)
-    failed = sum(not row.passed for row in rows)
+    passed, failed = sum(row.passed for row in rows), sum(row.shown and not row.passed for row in rows)
     print("\n| run | model | equal | counted |\n|---|---|---:|---|", *rows, sep="\n")
-    print(f"\n{len(rows) - failed} passed, {failed} failed")
+    print(f"\n{passed} passed, {failed} failed, {len(rows) - passed - failed} not shown")
     return 1 if failed or not rows else 0
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bed import Bed
-from cases import BLOCK, Case, Row, factors, start
+from bed import Bed, make_bed
+from cases import BLOCK, Case, Row, factors, failed, run, start
 from safetensors.torch import load_file, save_file
+from widen import widened
 
 SILENCE = {"asa": 0}
 COMPILED = {"enforce_eager": False}
@@ -40,8 +41,7 @@ def next_turns(bed: Bed, work: Path) -> Iterator[Row]:
     for name, (how, passes) in asked.items():
         result, log = start(bed, how, work, passes)
         if not result:
-            print(log[-6000:], flush=True)
-            yield Row(f"next turn, {name}", bed.name, 0, len(second), "the engine failed", ok=False)
+            yield failed(f"next turn, {name}", bed, len(second), log)
             return
         found[name] = result["passes"][1]["logprobs"]
     for name, must_be_equal in (("keyed", True), ("unkeyed", False)):
@@ -74,8 +74,7 @@ def compiled(bed: Bed, work: Path) -> Iterator[Row]:
         result, log = start(bed, case, work, [requests])
         name = f"torch.compile, {'every third off' if steered else 'unsteered in between'}"
         if not result:
-            print(log[-6000:], flush=True)
-            yield Row(name, bed.name, 0, len(requests), "the engine failed", ok=False)
+            yield failed(name, bed, len(requests), log)
             return
         tokens, seen = result["passes"][0]["tokens"], result["passes"][0]["steered"][0]
         equal = sum(a == b for a, b in zip(tokens, bed.expected(kinds), strict=True))
@@ -84,6 +83,19 @@ def compiled(bed: Bed, work: Path) -> Iterator[Row]:
     new = keys[1] - keys[0]
     note = f"{len(keys[0])} cache keys with the adapter, {len(new)} more without"
     yield Row("compile cache keys differ", bed.name, int(bool(new)), 1, note, ok=keys[2] == keys[1])
+
+
+def halved(bed: Bed, work: Path) -> Iterator[Row]:
+    """Two workers share the model: one with a head of zeros more, since five cannot be shared.
+
+    Raises:
+        SystemExit: in transformers the wider model answers otherwise than the model.
+    """
+    wide = make_bed(widened(bed.source, work / f"{bed.name} of even heads"), work, len(bed.prompts))
+    if wide.base != bed.base:
+        raise SystemExit(f"{wide.name}: not the answers of {bed.name}; equal tokens would say nothing about it")
+    free = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}  # else each worker wants a NUMA node of its own
+    yield from run(wide, Case("tensor parallel 2", {"tensor_parallel_size": 2}, ("third",), environment=free), work)
 
 
 def refused(bed: Bed, work: Path) -> Iterator[Row]:
