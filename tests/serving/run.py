@@ -17,7 +17,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -45,11 +45,12 @@ SHORT_RUNS = (
 Trial = Callable[[Bed, Path], Iterator[Row]]
 
 
-def full_runs(bed: Bed, v2_prompts: int) -> list[Case]:
-    """Every way of running one engine."""
-    few_blocks = {"num_gpu_blocks_override": scarce_blocks(bed)}
+def full_runs(bed: Bed) -> list[Case]:
+    """Every way of running one engine with the first model runner."""
+    blocks = scarce_blocks(bed)
+    few_blocks = {"num_gpu_blocks_override": blocks}
+    crowded = {**NO_CACHE, **CROWDED, "num_gpu_blocks_override": blocks - 3}
     preempts = max(1, PREEMPTIONS * len(bed.prompts) // 160)
-    v2 = {"options": INTERPRETED, "prompts": v2_prompts}
     return [
         UNSTEERED,
         Case("cache on; last two passes every third off", passes=("on", "on", "third", "third")),
@@ -57,15 +58,18 @@ def full_runs(bed: Bed, v2_prompts: int) -> list[Case]:
         Case("cache off, chunks of 48", {**NO_CACHE, **CHUNKS}),
         Case("cache on, chunks of 48", CHUNKS, passes=("on", "on")),
         Case("cache on, preemption", few_blocks, ("on",) * 3, preempts=preempts),
-        Case(
-            "cache off, preemption, every third off",
-            {**few_blocks, **NO_CACHE, **CROWDED},
-            ("third",) * 2,
-            preempts=preempts,
-        ),
+        Case("cache off, preemption, every third off", crowded, ("third",) * 2, preempts=preempts),
         # The CPU's convolutions of LFM2 know nothing of draft tokens, and its cache of their states wants Triton.
         Case("n-gram speculation", {"speculative_config": DRAFTS}, accepts=True, doubtful=True),
         Case("n-gram speculation, cache off", {"speculative_config": DRAFTS, **NO_CACHE}, accepts=True, doubtful=True),
+    ]
+
+
+def v2_runs(bed: Bed, prompts: int) -> list[Case]:
+    """The ways of running one with the second, which take minutes each."""
+    v2 = {"options": INTERPRETED, "prompts": prompts}
+    few_blocks = {"num_gpu_blocks_override": scarce_blocks(bed)}
+    return [
         Case("V2 runner", passes=("on",), **v2),
         Case("V2 runner, chunks of 48, every third off", CHUNKS, passes=("third",), **v2),
         Case("V2 runner, preemption", few_blocks, preempts=1, **v2),
@@ -74,11 +78,15 @@ def full_runs(bed: Bed, v2_prompts: int) -> list[Case]:
 
 def trials(bed: Bed, options: argparse.Namespace) -> dict[str, Trial]:
     """What is run about one model, by name."""
-    cases = SHORT_RUNS if options.short else full_runs(bed, min(options.v2_prompts, options.prompts))
-    found: dict[str, Trial] = {case.name: partial(_run_case, case) for case in cases}
-    if not options.short:
-        found |= {"tensor parallel": halved, "compile": compiled, "next turn": next_turns, "refused": refused}
-    return {**found, "server": serve}
+    if options.short:
+        return {**_by_name(SHORT_RUNS), "server": serve}
+    others = {"tensor parallel": halved, "compile": compiled, "next turn": next_turns, "refused": refused}
+    slow = _by_name(v2_runs(bed, min(options.v2_prompts, options.prompts)))
+    return {**_by_name(full_runs(bed)), **others, "server": serve, **slow}
+
+
+def _by_name(cases: Iterable[Case]) -> dict[str, Trial]:
+    return {case.name: partial(_run_case, case) for case in cases}
 
 
 def _run_case(case: Case, bed: Bed, work: Path) -> Iterator[Row]:
