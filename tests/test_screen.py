@@ -1,5 +1,7 @@
+from pathlib import Path
 from typing import Any
 
+import accelerate
 import numpy as np
 import pytest
 import torch
@@ -145,3 +147,16 @@ def test_a_model_whose_blocks_share_more_than_the_state_is_run_whole(
     monkeypatch.setattr(Prefilled, "is_faithful", lambda _self, _model: False)
     assert np.allclose(found.probability, screened(model, ids, tried, 3).probability, rtol=1e-3)
     assert (blocks[0].forward, blocks[3].forward) == (leaves, reads)
+
+
+def test_blocks_that_load_their_weights_when_they_run_are_resumed_alike(tmp_path: Path) -> None:
+    """accelerate replaces forward() of each block, as the screen does."""
+    model, ids = random_model(), ragged()
+    expected = screened(model, ids, pushes(len(ids)), 3)
+    places = {f"model.layers.{i}": "cpu" if i % 2 else "disk" for i in range(4)}
+    places |= dict.fromkeys(("model.embed_tokens", "model.rotary_emb", "model.embedding_norm", "lm_head"), "cpu")
+    accelerate.dispatch_model(model, places, main_device="cpu", offload_dir=str(tmp_path), force_hooks=True)
+    before = [block.__dict__["forward"] for block in decoder_blocks(model)]
+    found = screened(model, ids, pushes(len(ids)), 3)
+    assert np.array_equal(found.probability, expected.probability)
+    assert [block.__dict__["forward"] for block in decoder_blocks(model)] == before
