@@ -171,7 +171,7 @@ def test_long_work_shows_bars_on_a_terminal(few_rows: Path) -> None:
     os.close(reader)
     os.close(writer)
     assert done.returncode == 0 and done.stdout.startswith("TEST\n")
-    for name in ("Loading weights", "answers (base)", "answers (asa)"):
+    for name in ("Loading weights", "answers (base, asa)"):
         assert f"{name}: 100%" in shown
 
 
