@@ -192,7 +192,7 @@ def _read(source: Any) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, 
         raise FileNotFoundError(f"no such file or folder: {source}")
     try:
         return _parts_of_dataset(datasets.load_dataset(source)), None
-    except OSError as error:  # not there, or not reached
+    except (FileNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(f"no file or folder {source!r} here, and from the Hub: {error}") from error
 
 

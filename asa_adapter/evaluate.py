@@ -13,10 +13,10 @@ from transformers import StoppingCriteria
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.forward import evaluation_mode
 from asa_adapter.gold import matches_gold
-from asa_adapter.hook import is_steered
+from asa_adapter.hook import compiled_parts, is_steered
 from asa_adapter.metrics import gold_metrics, trigger_metrics
 from asa_adapter.parsing import ToolCallParser
-from asa_adapter.prefilled import Prefilled, logit_sharing
+from asa_adapter.prefilled import Prefilled, can_branch, logit_sharing
 from asa_adapter.prefix import SharedPrefix, Sharing
 from asa_adapter.processes import Processes
 from asa_adapter.progress import progress_bar
@@ -104,21 +104,32 @@ class Evaluation:
             part: for the progress bar: which rows these are.
         """
         self._refuse_steered()
+        if len(variants) > 1 and compiled_parts(self.model):  # what was compiled is lost whenever an adapter changes
+            return {
+                name: self.answers_of_each(rows, {name: adapter}, until_call=until_call, part=part)[name]
+                for name, adapter in variants.items()
+            }
+        alone = next(iter(variants.values())) if len(variants) == 1 else None
         processes = Processes()
         mine = [rows[i] for i in processes.part(len(rows))]
         prompts = encode_rows(self.tokenizer, mine, self.tools, self.parser)
         texts = {name: [""] * len(prompts) for name in variants}
         label = ", ".join(variants) if len(variants) < 3 else f"{len(variants)} variants"
         total = len(prompts) * len(variants)
-        with evaluation_mode(self.model), progress_bar(total, f"answers ({label}{part})", self.progress) as bar:
+        with (
+            evaluation_mode(self.model),
+            self._steered(alone),
+            progress_bar(total, f"answers ({label}{part})", self.progress) as bar,
+        ):
             for prefix, members in self._prefixes(prompts):
-                shared = len(variants) > 1 and self._can_branch([prompts[i] for i in members[:2]], prefix)
+                begun = prefix if prefix.length or self._can_branch([prompts[i] for i in members]) else None
                 for batch in batches_by_length([prompts[i] for i in members], self.batch_size):
                     taken = [members[i] for i in batch]
-                    begun = prefix if shared or prefix.length else None
                     prompt = Prefilled(self.model, [prompts[i] for i in taken], begun, pad_token_id(self.tokenizer))
                     for name, adapter in variants.items():
-                        for i, text in zip(taken, self._generate(prompt, adapter, until_call), strict=True):
+                        with self._steered(adapter if alone is None else None):
+                            answers = self._generate(prompt, until_call)
+                        for i, text in zip(taken, answers, strict=True):
                             texts[name][i] = text
                         bar.update(len(taken))
         return {name: processes.texts(texts[name], len(rows)) for name in variants}
@@ -167,28 +178,29 @@ class Evaluation:
         uncached = any(getattr(place, "use_cache", None) is False for place in (settings, config))
         return not uncached and not any(getattr(settings, name, None) for name in _OWN_CACHE)
 
-    def _can_branch(self, sample: Sequence[Sequence[int]], prefix: SharedPrefix) -> bool:
-        """Whether several answers can begin at one cache of such prompts."""
-        if prefix.length or not self._takes_a_cache():
-            return bool(prefix.length)  # was looked at already
-        return Prefilled(self.model, sample, prefix, pad_token_id(self.tokenizer)).is_faithful(self.model)
+    def _can_branch(self, prompts: Sequence[Sequence[int]]) -> bool:
+        """Whether several answers can begin at one cache of such prompts, which share nothing."""
+        pad_id = pad_token_id(self.tokenizer)
+        return self._takes_a_cache() and can_branch(self.model, prompts, SharedPrefix(), pad_id)
+
+    def _steered(self, adapter: ASAAdapter | None) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if adapter is None else adapter.attach(self.model, allow_mismatch=True)
 
     @functools.cached_property
     def _sharing(self) -> Sharing:
         return logit_sharing(self.model, pad_token_id(self.tokenizer))
 
-    def _generate(self, prompt: Prefilled, adapter: ASAAdapter | None, until_call: bool) -> list[str]:
+    def _generate(self, prompt: Prefilled, until_call: bool) -> list[str]:
         start = self.parser.call_token if until_call else None
         settings = greedy_settings(self.tokenizer, self.max_new_tokens)
         if prompt.cache is not None:
             settings["past_key_values"] = prompt.branch()
-        with adapter.attach(self.model, allow_mismatch=True) if adapter is not None else contextlib.nullcontext():
-            output = self.model.generate(  # type: ignore[operator]
-                input_ids=prompt.ids,
-                attention_mask=prompt.mask,
-                stopping_criteria=None if start is None else [_CallBegins(start)],
-                **settings,
-            )
+        output = self.model.generate(  # type: ignore[operator]
+            input_ids=prompt.ids,
+            attention_mask=prompt.mask,
+            stopping_criteria=None if start is None else [_CallBegins(start)],
+            **settings,
+        )
         answers = output[:, prompt.ids.shape[1] :].tolist()
         if self.parser.knows_tokens:
             return [self.parser.text(answer) for answer in answers]

@@ -29,7 +29,7 @@ from asa_adapter.stages import Stages, digest, model_digest
 from asa_adapter.states import HiddenStates, collect_hidden_states
 from asa_adapter.tools import Tools
 
-# Rows that are answered between two stages: what a run that is killed has to do again.
+# Rows that each process answers between two stages: what a run that is killed has to do again.
 _ROWS_OF_A_STAGE = 128
 
 
@@ -193,18 +193,20 @@ class Measurements:
         """Each adapter's answer to each row, the bare model's for None; see `Evaluation.answers_of_each`."""
         rows = self._splits[split]
         answers: dict[str, list[str]] = {name: [] for name in variants}
-        for begin in range(0, len(rows), _ROWS_OF_A_STAGE):
-            for name, texts in self._some_answers(split, begin, variants, until_call).items():
+        of_a_stage = _ROWS_OF_A_STAGE * Processes().count
+        for begin in range(0, len(rows), of_a_stage):
+            part = range(begin, min(begin + of_a_stage, len(rows)))
+            for name, texts in self._some_answers(split, part, variants, until_call).items():
                 answers[name] += texts
         return answers
 
     def _some_answers(
-        self, split: str, begin: int, variants: Mapping[str, ASAAdapter | None], until_call: bool
+        self, split: str, part: range, variants: Mapping[str, ASAAdapter | None], until_call: bool
     ) -> dict[str, list[str]]:
-        """The answers to as many rows as one stage has."""
-        rows, end = self._splits[split], min(begin + _ROWS_OF_A_STAGE, len(self._splits[split]))
+        """The answers to the rows of one stage."""
+        rows = self._splits[split]
         depends = {
-            "prompts": digest(self._prompts(split).ids[begin:end]),
+            "prompts": digest([self._prompts(split).ids[i] for i in part]),
             "max_new_tokens": self._args.max_new_tokens,
             "until_call": until_call,
             "markers": [self._parser.format, self._parser.start, self._parser.end],
@@ -213,10 +215,10 @@ class Measurements:
 
         def compute(missing: list[str]) -> dict[str, list[str]]:
             return self._evaluation.answers_of_each(
-                [rows[i] for i in range(begin, end)],
+                [rows[i] for i in part],
                 {name: variants[name] for name in missing},
                 until_call=until_call,
-                part=f"; {split} {begin + 1} to {end} of {len(rows)}",
+                part=f"; {split} {part.start + 1} to {part.stop} of {len(rows)}",
             )
 
         return self._stages.texts(
@@ -229,7 +231,7 @@ class Measurements:
 
     def triggered(self, answers: Sequence[str]) -> NDArray[np.bool_]:
         """(N,) whether each answer calls a tool."""
-        return np.array([self._parser.triggered(answer) for answer in answers])
+        return np.array([self._parser.triggered(answer) for answer in answers], dtype=bool)
 
     def metrics(self, split: str, answers: Sequence[str]) -> dict[str, Any]:
         """Trigger metrics of the answers, overall and per domain, and the validity of their calls."""

@@ -155,13 +155,14 @@ class Call:
         self.done = cached and self.fed >= self.width
         index = np.repeat(self.last, expand) - start
         met = np.flatnonzero((index >= 0) & (index < count))
+        where = tuple(torch.from_numpy(x).to(tokens.device) for x in (met, index[met])) if len(met) else ()
         for record in self.records:
             record.expand = expand
             record.slot.window = (
                 Window(
                     shape=(rows, count),
                     rows=met,
-                    where=tuple(torch.from_numpy(x).to(tokens.device) for x in (met, index[met])),
+                    where=where,
                     record=record,
                     again=not cached and bool(record.parts),
                 )

@@ -1,5 +1,6 @@
 """`Prefilled`: a batch of prompts that was run up to its last token, so that several answers can begin there."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,9 +60,18 @@ class Prefilled:
         return self.cache is not None and alike(model, self.logits(model), self.logits(model, cached=False))
 
 
+def can_branch(model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix, pad_id: int) -> bool:
+    """Whether answers to such prompts can begin at a cache; the shortest and the longest are tried."""
+    sample = [min(prompts, key=len), max(prompts, key=len)]
+    # A cache that cannot be copied or joined; running whole prompts is slower, not wrong.
+    with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
+        return Prefilled(model, sample, prefix, pad_id).is_faithful(model)
+    return False
+
+
 def logit_sharing(model: nn.Module, pad_id: int) -> Sharing:
     """Shared prefixes, for as long as the answer's first logits are those of whole prompts."""
-    return Sharing(model, lambda prefix, sample: Prefilled(model, sample, prefix, pad_id).is_faithful(model))
+    return Sharing(model, lambda prefix, sample: can_branch(model, sample, prefix, pad_id))
 
 
 def alike(model: nn.Module, logits: torch.Tensor, whole: torch.Tensor) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from asa_adapter.forward import evaluation_mode
-from asa_adapter.prefilled import Prefilled, alike, logit_sharing
+from asa_adapter.prefilled import Prefilled, can_branch, logit_sharing
 from asa_adapter.progress import progress_bar
 from asa_adapter.prompts import batches_by_length
 from asa_adapter.residual import hidden_state, replace_hidden_state
@@ -77,13 +77,13 @@ def first_tokens(
     sharing = logit_sharing(model, pad_id)
     with evaluation_mode(model), progress_bar(total, "screen", progress) as bar:
         for prefix, members in sharing.prefixes(prompts):
-            sample = Prefilled(model, [prompts[i] for i in members[:2]], prefix, pad_id)
             # Some caches cannot be shared, but go on by one token all the same; some cannot even do that.
-            cached = bool(sharing.holds) or sample.is_faithful(model)
+            cached = bool(prefix.length) or can_branch(model, [prompts[i] for i in members], prefix, pad_id)
+            sample = Prefilled(model, [prompts[i] for i in members[:2]], prefix if cached else None, pad_id)
             layers = _resumable(model, blocks, sample, {push.layer for push in pushes}) if cached else set()
             for batch in batches_by_length([prompts[i] for i in members], batch_size):
                 rows = [members[i] for i in batch]
-                prompt = Prefilled(model, [prompts[i] for i in rows], prefix, pad_id)
+                prompt = Prefilled(model, [prompts[i] for i in rows], prefix if cached else None, pad_id)
                 for p, logits in enumerate(_each_push(model, blocks, prompt, pushes, rows, cached, layers)):
                     screened.triggered[p, rows] = (logits.argmax(dim=1) == start_id).cpu().numpy()
                     screened.probability[p, rows] = logits.softmax(dim=1)[:, start_id].cpu().numpy()
@@ -120,7 +120,7 @@ def _resumable(model: nn.Module, blocks: nn.ModuleList, sample: Prefilled, layer
         # Whatever a model makes of blocks that do nothing: it is run as a whole then.
         with contextlib.suppress(AttributeError, LookupError, RuntimeError, TypeError, ValueError):
             with _resumed(blocks, layer, outputs[layer], torch.zeros(1)):
-                return alike(model, sample.logits(model), whole)
+                return torch.equal(sample.logits(model), whole)  # the same sums on the same numbers
         return False
 
     return {layer for layer in outputs if resumes(layer)}
@@ -157,7 +157,7 @@ def _pushed(block: nn.Module, delta: torch.Tensor) -> contextlib.AbstractContext
 
 @contextlib.contextmanager
 def _resumed(blocks: nn.ModuleList, layer: int, output: Any, delta: torch.Tensor) -> Iterator[None]:
-    """A model that begins behind a layer, with what that one put out and a push, for a moment."""
+    """A model that begins behind a layer, with what that one put out and a push, for a moment, in all threads."""
     pushed, passed_over = _with_delta(output, delta), list(blocks)[: layer + 1]
     before = [block.__dict__.get("forward") for block in passed_over]
     try:
@@ -167,6 +167,6 @@ def _resumed(blocks: nn.ModuleList, layer: int, output: Any, delta: torch.Tensor
     finally:
         for block, own in zip(passed_over, before, strict=True):
             if own is None:
-                del block.__dict__["forward"]
+                block.__dict__.pop("forward", None)  # a Ctrl-C may come before it was replaced
             else:
                 block.__dict__["forward"] = own

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import DATA, ROOT, TINY_LFM2
 
-from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
+from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, measurements
 from asa_adapter.evaluate import Evaluation
 
 SMALL: dict[str, Any] = {
@@ -109,6 +109,33 @@ def test_a_killed_run_goes_on_and_comes_to_the_same(
     again.train()
     again.evaluate("test")
     assert outcome(again.report) == whole[1]
+
+
+def test_answers_are_kept_some_rows_at_a_time(
+    tiny_lfm2: Any, few: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measurements, "_ROWS_OF_A_STAGE", 7)
+    arguments = ASATrainingArguments(**SMALL, output_dir=tmp_path)
+    trainer = ASATrainer(*tiny_lfm2, {**few, "valid": few["valid"][:17]}, arguments)
+    measured = trainer._measured
+    measured.begin(tmp_path / "stages")
+    expected = measured._evaluation.answers(few["valid"][:17])
+    answers_of_each, asked = Evaluation.answers_of_each, list[int]()
+
+    def dies_behind_two(self: Evaluation, rows: Any, *args: Any, **keywords: Any) -> dict[str, list[str]]:
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(len(rows))
+        return answers_of_each(self, rows, *args, **keywords)
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(Evaluation, "answers_of_each", dies_behind_two)
+        measured.answers("valid", {"base": None})
+    measured.begin(tmp_path / "stages")
+    found = measured.answers("valid", {"base": None})["base"]
+    pad = trainer.tokenizer.pad_token  # how many end an answer depends on its batch
+    assert [a.replace(pad, "") for a in found] == [a.replace(pad, "") for a in expected]
+    assert (asked, measured.reused) == ([7, 7], ["answers-valid"] * 2)
 
 
 @pytest.fixture

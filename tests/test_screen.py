@@ -106,14 +106,20 @@ def test_a_push_is_what_the_adapter_does() -> None:
         assert np.array_equal(np.where(gate > 0, up, down), (output[:, -1] == token).numpy())
 
 
+def entered(model: Any, only: int | None = None) -> list[int]:
+    """Gets the number of each block that is really run; it listens to a part of it, for all blocks are called."""
+    calls: list[int] = []
+    for layer, block in enumerate(decoder_blocks(model)):
+        if only in (None, layer):
+            next(iter(block.children())).register_forward_hook(lambda *_, layer=layer: calls.append(layer))
+    return calls
+
+
 @pytest.mark.parametrize("family", ["lfm2", "llama", "qwen3", "gpt2"])
 def test_a_push_runs_only_the_blocks_behind_it(family: str) -> None:
     model, ids = random_model(family), prompts(rows=3).tolist()
     push = pushes(3)[0]
-    calls: list[int] = []
-    for layer, block in enumerate(decoder_blocks(model)):
-        # A part of the block: the block itself is called all the same.
-        next(iter(block.children())).register_forward_hook(lambda *_, layer=layer: calls.append(layer))
+    calls = entered(model)
 
     def runs_of_each_block(count: int) -> np.ndarray:
         calls.clear()
@@ -157,6 +163,8 @@ def test_blocks_that_load_their_weights_when_they_run_are_resumed_alike(tmp_path
     places |= dict.fromkeys(("model.embed_tokens", "model.rotary_emb", "model.embedding_norm", "lm_head"), "cpu")
     accelerate.dispatch_model(model, places, main_device="cpu", offload_dir=str(tmp_path), force_hooks=True)
     before = [block.__dict__["forward"] for block in decoder_blocks(model)]
+    kept, skipped = entered(model), entered(model, 0)
     found = screened(model, ids, pushes(len(ids)), 3)
     assert np.array_equal(found.probability, expected.probability)
+    assert len(skipped) < len(kept) / 5  # block 0 was passed over
     assert [block.__dict__["forward"] for block in decoder_blocks(model)] == before
