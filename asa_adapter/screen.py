@@ -79,12 +79,13 @@ def first_tokens(
         for prefix, members in sharing.prefixes(prompts):
             # Some caches cannot be shared, but go on by one token all the same; some cannot even do that.
             cached = bool(prefix.length) or can_branch(model, [prompts[i] for i in members], prefix, pad_id)
-            sample = Prefilled(model, [prompts[i] for i in members[:2]], prefix if cached else None, pad_id)
+            begun = prefix if cached else None
+            sample = Prefilled(model, [prompts[i] for i in members[:2]], begun, pad_id)
             layers = _resumable(model, blocks, sample, {push.layer for push in pushes}) if cached else set()
             for batch in batches_by_length([prompts[i] for i in members], batch_size):
                 rows = [members[i] for i in batch]
-                prompt = Prefilled(model, [prompts[i] for i in rows], prefix if cached else None, pad_id)
-                for p, logits in enumerate(_each_push(model, blocks, prompt, pushes, rows, cached, layers)):
+                prompt = Prefilled(model, [prompts[i] for i in rows], begun, pad_id)
+                for p, logits in enumerate(_each_push(model, blocks, prompt, pushes, rows, layers)):
                     screened.triggered[p, rows] = (logits.argmax(dim=1) == start_id).cpu().numpy()
                     screened.probability[p, rows] = logits.softmax(dim=1)[:, start_id].cpu().numpy()
                     bar.update(len(rows))
@@ -97,24 +98,23 @@ def _each_push(
     prompt: Prefilled,
     pushes: Sequence[Push],
     rows: Sequence[int],
-    cached: bool,
     resumable: Collection[int],
 ) -> Iterator[torch.Tensor]:
     """(B, V) logits of the bare model, then under each push; behind a layer that can be resumed, of the rest alone."""
-    outputs, bare = _kept(model, blocks, prompt, cached, resumable)
+    outputs, bare = _kept(model, blocks, prompt, resumable)
     yield bare
     for push in pushes:
         delta = push.steps[push.domain[list(rows)]]
         output = outputs.get(push.layer)
         branch = _pushed(blocks[push.layer], delta) if output is None else _resumed(blocks, push.layer, output, delta)
         with branch:
-            logits = prompt.logits(model, cached)
+            logits = prompt.logits(model)
         yield logits
 
 
 def _resumable(model: nn.Module, blocks: nn.ModuleList, sample: Prefilled, layers: Collection[int]) -> set[int]:
     """The layers behind which the model can be resumed: no later block needs anything else from those before."""
-    outputs, whole = _kept(model, blocks, sample, True, layers)
+    outputs, whole = _kept(model, blocks, sample, layers)
 
     def resumes(layer: int) -> bool:
         # Whatever a model makes of blocks that do nothing: it is run as a whole then.
@@ -127,7 +127,7 @@ def _resumable(model: nn.Module, blocks: nn.ModuleList, sample: Prefilled, layer
 
 
 def _kept(
-    model: nn.Module, blocks: nn.ModuleList, prompt: Prefilled, cached: bool, layers: Collection[int]
+    model: nn.Module, blocks: nn.ModuleList, prompt: Prefilled, layers: Collection[int]
 ) -> tuple[dict[int, Any], torch.Tensor]:
     """What some blocks put out for the prompts' last token, and the bare model's logits."""
     outputs: dict[int, Any] = {}
@@ -140,7 +140,7 @@ def _kept(
             hooks.enter_context(
                 blocks[layer].register_forward_hook(lambda _module, _args, output, layer=layer: keep(layer, output))
             )
-        return outputs, prompt.logits(model, cached)
+        return outputs, prompt.logits(model)
 
 
 def _with_delta(output: Any, delta: torch.Tensor) -> Any:
