@@ -19,7 +19,8 @@ from asa_adapter.files import looks_like_path, sha256
 from asa_adapter.fingerprint import model_fingerprint, other_origin, same_weights
 from asa_adapter.hook import SteeringHandle
 from asa_adapter.hub import commit_of, fetch, full_repo_id, push
-from asa_adapter.prompts import chat_template_sha256
+from asa_adapter.parsing import ToolCallParser
+from asa_adapter.prompts import chat_template_sha256, with_chat_template
 from asa_adapter.residual import decoder_blocks, generating_model, hidden_size, text_config
 from asa_adapter.storage import SIZE_LIMITS, Parts, read_folder, write_folder
 from asa_adapter.tools import Tools
@@ -130,6 +131,19 @@ class ASAAdapter:
         with self.attach(model):
             return model.generate(*args, **kwargs)  # type: ignore[operator]
 
+    def parser(self, tokenizer: Any) -> ToolCallParser:
+        """What reads the model's tool calls: in the format that the adapter was fitted with, else the tokenizer's.
+
+        Raises:
+            ValueError: neither the adapter nor the tokenizer names a known format.
+        """
+        c = self.config
+        if c.tool_call_format is None:
+            return ToolCallParser.from_tokenizer(tokenizer)
+        return ToolCallParser.from_tokenizer(
+            tokenizer, c.tool_call_format, start=c.tool_call_start, end=c.tool_call_end
+        )
+
     def explain(
         self,
         model: nn.Module,
@@ -165,6 +179,7 @@ class ASAAdapter:
             config=self.config,
             router=self.router,
             probes=self.probes,
+            parser=self.parser(with_chat_template(tokenizer, self.config.chat_template)),
             attach=lambda used: self.attach(model, tokenizer=used, allow_mismatch=allow_mismatch),
             max_new_tokens=max_new_tokens,
         )

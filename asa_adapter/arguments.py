@@ -4,11 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from asa_adapter.config import MAX_ALPHA, PROBE_KINDS, finite_float
-from asa_adapter.metrics import Counts
 
 OBJECTIVES = ("f1", "balanced_accuracy")
 _NUMBER_LISTS = (("alphas", 0.0, MAX_ALPHA), ("taus", 0.5, 1.0), ("betas", 0.0, 1.0), ("Cs", 1e-9, 1e9))
@@ -109,39 +105,6 @@ class ASATrainingArguments:
         if not numbers or any(type(n) is not int for n in numbers) or len(set(numbers)) != len(numbers):
             raise ValueError(f"layers is {numbers!r}; expected different layer numbers, or 'all'")
         object.__setattr__(self, "layers", numbers)
-
-    @property
-    def goal(self) -> str:
-        """What settings are chosen by, in words."""
-        if self.max_fpr is not None:
-            return f"recall with an FPR of at most {self.max_fpr:g}"
-        return self.objective
-
-    @property
-    def gain_name(self) -> str:
-        """What a gain over the bare model is measured in, in words."""
-        return "F1" if self.max_fpr is None and self.objective == "f1" else "balanced accuracy"
-
-    def score(self, counts: Counts) -> NDArray[np.float64]:
-        """How well some counts meet the goal; higher is better. With max_fpr, a higher FPR than that is below 0."""
-        ratios = counts.ratios()
-        if self.max_fpr is not None:
-            return np.where(ratios["fpr"] <= self.max_fpr, ratios["recall"], -ratios["fpr"])
-        return self.gain_score(counts)
-
-    def wanted(self, counts: Counts) -> NDArray[np.float64]:
-        """What is maximised, without the limit: the objective; with max_fpr the recall."""
-        return counts.ratios()["recall"] if self.max_fpr is not None else self.gain_score(counts)
-
-    def gain_score(self, counts: Counts) -> NDArray[np.float64]:
-        """What a gain over the bare model is measured in: the objective; with max_fpr the balanced accuracy.
-
-        A limit is met or not, so the score that ranks settings under one jumps, and has no useful interval.
-        """
-        ratios = counts.ratios()
-        if self.max_fpr is not None or self.objective == "balanced_accuracy":
-            return (ratios["recall"] + 1 - ratios["fpr"]) / 2
-        return ratios["f1"]
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

@@ -60,7 +60,7 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     evaluation = Evaluation(
         model,
         tokenizer,
-        adapter.config.parser(tokenizer),
+        adapter.parser(tokenizer),
         tools,
         options.max_new_tokens,
         options.batch_size,
@@ -89,7 +89,7 @@ def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     tokenizer = with_chat_template(tokenizer, adapter.config.chat_template)
     prompt = encode_prompt(tokenizer, [{"role": "user", "content": options.prompt}], tools)
     ids, mask = pad_batch([prompt], pad_token_id(tokenizer), "left", model.device)
-    parser = adapter.config.parser(tokenizer)
+    parser = adapter.parser(tokenizer)
     # The most likely answers, as `evaluate` and `explain` take them: no dice make the difference between two runs.
     settings = greedy_settings(tokenizer, options.max_new_tokens)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import parse_json
-from asa_adapter.parsing import ToolCallParser
 
 FORMAT_VERSION = 1
 CONFIG_NAME = "asa_config.json"
@@ -155,14 +154,6 @@ class ASAConfig:
     def step(self) -> float:
         """Length of the vector that the gate adds or subtracts, in the residual's own units."""
         return self.alpha * self.residual_norm
-
-    def parser(self, tokenizer: Any) -> ToolCallParser:
-        """What reads the model's tool calls: in the format that the adapter was fitted with, else the tokenizer's."""
-        if self.tool_call_format is None:
-            return ToolCallParser.from_tokenizer(tokenizer)
-        return ToolCallParser.from_tokenizer(
-            tokenizer, self.tool_call_format, start=self.tool_call_start, end=self.tool_call_end
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """The config as plain JSON types."""

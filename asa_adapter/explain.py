@@ -78,6 +78,7 @@ def explain(
     config: ASAConfig,
     router: Router,
     probes: Probes,
+    parser: ToolCallParser,
     attach: Callable[[Any], SteeringHandle],
     max_new_tokens: int = 64,
 ) -> Explanation:
@@ -91,6 +92,7 @@ def explain(
         config: the adapter's settings.
         router: the adapter's router.
         probes: the adapter's probes.
+        parser: reads the model's calls.
         attach: steers the model, given the tokenizer that renders its prompts.
         max_new_tokens: longest answer.
 
@@ -102,7 +104,6 @@ def explain(
     if is_steered(model):
         raise ValueError("the model has an adapter attached; remove() it first: the base would be shown steered")
     tokenizer = with_chat_template(tokenizer, config.chat_template)
-    parser = config.parser(tokenizer)
     schemas = tool_schemas(config.tools if tools is None else tools)
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     ids = encode_prompt(tokenizer, messages, schemas, parser)

@@ -21,6 +21,7 @@ from asa_adapter.progress import progress_bar
 from asa_adapter.screen import Push
 from asa_adapter.selection import (
     Gain,
+    Objective,
     Scored,
     Setting,
     choose,
@@ -45,6 +46,7 @@ class Search:
         report: gets everything that was found.
 
     Attributes:
+        objective: what is chosen by.
         fits: what was fitted, by layer.
     """
 
@@ -58,6 +60,7 @@ class Search:
     ) -> None:
         self.measured = measured
         self.args = args
+        self.objective = Objective.of(args)
         self.domains = domains
         self.report = report
         self.fits: dict[int, LayerFit] = {}
@@ -99,7 +102,7 @@ class Search:
             triggered = gated(
                 verdicts[setting.layer].p_tool[setting.probe], setting.tau, screened.triggered[0], up, down
             )
-            scored.append(Scored(setting, float(self.args.score(Counts.of(labels, triggered))), triggered))
+            scored.append(Scored(setting, float(self.objective.rank(Counts.of(labels, triggered))), triggered))
         self.report["screen"] = screen_facts(self.args, labels, screened.triggered[0], scored)
         for layer, effect in layer_effects(keys, screened.probability).items():
             self.report["layers"][str(layer)]["effect"] = effect
@@ -121,7 +124,7 @@ class Search:
         variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
         base, *triggers = self.measured.triggers("valid", {"base": None, **variants}).values()
         finalists = [
-            Scored(candidate.setting, float(self.args.score(Counts.of(labels, triggered))), triggered)
+            Scored(candidate.setting, float(self.objective.rank(Counts.of(labels, triggered))), triggered)
             for candidate, triggered in zip(candidates, triggers, strict=True)
         ]
         chosen, errors = choose(self.args, labels, finalists)
@@ -163,7 +166,8 @@ class Search:
         """The chosen adapter, or one that abstains."""
         labels, args = self.measured.labels("valid"), self.args
         missed = args.max_fpr is not None and chosen.score < 0
-        better = args.gain_score(Counts.of(labels, chosen.triggered)) > args.gain_score(Counts.of(labels, base))
+        called, bare = Counts.of(labels, chosen.triggered), Counts.of(labels, base)
+        better = self.objective.gain(called) > self.objective.gain(bare)
         abstains = bool(missed or gain.lower_bound <= 0 or not better)
         tried = len(self.report["valid"]["finalists"])
         if missed:
@@ -171,13 +175,13 @@ class Search:
         elif abstains:
             why = (
                 f"no gain over the bare model on VALID is sure: its lower 95 % bound is {gain.lower_bound:+.3f} "
-                f"({args.gain_name}); the adapter abstains"
+                f"({self.objective.gain_name}); the adapter abstains"
             )
         else:
             why = (
                 f"the gentlest of {tried} finalists within one standard error of the best on VALID, ranked by "
-                f"{args.goal} of real generation; the gain over the bare model is {gain.mean:+.3f}, at least "
-                f"{gain.lower_bound:+.3f} with 95 % confidence ({args.gain_name})"
+                f"{self.objective} of real generation; the gain over the bare model is {gain.mean:+.3f}, at least "
+                f"{gain.lower_bound:+.3f} with 95 % confidence ({self.objective.gain_name})"
             )
         setting = chosen.setting._replace(alpha=0.0) if abstains else chosen.setting
         adapter = self._build(setting)

@@ -5,6 +5,7 @@ Everything here is arithmetic on tables of triggers; no model is needed.
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,57 @@ from asa_adapter.arguments import ASATrainingArguments
 from asa_adapter.controller import ternary_gate
 from asa_adapter.intervals import LEVEL, resamples
 from asa_adapter.metrics import Counts, upper_confidence_bound
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What settings are chosen by: three views of the same counts, each higher where it is better.
+
+    ========  =====================================  ============================
+    method    with `max_fpr`                         without
+    ========  =====================================  ============================
+    `rank`    recall; minus the FPR where too high   F1, or the balanced accuracy
+    `value`   recall                                 the same
+    `gain`    the balanced accuracy                  the same
+    ========  =====================================  ============================
+
+    `rank` orders settings. A limit is met or not, so it jumps under one: differences between settings are measured in
+    `value`, and what is gained over the bare model in `gain`, which have useful intervals.
+    """
+
+    name: str = "f1"
+    max_fpr: float | None = None
+
+    @classmethod
+    def of(cls, args: ASATrainingArguments) -> "Objective":
+        """The one that the arguments ask for."""
+        return cls(args.objective, args.max_fpr)
+
+    def __str__(self) -> str:
+        return self.name if self.max_fpr is None else f"recall with an FPR of at most {self.max_fpr:g}"
+
+    @property
+    def gain_name(self) -> str:
+        """What a gain over the bare model is measured in, in words."""
+        return "F1" if self.max_fpr is None and self.name == "f1" else "balanced accuracy"
+
+    def rank(self, counts: Counts) -> NDArray[np.float64]:
+        """How well some counts meet the objective; below 0 where the FPR is above `max_fpr`."""
+        if self.max_fpr is None:
+            return self.gain(counts)
+        ratios = counts.ratios()
+        return np.where(ratios["fpr"] <= self.max_fpr, ratios["recall"], -ratios["fpr"])
+
+    def value(self, counts: Counts) -> NDArray[np.float64]:
+        """What is maximised, whether the limit is kept or not."""
+        return self.gain(counts) if self.max_fpr is None else counts.ratios()["recall"]
+
+    def gain(self, counts: Counts) -> NDArray[np.float64]:
+        """What a gain over the bare model is measured in."""
+        ratios = counts.ratios()
+        if self.max_fpr is not None or self.name == "balanced_accuracy":
+            return (ratios["recall"] + 1 - ratios["fpr"]) / 2
+        return ratios["f1"]
 
 
 class Setting(NamedTuple):
@@ -60,7 +112,7 @@ def facts(args: ASATrainingArguments, labels: NDArray[np.int64], triggered: NDAr
     counts = Counts.of(labels, triggered)
     ratios = counts.ratios()
     return {
-        "score": float(args.score(counts)),
+        "score": float(Objective.of(args).rank(counts)),
         **{name: float(ratios[name]) for name in ("f1", "recall", "fpr")},
         "fpr_upper_bound_95": upper_confidence_bound(int(counts.fp), int(counts.fp + counts.tn)),
     }
@@ -158,11 +210,12 @@ def choose(
     Returns:
         The choice, and each finalist's standard error.
     """
+    objective = Objective.of(args)
     best = min(range(len(finalists)), key=lambda i: finalists[i].rank())
     called = np.stack([finalist.triggered for finalist in finalists])
-    scores = args.wanted(Counts.of(labels, called, resamples(len(labels), args.resamples, args.seed)))  # (F, B)
+    scores = objective.value(Counts.of(labels, called, resamples(len(labels), args.resamples, args.seed)))  # (F, B)
     errors = (scores[best] - scores).std(axis=1)
-    plain = args.wanted(Counts.of(labels, called))
+    plain = objective.value(Counts.of(labels, called))
     keeps_limit = [args.max_fpr is None or finalist.score >= 0 for finalist in finalists]
     near = [
         finalist
@@ -180,13 +233,14 @@ def honest_gain(
     In each bootstrap resample the best finalist is chosen anew, and its gain is measured on the rows that the
     resample left out, which had no say in it.
     """
+    objective = Objective.of(args)
     ordered = sorted(finalists, key=Scored.rank)
     called = np.stack([f.triggered for f in ordered])
     weights = resamples(len(labels), args.resamples, args.seed)
-    chosen = args.score(Counts.of(labels, called, weights)).argmax(axis=0)  # (B,)
+    chosen = objective.rank(Counts.of(labels, called, weights)).argmax(axis=0)  # (B,)
     left_out = (weights == 0).astype(np.int64)
-    steered = args.gain_score(Counts.of(labels, called, left_out))[chosen, np.arange(len(chosen))]
-    gains = steered - args.gain_score(Counts.of(labels, base, left_out))
+    steered = objective.gain(Counts.of(labels, called, left_out))[chosen, np.arange(len(chosen))]
+    gains = steered - objective.gain(Counts.of(labels, base, left_out))
     return Gain(float(gains.mean()), float(np.quantile(gains, 1 - LEVEL)))
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from scipy.stats import binomtest
+
 from asa_adapter.config import ASAConfig
 from asa_adapter.markdown import escaped
-from asa_adapter.metrics import upper_confidence_bound
 from asa_adapter.report import Comparison, Findings
 
 # Below these, a ratio moves by several points with each prompt.
@@ -35,7 +36,8 @@ def _overall(comparison: Comparison, split: str) -> Iterator[str]:
         )
     without_need = asa["fp"] + asa["tn"]
     if without_need:
-        bound = upper_confidence_bound(asa["fp"], without_need)
+        below = binomtest(asa["fp"], without_need, alternative="less")
+        bound = below.proportion_ci(0.95, method="wilson").high
         yield (
             f"{asa['fp']} of the {without_need} {name} prompts that need no tool still got a call; with so many "
             f"prompts, the true rate is below {bound:.3f} with 95 % confidence."

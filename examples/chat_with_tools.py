@@ -133,7 +133,7 @@ def main(words: Sequence[str] | None = None) -> None:
     tools: list[Callable[..., str]] = [calculator, convert_units, search_in(options.folder)]
     with adapter.attach(model, tokenizer=tokenizer) as steering:
         print("Tools: calculator, convert_units, search_files. /new forgets; an empty line or Ctrl-C ends.")
-        talk(Chat(model, tokenizer, steering, adapter.config.parser(tokenizer), tools, options.rounds))
+        talk(Chat(model, tokenizer, steering, adapter.parser(tokenizer), tools, options.rounds))
 
 
 if __name__ == "__main__":

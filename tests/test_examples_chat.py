@@ -302,7 +302,7 @@ def test_the_shipped_model_chats_over_two_turns(
 def test_after_the_chats_answer_the_model_is_steered_no_more(tiny_adapter: ASAAdapter, tiny_lfm2: Any) -> None:
     model, tokenizer = tiny_lfm2
     with tiny_adapter.attach(model, tokenizer=tokenizer) as steering:
-        parser = tiny_adapter.config.parser(tokenizer)
+        parser = tiny_adapter.parser(tokenizer)
         chat = example.Chat(model, tokenizer, steering, parser, [tools.calculator], max_new_tokens=4)
         chat.messages = [{"role": "user", "content": "how much is 48713 times 9264"}]
         chat.answer(steered=True)

@@ -6,6 +6,7 @@ import pytest
 from asa_adapter import ASATrainingArguments
 from asa_adapter.metrics import Counts
 from asa_adapter.selection import (
+    Objective,
     Scored,
     Setting,
     choose,
@@ -28,7 +29,7 @@ def scored(args: ASATrainingArguments, setting: Setting, wrong: Any) -> Scored:
     """A setting whose triggers are right but for some rows."""
     triggered = LABELS.astype(bool)
     triggered[np.asarray(wrong, dtype=int)] ^= True
-    return Scored(setting, float(args.score(Counts.of(LABELS, triggered))), triggered)
+    return Scored(setting, float(Objective.of(args).rank(Counts.of(LABELS, triggered))), triggered)
 
 
 def setting(layer: int = 1, alpha: float = 1.0, tau: float = 0.5) -> Setting:
@@ -118,7 +119,7 @@ def test_the_luck_of_choosing_among_equals_is_no_gain() -> None:
             wrong = np.flatnonzero(generator.random(ROWS) < 0.3)
             finalists.append(scored(ARGS, setting(alpha=1.0 + i), wrong))
         best = max(finalist.score for finalist in finalists)
-        apparent.append(best - float(ARGS.score(Counts.of(LABELS, base))))
+        apparent.append(best - float(Objective.of(ARGS).rank(Counts.of(LABELS, base))))
         sure += honest_gain(ARGS, LABELS, base, finalists).lower_bound > 0
     assert np.mean(apparent) > 0.04
     assert sure <= 2  # 5 % of 40

@@ -16,7 +16,7 @@ from asa_adapter.ablation import ablations
 from asa_adapter.evaluate import Evaluation
 from asa_adapter.metrics import Counts
 from asa_adapter.prompts import chat_template_sha256, with_chat_template
-from asa_adapter.selection import Setting
+from asa_adapter.selection import Objective, Setting
 
 SMALL: dict[str, Any] = {
     "layers": (1, 4, 6),
@@ -74,10 +74,11 @@ def test_prompts_and_format_of_ones_own_are_used_and_stored(tiny_lfm2: Any, smal
         tool_call_start="<|tool_call_start|>",
     )
     trainer = ASATrainer(model, tokenizer, small, arguments)
-    config = trainer.train().config
+    adapter = trainer.train()
+    config = adapter.config
     assert (config.chat_template, config.tool_call_format) == (template, "hermes")
     assert (config.tool_call_start, config.tool_call_end) == ("<|tool_call_start|>", "</tool_call>")
-    assert config.parser(tokenizer).start == "<|tool_call_start|>"
+    assert adapter.parser(tokenizer).start == "<|tool_call_start|>"
     assert config.chat_template_sha256 == chat_template_sha256(with_chat_template(tokenizer, template))
     assert "Available tools" not in tokenizer.chat_template
     with pytest.raises(ValueError, match=r"set tokenizer.chat_template = adapter.config.chat_template"):
@@ -465,11 +466,12 @@ def test_arguments_are_checked(changes: dict[str, Any], message: str) -> None:
 
 def test_objectives_score_what_they_name() -> None:
     counts = Counts.of([1] * 5 + [0] * 4, [1, 1, 1, 1, 0, 1, 0, 0, 0])
-    assert float(ASATrainingArguments().score(counts)) == pytest.approx(0.8)
-    assert float(ASATrainingArguments(objective="balanced_accuracy").score(counts)) == pytest.approx(0.775)
-    assert float(ASATrainingArguments(max_fpr=0.25).score(counts)) == 0.8
-    assert float(ASATrainingArguments(max_fpr=0.2).score(counts)) == -0.25
-    assert float(ASATrainingArguments(max_fpr=0.2).gain_score(counts)) == pytest.approx(0.775)
+    assert float(Objective().rank(counts)) == pytest.approx(0.8)
+    assert float(Objective("balanced_accuracy").rank(counts)) == pytest.approx(0.775)
+    assert float(Objective(max_fpr=0.25).rank(counts)) == 0.8
+    assert float(Objective(max_fpr=0.2).rank(counts)) == -0.25
+    assert float(Objective(max_fpr=0.2).value(counts)) == 0.8
+    assert float(Objective(max_fpr=0.2).gain(counts)) == pytest.approx(0.775)
 
 
 def test_a_model_that_was_steered_since_is_not_measured_as_the_base(tiny_lfm2: Any, small: Any, trained: Any) -> None:
