@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asa_adapter.adapter import ASAAdapter
-    from asa_adapter.arguments import ASATrainingArguments
-    from asa_adapter.classifiers import Probes, Router
-    from asa_adapter.config import ASAConfig
-    from asa_adapter.controller import Decision
-    from asa_adapter.data import load_splits
-    from asa_adapter.diagnosis import diagnose
+    from asa_adapter.config.asa_config import ASAConfig
+    from asa_adapter.config.training_arguments import ASATrainingArguments
+    from asa_adapter.data.splits import load_splits
+    from asa_adapter.diagnostics.diagnosis import diagnose
     from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, IncompatibleModelError
-    from asa_adapter.hook import SteeringHandle
-    from asa_adapter.parsing import ToolCallParser
-    from asa_adapter.toolcalls import ToolCall
-    from asa_adapter.trainer import ASATrainer
-    from asa_adapter.vectors import SteeringVectors
+    from asa_adapter.steering.classifiers import Probes, Router
+    from asa_adapter.steering.controller import Decision
+    from asa_adapter.steering.hook import SteeringHandle
+    from asa_adapter.steering.vectors import SteeringVectors
+    from asa_adapter.tool_calls.call import ToolCall
+    from asa_adapter.tool_calls.parser import ToolCallParser
+    from asa_adapter.training.trainer import ASATrainer
 
 __version__ = "0.1.0"
 
@@ -43,21 +43,21 @@ __all__ = [
 # Where each name comes from. A part is imported when it is first asked for, so that `import asa_adapter` is light.
 _MODULES = {
     "ASAAdapter": "adapter",
-    "ASAConfig": "config",
-    "ASATrainer": "trainer",
-    "ASATrainingArguments": "arguments",
+    "ASAConfig": "config.asa_config",
+    "ASATrainer": "training.trainer",
+    "ASATrainingArguments": "config.training_arguments",
     "AdapterDownloadError": "errors",
     "AdapterFormatError": "errors",
-    "Decision": "controller",
+    "Decision": "steering.controller",
     "IncompatibleModelError": "errors",
-    "Probes": "classifiers",
-    "Router": "classifiers",
-    "SteeringHandle": "hook",
-    "SteeringVectors": "vectors",
-    "ToolCall": "toolcalls",
-    "ToolCallParser": "parsing",
-    "diagnose": "diagnosis",
-    "load_splits": "data",
+    "Probes": "steering.classifiers",
+    "Router": "steering.classifiers",
+    "SteeringHandle": "steering.hook",
+    "SteeringVectors": "steering.vectors",
+    "ToolCall": "tool_calls.call",
+    "ToolCallParser": "tool_calls.parser",
+    "diagnose": "diagnostics.diagnosis",
+    "load_splits": "data.splits",
 }
 
 

@@ -10,22 +10,22 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from asa_adapter.classifiers import Probes, Router
-from asa_adapter.config import CONFIG_NAME, ASAConfig
-from asa_adapter.controller import Controller, Decision
+from asa_adapter.config.asa_config import CONFIG_NAME, ASAConfig
+from asa_adapter.data.prompts import chat_template_sha256, with_chat_template
+from asa_adapter.diagnostics.explanation import Explanation, explain
 from asa_adapter.errors import AdapterFormatError, DamagedDownloadError, IncompatibleModelError
-from asa_adapter.explain import Explanation, explain
 from asa_adapter.files import looks_like_path, sha256
-from asa_adapter.fingerprint import model_fingerprint, other_origin, same_weights
-from asa_adapter.hook import SteeringHandle
-from asa_adapter.hub import commit_of, fetch, full_repo_id, push
-from asa_adapter.parsing import ToolCallParser
-from asa_adapter.prompts import chat_template_sha256, with_chat_template
-from asa_adapter.residual import decoder_blocks, generating_model, hidden_size, text_config
-from asa_adapter.storage import SIZE_LIMITS, Parts, read_folder, write_folder
-from asa_adapter.tools import Tools
-from asa_adapter.vectors import SteeringVectors
-from asa_adapter.verify import verify_block
+from asa_adapter.hub.client import commit_of, fetch, full_repo_id, push
+from asa_adapter.hub.folder import SIZE_LIMITS, Parts, read_folder, write_folder
+from asa_adapter.modeling.fingerprint import model_fingerprint, other_origin, same_weights
+from asa_adapter.modeling.residual import decoder_blocks, generating_model, hidden_size, text_config
+from asa_adapter.modeling.verify import verify_block
+from asa_adapter.steering.classifiers import Probes, Router
+from asa_adapter.steering.controller import Controller, Decision
+from asa_adapter.steering.hook import SteeringHandle
+from asa_adapter.steering.vectors import SteeringVectors
+from asa_adapter.tool_calls.parser import ToolCallParser
+from asa_adapter.tool_calls.schemas import Tools
 
 
 class ASAAdapter:

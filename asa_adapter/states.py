@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from asa_adapter.data.prompts import Row, batches_by_tokens, encode_rows, pad_batch, pad_token_id
 from asa_adapter.errors import IncompatibleModelError
-from asa_adapter.forward import evaluation_mode, forward, input_device, rounding
-from asa_adapter.parsing import ToolCallParser
-from asa_adapter.prefix import SharedPrefix, Sharing
-from asa_adapter.progress import progress_bar
-from asa_adapter.prompts import Row, batches_by_tokens, encode_rows, pad_batch, pad_token_id
-from asa_adapter.residual import decoder_blocks, headless, hidden_size, hidden_state, last_prompt_index
-from asa_adapter.tools import Tools
+from asa_adapter.modeling.forward import evaluation_mode, forward, input_device, rounding
+from asa_adapter.modeling.prefix import SharedPrefix, Sharing
+from asa_adapter.modeling.progress import progress_bar
+from asa_adapter.modeling.residual import decoder_blocks, headless, hidden_size, hidden_state, last_prompt_index
+from asa_adapter.tool_calls.parser import ToolCallParser
+from asa_adapter.tool_calls.schemas import Tools
 
 # Spread of a layer's states over different prompts, relative to their norm, below which it cannot have read them.
 _BLIND_SPREAD = 1e-4

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASATrainer, ASATrainingArguments, load_splits
-from asa_adapter.card import markdown_table
 from asa_adapter.files import make_writable_folder
+from asa_adapter.hub.card import markdown_table
 
 HERE = Path(__file__).resolve().parent
 

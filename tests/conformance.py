@@ -42,9 +42,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 import asa_adapter
 from asa_adapter import ASAAdapter, IncompatibleModelError
-from asa_adapter.forward import evaluation_mode
-from asa_adapter.prefix import SharedPrefix
-from asa_adapter.residual import decoder_blocks, hidden_size
+from asa_adapter.modeling.forward import evaluation_mode
+from asa_adapter.modeling.prefix import SharedPrefix
+from asa_adapter.modeling.residual import decoder_blocks, hidden_size
 from asa_adapter.states import last_token_states
 
 LENGTHS = (7, 5)
@@ -186,7 +186,7 @@ def explain(error: Exception) -> str:
 def refusal(error: Exception) -> str | None:
     """Where our own code raised an error on purpose, and its message; None if that was no purpose of ours."""
     trace = traceback.extract_tb(error.__traceback__)
-    if not isinstance(error, ValueError) or Path(trace[-1].filename).parent != PACKAGE:
+    if not isinstance(error, ValueError) or not Path(trace[-1].filename).is_relative_to(PACKAGE):
         return None
     stages = {"last_token_states": "fit", "_generate": "generate"}
     stage = next((stages[frame.name] for frame in trace if frame.name in stages), "attach")

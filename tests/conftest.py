@@ -27,8 +27,8 @@ from local_hub import LocalHub
 from torch import nn
 
 from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors, load_splits
-from asa_adapter.data import read_tools
-from asa_adapter.prompts import chat_template_sha256
+from asa_adapter.data.prompts import chat_template_sha256
+from asa_adapter.data.splits import read_tools
 from asa_adapter.states import collect_hidden_states
 
 # The tensors here are tiny: on a busy machine, waiting for a second thread makes them a hundred times slower.

@@ -9,7 +9,7 @@ from typing import Any
 
 from conftest import fitted_adapter
 
-from asa_adapter.storage import SIZE_LIMITS
+from asa_adapter.hub.folder import SIZE_LIMITS
 
 CONFIG, VECTORS, ROUTER, PROBES, REPORT = SIZE_LIMITS
 PAYLOAD = (VECTORS, ROUTER, PROBES, REPORT)

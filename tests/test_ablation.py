@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import WIDTH, fitted_adapter
 
-from asa_adapter.ablation import ablations
+from asa_adapter.evaluation.ablation import ablations
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from local_hub import LocalHub
 from markdown_it import MarkdownIt
 
 from asa_adapter import ASAConfig, ASATrainingArguments
-from asa_adapter.card import markdown_table, model_card
-from asa_adapter.markdown import escaped
-from asa_adapter.metrics import trigger_metrics
+from asa_adapter.evaluation.metrics import trigger_metrics
+from asa_adapter.hub.card import markdown_table, model_card
+from asa_adapter.hub.markdown import escaped
 
 RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")
 SHA = "0123456789ab" + "c" * 52
@@ -338,7 +338,7 @@ def test_it_says_how_to_fit_it_again() -> None:
 
 
 def test_the_command_to_fit_it_again_gives_the_same_arguments() -> None:
-    from asa_adapter.cli import _parser
+    from asa_adapter.cli.entrypoint import _parser
 
     text = model_card(config(), report())
     [words] = re.findall(r"^asa-adapter (train .*)$", text, re.MULTILINE)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from conftest import DATA, TINY_LFM2, fitted_adapter
 
-from asa_adapter import ASAAdapter, Decision, ToolCallParser, cli, commands
-from asa_adapter.cli import main
+from asa_adapter import ASAAdapter, Decision, ToolCallParser
+from asa_adapter.cli import commands, entrypoint
+from asa_adapter.cli.entrypoint import main
 
 FAST = ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "1", "--finalists", "1"]
 
@@ -299,7 +300,7 @@ def test_debug_prints_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_half_a_surrogate_pair_in_a_call_is_printed_as_json() -> None:
     [call] = ToolCallParser("hermes").parse('<tool_call>{"name": "say", "arguments": {"text": "\\ud800 ☔"}}')
-    printed = cli._json_text(call.arguments)
+    printed = entrypoint._json_text(call.arguments)
     assert printed == '{"text": "\\ud800 ☔"}'
     assert json.loads(printed) == call.arguments
 

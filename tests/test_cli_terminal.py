@@ -14,8 +14,8 @@ import pytest
 from conftest import DATA, ROOT, TINY_LFM2, fitted_adapter
 
 import asa_adapter
-from asa_adapter import cli, commands, terminal
-from asa_adapter.cli import main
+from asa_adapter.cli import commands, entrypoint, terminal
+from asa_adapter.cli.entrypoint import main
 
 COMMANDS = ["train", "evaluate", "generate", "explain", "diagnose", "inspect", "push"]
 
@@ -44,7 +44,7 @@ def test_help_has_an_example_that_the_parser_takes(command: str, capsys: pytest.
     examples = [shlex.split(line)[1:] for line in lines if line.startswith("  asa-adapter ")]
     assert examples
     for words in examples:
-        assert cli._parser().parse_args(words).command == command
+        assert entrypoint._parser().parse_args(words).command == command
 
 
 def test_help_explains_exit_status_and_environment(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,7 +71,7 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
 def test_the_version_stands_in_one_place() -> None:
     places = [
         path.relative_to(ROOT).as_posix()
-        for path in [ROOT / "pyproject.toml", *(ROOT / "asa_adapter").glob("*.py")]
+        for path in [ROOT / "pyproject.toml", *(ROOT / "asa_adapter").rglob("*.py")]
         if f'"{asa_adapter.__version__}"' in path.read_text(encoding="utf-8")
     ]
     assert places == ["asa_adapter/__init__.py"]
@@ -89,7 +89,7 @@ def test_the_command_line_alone_imports_nothing_heavy() -> None:
         "package = types.ModuleType('asa_adapter')\n"
         f"package.__path__, package.__version__ = [{str(Path(asa_adapter.__file__).parent)!r}], '0'\n"
         "sys.modules['asa_adapter'] = package\n"
-        "from asa_adapter.cli import main\n"
+        "from asa_adapter.cli.entrypoint import main\n"
         "assert main(['train', '--help']) == 0\n"
         "heavy = {'torch', 'transformers', 'sklearn', 'datasets', 'skops', 'huggingface_hub'} & set(sys.modules)\n"
         "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)\n"

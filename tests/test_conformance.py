@@ -16,8 +16,8 @@ from tiny_models import OVERRIDES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from asa_adapter import ASAAdapter, IncompatibleModelError
-from asa_adapter.hook import SteeringHandle
-from asa_adapter.plan import Window
+from asa_adapter.steering.hook import SteeringHandle
+from asa_adapter.steering.plan import Window
 
 # Plain, tuple and list outputs, recurrent and nested models, an image tower of the text's depth; the rest is refused.
 SAMPLE = ("falcon_h1", "gemma3", "git", "gpt2", "lfm2_moe", "mamba2", "deepseek_v4", "xlnet")

@@ -6,7 +6,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from asa_adapter import ToolCall, ToolCallParser
-from asa_adapter.detection import detected_format, written_call
+from asa_adapter.tool_calls.detection import detected_format, written_call
 
 HEAD = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
 TAIL = "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

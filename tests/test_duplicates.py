@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from asa_adapter import duplicates
-from asa_adapter.duplicates import leak_summary, leaks, near_duplicate_groups, near_duplicates, row_names
+from asa_adapter.data import duplicates
+from asa_adapter.data.duplicates import leak_summary, leaks, near_duplicate_groups, near_duplicates, row_names
 
 
 def texts(n: int = 90) -> list[str]:

@@ -8,10 +8,10 @@ import torch
 from conftest import fitted_adapter, random_model, traces
 
 from asa_adapter import ASAAdapter, ToolCallParser
-from asa_adapter.evaluate import Evaluation
-from asa_adapter.prefilled import Prefilled
-from asa_adapter.prefix import SharedPrefix
-from asa_adapter.trainer import ASATrainer, ASATrainingArguments
+from asa_adapter.evaluation.answers import Evaluation
+from asa_adapter.evaluation.prefill import Prefilled
+from asa_adapter.modeling.prefix import SharedPrefix
+from asa_adapter.training.trainer import ASATrainer, ASATrainingArguments
 
 
 @pytest.fixture(scope="module")

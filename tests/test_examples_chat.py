@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, load_script, traces
 
 from asa_adapter import ASAAdapter, ToolCall, ToolCallParser
-from asa_adapter.tools import tool_schemas, unwrapped
+from asa_adapter.tool_calls.schemas import tool_schemas, unwrapped
 
 tools = load_script(ROOT / "examples" / "chat_tools.py")
 example = load_script(ROOT / "examples" / "chat_with_tools.py")

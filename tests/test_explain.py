@@ -7,8 +7,8 @@ import torch
 from conftest import traces
 
 from asa_adapter import ASAAdapter
-from asa_adapter.explain import Explanation
-from asa_adapter.prompts import chat_template_sha256, encode_prompt, with_chat_template
+from asa_adapter.data.prompts import chat_template_sha256, encode_prompt, with_chat_template
+from asa_adapter.diagnostics.explanation import Explanation
 from asa_adapter.states import collect_hidden_states
 
 LAZY = "how much is 48713 times 9264"

@@ -10,7 +10,7 @@ import transformers
 from conftest import FAMILIES, TINY_LFM2, fitted_adapter, random_model, traces
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, IncompatibleModelError
-from asa_adapter.fingerprint import model_fingerprint, same_weights
+from asa_adapter.modeling.fingerprint import model_fingerprint, same_weights
 
 
 def same(one: Any, other: Any) -> bool | None:

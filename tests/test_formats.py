@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from asa_adapter import ASAAdapter
-from asa_adapter.config import FORMAT_VERSION
+from asa_adapter.config.asa_config import FORMAT_VERSION
 
 FIXTURES = sorted((Path(__file__).parent / "fixtures").iterdir())
 

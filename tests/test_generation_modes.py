@@ -15,7 +15,7 @@ from conftest import DEPTH, FAMILIES, PAD, fitted_adapter, greedy, prompts, rand
 from tiny_models import tiny_model
 
 from asa_adapter import ASAAdapter
-from asa_adapter.residual import decoder_blocks, hidden_state
+from asa_adapter.modeling.residual import decoder_blocks, hidden_state
 
 LACKS = {
     "mamba2": {"chunked prefill", "draft tokens", "continued cache"},

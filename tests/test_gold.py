@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from asa_adapter import ToolCall
-from asa_adapter.gold import matches_gold
+from asa_adapter.tool_calls.gold import matches_gold
 
 A, B = ToolCall("f", {"a": 1}), ToolCall("g", {})
 GOLD_A, GOLD_B = {"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}

@@ -9,8 +9,8 @@ import transformers
 from conftest import WIDTH, fitted_adapter, greedy, prompts, random_model, traces
 
 from asa_adapter import ASAAdapter
-from asa_adapter.plan import Call
-from asa_adapter.residual import decoder_blocks
+from asa_adapter.modeling.residual import decoder_blocks
+from asa_adapter.steering.plan import Call
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from asa_adapter.intervals import comparison, interval, resamples
-from asa_adapter.metrics import Counts
+from asa_adapter.evaluation.intervals import comparison, interval, resamples
+from asa_adapter.evaluation.metrics import Counts
 
 
 def test_resamples_draw_as_many_rows_as_there_are_and_follow_the_seed() -> None:

@@ -111,7 +111,7 @@ def test_the_unpacked_wheel_works_away_from_the_checkout(built: Path, tmp_path: 
         [
             sys.executable,
             "-c",
-            f"import asa_adapter.cli as c; print(c.__file__); c.main(['inspect', {str(folder)!r}])",
+            f"import asa_adapter.cli.entrypoint as c; print(c.__file__); c.main(['inspect', {str(folder)!r}])",
         ],
         capture_output=True,
         text=True,
@@ -120,5 +120,5 @@ def test_the_unpacked_wheel_works_away_from_the_checkout(built: Path, tmp_path: 
     )
     assert done.returncode == 0, done.stderr
     place, first, *_ = done.stdout.splitlines()
-    assert Path(place).parent == tmp_path / "wheel" / "asa_adapter"
+    assert Path(place).parent == tmp_path / "wheel" / "asa_adapter" / "cli"
     assert first == f"ASA adapter {folder}"

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from asa_adapter.metrics import trigger_metrics
-from asa_adapter.plots import PLOT_NAMES, figures, plots
+from asa_adapter.evaluation.metrics import trigger_metrics
+from asa_adapter.hub.plots import PLOT_NAMES, figures, plots
 
 DOMAINS = ["code", "math"]
 LABELS, BASE, ASA = [1, 1, 0, 0] * 3, [1, 0, 1, 0] * 3, [1, 1, 0, 0] * 3

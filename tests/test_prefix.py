@@ -7,9 +7,9 @@ import transformers
 from conftest import PAD, greedy, prompts, random_model, traces
 from tiny_models import tiny_model
 
-from asa_adapter.forward import evaluation_mode, forward
-from asa_adapter.prefilled import Prefilled, logit_sharing
-from asa_adapter.prefix import Family, SharedPrefix, Sharing, copied, families
+from asa_adapter.evaluation.prefill import Prefilled, logit_sharing
+from asa_adapter.modeling.forward import evaluation_mode, forward
+from asa_adapter.modeling.prefix import Family, SharedPrefix, Sharing, copied, families
 
 SHARED = 20
 

@@ -10,8 +10,8 @@ import pytest
 from conftest import TINY_LFM2
 
 from asa_adapter import ASAAdapter
-from asa_adapter.processes import Processes, launched_processes
-from asa_adapter.storage import read_folder
+from asa_adapter.hub.folder import read_folder
+from asa_adapter.modeling.processes import Processes, launched_processes
 
 SECTIONS = ("blind_layers", "chosen", "evaluations", "screen", "valid")
 

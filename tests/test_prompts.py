@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from asa_adapter import ToolCall, ToolCallParser
-from asa_adapter.prompts import (
+from asa_adapter.data.prompts import (
     batches_by_length,
     batches_by_tokens,
     chat_template_sha256,

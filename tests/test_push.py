@@ -13,9 +13,9 @@ from huggingface_hub import constants
 from local_hub import Fault, LocalHub, Repo
 
 from asa_adapter import ASAAdapter
-from asa_adapter.card import CARD_NAME
-from asa_adapter.cli import main
+from asa_adapter.cli.entrypoint import main
 from asa_adapter.errors import AdapterUploadError
+from asa_adapter.hub.card import CARD_NAME
 
 NAME = "alice/lfm-asa"
 FILES = {

@@ -12,7 +12,7 @@ import transformers
 from conftest import ROOT, traces
 
 from asa_adapter import ASAAdapter
-from asa_adapter.metrics import auc
+from asa_adapter.evaluation.metrics import auc
 from asa_adapter.report import RATIOS
 from asa_adapter.states import collect_hidden_states
 

@@ -17,8 +17,8 @@ from conftest import DATA, ROOT, TINY_LFM2, traces
 from local_hub import LocalHub
 
 from asa_adapter import ASAAdapter, ASATrainingArguments, load_splits
-from asa_adapter.cli import main
-from asa_adapter.data import read_tools
+from asa_adapter.cli.entrypoint import main
+from asa_adapter.data.splits import read_tools
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHIPPED = ROOT / "examples" / "tiny_lfm2_asa"

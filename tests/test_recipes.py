@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, TINY_LFM2, load_script
 
 from asa_adapter import load_splits
-from asa_adapter.prompts import encode_prompt, with_chat_template
+from asa_adapter.data.prompts import encode_prompt, with_chat_template
 
 RECIPES = ROOT / "examples" / "recipes"
 SHARED = os.environ.get("ASA_SHARED_DATA")

@@ -6,7 +6,13 @@ from conftest import DEPTH, WIDTH, random_model
 from torch import nn
 
 from asa_adapter import IncompatibleModelError
-from asa_adapter.residual import decoder_blocks, hidden_size, hidden_state, last_prompt_index, replace_hidden_state
+from asa_adapter.modeling.residual import (
+    decoder_blocks,
+    hidden_size,
+    hidden_state,
+    last_prompt_index,
+    replace_hidden_state,
+)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import pytest
 import torch
 from conftest import DATA, ROOT, TINY_LFM2
 
-from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, measurements
-from asa_adapter.evaluate import Evaluation
+from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
+from asa_adapter.evaluation.answers import Evaluation
+from asa_adapter.training import measurements
 
 SMALL: dict[str, Any] = {
     "layers": (4, 6),
@@ -47,7 +48,7 @@ def whole(tiny_lfm2: Any, few: Any) -> tuple[ASAAdapter, dict[str, Any]]:
 
 KILLED_AT = """
 import os, signal, sys
-from asa_adapter.stages import Stages
+from asa_adapter.training.stages import Stages
 
 keep = Stages._keep
 done = []
@@ -170,7 +171,7 @@ def test_a_changed_input_invalidates_what_depends_on_it_alone(tiny_lfm2: Any, fe
 def test_ctrl_c_leaves_what_is_finished_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from asa_adapter.cli import main
+    from asa_adapter.cli.entrypoint import main
 
     def stop(*_: Any, **__: Any) -> dict[str, list[str]]:
         raise KeyboardInterrupt

@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import PAD, WIDTH, fitted_adapter, prompts, random_model, traces
 
-from asa_adapter.prefilled import Prefilled
-from asa_adapter.prefix import SharedPrefix
-from asa_adapter.residual import decoder_blocks
-from asa_adapter.screen import Push, Screened
-from asa_adapter.screen import first_tokens as screen_first_tokens
+from asa_adapter.evaluation.first_tokens import Push, Screened
+from asa_adapter.evaluation.first_tokens import first_tokens as screen_first_tokens
+from asa_adapter.evaluation.prefill import Prefilled
+from asa_adapter.modeling.prefix import SharedPrefix
+from asa_adapter.modeling.residual import decoder_blocks
 
 
 def ragged(rows: int = 7) -> list[list[int]]:

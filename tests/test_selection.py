@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from asa_adapter import ASATrainingArguments
-from asa_adapter.metrics import Counts
-from asa_adapter.selection import (
+from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.training.selection import (
     Objective,
     Scored,
     Setting,

@@ -7,9 +7,9 @@ from conftest import TINY_LFM2, fitted_adapter, greedy, prompts, random_model, t
 from tiny_models import tiny_model
 
 from asa_adapter import IncompatibleModelError
-from asa_adapter.forward import evaluation_mode, forward_keywords
-from asa_adapter.prefix import SharedPrefix
-from asa_adapter.residual import decoder_blocks
+from asa_adapter.modeling.forward import evaluation_mode, forward_keywords
+from asa_adapter.modeling.prefix import SharedPrefix
+from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.states import HiddenStates, collect_hidden_states, last_token_states
 
 

@@ -48,8 +48,8 @@ from strangers import (
 
 import asa_adapter
 from asa_adapter import AdapterFormatError, ASAAdapter, IncompatibleModelError
-from asa_adapter.config import ASAConfig
-from asa_adapter.storage import SIZE_LIMITS
+from asa_adapter.config.asa_config import ASAConfig
+from asa_adapter.hub.folder import SIZE_LIMITS
 
 SECONDS, MEBIBYTES = 5.0, 300.0
 
@@ -155,10 +155,11 @@ def test_threat_pickle_beside_our_files_is_not_even_opened(folder: Path) -> None
 # --- threat: trust, given blindly
 
 
-SOURCES = sorted(Path(asa_adapter.__file__).parent.glob("*.py"))
+PACKAGE = Path(asa_adapter.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_threat_no_module_can_unpickle_or_trust(path: Path) -> None:
     tree = ast.parse(path.read_text())
     names = {node.attr if isinstance(node, ast.Attribute) else node.id for node in ast.walk(tree)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asa_adapter import ToolCall, ToolCallParser
-from asa_adapter.formats import FORMATS
+from asa_adapter.tool_calls.formats import FORMATS
 
 OSLO = ToolCall("get_weather", {"city": "Oslo", "days": 3})
 NOW = ToolCall("now", {})

@@ -12,11 +12,11 @@ from local_hub import LocalHub
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
 from asa_adapter import report as report_module
-from asa_adapter.ablation import ablations
-from asa_adapter.evaluate import Evaluation
-from asa_adapter.metrics import Counts
-from asa_adapter.prompts import chat_template_sha256, with_chat_template
-from asa_adapter.selection import Objective, Setting
+from asa_adapter.data.prompts import chat_template_sha256, with_chat_template
+from asa_adapter.evaluation.ablation import ablations
+from asa_adapter.evaluation.answers import Evaluation
+from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.training.selection import Objective, Setting
 
 SMALL: dict[str, Any] = {
     "layers": (1, 4, 6),

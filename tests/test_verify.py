@@ -6,8 +6,8 @@ from conftest import FAMILIES, fitted_adapter, greedy, prompts, random_model, tr
 from torch import nn
 
 from asa_adapter import IncompatibleModelError
-from asa_adapter.residual import decoder_blocks
-from asa_adapter.verify import verify_block
+from asa_adapter.modeling.residual import decoder_blocks
+from asa_adapter.modeling.verify import verify_block
 
 
 @pytest.mark.parametrize("layer", [0, 2, 3])

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 import asa_adapter
 from asa_adapter import ASAAdapter, IncompatibleModelError
-from asa_adapter.controller import Controller
-from asa_adapter.fingerprint import model_fingerprint
+from asa_adapter.modeling.fingerprint import model_fingerprint
+from asa_adapter.steering.controller import Controller
 from asa_adapter.vllm import models, plugin
 from asa_adapter.vllm.injection import INJECTION, Injection
 from asa_adapter.vllm.keys import install_block_keys, steered_block_key

@@ -11,7 +11,7 @@ import torch
 from conftest import fitted_adapter, greedy, prompts, random_model, traces
 
 from asa_adapter import ASAAdapter, IncompatibleModelError
-from asa_adapter.hook import is_steered
+from asa_adapter.steering.hook import is_steered
 
 # PEFT 0.21 asks transformers 5.23 for a property by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from asa_adapter.config import ASAConfig
+from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.errors import IncompatibleModelError
-from asa_adapter.fingerprint import other_origin
+from asa_adapter.modeling.fingerprint import other_origin
 
 # Tried with 0.32.0. The plug-in leans on functions that vLLM may change in any release but a bug fix.
 OLDEST, NEWEST = (0, 32), (0, 33)

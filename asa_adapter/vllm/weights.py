@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from asa_adapter.errors import IncompatibleModelError
-from asa_adapter.fingerprint import model_fingerprint, same_weights
-from asa_adapter.residual import decoder_blocks
+from asa_adapter.modeling.fingerprint import model_fingerprint, same_weights
+from asa_adapter.modeling.residual import decoder_blocks
 
 
 class WatchedWeights:

@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from asa_adapter.card import markdown_table
+from asa_adapter.hub.card import markdown_table
 
 RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")
 

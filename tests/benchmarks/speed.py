@@ -42,14 +42,14 @@ from asa_adapter import (
     ToolCallParser,
     load_splits,
 )
-from asa_adapter.data import read_tools
-from asa_adapter.evaluate import Evaluation
-from asa_adapter.fingerprint import model_fingerprint
-from asa_adapter.forward import evaluation_mode
-from asa_adapter.prefix import families
-from asa_adapter.prompts import encode_rows
-from asa_adapter.residual import decoder_blocks
-from asa_adapter.screen import Push, first_tokens
+from asa_adapter.data.prompts import encode_rows
+from asa_adapter.data.splits import read_tools
+from asa_adapter.evaluation.answers import Evaluation
+from asa_adapter.evaluation.first_tokens import Push, first_tokens
+from asa_adapter.modeling.fingerprint import model_fingerprint
+from asa_adapter.modeling.forward import evaluation_mode
+from asa_adapter.modeling.prefix import families
+from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.states import collect_hidden_states
 
 ROOT = Path(__file__).resolve().parents[2]

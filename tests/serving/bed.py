@@ -14,8 +14,8 @@ from engine import NEW_TOKENS
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
 from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors, load_splits
-from asa_adapter.fingerprint import model_fingerprint
-from asa_adapter.prompts import encode_rows, row_domain
+from asa_adapter.data.prompts import encode_rows, row_domain
+from asa_adapter.modeling.fingerprint import model_fingerprint
 from asa_adapter.states import collect_hidden_states
 
 ROOT = Path(__file__).resolve().parents[2]

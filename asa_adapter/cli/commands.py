@@ -1,0 +1,209 @@
+"""What each command of the command line does: from its options to a result, as JSON types and in words."""
+
+import argparse
+import dataclasses
+import os
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.cli.inspection import inspection, inspection_text
+from asa_adapter.cli.terminal import compared, painted, width
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.data.prompts import encode_prompt, greedy_settings, pad_batch, pad_token_id, with_chat_template
+from asa_adapter.data.splits import load_splits, read_tools
+from asa_adapter.diagnostics.diagnosis import diagnose as diagnosed
+from asa_adapter.diagnostics.diagnosis import findings_table
+from asa_adapter.evaluation.ablation import ablations
+from asa_adapter.evaluation.answers import Evaluation
+from asa_adapter.evaluation.metrics import calls_table
+from asa_adapter.files import looks_like_path, make_writable_folder
+from asa_adapter.hub.card import markdown_table
+from asa_adapter.modeling.processes import Processes
+from asa_adapter.steering.controller import Decision
+from asa_adapter.training.trainer import ASATrainer
+
+
+def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Fits, measures on TEST and saves."""
+    names = {field.name for field in dataclasses.fields(ASATrainingArguments)}
+    given = {name: value for name, value in vars(options).items() if name in names and value is not None}
+    if options.chat_template is not None:
+        given["chat_template"] = Path(options.chat_template).read_text(encoding="utf-8")
+    arguments = ASATrainingArguments(**given, output_dir=options.output, progress=_progress(options))
+    splits = load_splits(options.data, seed=options.seed)
+    tools = _tools(options)
+    if Processes().is_main:
+        make_writable_folder(Path(options.output))
+    model, tokenizer = _load_model(options)
+    trainer = ASATrainer(model, tokenizer, splits, arguments, tools)
+    adapter = trainer.train()
+    results = trainer.evaluate("test")
+    chosen = trainer.report["chosen"]
+    text = f"{adapter}\n{chosen['why']}\n\nTEST\n{markdown_table(results)}\n\nsaved in {options.output}"
+    return {"chosen": chosen, "test": results, "output": options.output}, text
+
+
+def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Metrics of the bare and the steered model, with ablations where they are asked for."""
+    adapter = ASAAdapter.from_pretrained(options.adapter)
+    tools = _tools(options) or adapter.config.tools
+    splits = load_splits(options.data, seed=_seed(options, adapter))
+    if options.split not in splits:
+        raise ValueError(f"split is {options.split!r}; expected one of {', '.join(splits)}")
+    model, tokenizer = _load_model(options)
+    tokenizer = with_chat_template(tokenizer, adapter.config.chat_template)
+    # Refuses a model that does not fit, before any work.
+    adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch).remove()
+    evaluation = Evaluation(
+        model,
+        tokenizer,
+        adapter.parser(tokenizer),
+        tools,
+        options.max_new_tokens,
+        options.batch_size,
+        _progress(options),
+    )
+    rows = list(splits[options.split])
+    variants = ablations(adapter) if options.ablations else {}
+    results = evaluation.compare(rows, adapter)
+    found: dict[str, Any] = {options.split: results}
+    text = f"{options.split.upper()}\n{markdown_table(results)}\n\n{calls_table(results)}"
+    if options.ablations:
+        others = {name: variant for name, variant in variants.items() if name != "full"}
+        measured = {
+            name: evaluation.metrics(rows, answers)
+            for name, answers in evaluation.answers_of_each(rows, others).items()
+        }
+        found["ablations"], text = measured, f"{text}\n\nABLATIONS\n{markdown_table(measured)}"
+    return found, text
+
+
+def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """One answer with its decision; with --compare the bare model's beside it."""
+    adapter = ASAAdapter.from_pretrained(options.adapter)
+    tools = _tools(options) or adapter.config.tools
+    model, tokenizer = _load_model(options)
+    tokenizer = with_chat_template(tokenizer, adapter.config.chat_template)
+    prompt = encode_prompt(tokenizer, [{"role": "user", "content": options.prompt}], tools)
+    ids, mask = pad_batch([prompt], pad_token_id(tokenizer), "left", model.device)
+    parser = adapter.parser(tokenizer)
+    # The most likely answers, as `evaluate` and `explain` take them: no dice make the difference between two runs.
+    settings = greedy_settings(tokenizer, options.max_new_tokens)
+
+    def answer() -> dict[str, Any]:
+        output = model.generate(ids, attention_mask=mask, **settings)
+        text = tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=False)
+        return {"answer": text, "calls": [dataclasses.asdict(call) for call in parser.parse(text, tools)]}
+
+    decision: Decision | None = None
+    steered = base = None
+    with adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch) as steering:
+        if not options.no_steering:
+            steered = answer()
+            decision = steering.decisions[0]
+        if options.no_steering or options.compare:
+            with steering.disabled():
+                base = answer()
+    shown = "[not steered]" if decision is None else _decision_line(decision)
+    result = {**(steered or base or {}), "decision": decision and dataclasses.asdict(decision)}
+    if steered is None or base is None:
+        return result, f"{result['answer']}\n{shown}"
+    text = compared(base["answer"], steered["answer"], ("base", "steered"), width())
+    return {**result, "base": base}, f"{text}\n{shown}"
+
+
+def _decision_line(decision: Decision) -> str:
+    colour = {1: "green", 0: "bold", -1: "yellow"}[decision.gate]
+    return painted(textwrap.fill(f"[{decision}]", width()), colour, sys.stdout)
+
+
+def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """One prompt looked at closely."""
+    adapter = ASAAdapter.from_pretrained(options.adapter)
+    tools = _tools(options)
+    model, tokenizer = _load_model(options)
+    explanation = adapter.explain(
+        model,
+        tokenizer,
+        options.prompt,
+        tools=tools,
+        max_new_tokens=options.max_new_tokens,
+        allow_mismatch=options.allow_mismatch,
+    )
+    return explanation, str(explanation)
+
+
+def diagnose(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    """The findings, the good ones as well."""
+    tools = _tools(options)
+    findings = diagnosed(*_load_model(options), tools=tools, max_new_tokens=options.max_new_tokens)
+    lines = findings_table(findings, width(80)).splitlines()
+    marks = {"ok": "green", "!!": "yellow"}
+    coloured = [
+        painted(line[:2], marks[line[:2]], sys.stdout) + line[2:] if line[:2] in marks else line for line in lines
+    ]
+    return [dataclasses.asdict(finding) for finding in findings], "\n".join(coloured)
+
+
+def inspect(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """What is in an adapter; no model is needed."""
+    adapter = ASAAdapter.from_pretrained(options.adapter, revision=options.revision)
+    return inspection(adapter, options.adapter), inspection_text(adapter, options.adapter, width())
+
+
+def push(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """One commit on the Hub, and its URL."""
+    adapter = ASAAdapter.from_pretrained(options.adapter)
+    url = adapter.push_to_hub(options.repo, private=options.private or None)
+    return {"repo": options.repo, "commit_url": url}, f"pushed to {url}"
+
+
+def _load_model(options: argparse.Namespace) -> tuple[Any, Any]:
+    """Model and tokenizer, on the GPU in the checkpoint's own precision where there is one, else in float32."""
+    import torch
+    import transformers
+
+    name = options.model
+    if not Path(name).exists() and looks_like_path(name):
+        raise FileNotFoundError(f"no model folder at {name}")
+    transformers.logging.set_verbosity_error()
+    # A download wants a bar; in a file or a pipe there would be one too. This hides ours as well, from here on.
+    if not (_progress(options) and sys.stderr.isatty()):
+        transformers.logging.disable_progress_bar()
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    dtype = torch.float32 if device == "cpu" else "auto"
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+    except (OSError, ValueError) as error:
+        here = "" if Path(name).exists() else "there is no such folder here, and from the Hub: "
+        raise OSError(f"cannot load the model {name!r}: {here}{error}") from error
+    return model.to(device).eval(), tokenizer
+
+
+def _seed(options: argparse.Namespace, adapter: ASAAdapter) -> int:
+    """The seed of the split: a set that was split for training must be split alike for testing."""
+    fitted = (adapter.report or {}).get("arguments", {}).get("seed")
+    return (
+        options.seed
+        if options.seed is not None
+        else fitted
+        if isinstance(fitted, int)
+        else ASATrainingArguments().seed
+    )
+
+
+def _tools(options: argparse.Namespace) -> list[dict[str, Any]] | None:
+    if options.tools is None:
+        return None
+    path = Path(options.tools)
+    if not path.is_file():
+        raise FileNotFoundError(f"no tools file at {path}")
+    return read_tools(path)
+
+
+def _progress(options: argparse.Namespace) -> bool:
+    return not (options.quiet or options.json)

@@ -1,0 +1,112 @@
+"""`ASATrainingArguments`: what the trainer tries, and what it chooses by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asa_adapter.config.asa_config import MAX_ALPHA, PROBE_KINDS, finite_float
+
+OBJECTIVES = ("f1", "balanced_accuracy")
+_NUMBER_LISTS = (("alphas", 0.0, MAX_ALPHA), ("taus", 0.5, 1.0), ("betas", 0.0, 1.0), ("Cs", 1e-9, 1e9))
+
+
+@dataclass(frozen=True)
+class ASATrainingArguments:
+    """What is tried, and what it is chosen by.
+
+    Attributes:
+        layers: decoder blocks to try, 0-based, or "all".
+        alphas: steps to try, in units of the mean residual norm at the layer.
+        taus: confidences to try, each 0.5 to 1.
+        betas: shares of the global direction to try, each 0 to 1.
+        probes: probes to ask, "domain", "pooled" or both.
+        Cs: inverse regularisation strengths to try; the one with the best probe on TRAIN, out of fold, is taken, for
+            each layer.
+        objective: what to maximise, "f1" or "balanced_accuracy".
+        max_fpr: with a number, maximise recall among the settings whose FPR on VALID is at most this.
+        finalists: how many settings from the screen generate on VALID: the best of each layer first.
+        resamples: bootstrap resamples behind every interval.
+        max_new_tokens: longest answer.
+        batch_size: prompts run together.
+        seed: seed of everything random.
+        output_dir: folder to save the adapter in when training ends.
+        layer_path: dotted path of the model's block list, where the rule does not find it.
+        chat_template: Jinja template to render prompts with, in place of the tokenizer's own.
+        tool_call_format: name of the model's tool-call format, where it is not found; see `ToolCallParser`.
+        tool_call_start: the marker that opens a call, where it is another than the format's.
+        tool_call_end: the marker that closes it, likewise.
+        progress: whether to show bars.
+
+    Raises:
+        ValueError: a field's value is out of its range.
+        TypeError: a number is none.
+    """
+
+    layers: str | Sequence[int] = "all"
+    alphas: Sequence[float] = (0.25, 0.5, 1.0, 2.0)
+    taus: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9)
+    betas: Sequence[float] = (0.0, 0.5, 1.0)
+    probes: Sequence[str] = PROBE_KINDS
+    Cs: Sequence[float] = (0.001, 0.01, 0.1, 1.0)
+    objective: str = "f1"
+    max_fpr: float | None = None
+    finalists: int = 4
+    resamples: int = 2000
+    max_new_tokens: int = 64
+    batch_size: int = 16
+    seed: int = 42
+    output_dir: str | Path | None = None
+    layer_path: str | None = None
+    chat_template: str | None = None
+    tool_call_format: str | None = None
+    tool_call_start: str | None = None
+    tool_call_end: str | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        self._check_layers()
+        for name in ("alphas", "taus", "betas", "Cs", "probes"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Sequence) or not len(value):
+                raise ValueError(f"{name} is {value!r}; expected a sequence of at least one value")
+            object.__setattr__(self, name, tuple(value))
+        for name, low, high in _NUMBER_LISTS:
+            for value in getattr(self, name):
+                _check_range(name, finite_float(name, value), low, high)
+        if self.max_fpr is not None:
+            _check_range("max_fpr", finite_float("max_fpr", self.max_fpr), 0, 1)
+        for name, least in (
+            ("finalists", 1),
+            ("resamples", 100),
+            ("max_new_tokens", 1),
+            ("batch_size", 1),
+            ("seed", 0),
+        ):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name} is {value!r}; expected an int of at least {least}")
+        if not any(self.alphas):
+            raise ValueError(f"alphas is {self.alphas}; expected at least one step above 0")
+        if not set(self.probes) <= set(PROBE_KINDS):
+            raise ValueError(f"probes is {self.probes!r}; expected some of {PROBE_KINDS}")
+        for name in ("chat_template", "tool_call_format", "tool_call_start", "tool_call_end"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and value):
+                raise ValueError(f"{name} is {value!r:.80}; expected a text that is not empty, or None")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective is {self.objective!r}; expected one of {OBJECTIVES}")
+
+    def _check_layers(self) -> None:
+        if self.layers == "all":
+            return
+        if isinstance(self.layers, str) or not isinstance(self.layers, Sequence):
+            raise ValueError(f"layers is {self.layers!r}; expected 'all' or layer numbers")
+        numbers = tuple(self.layers)
+        if not numbers or any(type(n) is not int for n in numbers) or len(set(numbers)) != len(numbers):
+            raise ValueError(f"layers is {numbers!r}; expected different layer numbers, or 'all'")
+        object.__setattr__(self, "layers", numbers)
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} holds {value:g}; expected {low:g} to {high:g}")

@@ -1,0 +1,221 @@
+"""From a row of data to prompt tokens, by the model's own chat template, tokenised once."""
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import torch
+
+from asa_adapter.data.history import Message, kept_history
+from asa_adapter.tool_calls.detection import template_text
+from asa_adapter.tool_calls.parser import ToolCallParser
+from asa_adapter.tool_calls.schemas import Tools, tool_schemas
+
+Row = Mapping[str, Any]
+
+DEFAULT_DOMAIN = "general"
+
+# Variables that chat templates of thinking models know, and how they are set here: the call is decided at the last
+# prompt token, so no reasoning may come in between.
+_TEMPLATE_VARIABLES = {"enable_thinking": False}
+_REASONING_BEGINS = re.compile(
+    r"(?:<(?:seed:)?(?:think|thinking|thought|reasoning)>|\[THINK\]|<\|START_THINKING\|>|<\|channel>thought"
+    r"|<\|channel\|>analysis<\|message\|>|Here are my reasoning steps:)\s*\Z"
+)
+_TAIL_TOKENS = 16
+
+# Tokens in one pass from which more of them make it hardly more efficient, but padding makes it slower.
+_ENOUGH_TOKENS = 256
+
+
+def row_messages(row: Row) -> list[dict[str, Any]]:
+    """The chat of a row: its `messages`, or its `instruction` as one user turn.
+
+    Raises:
+        ValueError: it has neither.
+    """
+    if messages := row.get("messages"):
+        return list(messages)
+    if isinstance(instruction := row.get("instruction"), str) and instruction.strip():
+        return [{"role": "user", "content": instruction}]
+    raise ValueError(f"row {row.get('id', '?')!r} has no instruction and no messages; expected one of them")
+
+
+def row_domain(row: Row) -> str:
+    """The domain of a row; "general" where it names none."""
+    return str(row.get("domain") or DEFAULT_DOMAIN)
+
+
+def row_tools(row: Row, tools: Tools | None) -> list[dict[str, Any]] | None:
+    """The tools offered in a row as JSON schemas: its own, else those given for all rows."""
+    own = row.get("tools")
+    offered = tools if own is None else own
+    return None if offered is None else tool_schemas(offered)
+
+
+def check_chat_template(tokenizer: Any) -> None:
+    """Refuses a tokenizer that cannot render a chat.
+
+    Raises:
+        ValueError: it has no chat template.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+        raise ValueError(
+            f"the tokenizer {name!r} has no chat template; expected one, since prompts are rendered with it. "
+            "Use the instruct version of the model, or set tokenizer.chat_template"
+        )
+
+
+def chat_template_sha256(tokenizer: Any) -> str | None:
+    """SHA-256 of the tokenizer's chat template, or of all of them where it has several; None where it has none."""
+    template = getattr(tokenizer, "chat_template", None)
+    if not template:
+        return None
+    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def with_chat_template(tokenizer: Any, template: str | None) -> Any:
+    """The tokenizer with another chat template; the one given stays as it is. None changes nothing."""
+    if template is None:
+        return tokenizer
+    changed = copy.copy(tokenizer)
+    changed.chat_template = template
+    return changed
+
+
+def template_variables(tokenizer: Any) -> dict[str, Any]:
+    """The variables that prompts are rendered with, of those that the tokenizer's chat template knows."""
+    text = template_text(tokenizer)
+    return {name: value for name, value in _TEMPLATE_VARIABLES.items() if name in text}
+
+
+def encode_prompt(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Tools | None = None,
+    parser: ToolCallParser | None = None,
+) -> list[int]:
+    """Token ids of a chat up to where the assistant's answer begins, with one BOS at the most.
+
+    Thinking is switched off where the template has a switch for it. Tool calls in the chat are kept even where the
+    template drops them: they are then written into the turn's text, in the model's own format.
+
+    Args:
+        tokenizer: the model's tokenizer, with a chat template.
+        messages: chat turns.
+        tools: JSON-schema tools or Python functions.
+        parser: writes the calls of a chat whose template drops them; found by the tokenizer where None.
+
+    Raises:
+        ValueError: no chat template, one that cannot render this chat, or one that leaves a reasoning block open.
+    """
+    check_chat_template(tokenizer)
+    schemas = tool_schemas(tools) or None
+    variables = template_variables(tokenizer)
+
+    def rendered(chat: list[Message], tokenize: bool, **ending: bool) -> Any:
+        return tokenizer.apply_chat_template(chat, tools=schemas, tokenize=tokenize, **ending, **variables)
+
+    chat = kept_history(
+        messages,
+        lambda chat: str(rendered(chat, tokenize=False)),
+        lambda calls: (parser or ToolCallParser.from_tokenizer(tokenizer)).write(calls),
+    )
+    try:
+        encoding = rendered(chat, tokenize=True, add_generation_prompt=True, return_dict=True)
+    except (jinja2.TemplateError, TypeError) as error:
+        raise ValueError(f"the tokenizer's chat template cannot render this chat: {error}") from error
+    ids = [int(token) for token in encoding["input_ids"]]
+    _check_no_open_reasoning(tokenizer, ids)
+    return ids
+
+
+def open_reasoning(text: str) -> str:
+    """The mark of a reasoning block that a text ends in right after it opens; "" where there is none."""
+    found = _REASONING_BEGINS.search(text)
+    return found[0].strip() if found else ""
+
+
+def _check_no_open_reasoning(tokenizer: Any, ids: Sequence[int]) -> None:
+    if opened := open_reasoning(tokenizer.decode(ids[-_TAIL_TOKENS:], skip_special_tokens=False)):
+        raise ValueError(
+            f"the prompt ends inside an open reasoning block ({opened!r}): the model would think before it "
+            "decides on a call, and the last prompt token does not show that decision. Use a model that answers at "
+            "once, or a chat template whose prompts close the block (ASATrainingArguments(chat_template=...))"
+        )
+
+
+def encode_rows(
+    tokenizer: Any, rows: Sequence[Row], tools: Tools | None = None, parser: ToolCallParser | None = None
+) -> list[list[int]]:
+    """Prompt ids of each row; a row's own tools come before those given for all."""
+    return [encode_prompt(tokenizer, row_messages(row), row_tools(row, tools), parser) for row in rows]
+
+
+def pad_token_id(tokenizer: Any) -> int:
+    """The id to pad with: masked out everywhere, so any will do where the tokenizer names none."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    return 0
+
+
+def greedy_settings(tokenizer: Any, max_new_tokens: int) -> dict[str, Any]:
+    """Keywords for generate() that give the most likely answer, whatever the model's own settings are."""
+    return {
+        "max_new_tokens": max_new_tokens,
+        "do_sample": False,
+        "num_beams": 1,
+        "temperature": None,
+        "top_p": None,
+        "top_k": None,
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "num_return_sequences": 1,
+        "guidance_scale": None,
+        "return_dict_in_generate": False,
+        "pad_token_id": pad_token_id(tokenizer),
+    }
+
+
+def pad_batch(
+    prompts: Sequence[Sequence[int]], pad_id: int, side: str, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts of several lengths as ids and mask, both (B, T) int64, padded on one side ("left" or "right")."""
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), pad_id)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        place = slice(longest - len(prompt), longest) if side == "left" else slice(0, len(prompt))
+        ids[row, place] = torch.tensor(prompt)
+        mask[row, place] = 1
+    return ids.to(device), mask.to(device)
+
+
+def batches_by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
+    """Indices of all prompts in batches of similar length, the longest first: what does not fit fails at once."""
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def batches_by_tokens(lengths: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
+    """Indices of all lengths, the longest first, in batches of so many rows and padded tokens at the most.
+
+    A batch that is large enough to run well takes no row that would be padded much.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        last = batches[-1] if batches else []
+        longest = lengths[last[0]] if last else 0
+        fits = len(last) < rows and (len(last) + 1) * longest <= tokens
+        if last and fits and (8 * lengths[i] >= 7 * longest or len(last) * longest < _ENOUGH_TOKENS):
+            last.append(i)
+        else:
+            batches.append([i])
+    return batches

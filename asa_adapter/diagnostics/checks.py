@@ -1,0 +1,370 @@
+"""The checks of `diagnose`: each looks at one thing and says what it means for steering, and what to do."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from asa_adapter.data.prompts import (
+    check_chat_template,
+    encode_prompt,
+    greedy_settings,
+    open_reasoning,
+    pad_batch,
+    pad_token_id,
+    template_variables,
+)
+from asa_adapter.errors import IncompatibleModelError
+from asa_adapter.modeling.forward import evaluation_mode, input_device
+from asa_adapter.modeling.residual import decoder_blocks, generating_model, hidden_size
+from asa_adapter.steering.hook import compiled_parts, is_steered
+from asa_adapter.tool_calls.call import ToolCall
+from asa_adapter.tool_calls.detection import PROBE, appended, written_call
+from asa_adapter.tool_calls.parser import ToolCallParser, one_token
+from asa_adapter.tool_calls.schemas import properties, unwrapped
+
+PLAIN_TOOLS: list[dict[str, Any]] = [
+    {
+        "name": name,
+        "description": description,
+        "parameters": {"type": "object", "properties": {argument: {"type": "string"}}, "required": [argument]},
+    }
+    for name, description, argument in (
+        ("calculator", "Compute an expression.", "expression"),
+        ("web_search", "Search the web.", "query"),
+        ("translator", "Translate a text into English.", "text"),
+    )
+]
+_REQUESTS = (
+    "What is 48713 times 9264? Use a tool.",
+    "Search the web for the weather in Oslo tomorrow.",
+    "Translate 'bonjour le monde' into English with a tool.",
+)
+_TRIED_TOOLS = 4
+_BEGINNING_TOKENS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        name: the check.
+        ok: whether nothing is wrong.
+        meaning: what was found, and what it means for steering.
+        cure: what to do about it; "" where nothing is wrong.
+    """
+
+    name: str
+    ok: bool
+    meaning: str
+    cure: str = ""
+
+
+class Patient:
+    """A model, its tokenizer and tools, and its answers once they were asked for."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any, tools: list[dict[str, Any]], max_new_tokens: int) -> None:
+        self.model: Any = model
+        self.tokenizer = tokenizer
+        self.tools = tools
+        self._max_new_tokens = max_new_tokens
+        self._parser: ToolCallParser | None = None
+        self._answers: list[list[int]] | None = None
+
+    def examined(self, check: Callable[["Patient"], Finding]) -> Finding:
+        """What a check finds; a check that stumbles is a finding too."""
+        try:
+            return check(self)
+        # Model and tokenizer are a stranger's; whatever goes wrong in them is what the user wants to know.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error)[:300]}"
+            return Finding(check.__name__, False, f"could not be checked: {reason}", "see the reason")
+
+    def can_answer(self, findings: Sequence[Finding]) -> bool:
+        """Whether prompts can be rendered and answered, so that asking tells something."""
+        needed = {"chat_template", "call_format", "prompt"}
+        return needed <= {finding.name for finding in findings if finding.ok} and hasattr(self.model, "generate")
+
+    @property
+    def parser(self) -> ToolCallParser:
+        """Reads the model's calls."""
+        if self._parser is None:
+            self._parser = ToolCallParser.from_tokenizer(self.tokenizer)
+        return self._parser
+
+    @property
+    def answers(self) -> list[list[int]]:
+        """The model's own answers to requests that each ask for a tool."""
+        if self._answers is None:
+            prompts = [
+                encode_prompt(self.tokenizer, [{"role": "user", "content": request}], self.tools, self.parser)
+                for request in _requests(self.tools)
+            ]
+            device = input_device(self.model)
+            ids, mask = pad_batch(prompts, pad_token_id(self.tokenizer), "left", device)
+            with evaluation_mode(self.model):
+                output = self.model.generate(
+                    input_ids=ids, attention_mask=mask, **greedy_settings(self.tokenizer, self._max_new_tokens)
+                )
+            self._answers = output[:, ids.shape[1] :].tolist()
+        return self._answers
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Ids as text with special tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+
+def _requests(tools: list[dict[str, Any]]) -> list[str]:
+    if tools is PLAIN_TOOLS:
+        return list(_REQUESTS)
+    asked = map(unwrapped, tools[:_TRIED_TOOLS])
+    return [f"Use the tool {tool.get('name')} for me now. ({tool.get('description', '')})" for tool in asked]
+
+
+def chat_template(patient: Patient) -> Finding:
+    """Is there a chat template?"""
+    try:
+        check_chat_template(patient.tokenizer)
+    except ValueError as error:
+        cure = "use the instruct version of the model, or set tokenizer.chat_template"
+        return Finding("chat_template", False, str(error).split("; ")[0], cure)
+    return Finding("chat_template", True, "the tokenizer has a chat template")
+
+
+def call_format(patient: Patient) -> Finding:
+    """Is the tool-call format known?"""
+    try:
+        parser = patient.parser
+    except ValueError:
+        return Finding(
+            "call_format",
+            False,
+            "neither chat template nor vocabulary shows a known tool-call format: no call would be noticed",
+            "name it: ASATrainingArguments(tool_call_format=..., tool_call_start=..., tool_call_end=...)",
+        )
+    end = f" and {parser.end!r}" if parser.end else ""
+    return Finding("call_format", True, f"calls are written in the format {parser.format!r}, {parser.start!r}{end}")
+
+
+def tools(patient: Patient) -> Finding:
+    """Does the template write the tools into the prompt?"""
+    name = str(unwrapped(patient.tools[0]).get("name"))
+    chat = [{"role": "user", "content": "Hello."}]
+    if encode_prompt(patient.tokenizer, chat, patient.tools) == encode_prompt(patient.tokenizer, chat, None):
+        return Finding(
+            "tools",
+            False,
+            f"the chat template ignores tools=: the model never sees {name!r} and the others, so it cannot call them",
+            "give a chat template that writes the tools: ASATrainingArguments(chat_template=...)",
+        )
+    return Finding("tools", True, "the chat template writes the tools into the prompt")
+
+
+def markers(patient: Patient) -> Finding:
+    """Are the markers single tokens?"""
+    parser = patient.parser
+    named = [marker for marker in (parser.start, parser.end) if marker]
+    several = [marker for marker in named if one_token(patient.tokenizer, marker) is None]
+    if not several:
+        return Finding("markers", True, "the markers are single tokens: a call is told by the token")
+    return Finding(
+        "markers",
+        False,
+        f"{' and '.join(map(repr, several))} is not one token: calls are told by the text, and the screen of settings "
+        "sees a call's first token only, which prose may share",
+        "raise ASATrainingArguments.finalists, so that more settings are decided by whole answers",
+    )
+
+
+def prompt(patient: Patient) -> Finding:
+    """Does the prompt end where the answer begins, with one BOS?"""
+    ids = encode_prompt(patient.tokenizer, [{"role": "user", "content": "Hello."}], patient.tools, patient.parser)
+    bos = getattr(patient.tokenizer, "bos_token_id", None)
+    if bos is not None and ids[:2] == [bos, bos]:
+        return Finding(
+            "prompt", False, "the prompt begins with two BOS tokens", "take bos_token out of the chat template"
+        )
+    again = patient.tokenizer(patient.text(ids))["input_ids"]
+    meaning = "the prompt has one BOS at the most and ends where the answer begins"
+    if variables := template_variables(patient.tokenizer):
+        meaning += f"; it is rendered with {variables}: do so in your own code too"
+    if bos is not None and list(again[:2]) == [bos, bos]:
+        meaning += "; rendered to text and tokenised again it would get a second BOS: pass add_special_tokens=False"
+    return Finding("prompt", True, meaning)
+
+
+def history(patient: Patient) -> Finding:
+    """Does a call round-trip through the history?"""
+    tool = unwrapped(patient.tools[0])
+    call = ToolCall(str(tool.get("name")), {name: "probe 1" for name in list(properties(tool))[:1]})
+    chat: list[dict[str, Any]] = [
+        {"role": "user", "content": "Go."},
+        {"role": "assistant", "tool_calls": [{"name": call.name, "arguments": call.arguments}]},
+        {"role": "tool", "content": "result 2"},
+    ]
+    before, after = (
+        patient.text(encode_prompt(patient.tokenizer, turns, patient.tools, patient.parser))
+        for turns in (chat[:1], chat)
+    )
+    written = appended(before, after)
+    if call.name not in written or "result 2" not in written:
+        return Finding(
+            "history",
+            False,
+            "a call and its result do not both reach the prompt: the model cannot see what it did",
+            "write calls and results into the turns' content yourself",
+        )
+    if call not in patient.parser.parse(written, patient.tools):
+        return Finding(
+            "history",
+            False,
+            "the call in the history cannot be read back: the template writes it in another format than the parser's",
+            "set ASATrainingArguments.tool_call_format to the one that the template writes",
+        )
+    if PROBE.name not in written_call(patient.tokenizer):
+        return Finding(
+            "history",
+            False,
+            "the chat template drops an assistant's tool_calls. Here they are written into the turn's content and "
+            "come back; prompts of your own code lose them, and the model forgets what it called",
+            "in your own code put ToolCallParser.from_tokenizer(tokenizer).write(calls) into content",
+        )
+    return Finding("history", True, "a call and its result come back from the rendered history")
+
+
+def padding(patient: Patient) -> Finding:
+    """Are batches padded on the left?"""
+    side = getattr(patient.tokenizer, "padding_side", None)
+    if patient.tokenizer.pad_token_id is None:
+        return Finding(
+            "padding",
+            False,
+            "the tokenizer has no padding token: batches in your own code would fail",
+            "set tokenizer.pad_token = tokenizer.eos_token",
+        )
+    if side != "left":
+        return Finding(
+            "padding",
+            False,
+            f"the tokenizer pads on the {side}: a batch's answers would begin behind padding. Steering still finds "
+            "the last prompt token by the attention mask",
+            'set tokenizer.padding_side = "left"',
+        )
+    return Finding("padding", True, "prompts of a batch are padded on the left")
+
+
+def blocks(patient: Patient) -> Finding:
+    """Can the decoder blocks be found?"""
+    try:
+        model = generating_model(patient.model)
+        blocks, width = decoder_blocks(model), hidden_size(model)
+    except IncompatibleModelError as error:
+        return Finding("blocks", False, str(error), "name the block list: ASATrainingArguments(layer_path=...)")
+    return Finding("blocks", True, f"{len(blocks)} decoder blocks of width {width} can be read and steered")
+
+
+def unsteered(patient: Patient) -> Finding:
+    """Is the model bare?"""
+    if is_steered(patient.model):
+        meaning = "an adapter is attached: what is seen here is the steered model"
+        return Finding("unsteered", False, meaning, "call remove() on its handle, and diagnose again")
+    return Finding("unsteered", True, "no adapter is attached")
+
+
+def compiled(patient: Patient) -> Finding:
+    """Is the model compiled?"""
+    if parts := compiled_parts(patient.model):
+        return Finding(
+            "compiled",
+            False,
+            f"torch.compile was applied to {parts[0]!r}: a graph that was made before attach() ignores the adapter",
+            "attach first and compile then, or call torch._dynamo.reset() after attaching",
+        )
+    return Finding("compiled", True, "the model is not compiled")
+
+
+def attention(patient: Patient) -> Finding:
+    """Is each prompt a row of its own, or are requests packed?"""
+    kind = str(getattr(patient.model.config, "_attn_implementation", None) or "eager")
+    if kind.startswith("paged"):
+        return Finding(
+            "attention",
+            False,
+            f"the attention is {kind!r}, which packs requests into one row: such calls are not steered",
+            'load the model with attn_implementation="sdpa" and use generate()',
+        )
+    return Finding("attention", True, f"each prompt is a row of its own (attention {kind!r})")
+
+
+def weights(patient: Patient) -> Finding:
+    """Are the weights plain, or packed by quantisation?"""
+    quantised = getattr(patient.model.config, "quantization_config", None)
+    if quantised is not None:
+        return Finding(
+            "weights",
+            False,
+            "the weights are quantised (packed): an adapter fitted on the full model reads other states here",
+            "fit and measure the adapter on these very weights",
+        )
+    first = next(patient.model.parameters(), torch.empty(0))
+    return Finding("weights", True, f"the weights are plain {str(first.dtype).removeprefix('torch.')}")
+
+
+def thinking(patient: Patient) -> Finding:
+    """Do answers begin with reasoning?"""
+    for answer in patient.answers:
+        for end in range(1, _BEGINNING_TOKENS):
+            if opened := open_reasoning(patient.text(answer[:end])):
+                return Finding(
+                    "thinking",
+                    False,
+                    f"the answer begins with reasoning ({opened!r}): the call is decided behind it, not at the last "
+                    "prompt token, where an adapter reads and steers",
+                    "switch thinking off, by the model's own switch or a chat template that closes the block",
+                )
+    return Finding("thinking", True, "answers begin without reasoning: the last prompt token decides on the call")
+
+
+def triggers(patient: Patient) -> Finding:
+    """Does the bare model ever call a tool?"""
+    called = sum(patient.parser.triggered(answer) for answer in patient.answers)
+    count = f"the bare model called a tool for {called} of {len(patient.answers)} requests that ask for one"
+    if called:
+        return Finding("triggers", True, f"{count}: it knows the format, and steering can change how often")
+    beginning = patient.text(patient.answers[0][:_BEGINNING_TOKENS])
+    return Finding(
+        "triggers",
+        False,
+        f"{count} (its first answer begins {beginning!r}): steering moves a decision that the model knows, it teaches "
+        "no format",
+        "check that this model was trained for tools, that its own chat template is used, and the format above; a "
+        "lazy model may still be helped: fit an adapter and look at its VALID numbers",
+    )
+
+
+def own_calls(patient: Patient) -> Finding:
+    """Can the parser read the model's own calls?"""
+    called = [patient.parser.text(answer) for answer in patient.answers if patient.parser.triggered(answer)]
+    if not called:
+        return Finding("own_calls", True, "the bare model wrote no call that could be read or not")
+    checks = [patient.parser.check(text, patient.tools) for text in called]
+    fits = f"{sum(check['arguments'] for check in checks)} fit the tools"
+    unread = [text for text, check in zip(called, checks, strict=True) if not check["format"]]
+    if unread:
+        return Finding(
+            "own_calls",
+            False,
+            f"{len(unread)} of the model's {len(called)} calls cannot be read ({fits}), such as {unread[0]!r:.160}",
+            "if it looks whole, the format is another: set tool_call_format; if it is cut, raise max_new_tokens",
+        )
+    return Finding("own_calls", True, f"all {len(called)} calls that the model wrote can be read, and {fits}")
+
+
+# The first ask for nothing else, the next need those two, the last need a prompt that can be rendered.
+ON_THE_TOKENIZER = (chat_template, call_format)
+ON_PROMPTS = (tools, markers, prompt, history)
+ON_THE_MODEL = (padding, blocks, unsteered, compiled, attention, weights)
+ON_ANSWERS = (thinking, triggers, own_calls)

@@ -1,0 +1,55 @@
+"""`diagnose`: whether steering is what a model that does not call its tools needs, or its prompts and parser first."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from asa_adapter.diagnostics.checks import (
+    ON_ANSWERS,
+    ON_PROMPTS,
+    ON_THE_MODEL,
+    ON_THE_TOKENIZER,
+    PLAIN_TOOLS,
+    Finding,
+    Patient,
+)
+from asa_adapter.tool_calls.schemas import Tools, tool_schemas
+
+
+def diagnose(
+    model: nn.Module, tokenizer: Any, *, tools: Tools | None = None, max_new_tokens: int = 64
+) -> list[Finding]:
+    """Checks what must hold before steering can help, in seconds on a small model.
+
+    Args:
+        model: a causal language model; it is not changed.
+        tokenizer: its tokenizer.
+        tools: the tools that prompts offer, JSON schemas or Python functions; three plain ones where None.
+        max_new_tokens: longest answer of the model to requests that ask for a tool.
+
+    Returns:
+        One finding for each check that could be made; a check that fails does not end the others.
+    """
+    patient = Patient(model, tokenizer, tool_schemas(tools) or PLAIN_TOOLS, max_new_tokens)
+    findings = [patient.examined(check) for check in ON_THE_TOKENIZER]
+    if all(finding.ok for finding in findings):
+        findings += [patient.examined(check) for check in ON_PROMPTS]
+    findings += [patient.examined(check) for check in ON_THE_MODEL]
+    if patient.can_answer(findings):
+        findings += [patient.examined(check) for check in ON_ANSWERS]
+    return findings
+
+
+def findings_table(findings: Sequence[Finding], width: int = 80) -> str:
+    """Findings for a terminal, in lines of at most `width` characters."""
+    lines = []
+    for finding in findings:
+        head = f"{'ok' if finding.ok else '!!'}  {finding.name:<14}"
+        hanging = " " * len(head)
+        lines += textwrap.wrap(f"{head}{finding.meaning}", width, subsequent_indent=hanging)
+        if finding.cure:
+            lines += textwrap.wrap(f"cure: {finding.cure}", width, initial_indent=hanging, subsequent_indent=hanging)
+    wrong = sum(not finding.ok for finding in findings)
+    return "\n".join([*lines, f"{len(findings)} checks, {wrong} with something to look at"])

@@ -1,0 +1,204 @@
+"""One prompt looked at closely: what the adapter reads in it, what it adds, and what the model answers either way."""
+
+import dataclasses
+import shutil
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from asa_adapter.config.asa_config import ASAConfig
+from asa_adapter.data.prompts import encode_prompt, greedy_settings, with_chat_template
+from asa_adapter.modeling.forward import evaluation_mode, input_device
+from asa_adapter.modeling.prefix import SharedPrefix
+from asa_adapter.modeling.residual import decoder_blocks, generating_model
+from asa_adapter.states import last_token_states
+from asa_adapter.steering.classifiers import Probes, Router
+from asa_adapter.steering.hook import SteeringHandle, is_steered
+from asa_adapter.tool_calls.parser import ToolCallParser
+from asa_adapter.tool_calls.schemas import Tools, tool_schemas, unwrapped
+
+_TAIL_CHARACTERS = 240
+_WIDTH = 80
+
+
+class Explanation(dict[str, Any]):
+    """What `ASAAdapter.explain` found, as plain JSON types; printed, it is a page for a terminal.
+
+    Keys:
+        prompt: tail (the rendered prompt's end), tokens, position (of the steered token), tools (names).
+        domain, domains: the routed domain, and the router's probability of each.
+        p_tool, p_by_domain, tau, gate: the probe's answer, what the probe of each domain says, and the gate.
+        step: layer, alpha, absolute (length of what is added, signed), state_norm, relative (to that norm).
+        start: marker, token (with which an answer that calls begins), and its probability before and after the step.
+        base, steered: answer, triggered, calls, format, tool_name, arguments, errors.
+    """
+
+    def __str__(self) -> str:
+        return self.page(min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns))
+
+    def page(self, width: int = _WIDTH) -> str:
+        """The explanation in lines of at most `width` characters."""
+        prompt, step, start = self["prompt"], self["step"], self["start"]
+        tools = f"tools: {', '.join(prompt['tools'])}" if prompt["tools"] else "no tools"
+        gate = f"{self['gate']:+d}" if self["gate"] else "0"
+        ranked = sorted(self["domains"].items(), key=lambda item: -item[1])
+        facts = [
+            ("domain", ", ".join(f"{name} {p:.3f}" for name, p in ranked)),
+            ("p(tool)", f"{self['p_tool']:.3f}; with tau {self['tau']:g} the gate is {gate}"),
+            (
+                "step",
+                f"{step['absolute']:+.3g}, {step['relative']:+.0%} of the state's norm of {step['state_norm']:.3g}"
+                if self["gate"]
+                else "none",
+            ),
+            ("call begins", f"p({start['token']}) {start['before']:.3g} -> {start['after']:.3g}"),
+        ]
+        where = f"Decision at token {prompt['position']}, after block {step['layer']}"
+        lines = [
+            *_wrapped(f"Prompt of {prompt['tokens']} tokens, {tools}; it ends", width, ""),
+            *_quoted(prompt["tail"], width),
+            *_wrapped(where, width, ""),
+            *(line for name, fact in facts for line in _wrapped(f"{name:<13}{fact}", width, "  ", " " * 13)),
+        ]
+        for name in ("base", "steered"):
+            lines += [f"Answer, {name}: {_verdict(self[name])}", *_quoted(self[name]["answer"], width)]
+            lines += [line for error in self[name]["errors"] for line in _wrapped(f"- {error}", width, "  ")]
+        return "\n".join(lines)
+
+
+def explain(
+    model: nn.Module,
+    tokenizer: Any,
+    prompt: str | Sequence[Mapping[str, Any]],
+    tools: Tools | None,
+    *,
+    config: ASAConfig,
+    router: Router,
+    probes: Probes,
+    parser: ToolCallParser,
+    attach: Callable[[Any], SteeringHandle],
+    max_new_tokens: int = 64,
+) -> Explanation:
+    """Answers one prompt twice, without and with the adapter, and shows what led to it.
+
+    Args:
+        model: the model to steer.
+        tokenizer: its tokenizer.
+        prompt: what the user says, or a chat.
+        tools: tools to offer; those of the config where None.
+        config: the adapter's settings.
+        router: the adapter's router.
+        probes: the adapter's probes.
+        parser: reads the model's calls.
+        attach: steers the model, given the tokenizer that renders its prompts.
+        max_new_tokens: longest answer.
+
+    Raises:
+        ValueError: the model is steered already, or the prompt cannot be rendered.
+        IncompatibleModelError: the adapter does not fit the model.
+    """
+    model = generating_model(model)
+    if is_steered(model):
+        raise ValueError("the model has an adapter attached; remove() it first: the base would be shown steered")
+    tokenizer = with_chat_template(tokenizer, config.chat_template)
+    schemas = tool_schemas(config.tools if tools is None else tools)
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    ids = encode_prompt(tokenizer, messages, schemas, parser)
+    opening = parser.opening_id(tokenizer)
+    with evaluation_mode(model):
+        with attach(tokenizer) as steering:
+            steered, after = _answer(model, tokenizer, ids, opening, max_new_tokens)
+            decision = steering.decisions[0]
+        base, before = _answer(model, tokenizer, ids, opening, max_new_tokens)
+        state = _state(model, ids, config)
+    norm = float(state.norm())
+    absolute = decision.gate * config.step
+    return Explanation(
+        prompt={
+            "tail": _tail(tokenizer.decode(ids, skip_special_tokens=False)),
+            "tokens": len(ids),
+            "position": decision.position,
+            "tools": [str(unwrapped(schema).get("name")) for schema in schemas],
+        },
+        domain=decision.domain,
+        domains=dict(zip(router.domains, router.predict_proba(state)[0].tolist(), strict=True)),
+        p_tool=decision.p_tool,
+        p_by_domain={name: float(probes.p_tool(state, name)[0]) for name in config.domains},
+        tau=config.tau,
+        gate=decision.gate,
+        step={
+            "layer": config.layer,
+            "alpha": config.alpha,
+            "absolute": absolute,
+            "state_norm": norm,
+            "relative": absolute / norm if norm else 0.0,
+        },
+        start={
+            "marker": parser.start,
+            "token": tokenizer.decode([opening], skip_special_tokens=False),
+            "before": before,
+            "after": after,
+        },
+        base=_judged(base, parser, schemas),
+        steered=_judged(steered, parser, schemas),
+    )
+
+
+def _answer(
+    model: Any, tokenizer: Any, prompt: Sequence[int], opening: int, max_new_tokens: int
+) -> tuple[list[int], float]:
+    """The greedy answer's token ids, and the probability that a call's first token had there at the beginning."""
+    ids = torch.tensor([list(prompt)], device=input_device(model))
+    output = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        output_logits=True,
+        **{**greedy_settings(tokenizer, max_new_tokens), "return_dict_in_generate": True},
+    )
+    first = output.logits[0][0].float().softmax(dim=0)
+    return output.sequences[0, len(prompt) :].tolist(), float(first[opening])
+
+
+def _tail(text: str) -> str:
+    """The last lines of a text, or the last characters of a long line."""
+    tail = text[-_TAIL_CHARACTERS:]
+    return tail.split("\n", 1)[1] if len(tail) < len(text) and "\n" in tail.rstrip() else tail
+
+
+def _state(model: nn.Module, prompt: Sequence[int], config: ASAConfig) -> torch.Tensor:
+    """(1, D) state of the bare model at the last prompt token, after the config's block."""
+    ids = torch.tensor([list(prompt)], device=input_device(model))
+    blocks = decoder_blocks(model, config.layer_path)
+    return last_token_states(model, blocks, ids, torch.ones_like(ids), SharedPrefix())[config.layer]
+
+
+def _judged(ids: list[int], parser: ToolCallParser, schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    """An answer with its calls, and what they are worth."""
+    text = parser.text(ids)
+    calls = [dataclasses.asdict(call) for call in parser.parse(text, schemas)]
+    return {"answer": text, **parser.check(text, schemas), "calls": calls}
+
+
+def _verdict(answer: Mapping[str, Any]) -> str:
+    if not answer["triggered"]:
+        return "no call"
+    if answer["arguments"]:
+        return "a call that fits the tools"
+    faults = [name for name in ("format", "tool_name", "arguments") if not answer[name]]
+    return f"a call with a fault ({faults[0].replace('_', ' ')})"
+
+
+def _wrapped(text: str, width: int, indent: str, hanging: str = "  ") -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent + hanging) or [indent]
+
+
+def _quoted(text: str, width: int) -> list[str]:
+    """Text as it is, set off at the left, its own lines kept."""
+    return [
+        f"  | {part}".rstrip()
+        for line in text.splitlines() or [""]
+        for part in textwrap.wrap(line, width - 4, replace_whitespace=False, drop_whitespace=False) or [""]
+    ]

@@ -1,0 +1,65 @@
+"""An adapter with one part taken away or spoilt, to see by real generation what each part is good for."""
+
+import copy
+from dataclasses import replace
+
+import torch
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.steering.controller import Controller
+
+RANDOM_SEEDS = (0, 1, 2)
+
+
+def ablations(adapter: ASAAdapter) -> dict[str, ASAAdapter]:
+    """Variants of an adapter by name, "full" first; all step by the same length at the same layer.
+
+    A variant that is the adapter itself, such as "global direction only" where beta is 1, is left out.
+
+    - "full": the adapter itself.
+    - "no gate": always +1.
+    - "positive gate only", "negative gate only": the other one stays 0.
+    - "global direction only", "domain direction only": beta 1 and beta 0.
+    - "random direction (seed n)": a random unit direction for each domain.
+    - "mismatched domain": each domain mixes in the direction of the one before; not there with one domain.
+    - "no router": the pooled probe and the global direction, whatever the domain; not there with one domain.
+
+    Raises:
+        ValueError: the adapter abstains, so that there is nothing to take away.
+    """
+    if not adapter.config.step:
+        raise ValueError("the adapter abstains (alpha 0): it changes nothing, so there is nothing to take away")
+    own, vectors, beta = adapter._controller, adapter.vectors, adapter.config.beta
+    found = {
+        "full": own,
+        "no gate": replace(own, gates=(1, 1)),
+        "positive gate only": replace(own, gates=(0, 1)),
+        "negative gate only": replace(own, gates=(-1, 0)),
+        "global direction only": replace(own, direction=vectors.mixed(1.0)),
+        "domain direction only": replace(own, direction=vectors.mixed(0.0)),
+    }
+    for seed in RANDOM_SEEDS:
+        generator = torch.Generator().manual_seed(seed)
+        direction = torch.randn(own.direction.shape, generator=generator)
+        found[f"random direction (seed {seed})"] = replace(own, direction=direction / direction.norm(dim=1)[:, None])
+    if len(adapter.config.domains) > 1:
+        found["mismatched domain"] = replace(
+            own, direction=replace(vectors, v_domain=vectors.v_domain.roll(1, 0)).mixed(beta)
+        )
+        pooled = adapter.probes.linear(adapter.config.domains[:1], "pooled")
+        found["no router"] = Controller(
+            weight=torch.cat([torch.zeros_like(pooled.weight), pooled.weight]),
+            bias=torch.cat([torch.zeros_like(pooled.bias), pooled.bias]),
+            direction=vectors.mixed(1.0)[:1],
+            step=own.step,
+            tau=own.tau,
+        )
+    variants = {name: _with_controller(adapter, controller) for name, controller in found.items()}
+    full = adapter.digest()
+    return {name: variant for name, variant in variants.items() if name == "full" or variant.digest() != full}
+
+
+def _with_controller(adapter: ASAAdapter, controller: Controller) -> ASAAdapter:
+    variant = copy.copy(adapter)
+    variant._controller = controller
+    return variant

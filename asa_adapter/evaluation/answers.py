@@ -1,0 +1,217 @@
+"""What a model really does: greedy answers to every row, with and without an adapter, and their trigger metrics."""
+
+import contextlib
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import StoppingCriteria
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.data.prompts import (
+    Row,
+    batches_by_length,
+    encode_rows,
+    greedy_settings,
+    pad_token_id,
+    row_domain,
+    row_tools,
+)
+from asa_adapter.evaluation.metrics import gold_metrics, trigger_metrics
+from asa_adapter.evaluation.prefill import Prefilled, can_branch, logit_sharing
+from asa_adapter.modeling.forward import evaluation_mode
+from asa_adapter.modeling.prefix import SharedPrefix, Sharing
+from asa_adapter.modeling.processes import Processes
+from asa_adapter.modeling.progress import progress_bar
+from asa_adapter.steering.hook import compiled_parts, is_steered
+from asa_adapter.tool_calls.gold import matches_gold
+from asa_adapter.tool_calls.parser import ToolCallParser
+from asa_adapter.tool_calls.schemas import Tools
+
+# Settings with which generate() makes a cache of its own, or feeds the prompt in another way.
+_OWN_CACHE = ("cache_implementation", "prefill_chunk_size", "prompt_lookup_num_tokens", "assistant_early_exit")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Generates answers with one model, tokenizer and setting, and scores them.
+
+    Attributes:
+        model: a causal language model.
+        tokenizer: its tokenizer, with a chat template.
+        parser: reads its tool calls.
+        tools: JSON-schema tools for rows that have none of their own.
+        max_new_tokens: longest answer.
+        batch_size: prompts generated together.
+        progress: whether to show a bar.
+
+    Raises:
+        ValueError: the model is steered.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    parser: ToolCallParser
+    tools: Tools | None = None
+    max_new_tokens: int = 64
+    batch_size: int = 16
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        self._refuse_steered()
+
+    def _refuse_steered(self) -> None:
+        if is_steered(self.model):
+            raise ValueError(
+                "the model has an adapter attached; remove() it first: the base would be measured steered"
+            )
+
+    def answers(
+        self,
+        rows: Sequence[Row],
+        adapter: ASAAdapter | None = None,
+        name: str = "base",
+        *,
+        until_call: bool = False,
+    ) -> list[str]:
+        """The model's greedy answer to each row, with its special tokens, steered where an adapter is given.
+
+        Args:
+            rows: what to answer.
+            adapter: steers the model; None leaves it bare.
+            name: for the progress bar.
+            until_call: end an answer where a call begins, if all that is asked is whether one does.
+        """
+        return self.answers_of_each(rows, {name: adapter}, until_call=until_call)[name]
+
+    def answers_of_each(
+        self,
+        rows: Sequence[Row],
+        variants: Mapping[str, ASAAdapter | None],
+        *,
+        until_call: bool = False,
+        part: str = "",
+    ) -> dict[str, list[str]]:
+        """What `answers` gives for each of several adapters, by name; the prompts are run once for all of them.
+
+        Args:
+            rows: what to answer.
+            variants: adapters by name; None is the bare model.
+            until_call: as in `answers`.
+            part: for the progress bar: which rows these are.
+        """
+        self._refuse_steered()
+        if len(variants) > 1 and compiled_parts(self.model):  # what was compiled is lost whenever an adapter changes
+            return {
+                name: self.answers_of_each(rows, {name: adapter}, until_call=until_call, part=part)[name]
+                for name, adapter in variants.items()
+            }
+        alone = next(iter(variants.values())) if len(variants) == 1 else None
+        processes = Processes()
+        mine = [rows[i] for i in processes.part(len(rows))]
+        prompts = encode_rows(self.tokenizer, mine, self.tools, self.parser)
+        texts = {name: [""] * len(prompts) for name in variants}
+        label = ", ".join(variants) if len(variants) < 3 else f"{len(variants)} variants"
+        total = len(prompts) * len(variants)
+        with (
+            evaluation_mode(self.model),
+            self._steered(alone),
+            progress_bar(total, f"answers ({label}{part})", self.progress) as bar,
+        ):
+            for prefix, members in self._prefixes(prompts):
+                begun = prefix if prefix.length or self._can_branch([prompts[i] for i in members]) else None
+                for batch in batches_by_length([prompts[i] for i in members], self.batch_size):
+                    taken = [members[i] for i in batch]
+                    prompt = Prefilled(self.model, [prompts[i] for i in taken], begun, pad_token_id(self.tokenizer))
+                    for name, adapter in variants.items():
+                        with self._steered(adapter if alone is None else None):
+                            answers = self._generate(prompt, until_call)
+                        for i, text in zip(taken, answers, strict=True):
+                            texts[name][i] = text
+                        bar.update(len(taken))
+        return {name: processes.texts(texts[name], len(rows)) for name in variants}
+
+    def metrics(self, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
+        """Trigger metrics of the answers, overall and per domain, and the validity of their calls.
+
+        Where rows have `gold_calls`, `gold` says how many of these rows got exactly those calls.
+
+        Raises:
+            ValueError: gold calls of an unknown shape.
+        """
+        checks = [
+            self.parser.check(answer, row_tools(row, self.tools) or [])
+            for row, answer in zip(rows, answers, strict=True)
+        ]
+        triggered = [check["triggered"] for check in checks]
+        domains = [row_domain(row) for row in rows]
+        metrics = trigger_metrics([int(row["label"]) for row in rows], triggered, domains, checks)
+        matches = [
+            self._gold_matches(row, answer) for row, answer in zip(rows, answers, strict=True) if row.get("gold_calls")
+        ]
+        return {**metrics, "gold": gold_metrics(matches)} if matches else metrics
+
+    def _gold_matches(self, row: Row, answer: str) -> tuple[bool, bool]:
+        """Whether an answer's calls are the row's gold calls: in any order, and in that order."""
+        calls = self.parser.parse(answer, row_tools(row, self.tools))
+        try:
+            return matches_gold(calls, row["gold_calls"]), matches_gold(calls, row["gold_calls"], ordered=True)
+        except ValueError as error:
+            raise ValueError(f"row {row.get('id', '?')!r}: {error}") from error
+
+    def compare(self, rows: Sequence[Row], adapter: ASAAdapter) -> dict[str, Mapping[str, Any]]:
+        """Metrics of the bare model ("base") and of the steered one ("asa") on the same rows."""
+        self.metrics(rows, [""] * len(rows))  # rows that cannot be scored are refused before the work
+        answers = self.answers_of_each(rows, {"base": None, "asa": adapter})
+        return {name: self.metrics(rows, found) for name, found in answers.items()}
+
+    def _prefixes(self, prompts: Sequence[Sequence[int]]) -> Iterable[tuple[SharedPrefix, Sequence[int]]]:
+        """Prompts by what they share."""
+        return self._sharing.prefixes(prompts) if self._takes_a_cache() else [(SharedPrefix(), range(len(prompts)))]
+
+    def _takes_a_cache(self) -> bool:
+        """Whether generate() can go on from a cache that it is given."""
+        settings, config = (getattr(self.model, name, None) for name in ("generation_config", "config"))
+        uncached = any(getattr(place, "use_cache", None) is False for place in (settings, config))
+        return not uncached and not any(getattr(settings, name, None) for name in _OWN_CACHE)
+
+    def _can_branch(self, prompts: Sequence[Sequence[int]]) -> bool:
+        """Whether several answers can begin at one cache of such prompts, which share nothing."""
+        pad_id = pad_token_id(self.tokenizer)
+        return self._takes_a_cache() and can_branch(self.model, prompts, SharedPrefix(), pad_id)
+
+    def _steered(self, adapter: ASAAdapter | None) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if adapter is None else adapter.attach(self.model, allow_mismatch=True)
+
+    @functools.cached_property
+    def _sharing(self) -> Sharing:
+        return logit_sharing(self.model, pad_token_id(self.tokenizer))
+
+    def _generate(self, prompt: Prefilled, until_call: bool) -> list[str]:
+        start = self.parser.call_token if until_call else None
+        settings = greedy_settings(self.tokenizer, self.max_new_tokens)
+        if prompt.cache is not None:
+            settings["past_key_values"] = prompt.branch()
+        output = self.model.generate(  # type: ignore[operator]
+            input_ids=prompt.ids,
+            attention_mask=prompt.mask,
+            stopping_criteria=None if start is None else [_CallBegins(start)],
+            **settings,
+        )
+        answers = output[:, prompt.ids.shape[1] :].tolist()
+        if self.parser.knows_tokens:
+            return [self.parser.text(answer) for answer in answers]
+        return list(self.tokenizer.batch_decode(answers, skip_special_tokens=False))
+
+
+class _CallBegins(StoppingCriteria):
+    """Ends each row where its call begins."""
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        return input_ids[:, -1] == self._start

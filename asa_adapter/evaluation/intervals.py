@@ -1,0 +1,72 @@
+"""How sure a measured number is: bootstrap intervals over rows, and McNemar's test for two models on the same rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
+
+from asa_adapter.evaluation.metrics import Counts
+
+LEVEL = 0.95
+
+
+def resamples(rows: int, draws: int, seed: int) -> NDArray[np.int64]:
+    """(draws, rows) how often each row was drawn, when as many rows as there are are drawn with replacement."""
+    return np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=draws)
+
+
+def interval(values: NDArray[np.float64]) -> list[float]:
+    """The middle 95 % of some resampled values."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return [float(low), float(high)]
+
+
+def comparison(
+    labels: ArrayLike,
+    base: ArrayLike,
+    asa: ArrayLike,
+    domains: Sequence[str] | None = None,
+    draws: int = 2000,
+    seed: int = 42,
+) -> dict[str, Any]:
+    """How sure the difference between the bare and the steered model is, on the same rows.
+
+    Args:
+        labels: (N,) 1 where a tool call is needed.
+        base: (N,) true where the bare model began a call.
+        asa: (N,) the same for the steered one.
+        domains: (N,) names; when given, `by_domain` holds the same for each.
+        draws: bootstrap resamples.
+        seed: their seed.
+
+    Returns:
+        `intervals`: for "base", "asa" and "gain" (asa minus base) a 95 % percentile interval [low, high] of each
+        ratio, all from the same resamples; `only_base_right` and `only_asa_right`: how many rows only one of the two
+        decided rightly; `mcnemar_p`: the exact two-sided p-value of so uneven a split.
+    """
+    needed = np.asarray(labels, dtype=bool)
+    called = np.stack([np.asarray(base, dtype=bool), np.asarray(asa, dtype=bool)])
+    ratios = Counts.of(needed, called, resamples(len(needed), draws, seed)).ratios()
+    right = called == needed
+    only_base, only_asa = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
+    result: dict[str, Any] = {
+        "intervals": {
+            "base": {name: interval(value[0]) for name, value in ratios.items()},
+            "asa": {name: interval(value[1]) for name, value in ratios.items()},
+            "gain": {name: interval(value[1] - value[0]) for name, value in ratios.items()},
+        },
+        "only_base_right": only_base,
+        "only_asa_right": only_asa,
+        "mcnemar_p": float(binomtest(only_asa, only_base + only_asa).pvalue) if only_base + only_asa else 1.0,
+    }
+    if domains is not None:
+        names = np.asarray(domains)
+        result["by_domain"] = {
+            str(name): comparison(
+                needed[names == name], called[0, names == name], called[1, names == name], None, draws, seed
+            )
+            for name in sorted(set(domains))
+        }
+    return result

@@ -1,0 +1,299 @@
+"""The model card: an adapter's README.md, written from its config and its report."""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from asa_adapter.config.asa_config import ASAConfig
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.hub.markdown import code, escaped, table
+from asa_adapter.hub.weaknesses import weaknesses
+from asa_adapter.report import RATIOS, VALIDITY, Comparison, Findings, Interval, Metrics
+from asa_adapter.tool_calls.schemas import unwrapped
+
+CARD_NAME = "README.md"
+REPORT_NAME = "report.json"
+PLOTS_FOLDER = "plots"
+TEMPLATE_NAME = "model_card_template.md"
+LIBRARY_NAME = "asa-adapter"
+TAGS = ("activation-steering", "tool-calling", "asa")
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_PLACEHOLDER = "user/adapter"
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})?")
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
+_PLOT = re.compile(r"[A-Za-z0-9_-]{1,80}\.png")
+_MOST_TOOLS = 20
+# What the command line can be told of the training arguments, by their names there.
+_FLAGS = set("layers alphas taus betas objective max_fpr finalists batch_size seed max_new_tokens".split())
+
+
+def report_json(report: Mapping[str, Any] | None) -> str:
+    """The text of report.json; an empty object where there is no report."""
+    return json.dumps(report or {}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def model_card(
+    config: ASAConfig, report: Mapping[str, Any] | None, repo_id: str | None = None, plots: Sequence[str] = ()
+) -> str:
+    """The text of the model card, by our own template alone.
+
+    Args:
+        config: the adapter's settings.
+        report: what was measured; the card says so where there is none. `report.Findings` says what is read of it.
+        repo_id: the repository that the usage example names.
+        plots: names of the files in the folder plots/.
+    """
+    findings = Findings.read(report)
+    on_hub = config.base_model if _HUB_ID.fullmatch(config.base_model or "") else None
+    base_model = escaped(config.base_model or "an unnamed model")
+    card = ModelCard.from_template(
+        _metadata(findings, config.base_model, on_hub, repo_id),
+        template_str=_template(),
+        title=f"ASA for {base_model}",
+        abstains=config.alpha == 0,
+        base_model=f"[{base_model}](https://huggingface.co/{on_hub})" if on_hub else base_model,
+        headline=None if config.alpha == 0 else _headline(findings),
+        repo_id=repo_id if _HUB_ID.fullmatch(repo_id or "") else _PLACEHOLDER,
+        model_id=on_hub or "path/to/the/model",
+        fitted_for=_fitted_for(config),
+        tools=_tools(config.tools),
+        results=[_result(split, comparison) for split, comparison in findings.evaluations.items()],
+        ablations=_ablations(findings),
+        plots=[{"file": name, "title": _plot_title(name)} for name in plots if _PLOT.fullmatch(name)],
+        settings=_settings(config),
+        why=_why(config, findings),
+        weaknesses=weaknesses(config, findings),
+        reproduction=_reproduction(on_hub, findings),
+        versions=_versions(findings),
+    )
+    return str(card.content).rstrip() + "\n"
+
+
+def markdown_table(results: Mapping[str, Metrics]) -> str:
+    """Results such as {"base": metrics, "asa": metrics} as a Markdown table, one row each.
+
+    Example:
+        >>> print(markdown_table({"base": dict(precision=1, recall=0.5, f1=2 / 3, accuracy=0.75, fpr=0)}))
+        | | precision | recall | f1 | accuracy | fpr |
+        |---|---:|---:|---:|---:|---:|
+        | base | 1.000 | 0.500 | 0.667 | 0.750 | 0.000 |
+    """
+    rows = [[escaped(name), *(f"{metrics[ratio]:.3f}" for ratio in RATIOS)] for name, metrics in results.items()]
+    return table(["", *RATIOS], rows, numbers=len(RATIOS))
+
+
+def tool_names(tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """The names of JSON-schema tools."""
+    return [str(unwrapped(tool).get("name")) for tool in tools or []]
+
+
+def _metadata(findings: Findings, name: str | None, on_hub: str | None, repo_id: str | None) -> ModelCardData:
+    """The YAML head; what has not the form that the Hub expects is left out."""
+    known = findings.metadata
+    license = known.get("license")
+    languages = [name for name in known.get("language", []) if _LANGUAGE.fullmatch(name)]
+    datasets = [name for name in known.get("datasets", []) if _HUB_ID.fullmatch(name)]
+    data = ModelCardData(
+        library_name=LIBRARY_NAME,
+        pipeline_tag="text-generation",
+        tags=list(TAGS),
+        license=license if license and _LICENSE.fullmatch(license) else None,
+        language=languages or None,
+        datasets=datasets or None,
+        base_model=on_hub,
+    )
+    if on_hub:
+        data["base_model_relation"] = "adapter"
+    if findings.evaluations:
+        data.model_name = repo_id.rpartition("/")[2] if repo_id else f"ASA for {name or 'an unnamed model'}"
+        data.eval_results = [
+            EvalResult(
+                task_type="text-generation",
+                task_name="Tool-call triggering",
+                dataset_type=datasets[0] if len(datasets) == 1 else "custom",
+                dataset_name=datasets[0] if len(datasets) == 1 else "labelled prompts",
+                dataset_split=code(split).strip("`"),
+                metric_type=ratio,
+                metric_name=f"{ratio}, with ASA",
+                metric_value=round(comparison.asa[ratio], 4),
+            )
+            for split, comparison in findings.evaluations.items()
+            for ratio in RATIOS
+        ]
+    return data
+
+
+def _headline(findings: Findings) -> str | None:
+    """The one sentence that most readers want."""
+    test = findings.evaluations.get("test")
+    if test is None:
+        return None
+    base, asa = test.base, test.asa
+    return (
+        f"On {asa['n']} TEST prompts, F1 goes from {base['f1']:.3f} to {asa['f1']:.3f}, and of the prompts without "
+        f"need, the share that gets a call from {base['fpr']:.3f} to {asa['fpr']:.3f}."
+    )
+
+
+def _fitted_for(config: ASAConfig) -> str:
+    markers = " … ".join(code(marker) for marker in (config.tool_call_start, config.tool_call_end) if marker)
+    template = config.chat_template_sha256
+    rows = {
+        "model": escaped(config.base_model or "not recorded"),
+        "revision": escaped(config.base_model_revision or "not recorded"),
+        "type": f"{escaped(config.model_type or 'not recorded')}, {config.num_layers} blocks, "
+        f"width {config.hidden_size}",
+        "domains": ", ".join(map(escaped, config.domains)),
+        "prompts": (
+            "a chat template of their own: set `tokenizer.chat_template = adapter.config.chat_template`"
+            if config.chat_template
+            else "the model's own chat template"
+        )
+        + (f" (SHA-256 {template[:12]}…; `attach(model, tokenizer=tokenizer)` checks it)" if template else ""),
+        "a call is written as": markers or "not recorded",
+    }
+    return table(["", ""], [[name, text] for name, text in rows.items()], numbers=0)
+
+
+def _tools(tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """A line for each tool: its name, and the beginning of its description."""
+    lines = []
+    for tool in (tools or [])[:_MOST_TOOLS]:
+        facts = unwrapped(tool)
+        text = facts.get("description")
+        lines.append(code(str(facts.get("name"))[:80]) + (f": {escaped(text[:200])}" if isinstance(text, str) else ""))
+    if tools and len(tools) > _MOST_TOOLS:
+        lines.append(f"and {len(tools) - _MOST_TOOLS} more, in `asa_config.json`")
+    return lines
+
+
+def _result(split: str, comparison: Comparison) -> dict[str, str | None]:
+    """What the template shows of one split."""
+    base, asa = comparison.base, comparison.asa
+    rows = [
+        [name, *(_with_interval(metrics[ratio], comparison.intervals.get(key, {}).get(ratio)) for ratio in RATIOS)]
+        for name, key, metrics in (("the model alone", "base", base), ("with ASA", "asa", asa))
+    ]
+    if gain := comparison.intervals.get("gain"):
+        rows.append(["gain", *(_with_interval(asa[r] - base[r], gain.get(r), sign="+") for r in RATIOS)])
+    p = comparison.mcnemar_p
+    return {
+        "heading": f"{escaped(split).upper()}, {base['n']} prompts ({base['tp'] + base['fn']} need a tool)",
+        "overall": table(["", "precision", "recall", "F1", "accuracy", "FPR"], rows, numbers=len(RATIOS)),
+        "intervals": "In brackets: 95 % intervals." if comparison.intervals else None,
+        "mcnemar": None if p is None else f"Exact McNemar test on rightly decided prompts: p = {p:.3g}.",
+        "domains": _domains(comparison),
+        "calls": _calls(comparison),
+    }
+
+
+def _with_interval(value: float, interval: Interval | None, sign: str = "") -> str:
+    return f"{value:{sign}.3f}" + (f" ({interval[0]:{sign}.3f} to {interval[1]:{sign}.3f})" if interval else "")
+
+
+def _domains(comparison: Comparison) -> str | None:
+    """F1 and FPR of each domain, before and after side by side."""
+    base, asa = comparison.base["per_domain"], comparison.asa["per_domain"]
+    rows = [
+        [escaped(name), str(asa[name]["n"])]
+        + [f"{part[name][ratio]:.3f}" for ratio in ("f1", "fpr") for part in (base, asa)]
+        for name in asa
+        if name in base
+    ]
+    head = ["domain", "prompts", "F1 alone", "F1 with ASA", "FPR alone", "FPR with ASA"]
+    return table(head, rows, numbers=5) if rows else None
+
+
+def _calls(comparison: Comparison) -> str | None:
+    """What the calls were worth."""
+    parts = {"the model alone": comparison.base, "with ASA": comparison.asa}
+    if not all(part["validity"] for part in parts.values()):
+        return None
+    head = ["", "can be read", "offered tool", "fits its schema", "success precision", "success recall"]
+    rows = [[name, *(f"{part['validity'][key]:.3f}" for key in VALIDITY)] for name, part in parts.items()]
+    if all(part["gold"] for part in parts.values()):
+        head.append("the gold calls")
+        rows = [[*row, f"{part['gold']['match']:.3f}"] for row, part in zip(rows, parts.values(), strict=True)]
+    return table(head, rows, numbers=len(head) - 1)
+
+
+def _ablations(findings: Findings) -> str | None:
+    rows = [[escaped(n), *(f"{m[ratio]:.3f}" for ratio in RATIOS)] for n, m in findings.ablations.items()]
+    return table(["variant", "precision", "recall", "F1", "accuracy", "FPR"], rows, len(RATIOS)) if rows else None
+
+
+def _plot_title(name: str) -> str:
+    return re.sub(r"[_-]+", " ", name.removesuffix(".png"))
+
+
+def _settings(config: ASAConfig) -> str:
+    rows = [
+        ["layer (output of the decoder block, counted from 0)", f"{config.layer}, of 0 to {config.num_layers - 1}"],
+        ["alpha (step in units of the mean residual norm)", f"{config.alpha:g}"],
+        ["length of the step", f"{config.step:.4g}"],
+        ["tau (confidence from which it acts)", f"{config.tau:g}"],
+        ["beta (share of the direction common to all domains)", f"{config.beta:g}"],
+        ["probe", "one for each domain" if config.probe == "domain" else "one for all domains"],
+    ]
+    return table(["setting", "value"], rows, numbers=1)
+
+
+def _why(config: ASAConfig, findings: Findings) -> str:
+    why = f"Why these: {escaped(findings.why)}." if findings.why else "How these were chosen is not recorded."
+    layer = findings.layers.get(config.layer)
+    if layer is None:
+        return why
+    control = f" (a control with shuffled labels: {layer['shuffled_auc']:.3f})" if "shuffled_auc" in layer else ""
+    return (
+        f"{why} At this layer a probe tells prompts that need a tool with an AUC of {layer['probe_auc']:.3f}{control}."
+    )
+
+
+def _reproduction(base_model: str | None, findings: Findings) -> str | None:
+    """The command that fits the adapter again, or code where the command line has no word for an argument."""
+    names = {field.name for field in fields(ASATrainingArguments)}
+    known = {name: value for name, value in findings.arguments.items() if name in names}
+    try:
+        given, default = ASATrainingArguments(**known), ASATrainingArguments()
+    except (TypeError, ValueError):
+        return None
+    if not known:
+        return None
+    silent = {"output_dir", "progress"}
+    changed = {n: getattr(given, n) for n in sorted(names - silent) if getattr(given, n) != getattr(default, n)}
+    model = base_model or "path/to/the/model"
+    if set(changed) <= _FLAGS:
+        words = ["asa-adapter", "train", "--model", model, "--data", "my_data", "--output", "my_adapter"]
+        for name, value in changed.items():
+            values = value if isinstance(value, tuple) else (value,)
+            words += ["--" + name.replace("_", "-"), *map(str, values)]
+        return f"```bash\n{shlex.join(words)}\n```"
+    arguments = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+    return (
+        "```python\n"
+        f'trainer = ASATrainer(model, tokenizer, load_splits("my_data"), ASATrainingArguments({arguments}))\n'
+        "adapter = trainer.train()\n```"
+    )
+
+
+def _versions(findings: Findings) -> str | None:
+    if not findings.versions:
+        return None
+    return "Made with " + ", ".join(f"{escaped(name)} {escaped(v)}" for name, v in findings.versions.items()) + "."
+
+
+def _template() -> str:
+    """Our own template: in the package where it was installed, one folder up in a checkout."""
+    here = Path(__file__).resolve().parents[1]
+    places = [here / TEMPLATE_NAME, here.parent / TEMPLATE_NAME]
+    for place in places:
+        if place.is_file():
+            return place.read_text(encoding="utf-8")
+    raise FileNotFoundError(f"{TEMPLATE_NAME} is neither at {places[0]} nor at {places[1]}; install asa-adapter again")

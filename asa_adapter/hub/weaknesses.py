@@ -1,0 +1,95 @@
+"""The weak spots of an adapter, in plain words, found in the numbers of its report."""
+
+from collections.abc import Iterator
+
+from scipy.stats import binomtest
+
+from asa_adapter.config.asa_config import ASAConfig
+from asa_adapter.hub.markdown import escaped
+from asa_adapter.report import Comparison, Findings
+
+# Below these, a ratio moves by several points with each prompt.
+_FEW_PROMPTS = 200
+_FEW_IN_DOMAIN = 40
+_WEAK_AUC = 0.8
+_ODD_CONTROL = 0.1
+_GOOD_CALLS = 0.9
+
+
+def weaknesses(config: ASAConfig, findings: Findings) -> list[str]:
+    """One sentence or two for each weak spot, as Markdown; the most telling first."""
+    found = []
+    for split, comparison in findings.evaluations.items():
+        if split == "test" or "test" not in findings.evaluations:
+            found += [*_overall(comparison, split), *_by_domain(comparison, split), *_calls(comparison, split)]
+    return [*found, *_reading(config, findings), *_data(findings)]
+
+
+def _overall(comparison: Comparison, split: str) -> Iterator[str]:
+    base, asa, name = comparison.base, comparison.asa, escaped(split).upper()
+    if asa["f1"] < base["f1"]:
+        yield f"On {name} it does worse than the model alone: F1 {asa['f1']:.3f} against {base['f1']:.3f}."
+    if asa["recall"] < base["recall"]:
+        yield (
+            f"It misses more calls that are needed than the model alone: recall {asa['recall']:.3f} against "
+            f"{base['recall']:.3f} on {name}."
+        )
+    without_need = asa["fp"] + asa["tn"]
+    if without_need:
+        below = binomtest(asa["fp"], without_need, alternative="less")
+        bound = below.proportion_ci(0.95, method="wilson").high
+        yield (
+            f"{asa['fp']} of the {without_need} {name} prompts that need no tool still got a call; with so many "
+            f"prompts, the true rate is below {bound:.3f} with 95 % confidence."
+        )
+    if asa["n"] < _FEW_PROMPTS:
+        yield f"{name} has {asa['n']} prompts only: expect its numbers to be some points off."
+
+
+def _by_domain(comparison: Comparison, split: str) -> Iterator[str]:
+    base, asa = comparison.base["per_domain"], comparison.asa["per_domain"]
+    both = [domain for domain in asa if domain in base]
+    for domain in both:
+        if asa[domain]["f1"] < base[domain]["f1"]:
+            yield (
+                f"In the domain {escaped(domain)} it does worse than the model alone: F1 {asa[domain]['f1']:.3f} "
+                f"against {base[domain]['f1']:.3f}."
+            )
+    if len(both) > 1:
+        weakest = min(both, key=lambda domain: asa[domain]["f1"])
+        yield f"Its weakest domain is {escaped(weakest)}, with F1 {asa[weakest]['f1']:.3f}."
+    few = [f"{escaped(domain)} ({asa[domain]['n']})" for domain in both if asa[domain]["n"] < _FEW_IN_DOMAIN]
+    if few:
+        yield f"Few {escaped(split).upper()} prompts stand behind the numbers of these domains: {', '.join(few)}."
+
+
+def _calls(comparison: Comparison, split: str) -> Iterator[str]:
+    validity = comparison.asa["validity"]
+    if validity and validity["success_precision"] < _GOOD_CALLS:
+        yield (
+            f"A call that begins is not yet a good call: {validity['success_precision']:.3f} of those on "
+            f"{escaped(split).upper()} were needed, could be read, named an offered tool and fitted its schema."
+        )
+
+
+def _reading(config: ASAConfig, findings: Findings) -> Iterator[str]:
+    """How well the need can be read at the steered layer."""
+    layer = findings.layers.get(config.layer, {})
+    auc, control = layer.get("probe_auc"), layer.get("shuffled_auc")
+    if auc is not None and auc < _WEAK_AUC:
+        yield f"The need for a tool is hard to read at its layer: the probe's AUC on VALID is {auc:.3f}."
+    if control is not None and abs(control - 0.5) > _ODD_CONTROL:
+        yield f"A probe for shuffled labels has an AUC of {control:.3f} there, which should be 0.5: the data is small."
+
+
+def _data(findings: Findings) -> Iterator[str]:
+    train = findings.splits.get("train")
+    rows = f"{train['rows']} labelled prompts" if train else "labelled prompts"
+    labels = findings.metadata.get("labels")
+    by = f"labelled by {escaped(labels).rstrip('.')}" if labels else "by whom they were labelled is not recorded"
+    yield f"Router and probes are fitted on {rows} ({by}); a wrong label there is a wrong decision here."
+    licence = findings.metadata.get("data_license")
+    if licence:
+        yield f"The data's licence: {escaped(licence).rstrip('.')}."
+    else:
+        yield "The licence of the data is not recorded: ask before you use the adapter where that matters."

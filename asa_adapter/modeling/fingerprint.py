@@ -1,0 +1,131 @@
+"""A cheap fingerprint of a model's weights: is this the model that the adapter was fitted for?
+
+A few numbers of the embedding and of three decoder blocks, in bfloat16, hashed: so the same checkpoint agrees whether
+it was loaded in float32 or in bfloat16. float16 rounds otherwise, and a difference says nothing there. Norms and
+embeddings are not quantised and matrices are, so the two are hashed apart.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from asa_adapter.files import looks_like_path
+from asa_adapter.modeling.residual import decoder_blocks
+
+_FORM = re.compile(r"(\w+):([0-9a-f]{16}):([0-9a-f]{16}|-)")
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_ROWS = (1, 10, 100, 1000, 10000)  # of the embedding, where it has them
+_SAMPLE = 16  # numbers from each tensor
+# float16 holds smaller numbers with fewer digits than bfloat16.
+_TINY = 1e-5
+
+
+def model_fingerprint(model: nn.Module, layer_path: str | None = None) -> str | None:
+    """The fingerprint of a model's weights, "dtype:norms:matrices"; matrices is "-" where they are quantised.
+
+    Args:
+        model: a causal language model.
+        layer_path: dotted path of the block list, where the rule does not find it.
+
+    Returns:
+        None where the weights cannot be looked at: on no device yet (meta, offloaded), or spread over several.
+    """
+    blocks = decoder_blocks(model, layer_path)
+    chosen = [blocks[i] for i in sorted({0, len(blocks) // 2, len(blocks) - 1})]
+    parameters = [parameter for block in chosen for parameter in block.parameters()]
+    embedding = _embedding(model)
+    vectors = [parameter for parameter in parameters if parameter.ndim == 1]
+    if embedding is None or not all(map(_is_plain, [embedding, *vectors])):
+        return None
+    rows = [embedding[i] for i in _ROWS if i < len(embedding)]
+    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+    quantised = getattr(getattr(model, "config", None), "quantization_config", None) is not None
+    seen = "-" if quantised or not matrices or not all(map(_is_plain, matrices)) else _digest(matrices)
+    return f"{str(embedding.dtype).removeprefix('torch.')}:{_digest([*rows, *vectors])}:{seen}"
+
+
+def same_weights(stored: str | None, found: str | None) -> tuple[bool | None, str]:
+    """Whether two fingerprints are of the same weights, and why; None where they cannot tell.
+
+    Args:
+        stored: that of the model that the adapter was fitted for.
+        found: that of the model at hand.
+    """
+    pair = [_FORM.fullmatch(text) if text else None for text in (stored, found)]
+    if pair[0] is None:
+        return None, "the adapter has no fingerprint of its model's weights"
+    if pair[1] is None:
+        return None, "the model's weights cannot be looked at: they are offloaded, spread over devices, or not loaded"
+    (dtype, *digests), (other_dtype, *other_digests) = pair[0].groups(), pair[1].groups()
+    compared = [(a, b) for a, b in zip(digests, other_digests, strict=True) if "-" not in (a, b)]
+    if all(a == b for a, b in compared):
+        return True, "the model's weights have the fingerprint that the adapter was fitted for"
+    if "float16" in (dtype, other_dtype):
+        return None, "one of the models is in float16, which rounds otherwise: their fingerprints cannot be compared"
+    return False, f"the model's weights are not those the adapter was fitted for (fingerprint {found}, not {stored})"
+
+
+def other_origin(
+    fitted_name: str | None, fitted_revision: str | None, name: str | None, revision: str | None
+) -> list[str]:
+    """What a model's name and revision say against its being the one that an adapter was fitted for.
+
+    Args:
+        fitted_name: Hub id or folder of the model that the adapter was fitted with.
+        fitted_revision: commit of that model.
+        name: Hub id or folder of the model at hand.
+        revision: commit of that model.
+    """
+    suspicions = []
+    # A folder may have any name; only two names from the Hub say something about each other.
+    if _is_hub_id(name or "") and _is_hub_id(fitted_name or "") and str(name).lower() != str(fitted_name).lower():
+        suspicions.append(f"the model is {name!r}, but the adapter was fitted for {fitted_name!r}")
+    if fitted_revision and revision and revision != fitted_revision:
+        suspicions.append(f"the model is at revision {revision}, but the adapter was fitted for {fitted_revision}")
+    return suspicions
+
+
+def _is_hub_id(name: str) -> bool:
+    """Whether a model's name is that of a repository, "user/model", and not of a folder on this machine."""
+    return name.count("/") == 1 and not looks_like_path(name) and not Path(name).exists()
+
+
+def _embedding(model: Any) -> torch.Tensor | None:
+    try:
+        weight = model.get_input_embeddings().weight
+    except (AttributeError, NotImplementedError):
+        return None
+    return weight if isinstance(weight, torch.Tensor) and weight.ndim == 2 else None
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's numbers are its own, here, and not packed or spread."""
+    return type(tensor) in (nn.Parameter, torch.Tensor) and tensor.dtype in _DTYPES and tensor.device.type != "meta"
+
+
+@torch.no_grad()
+def _digest(tensors: Iterable[torch.Tensor]) -> str:
+    """16 hexadecimal digits from the shapes of tensors and from a sample of each."""
+    digest = hashlib.sha256()
+    samples = []
+    for tensor in tensors:
+        digest.update(repr(tuple(tensor.shape)).encode())
+        samples.append(_sample(tensor).to("cpu", torch.float32))
+    numbers = torch.cat(samples)
+    numbers = torch.where(numbers.abs() < _TINY, 0.0, numbers).to(torch.bfloat16)
+    digest.update(numbers.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _sample(tensor: torch.Tensor) -> torch.Tensor:
+    """Some numbers of a tensor, evenly spread over its rows and, in each row, at another column."""
+    if tensor.ndim == 1:
+        return tensor[:: max(1, len(tensor) // _SAMPLE)][:_SAMPLE]
+    flat = tensor.flatten(1)
+    rows = torch.arange(min(_SAMPLE, len(flat)), device=tensor.device) * len(flat) // _SAMPLE
+    return flat[rows, 7 * rows % flat.shape[1]]

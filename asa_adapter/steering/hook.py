@@ -1,0 +1,343 @@
+"""`SteeringHandle`: the only place that changes a model, and changes it back.
+
+On the model instance `generate` makes a plan (see `plan`), `prepare_inputs_for_generation` locates it in the coming
+forward pass, and a forward hook on the steered block applies it. The two replacements are shared by all adapters on a
+model and go away with the last of them. A generate() inside a generate() carries no plan.
+"""
+
+import contextlib
+import copy
+import functools
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from asa_adapter.config.asa_config import MAX_ALPHA, finite_float
+from asa_adapter.modeling.residual import generating_model, hidden_state, replace_hidden_state
+from asa_adapter.steering.controller import Controller, Decision
+from asa_adapter.steering.plan import Call, Record, Slot, prompt_tokens
+
+_NO_PICKLE = "a steered model cannot be pickled; call remove() first, and attach the adapter again later"
+
+
+class SteeringHandle:
+    """An adapter on a model. Made by `ASAAdapter.attach`; also a context manager that removes it at the end.
+
+    Args:
+        model: the model to steer; everything about it has been checked.
+        block: its decoder block whose output is steered.
+        layer: that block's index.
+        controller: decides and steps.
+        residual_norm: length that alpha is a multiple of.
+        domains: names of the controller's domains.
+
+    Raises:
+        ValueError: the model already has an adapter at this layer.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        block: nn.Module,
+        layer: int,
+        controller: Controller,
+        residual_norm: float,
+        domains: tuple[str, ...],
+    ) -> None:
+        self.layer = layer
+        self._weight = next(block.parameters(), None)
+        self._controller = controller
+        self._residual_norm = residual_norm
+        self._domains = domains
+        self._slot = Slot()
+        self._record: Record | None = None
+        self._paused = 0
+        self._steering: _Steering | None = _Steering.of(model)
+        self._steering.add(self)
+        self._hook = block.register_forward_hook(self._steer, prepend=True, with_kwargs=True)
+        if compiled_parts(model):
+            torch.compiler.reset()  # graphs that were made before do not know the hook
+
+    def remove(self) -> None:
+        """Takes the adapter off; the model is then what it was before. Calling it again does nothing."""
+        if self._steering is not None:
+            self._hook.remove()
+            self._steering.discard(self)
+            self._steering = None
+
+    @contextlib.contextmanager
+    def disabled(self) -> Iterator[None]:
+        """The base model for a moment: generate() calls that begin inside are not steered, in any thread."""
+        self._paused += 1
+        try:
+            yield
+        finally:
+            self._paused -= 1
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """One decision for each row of the latest generate() call, of whichever thread; [] before the first."""
+        return self._record.decisions() if self._record is not None else []
+
+    @property
+    def alpha(self) -> float:
+        """Length of the step in units of the config's residual_norm; a new value holds from the next generate()."""
+        return self._controller.step / self._residual_norm
+
+    @alpha.setter
+    def alpha(self, value: float) -> None:
+        if not 0 <= (alpha := finite_float("alpha", value)) <= MAX_ALPHA:
+            raise ValueError(f"alpha is {value!r}; expected 0 to {MAX_ALPHA:g}")
+        self._controller = replace(self._controller, step=alpha * self._residual_norm)
+
+    @property
+    def tau(self) -> float:
+        """Confidence from which the gate opens; a new value holds from the next generate()."""
+        return self._controller.tau
+
+    @tau.setter
+    def tau(self, value: float) -> None:
+        if not 0.5 <= (tau := finite_float("tau", value)) <= 1:
+            raise ValueError(f"tau is {value!r}; expected 0.5 to 1")
+        self._controller = replace(self._controller, tau=tau)
+
+    def __enter__(self) -> "SteeringHandle":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        state = "attached" if self._steering is not None else "removed"
+        return f"SteeringHandle(layer={self.layer}, alpha={self.alpha:g}, tau={self.tau:g}, {state})"
+
+    def _open(self, last: NDArray[np.int64]) -> Record:
+        """The record of a generate() call that begins now, with (B,) indices of the last prompt tokens."""
+        # Offloaded weights have no device of their own; the state's is asked for then.
+        if self._weight is not None and self._weight.device.type != "meta":
+            self._controller = self._controller.to(self._weight.device)
+        self._record = Record(self._slot, self._controller, self._domains, last)
+        return self._record
+
+    def _steer(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """The forward hook: applies the window that was opened for this forward pass."""
+        window = self._slot.window
+        if window is None or window.used:
+            return None
+        hidden = hidden_state(output)
+        return replace_hidden_state(output, window.steer(hidden, in_place=_is_its_own(hidden, output, args, kwargs)))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SteeringHandle":
+        # Reached through a copy of the block's hooks: the copy does nothing, for no generate() opens its windows.
+        inert = object.__new__(SteeringHandle)
+        inert.__dict__.update(self.__dict__, _slot=Slot(), _record=None, _steering=None)
+        return inert
+
+    def __reduce__(self) -> Any:
+        raise TypeError(_NO_PICKLE)
+
+
+class _Calls(threading.local):
+    """The running thread's generate() calls under way, the innermost last; None for one that is not steered.
+
+    `warned`: this thread was told that it generates past the adapter.
+    """
+
+    def __init__(self) -> None:
+        self.stack: list[Call | None] = []
+        self.warned = False
+
+
+class _Steering:
+    """What all adapters on one model share: its replaced methods, and the calls under way."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._handles: list[SteeringHandle] = []
+        self._calls = _Calls()
+        self._saved: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "_Steering":
+        """The one that the model has, or a new one that has changed nothing yet."""
+        return _steering_of(model) or cls(model)
+
+    def add(self, handle: SteeringHandle) -> None:
+        if any(other.layer == handle.layer for other in self._handles):
+            raise ValueError(
+                f"this model already has an adapter at layer {handle.layer}; remove() that one first, or attach at "
+                "another layer"
+            )
+        if not self._handles:
+            self._install()
+        self._handles.append(handle)
+
+    def discard(self, handle: SteeringHandle) -> None:
+        self._handles.remove(handle)
+        if not self._handles:
+            self._uninstall()
+
+    def _install(self) -> None:
+        model: Any = self._model
+        prepare = model.prepare_inputs_for_generation
+        replacements = {
+            "generate": _Replacement(self, model.generate, self._generate),
+            "prepare_inputs_for_generation": _Replacement(self, prepare, self._prepare),
+            "__deepcopy__": _Replacement(self, copy.deepcopy, self._deepcopy),
+        }
+        if hasattr(model, "init_continuous_batching"):  # what generate_batch() and its kin begin with
+            replacements["init_continuous_batching"] = _Replacement(
+                self, model.init_continuous_batching, self._continuous_batching
+            )
+        for name, replacement in replacements.items():
+            self._saved[name] = self._model.__dict__.get(name)
+            self._model.__dict__[name] = replacement
+
+    def _uninstall(self) -> None:
+        for name, before in self._saved.items():
+            now = self._model.__dict__.get(name)
+            if not isinstance(now, _Replacement) or now.steering is not self:
+                continue  # somebody wrapped ours, which passes everything through from here on
+            if before is None:
+                del self._model.__dict__[name]
+            else:
+                self._model.__dict__[name] = before
+
+    def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        call = None if self._calls.stack else self._plan(args, kwargs)
+        self._calls.stack.append(call)
+        try:
+            result = original(*args, **kwargs)
+        finally:
+            self._calls.stack.pop()
+            if call is not None:
+                call.close()
+        if call is not None and not all(record.parts for record in call.records):
+            warnings.warn(
+                "generate() ran without being steered: the steered block never met the last prompt token. If a part "
+                "of the model was compiled before attach(), call torch.compiler.reset()",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return result
+
+    def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        for handle in self._handles:
+            handle._record = None
+        if not (active := self._active()):
+            return None
+        last, width, cached = prompt_tokens(self._model, args, kwargs)
+        return Call(last, width, [handle._open(last + cached) for handle in active])
+
+    def _active(self) -> list[SteeringHandle]:
+        return [handle for handle in self._handles if not handle._paused]
+
+    def _prepare(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        inputs = original(*args, **kwargs)
+        if not self._calls.stack:
+            self._warn_of_another_generate()
+            return inputs
+        call = self._calls.stack[-1]
+        if call is not None and not call.closed:  # after the prompt this is all that a decoding step costs
+            call.locate(inputs, cached=_goes_on(inputs, kwargs))
+        return inputs
+
+    def _warn_of_another_generate(self) -> None:
+        if self._active() and not self._calls.warned:
+            self._calls.warned = True
+            warnings.warn(
+                "the steered model generates without its own generate(), so it is not steered: call "
+                "model.generate(...) itself, not its class's function or a method taken before attach()",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    def _continuous_batching(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._active():
+            raise ValueError(
+                "continuous batching (generate_batch, cache_implementation='paged') cannot be steered: its forward "
+                "passes mix prompts and answers without saying which token ends a prompt. Call generate() with a "
+                "padded batch; or remove() the adapter, or go inside its disabled(), to run the base model"
+            )
+        return original(*args, **kwargs)
+
+    def _deepcopy(self, _original: Callable[..., Any], memo: dict[int, Any]) -> nn.Module:
+        """A copy of the model without any trace of its adapters."""
+        model = self._model
+        clone = type(model).__new__(type(model))
+        memo[id(model)] = clone
+        own = {name: value for name, value in model.__dict__.items() if not isinstance(value, _Replacement)}
+        own |= {name: value for name, value in self._saved.items() if value is not None}
+        clone.__setstate__(copy.deepcopy(own, memo))
+        for module in clone.modules():
+            for key, hook in list(module._forward_hooks.items()):
+                if isinstance(getattr(hook, "__self__", None), SteeringHandle):
+                    del module._forward_hooks[key]
+        return clone
+
+
+def _is_its_own(hidden: torch.Tensor, output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a block's state can be written into: neither autograd nor anything beside it may need what it was."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or hidden._is_view():
+        return False
+    beside = (*args, *kwargs.values(), *(() if output is hidden else output[1:]))
+    return not any(isinstance(x, torch.Tensor) and x.data_ptr() == hidden.data_ptr() for x in beside)
+
+
+def _goes_on(inputs: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Whether a forward pass goes on where the one before ended; without a cache it begins with the prompt again."""
+    wanted, ids = asked.get("next_sequence_length"), inputs.get("input_ids")
+    if wanted and ids is not None and ids.shape[1] > wanted:
+        return False  # the first GPT has no cache, and sends whole rows whatever generate() asks for
+    return bool(asked.get("use_cache", inputs.get("use_cache", True)))
+
+
+def compiled_parts(model: nn.Module) -> list[str]:
+    """Names of the modules that torch.compile() was used on, by somebody or by an earlier generate()."""
+    return [
+        name or type(module).__name__
+        for name, module in model.named_modules()
+        if "_compiled_call" in module.__dict__
+        or hasattr(module, "_orig_mod")
+        or module._compiled_call_impl is not None
+        or hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable")
+    ]
+
+
+def is_steered(model: nn.Module) -> bool:
+    """Whether an adapter is attached to the model, or to the one inside its wrappers."""
+    return _steering_of(generating_model(model)) is not None
+
+
+def _steering_of(model: nn.Module) -> _Steering | None:
+    """The one that a model has; its generate() may have been wrapped by somebody since."""
+    for value in model.__dict__.values():
+        if isinstance(value, _Replacement):
+            return value.steering
+    return None
+
+
+class _Replacement:
+    """A method of a model instance, replaced; generate() reads signatures, so it keeps the original's."""
+
+    def __init__(self, steering: _Steering, original: Callable[..., Any], replaced: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, original)
+        self.steering = steering
+        self._original = original
+        self._replaced = replaced
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._replaced(self._original, *args, **kwargs)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(_NO_PICKLE)

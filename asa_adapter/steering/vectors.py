@@ -1,0 +1,148 @@
+"""`SteeringVectors`: the directions that separate "tool needed" from "no tool", and their safetensors file."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as write_tensors
+
+from asa_adapter.errors import AdapterFormatError
+from asa_adapter.steering.linear import float64_states
+
+VECTORS_NAME = "steering_vectors.safetensors"
+_NORM_TOLERANCE = 1e-3
+_SMALLEST_DIFFERENCE = 1e-6
+_MAX_HEADER = 100_000  # bytes; ours has about two hundred
+
+
+@dataclass(frozen=True)
+class SteeringVectors:
+    """One global direction and one for each domain.
+
+    Attributes:
+        v_global: (D,) unit vector, float32.
+        v_domain: (K, D) unit rows, float32, in the order of the config's domains; a zero row where a domain has none.
+
+    Raises:
+        ValueError: other shapes, numbers that are not finite, or rows that are neither of unit length nor zero.
+
+    Example:
+        >>> states = [[0.0, 0.0], [3.0, 4.0]]
+        >>> SteeringVectors.fit(states, labels=[0, 1], domains=["math", "math"], names=["math"]).v_global
+        tensor([0.6000, 0.8000])
+    """
+
+    v_global: torch.Tensor
+    v_domain: torch.Tensor
+
+    def __post_init__(self) -> None:
+        for name in ("v_global", "v_domain"):
+            value = torch.as_tensor(getattr(self, name)).detach().to(device="cpu", dtype=torch.float32)
+            object.__setattr__(self, name, value.contiguous())
+        if self.v_global.ndim != 1 or self.v_domain.ndim != 2 or self.v_domain.shape[1] != len(self.v_global):
+            raise ValueError(
+                f"v_global has shape {tuple(self.v_global.shape)} and v_domain {tuple(self.v_domain.shape)}; "
+                "expected (D,) and (K, D)"
+            )
+        if not len(self.v_global) or not len(self.v_domain):
+            raise ValueError("the steering vectors are empty; expected at least one dimension and one domain")
+        if not (torch.isfinite(self.v_global).all() and torch.isfinite(self.v_domain).all()):
+            raise ValueError("a steering vector holds NaN or infinity")
+        if not _is_unit(self.v_global):
+            raise ValueError(f"v_global has length {float(self.v_global.norm()):.4g}; expected 1")
+        for k, row in enumerate(self.v_domain):
+            if not _is_unit(row) and bool(row.any()):
+                raise ValueError(f"v_domain[{k}] has length {float(row.norm()):.4g}; expected 1, or 0 for no vector")
+
+    @classmethod
+    def fit(
+        cls, states: ArrayLike, labels: Sequence[int], domains: Sequence[str], names: Sequence[str]
+    ) -> "SteeringVectors":
+        """Mean-difference directions (METHOD, "Directions"): mean(h | y=1) - mean(h | y=0), made unit length.
+
+        Args:
+            states: (N, D) residual states of the calibration split.
+            labels: (N,) 0 or 1.
+            domains: (N,) domain of each row.
+            names: (K,) the domains, in the order of the rows wanted.
+
+        Raises:
+            ValueError: one class is missing, the two means are the same, lengths differ, or a state is not finite.
+        """
+        h = float64_states(states, labels=labels, domains=domains)
+        y, d = np.asarray(labels), np.asarray(domains)
+        v_global = _mean_difference(h, y)
+        if v_global is None:
+            raise ValueError(
+                "the calibration split gives no direction: it needs rows of both labels whose states differ"
+            )
+        rows = [_mean_difference(h[d == name], y[d == name]) for name in names]
+        zero = np.zeros(h.shape[1])
+        v_domain = np.stack([zero if row is None else row for row in rows])
+        return cls(torch.from_numpy(v_global), torch.from_numpy(v_domain))
+
+    def mixed(self, beta: float) -> torch.Tensor:
+        """(K, D) unit directions normalise(beta * v_global + (1 - beta) * v_d); v_global where a domain has none.
+
+        Raises:
+            ValueError: the two directions of a domain cancel out.
+        """
+        has_own = self.v_domain.any(dim=1, keepdim=True)
+        mix = torch.where(has_own, beta * self.v_global + (1 - beta) * self.v_domain, self.v_global)
+        lengths = mix.norm(dim=1, keepdim=True)
+        if bool((lengths < _NORM_TOLERANCE).any()):
+            raise ValueError(f"with beta {beta} the global direction and a domain's cancel out")
+        return mix / lengths
+
+    def to_bytes(self) -> bytes:
+        """The safetensors file."""
+        return write_tensors({"v_global": self.v_global, "v_domain": self.v_domain})
+
+    @classmethod
+    def from_bytes(cls, content: bytes, hidden_size: int, domains: int) -> "SteeringVectors":
+        """Reads the safetensors file.
+
+        Raises:
+            AdapterFormatError: damaged, or its tensors are not the two expected ones in float32.
+        """
+        expected = {"v_global": (hidden_size,), "v_domain": (domains, hidden_size)}
+        _check_header(content, expected)
+        try:
+            return cls(**read_tensors(content))
+        except (SafetensorError, ValueError) as error:
+            raise AdapterFormatError(f"{VECTORS_NAME}: {error}") from error
+
+
+def _is_unit(vector: torch.Tensor) -> bool:
+    return abs(float(vector.norm()) - 1) <= _NORM_TOLERANCE
+
+
+def _mean_difference(states: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+    """Unit vector from the states of label 0 to those of label 1; None where a class is missing or they coincide."""
+    if not (labels == 1).any() or not (labels == 0).any():
+        return None
+    difference = states[labels == 1].mean(axis=0) - states[labels == 0].mean(axis=0)
+    length = float(np.linalg.norm(difference))
+    scale = float(np.linalg.norm(states, axis=1).mean())
+    # Rounding alone leaves a difference of about 1e-7 of the states' norm: that is no direction.
+    return difference / length if length > _SMALLEST_DIFFERENCE * scale else None
+
+
+def _check_header(content: bytes, expected: dict[str, tuple[int, ...]]) -> None:
+    """Refuses other tensors than the expected ones before any is allocated."""
+    size = int.from_bytes(content[:8], "little")
+    if size > _MAX_HEADER:
+        raise AdapterFormatError(f"{VECTORS_NAME}: its header has {size} bytes; expected at most {_MAX_HEADER}")
+    try:
+        pairs = json.loads(content[8 : 8 + size], object_pairs_hook=list)
+        entries = [(name, dict(entry)) for name, entry in pairs if name != "__metadata__"]
+        found = sorted((name, entry["dtype"], tuple(entry["shape"])) for name, entry in entries)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise AdapterFormatError(f"{VECTORS_NAME}: no readable safetensors header") from error
+    if found != sorted((name, "F32", shape) for name, shape in expected.items()):
+        raise AdapterFormatError(f"{VECTORS_NAME}: holds {found!r:.200}; expected {expected} in float32")

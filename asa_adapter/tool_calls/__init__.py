@@ -1,0 +1,11 @@
+"""Text to tool calls and back, in each format that models write. No model is known here, and nothing is run.
+
+Whatever a model wrote is data: a reader gives the calls that could be read, and never raises.
+"""
+
+from asa_adapter.tool_calls.call import ToolCall
+from asa_adapter.tool_calls.formats import FORMATS
+from asa_adapter.tool_calls.parser import ToolCallParser
+from asa_adapter.tool_calls.schemas import tool_schemas, unwrapped
+
+__all__ = ["FORMATS", "ToolCall", "ToolCallParser", "tool_schemas", "unwrapped"]

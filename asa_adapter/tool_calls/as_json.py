@@ -1,0 +1,272 @@
+"""Reads and writes what stands between the markers of a tool call, in the kinds that are JSON or near it.
+
+A reader takes a text and a place in it, and never raises: what cannot be read gives a `Reading` that is not whole.
+"""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from asa_adapter.tool_calls.as_python import literal, read_pythonic
+from asa_adapter.tool_calls.call import Reader, Reading, ToolCall, skip_space
+
+_ARGUMENT_KEYS = ("arguments", "parameters")
+NAME = re.compile(r"[\w.:/-]+")
+_FENCED = re.compile(r"([^\s`{]+)\s*(?:```json\s*)?")
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"found {digits:.40}; expected finite numbers")
+    return number
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"found {name}; expected finite numbers")
+
+
+# Line ends inside strings are let through; NaN and infinity, which no JSON can hold, are not.
+_JSON = json.JSONDecoder(strict=False, parse_float=_finite, parse_constant=_no_constant)
+
+
+def json_value(text: str, begin: int, limit: int | None = None) -> tuple[Any, int]:
+    """The JSON object or list at a place in a text, and where it ends.
+
+    Args:
+        text: the text.
+        begin: the place.
+        limit: where the next marker stands; it may stand inside a string.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not text.startswith(("{", "["), begin):
+        raise ValueError("expected { or [")
+    end = len(text) if limit is None else limit
+    while True:
+        # Only a piece of the text: json counts the lines of all that it was given for each error.
+        piece = text[begin:end]
+        try:
+            value, length = _JSON.raw_decode(piece)
+            return value, begin + length
+        except json.JSONDecodeError as error:
+            ran_out = error.msg.startswith("Unterminated string") or error.pos >= len(piece)
+            if not ran_out or end >= len(text):
+                raise
+            end += len(piece) + 64
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
+
+
+def whole_json(text: str) -> Any:
+    """The JSON value that a whole text is.
+
+    Raises:
+        ValueError: it is none, or nested too deep.
+    """
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_no_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def json_text(value: Any) -> str:
+    """JSON as the chat templates write it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def read_json(text: str, begin: int, limit: int) -> Reading:
+    """Reads one {"name", "arguments"} object or a list of them; `parameters` is taken for `arguments`."""
+    start = skip_space(text, begin)
+    try:
+        value, end = json_value(text, start, limit)
+    except ValueError:
+        return Reading([], False, begin)
+    calls = [_call(item) for item in (value if isinstance(value, list) else [value])]
+    readable = [call for call in calls if call is not None]
+    return Reading(readable, True, end) if len(readable) == len(calls) else Reading([], False, begin)
+
+
+def read_json_sequence(text: str, begin: int, limit: int) -> Reading:
+    """Reads JSON objects one after the other, with semicolons, commas or nothing between them."""
+    calls: list[ToolCall] = []
+    end = begin
+    while True:
+        found, whole, stop = read_json(text, end, max(limit, end))
+        calls += found
+        if not whole:
+            return Reading(calls, False, begin)
+        end = skip_space(text, stop)
+        if text.startswith((";", ","), end):
+            end = stop = skip_space(text, end + 1)
+        if not text.startswith("{", end):
+            return Reading(calls, True, stop)
+
+
+def read_pythonic_or_json(text: str, begin: int, limit: int) -> Reading:
+    """Reads a Pythonic list of calls, or JSON in its place, which a system prompt can ask for."""
+    reading = read_json_sequence(text, begin, limit)
+    return reading if reading.whole else read_pythonic(text, begin, limit)
+
+
+def read_llama3(text: str, begin: int, limit: int) -> Reading:
+    """Reads JSON objects, or the call of a built-in tool, `brave_search.call(query="x")`."""
+    calls, whole, end = read_pythonic_or_json(text, begin, limit)
+    return Reading([ToolCall(call.name.removesuffix(".call"), call.arguments) for call in calls], whole, end)
+
+
+def read_named_json(text: str, begin: int, limit: int) -> Reading:
+    """Reads Mistral's `NAME[ARGS]{json}` and `NAME[CALL_ID]ID[ARGS]{json}`, or its older JSON list."""
+    start = skip_space(text, begin)
+    name = NAME.match(text, start)
+    if name is None:
+        return read_json(text, begin, limit)
+    at = skip_space(text, name.end())
+    if text.startswith("[CALL_ID]", at) and (at := text.find("[ARGS]", at, limit)) < 0:
+        return Reading([], False, begin)
+    if text.startswith("[ARGS]", at):
+        at += len("[ARGS]")
+    return _arguments(name[0], text, at, begin, limit)
+
+
+def read_bare_keys(quote: str) -> Reader:
+    """A reader of Gemma's `call:NAME{key:value}`: keys without quotes, strings between `quote`s."""
+    token = re.compile(
+        rf'(?P<string>{re.escape(quote)}(?P<text>.*?){re.escape(quote)})|(?P<json>"(?:\\.|[^"\\])*")'
+        r"|(?P<word>[\w.+$-]+)|(?P<other>.)",
+        re.DOTALL,
+    )
+
+    def read(text: str, begin: int, limit: int) -> Reading:
+        start = skip_space(text, begin)
+        name = NAME.match(text, start + len("call:")) if text.startswith("call:", start) else None
+        if name is None or not text.startswith("{", name.end()):
+            return Reading([], False, begin)
+        parts, depth = [], 0
+        for found in token.finditer(text, name.end()):
+            depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(found["other"] or "", 0)
+            if found["other"] in ("<", "\\", '"'):
+                break
+            parts.append(_json_token(found, text))
+            if not depth:
+                try:
+                    value, _ = json_value("".join(parts), 0)
+                except ValueError:
+                    break
+                return _checked(name[0], value, found.end(), begin)
+        return Reading([], False, begin)
+
+    return read
+
+
+def _json_token(found: re.Match[str], text: str) -> str:
+    """One token of Gemma's notation as JSON has it."""
+    if found["string"] is not None:
+        return json_text(found["text"])
+    word = found["word"]
+    if word is None:
+        return found[0]
+    is_key = text.startswith(":", skip_space(text, found.end()))
+    if not is_key and word in ("true", "false", "null"):
+        return word
+    if not is_key and word in ("True", "False", "None"):
+        return json_text(literal(word))
+    return word if not is_key and _NUMBER.fullmatch(word) else json_text(word)
+
+
+def read_sections(begins: str, separator: str, ends: str) -> Reader:
+    """A reader of DeepSeek's and Kimi's blocks, where each call has markers of its own inside those of the block."""
+
+    def read(text: str, begin: int, limit: int) -> Reading:
+        calls: list[ToolCall] = []
+        at = skip_space(text, begin)
+        while text.startswith(begins, at):
+            head_end = text.find(separator, at, at + 1000)
+            if head_end < 0:
+                break
+            name = text[at + len(begins) : head_end].strip()
+            at = skip_space(text, head_end + len(separator))
+            if name == "function" and (line := _FENCED.match(text, at)):
+                name, at = line[1], line.end()
+            name = re.sub(r":\d+$", "", name).removeprefix("functions.")
+            found, whole, at = _arguments(name, text, at, begin, limit)
+            if not whole:
+                break
+            calls += found
+            at = skip_space(text, at)
+            at = skip_space(text, at + 3) if text.startswith("```", at) else at
+            if not text.startswith(ends, at):
+                return Reading(calls, at == len(text), at)
+            at = skip_space(text, at + len(ends))
+        else:
+            return Reading(calls, bool(calls), at)
+        return Reading(calls, False, begin)
+
+    return read
+
+
+def read_harmony(text: str, begin: int, limit: int) -> Reading:
+    """Reads gpt-oss's `NAME<|channel|>commentary json<|message|>{json}`, after the recipient's `to=functions.`"""
+    name = NAME.match(text, begin)
+    message = text.find("<|message|>", begin, begin + 200)
+    if name is None or message < 0:
+        return Reading([], False, begin)
+    return _arguments(name[0], text, message + len("<|message|>"), begin, limit)
+
+
+def _arguments(name: str, text: str, at: int, begin: int, limit: int) -> Reading:
+    """A call whose arguments are the JSON object at a place in the text."""
+    at = skip_space(text, at)
+    try:
+        value, end = json_value(text, at, max(limit, at))
+    except ValueError:
+        return Reading([], False, begin)
+    return _checked(name, value, end, begin)
+
+
+def _checked(name: str, value: Any, end: int, begin: int) -> Reading:
+    return Reading([ToolCall(name, value)], True, end) if isinstance(value, dict) else Reading([], False, begin)
+
+
+def _call(item: Any) -> ToolCall | None:
+    """The call of one JSON object, bare or as {"type": "function", "function": ...}; arguments may be JSON text."""
+    if isinstance(item, dict) and isinstance(item.get("function"), dict):
+        item = item["function"]
+    if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not item["name"]:
+        return None
+    arguments: Any = next((item[key] for key in _ARGUMENT_KEYS if key in item), {})
+    if isinstance(arguments, str):
+        try:
+            arguments, _ = json_value(arguments, 0)
+        except ValueError:
+            return None
+    return ToolCall(item["name"], arguments) if isinstance(arguments, dict) else None
+
+
+def write_json(call: ToolCall, arguments: str = "arguments") -> str:
+    """A call as one JSON object."""
+    return json_text({"name": call.name, arguments: call.arguments})
+
+
+def write_json_list(calls: Sequence[ToolCall]) -> str:
+    """Calls as one JSON list."""
+    return f"[{', '.join(map(write_json, calls))}]"
+
+
+def write_bare_keys(call: ToolCall, quote: str) -> str:
+    """A call as Gemma writes it."""
+    return f"call:{call.name}{_bare(call.arguments, quote)}"
+
+
+def _bare(value: Any, quote: str) -> str:
+    if isinstance(value, str):
+        return f"{quote}{value}{quote}"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_bare(inner, quote)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_bare(inner, quote) for inner in value) + "]"
+    return json_text(value)

@@ -1,0 +1,93 @@
+"""Which tool-call format a model writes: by what its chat template makes of a call, else by its markers."""
+
+from collections.abc import Container
+from typing import Any
+
+from asa_adapter.tool_calls.call import ToolCall
+from asa_adapter.tool_calls.formats import FORMATS, ToolCallFormat
+
+PROBE = ToolCall("probe_tool", {"text": "probe text"})
+_PROBE_SCHEMA = {
+    "type": "function",
+    "function": {
+        "name": PROBE.name,
+        "description": "Takes a text.",
+        "parameters": {
+            "type": "object",
+            "properties": {"text": {"type": "string", "description": "A text."}},
+            "required": ["text"],
+        },
+    },
+}
+_QUESTION = {"role": "user", "content": "A question."}
+
+
+def detected_format(tokenizer: Any) -> str | None:
+    """The name in `FORMATS` of the format that a tokenizer's model writes; None where it is not known.
+
+    A chat template that writes calls into the history shows the format: the one that reads such a call back. For
+    templates that drop calls, the markers in the template decide, then those in the vocabulary.
+    """
+    written = written_call(tokenizer)
+    if PROBE.name in written:
+        readers = [name for name, known in FORMATS.items() if _reads(known, written)]
+        signed = _by_signs(written)
+        return signed if signed in readers else next(iter(readers), None)
+    template = template_text(tokenizer)
+    vocabulary = tokenizer.get_vocab()
+    return _by_signs(template) or _by_signs(vocabulary)
+
+
+def written_call(tokenizer: Any) -> str:
+    """What the chat template makes of an assistant's turn that is one call; "" where it cannot render one."""
+    for arguments in (PROBE.arguments, '{"text": "probe text"}'):
+        call = {"id": "000000000", "type": "function", "function": {"name": PROBE.name, "arguments": arguments}}
+        turn = {"role": "assistant", "content": "", "tool_calls": [call]}
+        try:
+            before = _rendered(tokenizer, [_QUESTION], add_generation_prompt=True)
+            after = _rendered(tokenizer, [_QUESTION, turn], add_generation_prompt=False)
+        # A template is a stranger's program; that it cannot render this says no more than that.
+        except Exception:
+            continue
+        return appended(before, after)
+    return ""
+
+
+def template_text(tokenizer: Any) -> str:
+    """The tokenizer's chat template, all of them where it has several; "" where it has none."""
+    template = getattr(tokenizer, "chat_template", None) or ""
+    return template if isinstance(template, str) else "\n".join(map(str, template.values()))
+
+
+def appended(before: str, after: str) -> str:
+    """What the second text has behind what both begin with, from the last marker on that they share in part only."""
+    shared = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(before))
+    begun = [
+        opened
+        for opens, closes in ("<>", "[]")
+        if (opened := before.rfind(opens, 0, shared)) > before.rfind(closes, 0, shared)
+    ]
+    return after[min([shared, *begun]) :]
+
+
+def _rendered(tokenizer: Any, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+    return str(
+        tokenizer.apply_chat_template(
+            messages, tools=[_PROBE_SCHEMA], add_generation_prompt=add_generation_prompt, tokenize=False
+        )
+    )
+
+
+def _reads(known: ToolCallFormat, written: str) -> bool:
+    blocks = known.blocks(written)
+    return len(blocks) == 1 and blocks[0].whole and blocks[0].calls == [PROBE]
+
+
+def _by_signs(text: str | Container[str]) -> str | None:
+    """The format with the most signs in a text, or in a collection of tokens: several share a start marker."""
+    found = {}
+    for name, known in FORMATS.items():
+        present = [signs for signs in known.signs or ((known.start,),) if all(sign in text for sign in signs)]
+        found[name] = max(map(len, present), default=0)
+    best = max(found, key=lambda name: found[name])
+    return best if found[best] else None

@@ -1,0 +1,144 @@
+"""Whether the calls of an answer are the ones that a data set expects."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from asa_adapter.tool_calls.call import ToolCall
+
+# What the BFCL benchmark leaves out of account when it compares texts.
+_BLURRED = re.compile(r"[ ,./\-_*^]")
+
+
+def matches_gold(calls: Sequence[ToolCall], gold: Sequence[Mapping[str, Any]], *, ordered: bool = False) -> bool:
+    """Whether the calls are the expected ones, each once and no other.
+
+    1 and 1.0 are the same number, "1" and true are other values. Where an argument has a list of accepted values,
+    one of them will do, texts among them are compared without regard to case, spaces and `,./-_*^`, and "" in the
+    list means that the argument may be left out (BFCL's possible answers).
+
+    Args:
+        calls: the calls of an answer.
+        gold: expected calls: {"name", "arguments"}, with "allowed" {argument: accepted values} where several will do;
+            also OpenAI's {"function": {...}} and BFCL's {name: {argument: accepted values}}.
+        ordered: whether they must also come in the order given; calls that can run side by side have none.
+
+    Raises:
+        ValueError: a gold call of another shape.
+
+    Example:
+        >>> calls = [ToolCall("weather", {"city": "new york", "days": 3})]
+        >>> matches_gold(calls, [{"weather": {"city": ["New York", "NYC"], "days": [3, ""]}}])
+        True
+        >>> matches_gold(calls, [{"name": "weather", "arguments": {"city": "Paris", "days": 3}}])
+        False
+    """
+    expected = [_expected(item) for item in gold]
+    if len(calls) != len(expected):
+        return False
+    if ordered:
+        return all(_fits(call, item) for call, item in zip(calls, expected, strict=True))
+    return _assigned([[i for i, item in enumerate(expected) if _fits(call, item)] for call in calls])
+
+
+class _Expected(NamedTuple):
+    """One gold call: the accepted values of each argument where there are several, else the one value of each."""
+
+    name: str
+    arguments: dict[str, Any]
+    allowed: dict[str, list[Any]] | None
+
+
+def _expected(item: Any) -> _Expected:
+    inner = item.get("function", item) if isinstance(item, Mapping) else None
+    if isinstance(inner, Mapping) and "name" not in inner and len(inner) == 1:
+        ((name, allowed),) = inner.items()
+        inner = {"name": name, "allowed": allowed}
+    arguments = _object(inner.get("arguments", {})) if isinstance(inner, Mapping) else None
+    if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str) or arguments is None:
+        raise ValueError(f"a gold call is {item!r:.80}; expected a name and an object of arguments")
+    allowed = inner.get("allowed")
+    if allowed is None:
+        return _Expected(inner["name"], arguments, None)
+    if not isinstance(allowed, Mapping) or not all(isinstance(values, list) for values in allowed.values()):
+        raise ValueError(f"a gold call allows {allowed!r:.80}; expected a list of values for each argument")
+    return _Expected(inner["name"], arguments, dict(allowed))
+
+
+def _object(value: Any) -> dict[str, Any] | None:
+    """An object, or the one that stands as JSON in a text; None for anything else."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value or "{}")
+        except (ValueError, RecursionError):
+            return None
+    return dict(value) if isinstance(value, Mapping) else None
+
+
+def _fits(call: ToolCall, expected: _Expected) -> bool:
+    if call.name != expected.name:
+        return False
+    if expected.allowed is None:
+        return _same(call.arguments, expected.arguments)
+    return _accepted_object(call.arguments, expected.allowed)
+
+
+def _accepted_object(value: Any, allowed: Mapping[str, Any]) -> bool:
+    """Whether each member is one of those accepted for it, and only optional ones are missing."""
+    if not isinstance(value, dict) or not value.keys() <= allowed.keys():
+        return False
+    return all(
+        any(_accepted(value[key], choice) for choice in _choices(choices)) if key in value else "" in _choices(choices)
+        for key, choices in allowed.items()
+    )
+
+
+def _accepted(value: Any, choice: Any) -> bool:
+    """Whether a value is one that is accepted; objects have lists of accepted values inside."""
+    if isinstance(choice, dict):
+        return _accepted_object(value, choice)
+    if isinstance(choice, list):
+        return (
+            isinstance(value, list)
+            and len(value) == len(choice)
+            and all(_accepted(v, c) for v, c in zip(value, choice, strict=True))
+        )
+    if isinstance(value, str) and isinstance(choice, str):
+        return _blurred(value) == _blurred(choice)
+    return _same(value, choice)
+
+
+def _choices(choices: Any) -> list[Any]:
+    return choices if isinstance(choices, list) else [choices]
+
+
+def _blurred(text: str) -> str:
+    return _BLURRED.sub("", text).lower().replace("'", '"')
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equality as JSON has it: numbers by value, truth values apart from them, no order among the members."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    return bool(a == b)
+
+
+def _assigned(options: list[list[int]]) -> bool:
+    """Whether each call can have a gold call of its own (augmenting paths; a list of calls is short)."""
+    taken: dict[int, int] = {}
+
+    def place(call: int, seen: set[int]) -> bool:
+        for item in options[call]:
+            if item not in seen:
+                seen.add(item)
+                if item not in taken or place(taken[item], seen):
+                    taken[item] = call
+                    return True
+        return False
+
+    return all(place(call, set()) for call in range(len(options)))

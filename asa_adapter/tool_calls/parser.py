@@ -1,0 +1,221 @@
+"""`ToolCallParser`: finds and reads the tool calls in a model's answer. Malformed text is data, never an exception."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from asa_adapter.tool_calls.as_tags import typed
+from asa_adapter.tool_calls.call import ToolCall
+from asa_adapter.tool_calls.detection import detected_format
+from asa_adapter.tool_calls.formats import FORMATS, Block, ToolCallFormat
+from asa_adapter.tool_calls.schemas import Tools, properties, schema_errors, tool_schemas, unwrapped
+
+# Reads an answer in place of our own reader, as `tokenizer.parse_response` does.
+_Respond = Callable[[str, list[dict[str, Any]]], Mapping[str, Any]]
+
+
+class ToolCallParser:
+    """Reads tool calls in one format.
+
+    Args:
+        format: one of "lfm2", "hermes", "qwen3_coder", "llama3", "llama4", "mistral", "gemma4", "functiongemma",
+            "granite", "deepseek_v3", "phi4", "glm4", "kimi_k2", "gpt_oss"; `asa_adapter.tool_calls.FORMATS` says
+            whose they are.
+        start: the marker that opens a call, where it is another than the format's.
+        end: the marker that closes it, where it is another than the format's.
+
+    Attributes:
+        start_id: the token that is the start marker, where the parser came from a tokenizer that has such a token.
+
+    Raises:
+        ValueError: another format.
+
+    Example:
+        >>> parser = ToolCallParser("lfm2")
+        >>> parser.parse('<|tool_call_start|>[add(a=1, b="x")]<|tool_call_end|>')
+        [ToolCall(name='add', arguments={'a': 1, 'b': 'x'})]
+    """
+
+    def __init__(self, format: str, *, start: str | None = None, end: str | None = None) -> None:
+        if format not in FORMATS:
+            raise ValueError(f"tool-call format {format!r} is not known; expected one of {', '.join(FORMATS)}")
+        self.format = format
+        self._format = _with_markers(FORMATS[format], start, end)
+        self.start = self._format.start
+        self.end = self._format.end
+        self.start_id: int | None = None
+        self._decode: Callable[[Sequence[int]], str] | None = None
+        self._respond: _Respond | None = None
+
+    @classmethod
+    def from_tokenizer(
+        cls, tokenizer: Any, format: str | None = None, *, start: str | None = None, end: str | None = None
+    ) -> "ToolCallParser":
+        """The parser for a tokenizer's model.
+
+        The format is found by the chat template and the vocabulary. Where the start marker is one token of the
+        tokenizer's, a call is told by that token. A tokenizer with a `response_template` of its own reads its calls
+        by itself (transformers' `parse_response`).
+
+        Args:
+            tokenizer: the model's tokenizer.
+            format: the format, where it is known or not found.
+            start: the marker that opens a call, where it is another than the format's.
+            end: the marker that closes it, likewise.
+
+        Raises:
+            ValueError: no known format, or one by another name.
+        """
+        if format is None and (format := detected_format(tokenizer)) is None:
+            raise ValueError(
+                "neither chat template nor vocabulary shows a tool-call format that is known here "
+                f"({', '.join(FORMATS)}). Name the nearest by hand: ToolCallParser(format, start=..., end=...), "
+                "ASATrainingArguments(tool_call_format=..., tool_call_start=..., tool_call_end=...), or "
+                "--tool-call-format on the command line"
+            )
+        parser = cls(format, start=start, end=end)
+        parser.start_id = one_token(tokenizer, parser.start)
+        if getattr(tokenizer, "response_template", None):
+            parser._respond = lambda text, tools: tokenizer.parse_response(text, prefix="", tools=tools or None)
+        parser._decode = lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False))
+        return parser
+
+    @property
+    def knows_tokens(self) -> bool:
+        """Whether the parser comes from a tokenizer, and so can read token ids."""
+        return self._decode is not None
+
+    @property
+    def call_token(self) -> int | None:
+        """The token that begins a call wherever it stands; None where a call is told by text."""
+        return None if self._format.opens or self._format.bare else self.start_id
+
+    def triggered(self, answer: str | Sequence[int]) -> bool:
+        """Whether a tool call begins anywhere in an answer.
+
+        Args:
+            answer: its text, decoded with the special tokens, or its token ids. Ids are safer: by them a marker that
+                is one token is seen whatever decoding drops, and is not mistaken for the same characters in prose.
+
+        Raises:
+            ValueError: token ids, and the parser does not come from a tokenizer.
+        """
+        if isinstance(answer, str):
+            return self._format.triggered(answer)
+        return self._format.triggered(self.text(answer))
+
+    def text(self, answer: Sequence[int]) -> str:
+        """An answer's text, with the start marker where its token is and nowhere else.
+
+        Markers are shown whatever the tokenizer drops when it decodes; one that the model spelled in other tokens is
+        broken by a zero-width space, for it opens no call.
+
+        Args:
+            answer: token ids.
+
+        Raises:
+            ValueError: the parser does not come from a tokenizer.
+        """
+        if self._decode is None:
+            raise ValueError("found token ids; expected text, or a parser made by ToolCallParser.from_tokenizer()")
+        ids = [int(token) for token in answer]
+        text = self._decode(ids)
+        if self.call_token is None or text.count(self.start) == ids.count(self.call_token):
+            return text
+        pieces: list[list[int]] = [[]]
+        for token in ids:
+            if token == self.call_token:
+                pieces.append([])
+            else:
+                pieces[-1].append(token)
+        broken = f"{self.start[0]}\u200b{self.start[1:]}"
+        return self.start.join(self._decode(piece).replace(self.start, broken) for piece in pieces)
+
+    def parse(self, text: str, tools: Tools | None = None) -> list[ToolCall]:
+        """The calls that could be read, in their order; [] where there are none.
+
+        Args:
+            text: the answer, decoded with its special tokens.
+            tools: JSON-schema tools or Python functions. Formats that write values without quotes (Qwen3-Coder, GLM)
+                leave open whether `7` is a number or a text; with tools their schemas decide.
+        """
+        return [call for block in self._read(text, tool_schemas(tools)) for call in block.calls]
+
+    def check(self, text: str, tools: Tools) -> dict[str, Any]:
+        """Holds one answer against the offered tools.
+
+        Args:
+            text: the answer, decoded with its special tokens.
+            tools: JSON-schema tools, bare or wrapped in {"type": "function", "function": ...}, or Python functions.
+
+        Returns:
+            triggered, format (every payload could be read), tool_name (every call names an offered tool), arguments
+            (every call's arguments fit the tool's schema), and errors: what was wrong, in words.
+        """
+        schemas = tool_schemas(tools)
+        blocks = self._read(text, schemas)
+        calls = [call for block in blocks for call in block.calls]
+        offered = {schema.get("name"): schema for schema in map(unwrapped, schemas)}
+        errors = [f"not readable as a call: {block.text:.80}" for block in blocks if not block.whole]
+        readable = bool(calls) and not errors
+        unknown = [call.name for call in calls if call.name not in offered]
+        errors += [f"no such tool: {name}" for name in unknown]
+        misfits = [
+            f"{call.name}: {misfit}"
+            for call in calls
+            if call.name in offered
+            for misfit in schema_errors(call.arguments, offered[call.name])
+        ]
+        return {
+            "triggered": self.triggered(text),
+            "format": readable,
+            "tool_name": readable and not unknown,
+            "arguments": readable and not unknown and not misfits,
+            "errors": errors + misfits,
+        }
+
+    def write(self, calls: Sequence[ToolCall]) -> str:
+        """The calls as a model of this family writes them, markers included."""
+        return self._format.written(calls)
+
+    def opening_id(self, tokenizer: Any) -> int:
+        """The token with which an answer that is a call begins: the start marker, or the first token of its text."""
+        if self.start_id is not None and not self._format.opening:
+            return self.start_id
+        return int(tokenizer.encode(self._format.opening or self.start, add_special_tokens=False)[0])
+
+    def _read(self, text: str, tools: list[dict[str, Any]]) -> list[Block]:
+        """The blocks of an answer, their unquoted values typed by the tools' schemas."""
+        blocks = self._format.blocks(text)
+        if self._respond is not None and blocks:
+            return [_response_block(self._respond, text, tools)]
+        schemas = {schema.get("name"): schema for schema in map(unwrapped, tools)}
+        return [
+            block._replace(calls=[typed(call, properties(schemas.get(call.name))) for call in block.calls])
+            for block in blocks
+        ]
+
+
+def one_token(tokenizer: Any, marker: str) -> int | None:
+    """The id of the token that is this very text; None where there is none."""
+    found = tokenizer.get_vocab().get(marker)
+    return None if found is None else int(found)
+
+
+def _with_markers(known: ToolCallFormat, start: str | None, end: str | None) -> ToolCallFormat:
+    """A format between other markers."""
+    changed = dataclasses.replace(known, end=end or known.end)
+    if start in (None, known.start):
+        return changed
+    return dataclasses.replace(changed, start=start, opens="", bare="", around=None, opening="")
+
+
+def _response_block(respond: _Respond, text: str, tools: list[dict[str, Any]]) -> Block:
+    """What the tokenizer's own response template makes of an answer that calls."""
+    try:
+        found = respond(text, tools).get("tool_calls") or []
+        calls = [ToolCall(str(call["function"]["name"]), dict(call["function"]["arguments"])) for call in found]
+    # A template and a model's text can go wrong together in any way; it means a call that cannot be read.
+    except Exception:
+        calls = []
+    return Block(calls, bool(calls), text)

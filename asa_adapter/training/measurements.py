@@ -1,0 +1,254 @@
+"""`Measurements`: everything that the model is asked while an adapter is fitted, each thing once.
+
+With a folder the answers are kept there, so that a run that was killed does not ask again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import nn
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.data.duplicates import near_duplicate_groups, row_names
+from asa_adapter.data.prompts import Row, encode_rows, pad_token_id, row_domain
+from asa_adapter.data.splits import row_text
+from asa_adapter.evaluation.answers import Evaluation
+from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens
+from asa_adapter.modeling.processes import Processes
+from asa_adapter.modeling.residual import decoder_blocks, text_config
+from asa_adapter.states import HiddenStates, collect_hidden_states
+from asa_adapter.tool_calls.parser import ToolCallParser
+from asa_adapter.tool_calls.schemas import Tools
+from asa_adapter.training.fitting import LabelledStates
+from asa_adapter.training.stages import Stages, digest, model_digest
+
+# Rows that each process answers between two stages: what a run that is killed has to do again.
+_ROWS_OF_A_STAGE = 128
+
+
+class _Prompts(NamedTuple):
+    """The prompts of a split as token ids, and what names them."""
+
+    ids: list[list[int]]
+    digest: str
+
+
+class Measurements:
+    """What one model does with the rows of each split.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer, with a chat template.
+        splits: rows by split.
+        args: batch size, longest answer, layer path and whether to show bars.
+        parser: reads the model's tool calls.
+        tools: JSON-schema tools for rows that have none of their own.
+
+    Raises:
+        ValueError: the model is steered.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        splits: Mapping[str, Sequence[Row]],
+        args: ASATrainingArguments,
+        parser: ToolCallParser,
+        tools: Tools | None,
+    ) -> None:
+        self._model, self._tokenizer, self._splits = model, tokenizer, splits
+        self._args, self._parser, self._tools = args, parser, tools
+        self._evaluation = Evaluation(
+            model,
+            tokenizer,
+            parser,
+            tools,
+            max_new_tokens=args.max_new_tokens,
+            batch_size=args.batch_size,
+            progress=args.progress,
+        )
+        self._encoded: dict[str, _Prompts] = {}
+        self._states: dict[str, HiddenStates] = {}
+        self._alike: dict[str, NDArray[np.int64]] = {}
+        self._stages = Stages(None)
+
+    def begin(self, folder: Path | None) -> None:
+        """Forgets what was measured; with a folder takes what is kept there, and keeps there what follows."""
+        self._encoded, self._states = {}, {}
+        self._stages = Stages(folder, self._surroundings() if folder is not None else None)
+
+    def _surroundings(self) -> dict[str, Any]:
+        """What every measurement depends on besides its own question."""
+        silent = {"_name_or_path", "transformers_version"}
+        configs = (getattr(self._model, name, None) for name in ("config", "generation_config"))
+        return {
+            "model": model_digest(self._model),
+            "configs": [{k: v for k, v in c.to_dict().items() if k not in silent} if c else None for c in configs],
+            "peft": str(getattr(self._model, "active_adapters", None)),
+            "layer_path": self._args.layer_path,
+            "batch_size": self._args.batch_size,
+            "versions": [torch.__version__, transformers.__version__],
+        }
+
+    @property
+    def reused(self) -> list[str]:
+        """Stages that were read back and not measured."""
+        return self._stages.reused
+
+    def check_lengths(self) -> None:
+        """Refuses prompts that the model has no room for.
+
+        Raises:
+            ValueError: prompt and answer together are longer than the model takes; how many, and which.
+        """
+        limits = (
+            getattr(text_config(self._model), "max_position_embeddings", None),
+            getattr(self._tokenizer, "model_max_length", None),
+        )
+        room = min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
+        lengths = {
+            f"{split}:{name}": len(ids)
+            for split, rows in self._splits.items()
+            for name, ids in zip(row_names(rows), self._prompts(split).ids, strict=True)
+        }
+        too_long = [name for name, n in lengths.items() if room is not None and n + self._args.max_new_tokens > room]
+        if too_long:
+            raise ValueError(
+                f"{len(too_long)} of {len(lengths)} prompts are too long: the model takes {room} tokens, the longest "
+                f"prompt has {max(lengths.values())}, and an answer up to {self._args.max_new_tokens} "
+                f"(max_new_tokens). Shorten or leave out {', '.join(too_long[:5])}"
+                + (f" and {len(too_long) - 5} more" if len(too_long) > 5 else "")
+            )
+
+    def labels(self, split: str) -> NDArray[np.int64]:
+        """(N,) 1 where a row needs a tool."""
+        return np.array([int(row["label"]) for row in self._splits[split]])
+
+    def domains(self, split: str) -> list[str]:
+        """The domain of each row."""
+        return [row_domain(row) for row in self._splits[split]]
+
+    def states(self, split: str) -> HiddenStates:
+        """All layers' states at each row's last prompt token."""
+
+        def compute() -> dict[str, NDArray[np.float32]]:
+            rows, processes = self._splits[split], Processes()
+            found = collect_hidden_states(
+                self._model,
+                self._tokenizer,
+                [rows[i] for i in processes.part(len(rows))],
+                tools=self._tools,
+                batch_size=self._args.batch_size,
+                progress=self._args.progress,
+                layer_path=self._args.layer_path,
+                parser=self._parser,
+            )
+            return {"states": processes.arrays(found.states.numpy(), len(rows))}
+
+        if split not in self._states:
+            arrays = self._stages.arrays(f"states-{split}", {"prompts": self._prompts(split).digest}, compute)
+            self._states[split] = HiddenStates(torch.from_numpy(arrays["states"]))
+        return self._states[split]
+
+    def labelled(self, split: str, layer: int) -> LabelledStates:
+        """The states of a split at one layer, with labels and domains."""
+        states = self.states(split).states[layer].numpy()
+        return LabelledStates(states, self.labels(split), self.domains(split), self._groups(split))
+
+    def first_tokens(self, split: str, pushes: Sequence[Push]) -> Screened:
+        """What the first token of each row's answer would be, bare and under each push."""
+        prompts = self._prompts(split)
+        start = self._parser.opening_id(self._tokenizer)
+
+        def compute() -> dict[str, NDArray[Any]]:
+            processes = Processes()
+            mine = processes.part(len(prompts.ids))
+            screened = first_tokens(
+                self._model,
+                decoder_blocks(self._model, self._args.layer_path),
+                [prompts.ids[i] for i in mine],
+                [replace(push, domain=push.domain[mine]) for push in pushes],
+                start,
+                pad_id=pad_token_id(self._tokenizer),
+                batch_size=2 * self._args.batch_size,
+                progress=self._args.progress,
+            )
+            return {name: processes.arrays(found, len(prompts.ids)) for name, found in screened._asdict().items()}
+
+        pushed = digest(*(part for p in pushes for part in (p.layer, p.steps.numpy(), p.domain.numpy())))
+        depends = {"prompts": prompts.digest, "pushes": pushed, "start": start}
+        return Screened(**self._stages.arrays(f"first-tokens-{split}", depends, compute))
+
+    def answers(
+        self, split: str, variants: Mapping[str, ASAAdapter | None], *, until_call: bool = False
+    ) -> dict[str, list[str]]:
+        """Each adapter's answer to each row, the bare model's for None; see `Evaluation.answers_of_each`."""
+        rows = self._splits[split]
+        answers: dict[str, list[str]] = {name: [] for name in variants}
+        of_a_stage = _ROWS_OF_A_STAGE * Processes().count
+        for begin in range(0, len(rows), of_a_stage):
+            part = range(begin, min(begin + of_a_stage, len(rows)))
+            for name, texts in self._some_answers(split, part, variants, until_call).items():
+                answers[name] += texts
+        return answers
+
+    def _some_answers(
+        self, split: str, part: range, variants: Mapping[str, ASAAdapter | None], until_call: bool
+    ) -> dict[str, list[str]]:
+        """The answers to the rows of one stage."""
+        rows = self._splits[split]
+        depends = {
+            "prompts": digest([self._prompts(split).ids[i] for i in part]),
+            "max_new_tokens": self._args.max_new_tokens,
+            "until_call": until_call,
+            "markers": [self._parser.format, self._parser.start, self._parser.end],
+        }
+        digests = {name: adapter.digest() if adapter is not None else None for name, adapter in variants.items()}
+
+        def compute(missing: list[str]) -> dict[str, list[str]]:
+            return self._evaluation.answers_of_each(
+                [rows[i] for i in part],
+                {name: variants[name] for name in missing},
+                until_call=until_call,
+                part=f"; {split} {part.start + 1} to {part.stop} of {len(rows)}",
+            )
+
+        return self._stages.texts(
+            f"answers-{split}", {name: {**depends, "adapter": digests[name]} for name in variants}, compute
+        )
+
+    def triggers(self, split: str, variants: Mapping[str, ASAAdapter | None]) -> dict[str, NDArray[np.bool_]]:
+        """(N,) for each adapter whether each row's answer calls a tool; answers end where a call begins."""
+        return {name: self.triggered(texts) for name, texts in self.answers(split, variants, until_call=True).items()}
+
+    def triggered(self, answers: Sequence[str]) -> NDArray[np.bool_]:
+        """(N,) whether each answer calls a tool."""
+        return np.array([self._parser.triggered(answer) for answer in answers], dtype=bool)
+
+    def metrics(self, split: str, answers: Sequence[str]) -> dict[str, Any]:
+        """Trigger metrics of the answers, overall and per domain, and the validity of their calls."""
+        return self._evaluation.metrics(self._splits[split], answers)
+
+    def _groups(self, split: str) -> NDArray[np.int64]:
+        """(N,) a number for each row, the same for rows that say nearly the same."""
+        if split not in self._alike:
+            found = near_duplicate_groups([row_text(row) for row in self._splits[split]])
+            numbers = np.empty(sum(map(len, found)), dtype=np.int64)
+            for number, rows in enumerate(found):
+                numbers[rows] = number
+            self._alike[split] = numbers
+        return self._alike[split]
+
+    def _prompts(self, split: str) -> _Prompts:
+        if split not in self._encoded:
+            ids = encode_rows(self._tokenizer, self._splits[split], self._tools, self._parser)
+            self._encoded[split] = _Prompts(ids, digest(ids))
+        return self._encoded[split]

@@ -1,0 +1,223 @@
+"""`Search`: the way from measurements to one setting. TRAIN ranks, VALID decides, and the bare model may win.
+
+At each layer everything is fitted; all settings are ranked on TRAIN by the first token of the answer; the best few
+generate on VALID, which decides among them and whether any is a sure gain.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.evaluation.first_tokens import Push
+from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.modeling.progress import progress_bar
+from asa_adapter.training.fitting import LayerFit, Verdict, fit_layer
+from asa_adapter.training.measurements import Measurements
+from asa_adapter.training.selection import (
+    Gain,
+    Objective,
+    Scored,
+    Setting,
+    choose,
+    facts,
+    gated,
+    grid,
+    layer_effects,
+    screen_facts,
+    shortlist,
+    sure_gain,
+)
+
+
+class Search:
+    """One search for the best setting.
+
+    Args:
+        measured: what the model does.
+        args: what to try, and what to choose by.
+        domains: names of the domains, sorted.
+        build: makes the adapter of a setting and what was fitted at its layer.
+        report: gets everything that was found.
+
+    Attributes:
+        objective: what is chosen by.
+        fits: what was fitted, by layer.
+    """
+
+    def __init__(
+        self,
+        measured: Measurements,
+        args: ASATrainingArguments,
+        domains: tuple[str, ...],
+        build: Callable[[Setting, LayerFit], ASAAdapter],
+        report: dict[str, Any],
+    ) -> None:
+        self.measured = measured
+        self.args = args
+        self.objective = Objective.of(args)
+        self.domains = domains
+        self.report = report
+        self.fits: dict[int, LayerFit] = {}
+        self._build_adapter = build
+
+    def fit(self, layers: Sequence[int]) -> list[int]:
+        """Fits every layer that can see the prompt, and reports how well intent can be read there."""
+        sees = self.measured.states("train").sees_prompt()
+        self.report["blind_layers"] = [layer for layer in layers if not sees[layer]]
+        # All prompts have one state there, so all have one score: every pair is a tie.
+        self.report["layers"] = {
+            str(layer): {"probe_auc": 0.5, "blind": True} for layer in self.report["blind_layers"]
+        }
+        seeing = [layer for layer in layers if sees[layer]]
+        if not seeing:
+            raise ValueError(
+                f"the state at the last prompt token is the same for every prompt at layers {layers}: these "
+                "blocks cannot see the request. Try later layers"
+            )
+        with progress_bar(len(seeing), "fits", self.args.progress) as bar:
+            for layer in seeing:
+                cal, train, valid = (self.measured.labelled(name, layer) for name in ("cal", "train", "valid"))
+                self.fits[layer] = fit_layer(cal, train, valid, self.domains, self.args.Cs, self.args.seed)
+                self.report["layers"][str(layer)] = self.fits[layer].facts
+                bar.update()
+        return seeing
+
+    def screen(self, layers: Sequence[int]) -> list[Scored]:
+        """Ranks the grid by first tokens on TRAIN, where router and probes judge rows that they were not fitted on."""
+        keys = list(itertools.product(layers, self.args.betas, (1, -1), [a for a in self.args.alphas if a]))
+        verdicts = {layer: self.fits[layer].out_of_fold for layer in layers}
+        screened = self.measured.first_tokens(
+            "train", [self._push(verdicts[layer], layer, beta, sign * alpha) for layer, beta, sign, alpha in keys]
+        )
+        pushed = dict(zip(keys, screened.triggered[1:], strict=True))
+        labels, scored = self.measured.labels("train"), []
+        for setting in grid(self.args, layers):
+            up, down = (pushed[setting.layer, setting.beta, sign, setting.alpha] for sign in (1, -1))
+            triggered = gated(
+                verdicts[setting.layer].p_tool[setting.probe], setting.tau, screened.triggered[0], up, down
+            )
+            scored.append(Scored(setting, float(self.objective.rank(Counts.of(labels, triggered))), triggered))
+        self.report["screen"] = screen_facts(self.args, labels, screened.triggered[0], scored)
+        for layer, effect in layer_effects(keys, screened.probability).items():
+            self.report["layers"][str(layer)]["effect"] = effect
+        return shortlist(scored, self.args.finalists)
+
+    def _build(self, setting: Setting) -> ASAAdapter:
+        return self._build_adapter(setting, self.fits[setting.layer])
+
+    def _verdict(self, split: str, layer: int) -> Verdict:
+        return self.fits[layer].verdict(self.measured.labelled(split, layer).states)
+
+    def _push(self, verdict: Verdict, layer: int, beta: float, alpha: float) -> Push:
+        fit = self.fits[layer]
+        return Push(layer, alpha * fit.residual_norm * fit.vectors.mixed(beta), torch.from_numpy(verdict.domain))
+
+    def decide(self, candidates: Sequence[Scored]) -> ASAAdapter:
+        """Lets the best of the screen generate on VALID; the bare model stays where no gain is sure."""
+        labels = self.measured.labels("valid")
+        variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
+        base, *triggers = self.measured.triggers("valid", {"base": None, **variants}).values()
+        finalists = [
+            Scored(candidate.setting, float(self.objective.rank(Counts.of(labels, triggered))), triggered)
+            for candidate, triggered in zip(candidates, triggers, strict=True)
+        ]
+        chosen, errors = choose(self.args, labels, finalists)
+        gain = sure_gain(self.args, labels, base, finalists, chosen)
+        self.report["valid"] = {
+            "base": facts(self.args, labels, base),
+            "finalists": [
+                {
+                    **finalist.setting._asdict(),
+                    **facts(self.args, labels, finalist.triggered),
+                    "screen_score": candidate.score,
+                    "screen_agreement": agreement,
+                    "standard_error": error,
+                }
+                for finalist, candidate, agreement, error in zip(
+                    finalists, candidates, self._agreements(finalists), errors, strict=True
+                )
+            ],
+            "gain": gain._asdict(),
+        }
+        return self._settle(chosen, gain, base)
+
+    def _agreements(self, finalists: Sequence[Scored]) -> list[float]:
+        """Share of VALID rows on which the first token says what generation then did, for each finalist."""
+        verdicts = [self._verdict("valid", f.setting.layer) for f in finalists]
+        pushes = [
+            self._push(verdict, f.setting.layer, f.setting.beta, sign * f.setting.alpha)
+            for f, verdict in zip(finalists, verdicts, strict=True)
+            for sign in (1, -1)
+        ]
+        base, *pushed = self.measured.first_tokens("valid", pushes).triggered
+        agreements = []
+        for f, verdict, up, down in zip(finalists, verdicts, pushed[::2], pushed[1::2], strict=True):
+            screened = gated(verdict.p_tool[f.setting.probe], f.setting.tau, base, up, down)
+            agreements.append(float((screened == f.triggered).mean()))
+        return agreements
+
+    def _settle(self, chosen: Scored, gain: Gain, base: NDArray[np.bool_]) -> ASAAdapter:
+        """The chosen adapter, or one that abstains."""
+        labels, args = self.measured.labels("valid"), self.args
+        missed = args.max_fpr is not None and chosen.score < 0
+        called, bare = Counts.of(labels, chosen.triggered), Counts.of(labels, base)
+        better = self.objective.gain(called) > self.objective.gain(bare)
+        abstains = bool(missed or gain.lower_bound <= 0 or not better)
+        tried = len(self.report["valid"]["finalists"])
+        if missed:
+            why = f"no setting tried had an FPR of at most {args.max_fpr:g} on VALID; the adapter abstains"
+        elif abstains:
+            why = (
+                f"no gain over the bare model on VALID is sure: its lower 95 % bound is {gain.lower_bound:+.3f} "
+                f"({self.objective.gain_name}); the adapter abstains"
+            )
+        else:
+            why = (
+                f"the gentlest of {tried} finalists within one standard error of the best on VALID, ranked by "
+                f"{self.objective} of real generation; the gain over the bare model is {gain.mean:+.3f}, at least "
+                f"{gain.lower_bound:+.3f} with 95 % confidence ({self.objective.gain_name})"
+            )
+        setting = chosen.setting._replace(alpha=0.0) if abstains else chosen.setting
+        adapter = self._build(setting)
+        self.report["chosen"] = {
+            **setting._asdict(),
+            "absolute_step": adapter.config.step,
+            "abstains": abstains,
+            "why": why,
+            "valid": facts(args, labels, base if abstains else chosen.triggered),
+        }
+        return adapter
+
+    def diagnose(self) -> dict[str, Any]:
+        """How alike the domains' directions are, and what pushes along, against and beside them do to the marker."""
+        layer, beta = self.report["chosen"]["layer"], self.report["chosen"]["beta"]
+        fit = self.fits[layer]
+        verdict = self._verdict("valid", layer)
+        aside = torch.randn(fit.vectors.v_domain.shape, generator=torch.Generator().manual_seed(self.args.seed))
+        random = aside / aside.norm(dim=1, keepdim=True) * fit.residual_norm
+        alphas = [alpha for alpha in self.args.alphas if alpha]
+        pushes = [
+            *(self._push(verdict, layer, beta, alpha) for alpha in alphas),
+            *(self._push(verdict, layer, beta, -alpha) for alpha in alphas),
+            *(Push(layer, alpha * random, torch.from_numpy(verdict.domain)) for alpha in alphas),
+        ]
+        means = self.measured.first_tokens("valid", pushes).probability.mean(axis=1, dtype=np.float64).tolist()
+        n = len(alphas)
+        return {
+            "layer": layer,
+            "beta": beta,
+            "domain_cosines": (fit.vectors.v_domain @ fit.vectors.v_domain.T).tolist(),
+            "marker_probability": {
+                "alphas": alphas,
+                "base": means[0],
+                "along": means[1 : 1 + n],
+                "against": means[1 + n : 1 + 2 * n],
+                "random": means[1 + 2 * n :],
+            },
+        }

@@ -1,0 +1,256 @@
+"""The choice of a setting from what was measured: which are tried on VALID, which one wins, and whether it is a gain.
+
+Everything here is arithmetic on tables of triggers; no model is needed.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.evaluation.intervals import LEVEL, resamples
+from asa_adapter.evaluation.metrics import Counts, upper_confidence_bound
+from asa_adapter.steering.controller import ternary_gate
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What settings are chosen by: three views of the same counts, each higher where it is better.
+
+    ========  =====================================  ============================
+    method    with `max_fpr`                         without
+    ========  =====================================  ============================
+    `rank`    recall; minus the FPR where too high   F1, or the balanced accuracy
+    `value`   recall                                 the same
+    `gain`    the balanced accuracy                  the same
+    ========  =====================================  ============================
+
+    `rank` orders settings. A limit is met or not, so it jumps under one: differences between settings are measured in
+    `value`, and what is gained over the bare model in `gain`, which have useful intervals.
+    """
+
+    name: str = "f1"
+    max_fpr: float | None = None
+
+    @classmethod
+    def of(cls, args: ASATrainingArguments) -> "Objective":
+        """The one that the arguments ask for."""
+        return cls(args.objective, args.max_fpr)
+
+    def __str__(self) -> str:
+        return self.name if self.max_fpr is None else f"recall with an FPR of at most {self.max_fpr:g}"
+
+    @property
+    def gain_name(self) -> str:
+        """What a gain over the bare model is measured in, in words."""
+        return "F1" if self.max_fpr is None and self.name == "f1" else "balanced accuracy"
+
+    def rank(self, counts: Counts) -> NDArray[np.float64]:
+        """How well some counts meet the objective; below 0 where the FPR is above `max_fpr`."""
+        if self.max_fpr is None:
+            return self.gain(counts)
+        ratios = counts.ratios()
+        return np.where(ratios["fpr"] <= self.max_fpr, ratios["recall"], -ratios["fpr"])
+
+    def value(self, counts: Counts) -> NDArray[np.float64]:
+        """What is maximised, whether the limit is kept or not."""
+        return self.gain(counts) if self.max_fpr is None else counts.ratios()["recall"]
+
+    def gain(self, counts: Counts) -> NDArray[np.float64]:
+        """What a gain over the bare model is measured in."""
+        ratios = counts.ratios()
+        if self.max_fpr is not None or self.name == "balanced_accuracy":
+            return (ratios["recall"] + 1 - ratios["fpr"]) / 2
+        return ratios["f1"]
+
+
+class Setting(NamedTuple):
+    """One point of the grid: the settings of ASAConfig that are chosen."""
+
+    layer: int
+    alpha: float
+    tau: float
+    beta: float
+    probe: str
+
+    def gentleness(self) -> tuple[float, float]:
+        """Sort key: the smaller step first, then the gate that opens less often."""
+        return (self.alpha, -self.tau)
+
+
+class Scored(NamedTuple):
+    """A setting and what it reached on some rows."""
+
+    setting: Setting
+    score: float
+    triggered: NDArray[np.bool_]  # (N,)
+
+    def rank(self) -> tuple[float, float, float]:
+        """Sort key: the best score first, then the gentler setting."""
+        return (-round(self.score, 9), *self.setting.gentleness())
+
+
+class Gain(NamedTuple):
+    """What a choice gains over the bare model on rows that did not take part in choosing.
+
+    Attributes:
+        mean: mean over the resamples.
+        lower_bound: one-sided lower 95 % bound.
+    """
+
+    mean: float
+    lower_bound: float
+
+
+def facts(args: ASATrainingArguments, labels: NDArray[np.int64], triggered: NDArray[np.bool_]) -> dict[str, Any]:
+    """The score of some triggers beside the numbers it was made of, for the report."""
+    counts = Counts.of(labels, triggered)
+    ratios = counts.ratios()
+    return {
+        "score": float(Objective.of(args).rank(counts)),
+        **{name: float(ratios[name]) for name in ("f1", "recall", "fpr")},
+        "fpr_upper_bound_95": upper_confidence_bound(int(counts.fp), int(counts.fp + counts.tn)),
+    }
+
+
+def gated(
+    p_tool: NDArray[np.float32],
+    tau: float,
+    base: NDArray[np.bool_],
+    up: NDArray[np.bool_],
+    down: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """(N,) what each row does when its gate picks among the bare model, the step up and the step down."""
+    gate = ternary_gate(torch.from_numpy(p_tool), tau).numpy()
+    return np.where(gate > 0, up, np.where(gate < 0, down, base))
+
+
+def layer_effects(
+    keys: Sequence[tuple[int, float, int, float]], probability: NDArray[np.float32]
+) -> dict[int, dict[str, float]]:
+    """How far a push moves the start marker's probability at each layer.
+
+    Args:
+        keys: (layer, beta, sign, alpha) of each push.
+        probability: (1 + P, N) of the start marker; row 0 is the bare model.
+
+    Returns:
+        For each layer the mean over rows and betas of the change by the step of length `alpha` up and down, alpha
+        being the one tried that is nearest to 1.
+    """
+    change = (probability[1:] - probability[:1]).mean(axis=1, dtype=np.float64)
+    alpha = min((key[3] for key in keys), key=lambda a: (abs(a - 1), a))
+    effects = {}
+    for layer in sorted({key[0] for key in keys}):
+        up, down = (
+            float(
+                np.mean([c for key, c in zip(keys, change, strict=True) if (key[0], *key[2:]) == (layer, sign, alpha)])
+            )
+            for sign in (1, -1)
+        )
+        effects[layer] = {"alpha": alpha, "up": up, "down": down}
+    return effects
+
+
+def screen_facts(
+    args: ASATrainingArguments, labels: NDArray[np.int64], base: NDArray[np.bool_], scored: Sequence[Scored]
+) -> dict[str, Any]:
+    """What the screen found: the best of each layer, the front of FPR and recall, alpha against tau."""
+    ranked = sorted(scored, key=Scored.rank)
+    best = ranked[0].setting
+    leaders = shortlist(scored, len({s.setting.layer for s in scored}))
+    points = [(facts(args, labels, s.triggered), s.setting) for s in scored]
+    front: list[dict[str, Any]] = []
+    for numbers, setting in sorted(points, key=lambda point: (point[0]["fpr"], -point[0]["recall"], point[1].alpha)):
+        if not front or numbers["recall"] > front[-1]["recall"]:
+            front.append({**setting._asdict(), "recall": numbers["recall"], "fpr": numbers["fpr"]})
+    return {
+        "split": "train",
+        "settings": len(scored),
+        "base": facts(args, labels, base),
+        "best_of_each_layer": [{**s.setting._asdict(), **facts(args, labels, s.triggered)} for s in leaders],
+        "front": front,
+        "alpha_tau": [
+            {"alpha": s.setting.alpha, "tau": s.setting.tau, "score": s.score}
+            for s in scored
+            if s.setting._replace(alpha=best.alpha, tau=best.tau) == best
+        ],
+    }
+
+
+def grid(args: ASATrainingArguments, layers: Sequence[int]) -> Iterator[Setting]:
+    """All settings to screen; a step of 0 is the bare model and no setting."""
+    alphas = [alpha for alpha in args.alphas if alpha]
+    return itertools.starmap(Setting, itertools.product(layers, alphas, args.taus, args.betas, args.probes))
+
+
+def shortlist(scored: Sequence[Scored], finalists: int) -> list[Scored]:
+    """The settings that shall generate: the best of each layer, best first, then the best of the rest."""
+    ranked = sorted(scored, key=Scored.rank)
+    leaders: dict[int, Scored] = {}
+    for candidate in ranked:
+        leaders.setdefault(candidate.setting.layer, candidate)
+    taken = {candidate.setting for candidate in leaders.values()}
+    return [*leaders.values(), *(candidate for candidate in ranked if candidate.setting not in taken)][:finalists]
+
+
+def choose(
+    args: ASATrainingArguments, labels: NDArray[np.int64], finalists: Sequence[Scored]
+) -> tuple[Scored, list[float]]:
+    """The gentlest finalist within one standard error of the best; of those that keep max_fpr, where any does.
+
+    Small differences between finalists are mostly noise, and a small step is the safer one. The standard error is that
+    of the difference to the best on the same rows, by a paired bootstrap.
+
+    Returns:
+        The choice, and each finalist's standard error.
+    """
+    objective = Objective.of(args)
+    best = min(range(len(finalists)), key=lambda i: finalists[i].rank())
+    called = np.stack([finalist.triggered for finalist in finalists])
+    scores = objective.value(Counts.of(labels, called, resamples(len(labels), args.resamples, args.seed)))  # (F, B)
+    errors = (scores[best] - scores).std(axis=1)
+    plain = objective.value(Counts.of(labels, called))
+    keeps_limit = [args.max_fpr is None or finalist.score >= 0 for finalist in finalists]
+    near = [
+        finalist
+        for i, finalist in enumerate(finalists)
+        if plain[best] - plain[i] <= errors[i] and keeps_limit[i] == keeps_limit[best]
+    ]
+    return min(near, key=lambda finalist: (*finalist.setting.gentleness(), -finalist.score)), errors.tolist()
+
+
+def honest_gain(
+    args: ASATrainingArguments, labels: NDArray[np.int64], base: NDArray[np.bool_], finalists: Sequence[Scored]
+) -> Gain:
+    """What choosing among the finalists gains over the bare model, without the luck of having chosen.
+
+    In each bootstrap resample the best finalist is chosen anew, and its gain is measured on the rows that the
+    resample left out, which had no say in it.
+    """
+    objective = Objective.of(args)
+    ordered = sorted(finalists, key=Scored.rank)
+    called = np.stack([f.triggered for f in ordered])
+    weights = resamples(len(labels), args.resamples, args.seed)
+    chosen = objective.rank(Counts.of(labels, called, weights)).argmax(axis=0)  # (B,)
+    left_out = (weights == 0).astype(np.int64)
+    steered = objective.gain(Counts.of(labels, called, left_out))[chosen, np.arange(len(chosen))]
+    gains = steered - objective.gain(Counts.of(labels, base, left_out))
+    return Gain(float(gains.mean()), float(np.quantile(gains, 1 - LEVEL)))
+
+
+def sure_gain(
+    args: ASATrainingArguments,
+    labels: NDArray[np.int64],
+    base: NDArray[np.bool_],
+    finalists: Sequence[Scored],
+    chosen: Scored,
+) -> Gain:
+    """The smaller of two gains: that of choosing anew, and that of the choice itself, which may be gentler."""
+    gains = [honest_gain(args, labels, base, some) for some in (finalists, [chosen])]
+    return min(gains, key=lambda gain: gain.lower_bound)

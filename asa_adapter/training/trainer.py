@@ -1,0 +1,361 @@
+"""`ASATrainer`: fits an adapter on four splits and chooses its settings by what the model really does.
+
+CAL gives the directions, TRAIN the router, the probes and a ranking of all settings by the first token of the answer;
+the best few generate on VALID, which decides among them and whether any is a sure gain. TEST is not looked at before
+all of it is fixed.
+"""
+
+import contextlib
+import json
+import platform
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.config.asa_config import ASAConfig, checked_domains
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.data.duplicates import leak_summary, leaks, row_names
+from asa_adapter.data.prompts import (
+    Row,
+    chat_template_sha256,
+    check_chat_template,
+    row_domain,
+    row_tools,
+    template_variables,
+    with_chat_template,
+)
+from asa_adapter.data.splits import SPLITS, check_split, row_text
+from asa_adapter.evaluation.ablation import ablations
+from asa_adapter.evaluation.intervals import comparison
+from asa_adapter.files import make_writable_folder
+from asa_adapter.modeling.fingerprint import model_fingerprint
+from asa_adapter.modeling.processes import Processes
+from asa_adapter.modeling.residual import decoder_blocks, hidden_size, text_config
+from asa_adapter.steering.classifiers import MIN_ROWS_PER_CLASS
+from asa_adapter.tool_calls.parser import ToolCallParser
+from asa_adapter.tool_calls.schemas import Tools
+from asa_adapter.training.baselines import bag_of_words
+from asa_adapter.training.fitting import LayerFit, reading
+from asa_adapter.training.measurements import Measurements
+from asa_adapter.training.search import Search
+from asa_adapter.training.selection import Setting
+from asa_adapter.training.stages import STAGES_NAME
+
+_REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
+
+
+class ASATrainer:
+    """Fits an adapter for one model, tokenizer and tool set.
+
+    Under torch.distributed (`accelerate launch`, `torchrun`) each process has the whole model and does a part of the
+    rows: call the same methods in all of them. All come to the same adapter, and the main one saves it.
+
+    Args:
+        model: any AutoModelForCausalLM; it is not changed.
+        tokenizer: its tokenizer, with a chat template.
+        splits: cal, train, valid and test rows, as `load_splits` gives them.
+        args: what to try.
+        tools: JSON-schema tools for rows that have none of their own.
+
+    Attributes:
+        report: what was done and measured; it becomes report.json.
+
+    Raises:
+        ValueError: a split that nothing can be fitted on, a tokenizer without a chat template or a known tool-call
+            marker, a layer that the model does not have, or a model that is steered.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        splits: Mapping[str, Sequence[Row]],
+        args: ASATrainingArguments | None = None,
+        tools: Tools | None = None,
+    ) -> None:
+        self.model = model
+        self.args = args or ASATrainingArguments()
+        self.tokenizer = with_chat_template(tokenizer, self.args.chat_template)
+        self.tools = tools
+        check_chat_template(self.tokenizer)
+        if not isinstance(splits, Mapping):
+            raise ValueError(f"splits is {splits!r:.80}; expected what load_splits gives: cal, train, valid and test")
+        if missing := [name for name in SPLITS if name not in splits]:
+            raise ValueError(f"the data has no {', '.join(missing)} split; expected cal, train, valid and test")
+        self.splits = {name: list(splits[name]) for name in SPLITS}
+        for name, rows in self.splits.items():
+            check_split(rows, name)
+        _check_enough(self.splits)
+        self.parser = ToolCallParser.from_tokenizer(
+            self.tokenizer,
+            self.args.tool_call_format,
+            start=self.args.tool_call_start,
+            end=self.args.tool_call_end,
+        )
+        self._blocks = decoder_blocks(model, self.args.layer_path)
+        self._fingerprint = model_fingerprint(model, self.args.layer_path)
+        if isinstance(self.args.layers, str):
+            self._layers = list(range(len(self._blocks)))
+        else:
+            self._layers = list(self.args.layers)
+        if wrong := [layer for layer in self._layers if not 0 <= layer < len(self._blocks)]:
+            raise ValueError(f"layers holds {wrong[0]}; expected 0 to {len(self._blocks) - 1} in this model")
+        self._domains = checked_domains(sorted({row_domain(row) for row in self.splits["train"]}))
+        self._measured = Measurements(model, self.tokenizer, self.splits, self.args, self.parser, tools)
+        self._adapter: ASAAdapter | None = None
+        self._fit: LayerFit | None = None
+        self.report: dict[str, Any] = self._new_report()
+
+    def train(self) -> ASAAdapter:
+        """Fits and chooses; TEST stays closed.
+
+        With an output_dir each finished stage is kept in its folder "stages": after a break the same call goes on from
+        there, and what a changed input does not touch is not done again.
+
+        Returns:
+            The adapter; one that abstains (alpha 0) unless a gain over the bare model on VALID is sure.
+
+        Raises:
+            ValueError: no layer's state depends on the prompt.
+            OSError: the output_dir cannot be written, or is full.
+        """
+        self.report = self._new_report()
+        self._adapter = self._fit = None
+        folder = None if self.args.output_dir is None else Path(self.args.output_dir)
+        if folder is not None and Processes().is_main:
+            make_writable_folder(folder)
+        self._measured.begin(folder and folder / STAGES_NAME)
+        self._measured.check_lengths()
+        self._check_leaks()
+        with self._timed("states"):
+            for split in ("cal", "train", "valid"):
+                self._measured.states(split)
+        search = Search(self._measured, self.args, self._domains, self._build, self.report)
+        with self._timed("fit"):
+            layers = search.fit(self._layers)
+        with self._timed("screen"):
+            candidates = search.screen(layers)
+        with self._timed("generation"):
+            self._adapter = search.decide(candidates)
+        with self._timed("diagnostics"):
+            self.report["diagnostics"] = search.diagnose()
+        self._fit = search.fits[self._adapter.config.layer]
+        self._save()
+        return self._adapter
+
+    def evaluate(self, split: str = "test", adapter: ASAAdapter | None = None) -> dict[str, Mapping[str, Any]]:
+        """Metrics of the bare and the steered model on one split, by real generation.
+
+        The result for the trained adapter goes into the report, with 95 % bootstrap intervals, McNemar's test, and the
+        controls: a bag-of-words classifier and a probe of shuffled labels.
+
+        Raises:
+            ValueError: no such split, or nothing was trained and no adapter given.
+        """
+        chosen = self._chosen(split, adapter)
+        with self._timed(f"evaluation ({split})", chosen):
+            base, asa = self._measured.answers(split, {"base": None, "asa": chosen}).values()
+        results: dict[str, Mapping[str, Any]] = {
+            "base": self._measured.metrics(split, base),
+            "asa": self._measured.metrics(split, asa),
+        }
+        if chosen is self._adapter:
+            measured, args = self._measured, self.args
+            triggered = measured.triggered(base), measured.triggered(asa)
+            sure = comparison(
+                measured.labels(split), *triggered, measured.domains(split), draws=args.resamples, seed=args.seed
+            )
+            self.report["evaluations"][split] = {**results, **sure}
+            self.report["controls"][split] = self._controls(split)
+            self._save()
+        return results
+
+    def _controls(self, split: str) -> dict[str, Any]:
+        """What the wording alone gives away, and what probes of true and shuffled labels read at the chosen layer."""
+        layer, seed = self.report["chosen"]["layer"], self.args.seed
+        assert self._fit is not None
+        train, judged = (self._measured.labelled(name, layer) for name in ("train", split))
+        fitted_on = [*self.splits["cal"], *self.splits["train"]]
+        return {
+            "bag_of_words": bag_of_words(fitted_on, self.splits[split], seed),
+            **reading(self._fit, train, judged, self._domains, seed),
+        }
+
+    def ablate(self, split: str = "test", adapter: ASAAdapter | None = None) -> dict[str, Mapping[str, Any]]:
+        """Metrics of the bare model ("base") and of variants of the adapter, each by real generation.
+
+        The variants are those of `ablations`: the adapter with one part taken away or spoilt. The result for the
+        trained adapter on TEST goes into the report.
+
+        Raises:
+            ValueError: no such split, no adapter, or one that abstains.
+        """
+        chosen = self._chosen(split, adapter)
+        variants = ablations(chosen)
+        with self._timed(f"ablations ({split})", chosen):
+            answers = self._measured.answers(split, {"base": None, **variants})
+            results: dict[str, Mapping[str, Any]] = {
+                name: self._measured.metrics(split, found) for name, found in answers.items()
+            }
+        if chosen is self._adapter and split == "test":
+            self.report["ablations"] = results
+            self._save()
+        return results
+
+    def _check_leaks(self) -> None:
+        """Warns of rows that stand in two splits: what is measured on them is too good."""
+        found = leaks(
+            {
+                split: list(zip(row_names(rows), map(row_text, rows), strict=True))
+                for split, rows in self.splits.items()
+            }
+        )
+        self.report["leaks"] = [list(leak) for leak in found]
+        if found:
+            warnings.warn(f"{leak_summary(found)}. Numbers measured on them are too good", stacklevel=3)
+
+    def _chosen(self, split: str, adapter: ASAAdapter | None) -> ASAAdapter:
+        if split not in self.splits:
+            raise ValueError(f"split is {split!r}; expected one of {', '.join(self.splits)}")
+        chosen = adapter or self._adapter
+        if chosen is None:
+            raise ValueError("there is no adapter to evaluate; call train() first, or give one")
+        return chosen
+
+    def _save(self) -> None:
+        if self.args.output_dir is not None and self._adapter is not None and Processes().is_main:
+            self._adapter.save_pretrained(self.args.output_dir)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Pushes the trained adapter with its report; see `ASAAdapter.push_to_hub`.
+
+        Returns:
+            The commit's URL.
+
+        Raises:
+            ValueError: nothing was trained, or both a branch and a pull request.
+            OSError: the Hub refused or was not reached.
+        """
+        if self._adapter is None:
+            raise ValueError("there is no adapter to push; call train() first")
+        return self._adapter.push_to_hub(
+            repo_id, private=private, token=token, commit_message=commit_message, branch=branch, create_pr=create_pr
+        )
+
+    def _config(self, setting: Setting, residual_norm: float) -> ASAConfig:
+        config = text_config(self.model)
+        return ASAConfig(
+            hidden_size=hidden_size(self.model),
+            num_layers=len(self._blocks),
+            layer=setting.layer,
+            domains=self._domains,
+            alpha=setting.alpha,
+            tau=setting.tau,
+            beta=setting.beta,
+            residual_norm=residual_norm,
+            probe=setting.probe,
+            base_model=_public_name(self.model),
+            base_model_revision=getattr(self.model.config, "_commit_hash", None),
+            base_model_fingerprint=self._fingerprint,
+            model_type=getattr(config, "model_type", None),
+            layer_path=self.args.layer_path,
+            tool_call_format=self.parser.format,
+            tool_call_start=self.parser.start,
+            tool_call_end=self.parser.end,
+            chat_template=self.args.chat_template,
+            chat_template_sha256=chat_template_sha256(self.tokenizer),
+            chat_template_variables=template_variables(self.tokenizer),
+            tools=self._shared_tools(),
+        )
+
+    def _build(self, setting: Setting, fit: LayerFit) -> ASAAdapter:
+        config = self._config(setting, fit.residual_norm)
+        return ASAAdapter(config, fit.vectors, fit.router, fit.probes, self.report)
+
+    def _shared_tools(self) -> list[dict[str, Any]] | None:
+        """The tools that most calibration rows were offered; None where no list is that of more than half of them."""
+        offered = Counter(json.dumps(row_tools(row, self.tools)) for row in self.splits["cal"])
+        tools, rows = offered.most_common(1)[0]
+        shared: list[dict[str, Any]] | None = json.loads(tools) if 2 * rows > offered.total() else None
+        return shared
+
+    def _new_report(self) -> dict[str, Any]:
+        # Where it was saved on this machine, and whether bars were shown, is nobody else's business.
+        arguments = {
+            name: value for name, value in asdict(self.args).items() if name not in ("output_dir", "progress")
+        }
+        return {
+            "report_version": 1,
+            "arguments": {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()},
+            "tool_call_format": self.parser.format,
+            "splits": {
+                name: {"rows": len(rows), "tool_needed": sum(int(row["label"]) for row in rows)}
+                for name, rows in self.splits.items()
+            },
+            "domains": list(self._domains),
+            "leaks": [],
+            "blind_layers": [],
+            "layers": {},
+            "screen": {},
+            "valid": {},
+            "chosen": {},
+            "diagnostics": {},
+            "evaluations": {},
+            "controls": {},
+            "ablations": {},
+            "versions": {"python": platform.python_version(), **{name: _version(name) for name in _REPORTED_PACKAGES}},
+            "seconds": {},
+        }
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str, adapter: ASAAdapter | None = None) -> Iterator[None]:
+        """Writes into the report how long something took; another adapter's time does not belong there."""
+        began = time.perf_counter()
+        yield
+        if adapter is self._adapter or adapter is None:
+            self.report["seconds"][stage] = round(time.perf_counter() - began, 2)
+
+
+def _check_enough(splits: Mapping[str, Sequence[Row]]) -> None:
+    """Refuses what no honest fit can come from.
+
+    Raises:
+        ValueError: TRAIN has too few rows of a label.
+    """
+    labels = [int(row["label"]) for row in splits["train"]]
+    for label in (0, 1):
+        if (found := labels.count(label)) < MIN_ROWS_PER_CLASS:
+            raise ValueError(
+                f"train: {found} rows have label {label}; expected at least {MIN_ROWS_PER_CLASS} of each label, since "
+                "router and probes are fitted on them and judged on others of them"
+            )
+
+
+def _public_name(model: Any) -> str | None:
+    """The model's id on the Hub, or a folder's own name: where it lies on this machine is nobody's business."""
+    name = str(getattr(model, "name_or_path", "") or "")
+    return (Path(name).resolve().name if Path(name).is_dir() else name) or None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

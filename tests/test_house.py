@@ -1,0 +1,71 @@
+"""The house: what each wing is, and how little an import brings along.
+
+That imports run downwards is import-linter's: `lint-imports`, by the contract in pyproject.toml.
+"""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import asa_adapter
+
+PACKAGE = Path(asa_adapter.__file__).parent
+WINGS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_wing_says_what_it_is(wing: str) -> None:
+    assert ast.get_docstring(ast.parse((PACKAGE / wing / "__init__.py").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("module", ["torch", "transformers", "sklearn", "datasets", "numpy", "huggingface_hub"])
+def test_importing_the_package_does_not_import(module: str) -> None:
+    code = f"import sys, asa_adapter; sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("module", ["datasets", "matplotlib", "vllm", "asa_adapter.vllm"])
+def test_using_the_package_does_not_import(module: str) -> None:
+    code = f"import sys; from asa_adapter import *; sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_importing_the_package_opens_no_connection() -> None:
+    code = (
+        "import socket\n"
+        "def refuse(*args): raise SystemExit('opened a connection')\n"
+        "socket.socket.connect = refuse\n"
+        "from asa_adapter import *"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("name", asa_adapter.__all__)
+def test_everything_exported_is_there(name: str) -> None:
+    assert getattr(asa_adapter, name) is not None
+    assert name in dir(asa_adapter)
+
+
+def test_what_is_exported_lazily_is_what_types_are_checked_with() -> None:
+    source = (PACKAGE / "__init__.py").read_text()
+    seen = {
+        alias.name: (node.module or "").partition(".")[2]
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("asa_adapter")
+        for alias in node.names
+    }
+    assert seen == asa_adapter._MODULES
+    assert {*seen, "__version__"} == set(asa_adapter.__all__)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'asa_adapter' has no attribute 'ASATrainr'"):
+        _ = asa_adapter.ASATrainr
+
+
+def test_no_exported_name_is_a_module_too() -> None:
+    """Importing the module would put it in the place of what is exported."""
+    assert not {path.stem for path in PACKAGE.rglob("*.py")} & set(asa_adapter.__all__)
