@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DEPTH, WIDTH, fitted_adapter, greedy, prompts, random_model, traces
+from models import DEPTH, WIDTH, fitted_adapter, greedy, prompts, random_model, traces
 
 from asa_adapter import (
     AdapterFormatError,

@@ -9,7 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, fitted_adapter
+from checkout import ROOT
+from models import fitted_adapter
 
 import asa_adapter
 

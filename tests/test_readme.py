@@ -13,8 +13,9 @@ from typing import Any
 
 import datasets
 import pytest
-from conftest import DATA, ROOT, TINY_LFM2, traces
-from local_hub import LocalHub
+from checkout import DATA, ROOT, TINY_LFM2
+from hub import LocalHub
+from models import traces
 
 from asa_adapter import ASAAdapter, ASATrainingArguments, load_splits
 from asa_adapter.cli.entrypoint import main
@@ -66,14 +67,14 @@ COMMANDS = [b for b in BLOCKS if b.language == "bash" and b.text.startswith("asa
 ELSEWHERE = {
     "python3 -m venv .venv && .venv/bin/pip install -q -c tests/constraints.txt . ": (
         "needs a package registry; the script that it starts is run there",
-        "tests/test_quickstart.py",
+        "tests/examples/test_quickstart.py",
     ),
     'python3 -m venv .venv && .venv/bin/pip install -q -c tests/constraints.txt -e ".[test]"': (
         "needs a package registry, and starts these tests",
         ".ci/run",
     ),
-    "prompt ──> blocks": ("a drawing", "tests/reference_asa.py"),
-    "answers  ": ("what a script prints, compared there", "tests/test_examples.py"),
+    "prompt ──> blocks": ("a drawing", "tests/support/reference.py"),
+    "answers  ": ("what a script prints, compared there", "tests/examples/test_examples.py"),
     "pip install vllm": ("needs vLLM and a server", "tests/serving/run.py"),
     "@misc{": ("a citation, looked at below", "tests/test_readme.py"),
 }

@@ -3,8 +3,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import TINY_LFM2, fitted_adapter, greedy, prompts, random_model, traces
-from tiny_models import tiny_model
+from architectures import tiny_model
+from checkout import TINY_LFM2
+from models import fitted_adapter, greedy, prompts, random_model, traces
 
 from asa_adapter import IncompatibleModelError
 from asa_adapter.modeling.forward import evaluation_mode, forward_keywords

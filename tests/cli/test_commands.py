@@ -1,0 +1,329 @@
+import argparse
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkout import DATA, TINY_LFM2
+from models import fitted_adapter
+
+from asa_adapter import ASAAdapter, Decision, ToolCallParser
+from asa_adapter.cli import commands, entrypoint
+from asa_adapter.cli.entrypoint import main
+
+FAST = ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "1", "--finalists", "1"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    output = tmp_path_factory.mktemp("out") / "adapter"
+    words = ["train", "--model", str(TINY_LFM2), "--data", str(data), "--output", str(output), "--quiet", *FAST]
+    assert main([*words, "--max-new-tokens", "24", "--seed", "5"]) == 0
+    return output
+
+
+def failure(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command prints to stderr when it ends with status 2."""
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
+
+
+def test_train_saves_an_adapter_with_test_numbers_in_its_card(trained: Path) -> None:
+    adapter = ASAAdapter.from_pretrained(trained)
+    assert adapter.config.layer == 6
+    assert adapter.report is not None
+    f1 = adapter.report["evaluations"]["test"]["asa"]["f1"]
+    assert f"| {f1:.3f} (" in (trained / "README.md").read_text()
+
+
+def test_evaluate_prints_a_table_of_base_and_asa(
+    trained: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--split", "valid", "--quiet"]
+    assert main([*words, "--max-new-tokens", "24"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "VALID"
+    assert [line.split("|")[1].strip() for line in lines[3:5]] == ["base", "asa"]
+    assert [line.split("|")[1].strip() for line in lines[6:]] == ["calls", "---", "base", "asa"]
+
+
+def test_evaluate_as_json_has_every_metric(trained: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--split", "valid", "--json"]
+    assert main([*words, "--max-new-tokens", "24"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert set(json.loads(captured.out)["valid"]["asa"]) >= {"n", "f1", "fpr", "per_domain", "validity"}
+
+
+def test_evaluate_measures_ablations_where_asked(
+    trained: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answers(_self: Any, rows: Any, variants: Any) -> dict[str, list[str]]:
+        asked.extend(variants)
+        return {name: [""] * len(rows) for name in variants}
+
+    monkeypatch.setattr(commands.Evaluation, "answers_of_each", answers)
+    words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--ablations", "--json"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)["ablations"]
+    assert set(found) == set(asked) - {"base", "asa"}
+    assert {"no gate", "no router", "random direction (seed 0)"} <= set(found)
+
+
+def test_ablations_of_an_abstaining_adapter_are_refused_before_any_work(
+    trained: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(*_: Any, **__: Any) -> dict[str, list[str]]:
+        raise AssertionError("the model was asked")
+
+    monkeypatch.setattr(commands.Evaluation, "answers_of_each", answers)
+    fitted = ASAAdapter.from_pretrained(trained)
+    config = dataclasses.replace(fitted.config, alpha=0.0)
+    folder = ASAAdapter(config, fitted.vectors, fitted.router, fitted.probes).save_pretrained(tmp_path)
+    words = ["evaluate", str(folder), "--model", str(TINY_LFM2), "--data", str(data), "--ablations", "--quiet"]
+    assert "the adapter abstains (alpha 0)" in failure(words, capsys)
+
+
+def test_inspect_shows_the_adapter_without_a_model(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(trained)]) == 0
+    text = capsys.readouterr().out
+    report = json.loads((trained / "report.json").read_text())
+    width = json.loads((trained / "asa_config.json").read_text())["hidden_size"]
+    assert text.startswith(f"ASA adapter {trained}\n  model     tiny_lfm2 (lfm2, 8 blocks, width {width})\n")
+    assert f"| asa | {report['evaluations']['test']['asa']['precision']:.3f} |" in text
+    assert "commit" not in text
+
+
+def test_inspect_says_when_an_adapter_abstains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = fitted_adapter(alpha=0.0).save_pretrained(tmp_path)
+    assert main(["inspect", str(folder)]) == 0
+    assert "steers    nothing: it abstains" in capsys.readouterr().out
+    assert main(["inspect", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["abstains"] is True
+
+
+def test_inspect_obeys_no_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = fitted_adapter(base_model="\x1b[31mred\x07", tool_call_start="\x1b]0;title\x07")
+    adapter.report = {"chosen": {"why": "\x1b[2J\u202e"}, "versions": {"\r": "\x9b"}}
+    assert main(["inspect", str(adapter.save_pretrained(tmp_path))]) == 0
+    assert all(c.isprintable() or c == "\n" for c in capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("steering", [True, False])
+def test_generate_answers_and_shows_the_decision(
+    trained: Path, capsys: pytest.CaptureFixture[str], steering: bool
+) -> None:
+    words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?", "--json"]
+    assert main(words if steering else [*words, "--no-steering"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["answer"].endswith("<|im_end|>")
+    if steering:
+        assert set(result["decision"]) == {"domain", "p_tool", "gate", "position", "applied", "relative_step"}
+    else:
+        assert result["decision"] is None
+
+
+def test_generate_compares_both_answers_where_asked(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?", "--compare"]
+    assert main([*words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result) == {"answer", "calls", "decision", "base"}
+    assert main([*words[:-1], "--no-steering", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["answer"].split() == result["base"]["answer"].split()
+
+
+def test_generate_puts_the_answers_below_each_other_on_a_narrow_terminal(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "Hello!", "--compare"]
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(words) == 0
+    narrow = capsys.readouterr().out.splitlines()
+    assert [line for line in narrow if line in ("base", "steered")] == ["base", "steered"]
+    assert max(map(len, narrow)) <= 60
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["base", "|", "steered"]
+
+
+def test_generate_in_words_ends_with_the_decision(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "Hello!"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert main([*words, "--json"]) == 0
+    assert shown == f"[{Decision(**json.loads(capsys.readouterr().out)['decision'])}]"
+
+
+def test_generate_is_greedy_whatever_the_model_says(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?"]
+    assert main(words) == 0
+    greedy = capsys.readouterr().out
+    model, tokenizer = commands._load_model(argparse.Namespace(model=str(TINY_LFM2), quiet=True, json=False))
+    model.generation_config.update(do_sample=True, temperature=50.0)
+    monkeypatch.setattr(commands, "_load_model", lambda _: (model, tokenizer))
+    assert main(words) == 0
+    assert capsys.readouterr().out == greedy
+
+
+def test_explain_prints_a_page_that_fits_the_terminal(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    words = ["explain", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?"]
+    assert main([*words, "--max-new-tokens", "24"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert any(line.startswith("Answer, steered: ") for line in lines)
+
+
+def test_explain_as_json_has_every_part(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["explain", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?", "--json"]
+    assert main([*words, "--max-new-tokens", "24"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result) == {
+        *("prompt", "domain", "domains", "p_tool", "p_by_domain", "tau", "gate", "step", "start", "base", "steered")
+    }
+
+
+def test_diagnose_prints_a_table_and_findings_are_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["diagnose", "--model", str(TINY_LFM2), "--tools", str(DATA / "tools.json"), "--max-new-tokens", "8"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("!!  history") for line in lines)
+    assert main([*words, "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)
+    assert {tuple(finding) for finding in findings} == {("name", "ok", "meaning", "cure")}
+
+
+def test_prompts_of_ones_own_come_from_a_file(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    template = (TINY_LFM2 / "chat_template.jinja").read_text().replace("List of tools", "Available tools")
+    (tmp_path / "own.jinja").write_text(template)
+    output = tmp_path / "adapter"
+    words = ["--model", str(TINY_LFM2), "--data", str(data), "--quiet", "--max-new-tokens", "8"]
+    own = ["--chat-template", str(tmp_path / "own.jinja"), "--tool-call-format", "lfm2"]
+    assert main(["train", "--output", str(output), *words, *own, *FAST]) == 0
+    assert ASAAdapter.from_pretrained(output).config.chat_template == template
+    assert main(["evaluate", str(output), "--split", "valid", *words]) == 0
+    assert main(["generate", str(output), "--model", str(TINY_LFM2), "--prompt", "hi", "--max-new-tokens", "4"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_missing_adapter_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    text = failure(["generate", "nobody/nothing", "--model", str(TINY_LFM2), "--prompt", "x"], capsys)
+    assert text.startswith("asa-adapter: error: cannot fetch the adapter 'nobody/nothing'")
+    assert text.count("\n") == 1
+
+
+def test_missing_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--model", str(TINY_LFM2), "--data", str(tmp_path), "--output", str(tmp_path / "o")]
+    text = failure(words, capsys)
+    assert "has no cal.jsonl; expected cal.jsonl, train.jsonl, valid.jsonl, test.jsonl" in text
+    assert text.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_missing_model_is_one_line(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = failure(["generate", str(trained), "--model", str(tmp_path / "none"), "--prompt", "x"], capsys)
+    assert text == f"asa-adapter: error: no model folder at {tmp_path / 'none'}\n"
+
+
+def test_a_folder_that_holds_no_model_is_named(trained: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = failure(["generate", str(trained), "--model", str(data), "--prompt", "x"], capsys)
+    assert text.startswith(f"asa-adapter: error: cannot load the model '{data}': ")
+    assert text.count("\n") == 1
+
+
+def test_an_error_of_a_library_is_one_line_too(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = shutil.copytree(TINY_LFM2, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"short")
+    text = failure(["generate", str(trained), "--model", str(broken), "--prompt", "x"], capsys)
+    assert text.startswith("asa-adapter: error: SafetensorError: ")
+    assert text.count("\n") == 1
+
+
+def test_a_set_that_was_split_for_training_is_split_alike_for_testing(
+    trained: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeds = []
+
+    def splits(_source: str, seed: int) -> None:
+        seeds.append(seed)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(commands, "load_splits", splits)
+    words = ["evaluate", str(trained), "--model", "m", "--data", "d"]
+    failure(words, capsys)
+    failure([*words, "--seed", "7"], capsys)
+    report = json.loads((trained / "report.json").read_text())
+    assert seeds == [report["arguments"]["seed"], 7] == [5, 7]
+
+
+def test_a_missing_tools_file_is_named(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "x", "--tools", "none.json"]
+    assert "no tools file at none.json" in failure(words, capsys)
+
+
+def test_an_unknown_split_is_named(trained: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--split", "dev"]
+    assert "split is 'dev'; expected one of cal, train, valid, test" in failure(words, capsys)
+
+
+def test_a_wrong_setting_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--model", str(TINY_LFM2), "--data", str(DATA), "--output", str(tmp_path / "o")]
+    assert "taus holds 0.2; expected 0.5 to 1" in failure([*words, "--taus", "0.2"], capsys)
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["fly"], ["train"], ["generate", "a", "--model"], ["generate", "a", "--max-new-tokens", "0"]]
+)
+def test_bad_usage_ends_with_status_two(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "usage: asa-adapter" in failure(words, capsys)
+
+
+def test_debug_prints_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--model", "m", "--data", str(tmp_path), "--output", str(tmp_path / "o"), "--debug"]
+    assert "Traceback" in failure(words, capsys)
+
+
+def test_half_a_surrogate_pair_in_a_call_is_printed_as_json() -> None:
+    [call] = ToolCallParser("hermes").parse('<tool_call>{"name": "say", "arguments": {"text": "\\ud800 ☔"}}')
+    printed = entrypoint._json_text(call.arguments)
+    assert printed == '{"text": "\\ud800 ☔"}'
+    assert json.loads(printed) == call.arguments
+
+
+def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "load_splits", interrupted)
+    assert main(["train", "--model", "m", "--data", "d", "--output", "o"]) == 130
+    assert capsys.readouterr().err == "asa-adapter: interrupted; nothing was saved\n"
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["evaluate"], ["generate"], ["explain"], ["diagnose"], ["inspect"], ["push"]]
+)
+def test_help_is_printed(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: asa-adapter")
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "asa_adapter.cli", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "train" in done.stdout

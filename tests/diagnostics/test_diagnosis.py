@@ -1,0 +1,215 @@
+import copy
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from models import fitted_adapter, random_model, traces
+
+import asa_adapter
+from asa_adapter.data.prompts import with_chat_template
+from asa_adapter.diagnostics.checks import Finding
+from asa_adapter.diagnostics.diagnosis import diagnose, findings_table
+
+NAMES = [
+    *("chat_template", "call_format", "tools", "markers", "prompt", "history", "padding", "blocks", "unsteered"),
+    *("compiled", "attention", "weights", "thinking", "triggers", "own_calls"),
+]
+
+
+@pytest.fixture(scope="module")
+def healthy(tiny_lfm2: Any, splits: Any) -> dict[str, Finding]:
+    """What is found in the tiny LFM2 with its own tools."""
+    return {finding.name: finding for finding in diagnose(*tiny_lfm2, tools=splits["test"][0]["tools"])}
+
+
+def found(model: Any, tokenizer: Any, name: str) -> Finding:
+    """The finding of one check; its cure is never empty where something is wrong."""
+    findings = {finding.name: finding for finding in diagnose(model, tokenizer, max_new_tokens=4)}
+    assert all(finding.meaning and finding.ok == (not finding.cure) for finding in findings.values())
+    return findings[name]
+
+
+def test_it_is_exported() -> None:
+    assert asa_adapter.diagnose is diagnose
+
+
+def test_every_check_is_made_and_the_model_left_alone(healthy: dict[str, Finding], tiny_lfm2: Any) -> None:
+    assert list(healthy) == NAMES
+    assert traces(tiny_lfm2[0]) == []
+
+
+def test_lfm2s_template_drops_calls_and_all_else_is_well(healthy: dict[str, Finding]) -> None:
+    assert [name for name, finding in healthy.items() if not finding.ok] == ["history"]
+    assert "drops an assistant's tool_calls" in healthy["history"].meaning
+    assert "write(calls)" in healthy["history"].cure
+
+
+def test_what_is_well_is_said_with_its_facts(healthy: dict[str, Finding]) -> None:
+    assert "'lfm2', '<|tool_call_start|>'" in healthy["call_format"].meaning
+    assert "8 decoder blocks of width 160" in healthy["blocks"].meaning
+    assert "add_special_tokens=False" in healthy["prompt"].meaning
+    assert healthy["triggers"].meaning.startswith("the bare model called a tool for 4 of 4 requests")
+    assert healthy["own_calls"].meaning.startswith("all 4 calls that the model wrote can be read, and 4 fit")
+
+
+def test_a_tokenizer_without_a_chat_template(tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    finding = found(model, with_chat_template(tokenizer, ""), "chat_template")
+    assert not finding.ok and "has no chat template" in finding.meaning and "instruct version" in finding.cure
+
+
+def test_a_format_that_is_not_known(tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    template = (
+        "{% for m in messages %}{{ m.content }}{% if m.tool_calls %}<do>{{ m.tool_calls[0].function.name }}</do>"
+    )
+    finding = found(model, with_chat_template(tokenizer, template + "{% endif %}{% endfor %}"), "call_format")
+    assert not finding.ok and "tool_call_format=..." in finding.cure
+
+
+def test_a_template_that_ignores_tools(tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    finding = found(
+        model, with_chat_template(tokenizer, "{% for m in messages %}{{ m.content }}{% endfor %}"), "tools"
+    )
+    assert not finding.ok and "ignores tools=: the model never sees 'calculator'" in finding.meaning
+
+
+HERMES = (
+    "{{ tools }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}"
+    '<tool_call>{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}</tool_call>'
+    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_markers_of_several_tokens_and_a_history_that_keeps_its_calls(tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    other = with_chat_template(tokenizer, HERMES)
+    markers = found(model, other, "markers")
+    assert not markers.ok and "'<tool_call>' and '</tool_call>' is not one token" in markers.meaning
+    history = found(model, other, "history")
+    assert history.ok and history.meaning == "a call and its result come back from the rendered history"
+
+
+def test_results_that_the_template_drops(tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    template = HERMES.replace(
+        "<|im_start|>{{ m.role }}\n{{ m.content }}", "{{ m.role != 'tool' and m.content or '' }}"
+    )
+    finding = found(model, with_chat_template(tokenizer, template), "history")
+    assert not finding.ok and "do not both reach the prompt" in finding.meaning
+
+
+def test_two_bos_tokens(tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    template = "{{ bos_token }}" + tokenizer.chat_template
+    finding = found(model, with_chat_template(tokenizer, template), "prompt")
+    assert not finding.ok and "two BOS tokens" in finding.meaning
+
+
+def test_an_open_reasoning_block_is_why_the_prompt_cannot_be_rendered(tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    template = tokenizer.chat_template + "{% if add_generation_prompt %}<think>\n{% endif %}"
+    finding = found(model, with_chat_template(tokenizer, template), "prompt")
+    assert not finding.ok and "could not be checked: ValueError: the prompt ends inside an open" in finding.meaning
+
+
+def test_a_switch_for_thinking_is_named(tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    template = tokenizer.chat_template + "{% if enable_thinking %}{% endif %}"
+    assert "{'enable_thinking': False}" in found(model, with_chat_template(tokenizer, template), "prompt").meaning
+
+
+@pytest.mark.parametrize(
+    ("changes", "cure"),
+    [({"pad_token": None}, "tokenizer.pad_token = "), ({"padding_side": "right"}, 'tokenizer.padding_side = "left"')],
+)
+def test_padding(tiny_lfm2: Any, changes: dict[str, Any], cure: str) -> None:
+    model, tokenizer = tiny_lfm2
+    other = copy.deepcopy(tokenizer)
+    for name, value in changes.items():
+        setattr(other, name, value)
+    finding = found(model, other, "padding")
+    assert not finding.ok and cure in finding.cure
+
+
+def test_an_attached_adapter(tiny_lfm2: Any) -> None:
+    model = random_model()
+    with fitted_adapter().attach(model):
+        finding = found(model, tiny_lfm2[1], "unsteered")
+    assert not finding.ok and "remove()" in finding.cure
+
+
+def test_a_compiled_model(tiny_lfm2: Any) -> None:
+    finding = found(torch.compile(random_model(), backend="eager"), tiny_lfm2[1], "compiled")
+    assert not finding.ok and "attach first and compile then" in finding.cure
+    inside = random_model()
+    inside.model.layers[0].compile(backend="eager")
+    assert "'model.layers.0'" in found(inside, tiny_lfm2[1], "compiled").meaning
+
+
+def test_packed_attention_and_weights(tiny_lfm2: Any) -> None:
+    model = random_model("llama")
+    model.config._attn_implementation_internal = "paged|sdpa"
+    assert "packs requests into one row" in found(model, tiny_lfm2[1], "attention").meaning
+    model.config.quantization_config = {"bits": 4}
+    finding = found(model, tiny_lfm2[1], "weights")
+    assert not finding.ok and "on these very weights" in finding.cure
+
+
+def test_a_model_whose_blocks_are_not_found(tiny_lfm2: Any) -> None:
+    class Flat(torch.nn.Module):
+        config = SimpleNamespace(hidden_size=4, quantization_config=None, _attn_implementation=None)
+
+    finding = found(Flat(), tiny_lfm2[1], "blocks")
+    assert not finding.ok and "layer_path" in finding.cure
+
+
+class Scripted:
+    """The tiny model, but its answers are written beforehand."""
+
+    def __init__(self, model: Any, tokenizer: Any, text: str) -> None:
+        self._model, self._answer = model, tokenizer.encode(text, add_special_tokens=False)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def generate(self, input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
+        return torch.cat([input_ids, torch.tensor([self._answer]).expand(len(input_ids), -1)], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "meaning"),
+    [
+        (
+            "Oslo is fine.",
+            "triggers",
+            "called a tool for 0 of 3 requests that ask for one (its first answer begins 'Oslo",
+        ),
+        (
+            "<|tool_call_start|>[calculator(exp<|tool_call_end|>",
+            "own_calls",
+            "3 of the model's 3 calls cannot be read",
+        ),
+        ("<think>Well", "thinking", "the answer begins with reasoning ('<think>')"),
+    ],
+)
+def test_answers_that_show_a_problem(tiny_lfm2: Any, answer: str, name: str, meaning: str) -> None:
+    model, tokenizer = tiny_lfm2
+    finding = found(Scripted(model, tokenizer, answer), tokenizer, name)
+    assert not finding.ok and meaning in finding.meaning
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_the_table_fits_the_terminal(healthy: dict[str, Finding], width: int) -> None:
+    lines = findings_table(list(healthy.values()), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert [line for line in lines if line.startswith("!!")][0].split()[1] == "history"
+    assert sum(line.startswith(("ok", "!!")) for line in lines) == len(NAMES)
+    assert lines[-1] == "15 checks, 1 with something to look at"
+
+
+def test_findings_are_json(healthy: dict[str, Finding]) -> None:
+    assert json.loads(json.dumps([vars(finding) for finding in healthy.values()]))[0]["name"] == "chat_template"

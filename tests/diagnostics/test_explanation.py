@@ -1,0 +1,129 @@
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+import torch
+from models import traces
+
+from asa_adapter import ASAAdapter
+from asa_adapter.data.prompts import chat_template_sha256, encode_prompt, with_chat_template
+from asa_adapter.diagnostics.explanation import Explanation
+from asa_adapter.states import collect_hidden_states
+
+LAZY = "how much is 48713 times 9264"
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_adapter: ASAAdapter) -> ASAAdapter:
+    return tiny_adapter
+
+
+@pytest.fixture(scope="module")
+def explained(adapter: ASAAdapter, tiny_lfm2: Any) -> Explanation:
+    return adapter.explain(*tiny_lfm2, LAZY)
+
+
+def test_the_decision_is_that_of_the_adapter(explained: Explanation, adapter: ASAAdapter, tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    row = {"instruction": LAZY, "tools": adapter.config.tools}
+    state = collect_hidden_states(model, tokenizer, [row], progress=False).states[adapter.config.layer]
+    [decision] = adapter.decide(state)
+    assert (explained["domain"], explained["gate"]) == (decision.domain, decision.gate) == ("math", 1)
+    assert explained["p_tool"] == pytest.approx(decision.p_tool, abs=1e-4)
+    assert explained["p_by_domain"]["math"] == pytest.approx(decision.p_tool, abs=1e-4)
+    assert explained["domain"] == max(explained["domains"], key=explained["domains"].get)
+    assert sum(explained["domains"].values()) == pytest.approx(1)
+
+
+def test_the_prompt_is_the_rendered_one(explained: Explanation, adapter: ASAAdapter, tiny_lfm2: Any) -> None:
+    tokenizer = tiny_lfm2[1]
+    ids = encode_prompt(tokenizer, [{"role": "user", "content": LAZY}], adapter.config.tools)
+    prompt = explained["prompt"]
+    assert (prompt["tokens"], prompt["position"]) == (len(ids), len(ids) - 1)
+    assert tokenizer.decode(ids).endswith(prompt["tail"]) and LAZY in prompt["tail"]
+    assert prompt["tools"] == ["calculator", "python_interpreter", "web_search", "translator"]
+
+
+def test_the_step_and_what_it_does_are_measured(explained: Explanation, adapter: ASAAdapter, tiny_lfm2: Any) -> None:
+    step, start = explained["step"], explained["start"]
+    assert step["absolute"] == pytest.approx(adapter.config.step)
+    assert step["relative"] == pytest.approx(step["absolute"] / step["state_norm"])
+    assert 0.5 < step["relative"] < 2
+    assert start["token"] == start["marker"] == "<|tool_call_start|>"
+    assert 0 < start["before"] < 0.5 < start["after"] < 1
+
+
+def test_both_answers_are_shown_with_their_calls(explained: Explanation, adapter: ASAAdapter, tiny_lfm2: Any) -> None:
+    base, steered = explained["base"], explained["steered"]
+    assert not base["triggered"] and base["calls"] == [] and base["errors"] == []
+    assert steered["triggered"] and steered["arguments"]
+    assert [call["name"] for call in steered["calls"]] == ["calculator"]
+    model, tokenizer = tiny_lfm2
+    ids = encode_prompt(tokenizer, [{"role": "user", "content": LAZY}], adapter.config.tools)
+    output = model.generate(torch.tensor([ids]), max_new_tokens=64, do_sample=False)
+    assert tokenizer.decode(output[0, len(ids) :]) == base["answer"]
+
+
+def test_it_is_json_and_leaves_the_model_alone(explained: Explanation, tiny_lfm2: Any) -> None:
+    assert json.loads(json.dumps(explained, allow_nan=False)) == explained
+    assert traces(tiny_lfm2[0]) == []
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_the_page_fits_the_terminal_and_says_everything(explained: Explanation, width: int) -> None:
+    page = explained.page(width)
+    assert max(map(len, page.splitlines())) <= width
+    for said in ("domain       math", "the gate is +1", "of the state's norm", "Answer, base: no call", LAZY):
+        assert said in page
+    assert "Answer, steered: a call that fits the tools" in page
+
+
+def test_the_page_of_a_shut_gate_shows_no_step(explained: Explanation) -> None:
+    shut = Explanation(explained | {"gate": 0, "step": explained["step"] | {"absolute": 0.0, "relative": 0.0}})
+    lines = [line.strip() for line in shut.page().splitlines()]
+    assert "step         none" in lines and "+0" not in shut.page()
+    assert any(line.endswith("with tau 0.6 the gate is 0") for line in lines)
+
+
+def test_printed_it_takes_the_terminals_width(explained: Explanation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert str(explained) == explained.page(60)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert str(explained) == explained.page(80)
+
+
+@pytest.mark.parametrize(
+    ("check", "verdict"),
+    [
+        ({"format": False, "tool_name": False, "arguments": False}, "a call with a fault (format)"),
+        ({"format": True, "tool_name": False, "arguments": False}, "a call with a fault (tool name)"),
+        ({"format": True, "tool_name": True, "arguments": False}, "a call with a fault (arguments)"),
+    ],
+)
+def test_a_fault_is_named(explained: Explanation, check: dict[str, bool], verdict: str) -> None:
+    changed = Explanation({**explained, "steered": {**explained["steered"], **check, "errors": ["wrongly " * 40]}})
+    page = changed.page(60)
+    assert f"Answer, steered: {verdict}" in page
+    assert page.count("wrongly") == 40 and max(map(len, page.splitlines())) <= 60
+
+
+def test_a_chat_and_other_tools_can_be_explained(adapter: ASAAdapter, tiny_lfm2: Any) -> None:
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
+    found = adapter.explain(*tiny_lfm2, chat, tools=[], max_new_tokens=4)
+    assert found["prompt"]["tools"] == [] and "Be brief." in found["prompt"]["tail"]
+
+
+def test_a_template_of_the_adapters_own_renders_the_prompt(adapter: ASAAdapter, tiny_lfm2: Any) -> None:
+    tokenizer = tiny_lfm2[1]
+    template = tokenizer.chat_template.replace("List of tools", "Available tools")
+    digest = chat_template_sha256(with_chat_template(tokenizer, template))
+    config = dataclasses.replace(adapter.config, chat_template=template, chat_template_sha256=digest)
+    own = ASAAdapter(config, adapter.vectors, adapter.router, adapter.probes)
+    found = own.explain(*tiny_lfm2, [{"role": "user", "content": "hi"}], tools=[{"name": "f"}], max_new_tokens=2)
+    assert "Available tools: [" in found["prompt"]["tail"]
+
+
+def test_a_steered_model_is_refused(adapter: ASAAdapter, tiny_lfm2: Any) -> None:
+    with adapter.attach(tiny_lfm2[0]), pytest.raises(ValueError, match=r"has an adapter attached; remove\(\) it"):
+        adapter.explain(*tiny_lfm2, LAZY)

@@ -1,0 +1,231 @@
+import copy
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+import torch
+from models import fitted_adapter, random_model, traces
+
+from asa_adapter import ASAAdapter, ToolCallParser
+from asa_adapter.evaluation.answers import Evaluation
+from asa_adapter.evaluation.prefill import Prefilled
+from asa_adapter.modeling.prefix import SharedPrefix
+from asa_adapter.training.trainer import ASATrainer, ASATrainingArguments
+
+
+@pytest.fixture(scope="module")
+def rows(splits: Any) -> list[dict[str, Any]]:
+    return list(splits["valid"])[::8]
+
+
+@pytest.fixture(scope="module")
+def evaluation(tiny_lfm2: Any) -> Evaluation:
+    return Evaluation(
+        *tiny_lfm2, ToolCallParser.from_tokenizer(tiny_lfm2[1]), max_new_tokens=24, batch_size=6, progress=False
+    )
+
+
+def test_batched_answers_are_those_of_each_prompt_alone(
+    tiny_lfm2: Any, rows: list[dict[str, Any]], evaluation: Evaluation
+) -> None:
+    model, tokenizer = tiny_lfm2
+    alone = []
+    for row in rows:
+        inputs = tokenizer.apply_chat_template(
+            [{"role": "user", "content": row["instruction"]}],
+            tools=row["tools"],
+            add_generation_prompt=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+        output = model.generate(**inputs, max_new_tokens=24, do_sample=False)
+        alone.append(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :]))
+    batched = [answer.replace(tokenizer.pad_token, "") for answer in evaluation.answers(rows)]
+    assert batched == alone
+
+
+def tokens_fed(model: Any, work: Any) -> tuple[int, Any]:
+    """How many tokens go through a model's first pass over each prompt, and what the work gives."""
+    seen: list[int] = []
+
+    def count(_module: Any, _args: Any, keywords: dict[str, Any]) -> None:
+        rows, length = keywords["input_ids"].shape
+        seen.append(rows * length if length > 1 else 0)
+
+    with model.model.register_forward_pre_hook(count, with_kwargs=True):
+        found = work()
+    return sum(seen), found
+
+
+@pytest.mark.parametrize("steered", [False, True])
+def test_answers_are_the_same_behind_a_shared_prefix_and_cost_a_fraction(
+    tiny_lfm2: Any, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, steered: bool
+) -> None:
+    model, tokenizer = tiny_lfm2
+    adapter = fitted_adapter(width=model.config.hidden_size, num_layers=len(model.model.layers), alpha=3.0)
+    given = (rows, adapter) if steered else (rows,)
+    evaluation = Evaluation(model, tokenizer, ToolCallParser.from_tokenizer(tokenizer), None, 12, 6, False)
+    evaluation.answers(rows[:4])  # looks at a sample, once
+    assert evaluation._sharing.holds
+    tokens, answers = tokens_fed(model, lambda: evaluation.answers(*given))
+    monkeypatch.setattr(Evaluation, "_prefixes", lambda _self, prompts: [(SharedPrefix(), range(len(prompts)))])
+    whole_tokens, whole = tokens_fed(model, lambda: evaluation.answers(*given))
+    assert answers == whole
+    assert 3 * tokens < whole_tokens
+
+
+@pytest.mark.parametrize("shared_prefix", [True, False])
+def test_several_adapters_answer_from_one_prefill(
+    tiny_lfm2: Any,
+    rows: list[dict[str, Any]],
+    evaluation: Evaluation,
+    monkeypatch: pytest.MonkeyPatch,
+    shared_prefix: bool,
+) -> None:
+    model, _ = tiny_lfm2
+    shape = {"width": model.config.hidden_size, "num_layers": len(model.model.layers)}
+    variants = {"base": None, "asa": fitted_adapter(**shape, alpha=3.0), "less": fitted_adapter(**shape, alpha=1.0)}
+    if not shared_prefix:
+        monkeypatch.setattr(Evaluation, "_prefixes", lambda _self, prompts: [(SharedPrefix(), range(len(prompts)))])
+    expected = {name: evaluation.answers(rows, adapter) for name, adapter in variants.items()}
+    one, _ = tokens_fed(model, lambda: evaluation.answers_of_each(rows, {"asa": variants["asa"]}))
+    three, found = tokens_fed(model, lambda: evaluation.answers_of_each(rows, variants))
+    assert found == expected
+    assert expected["base"] != expected["asa"]
+    assert one <= three < 1.6 * one  # beside the prompts, run once, a sample of two
+
+
+def test_a_compiled_model_is_compiled_once_for_each_adapter(
+    tiny_lfm2: Any, rows: list[dict[str, Any]], evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resets: list[int] = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(1))
+    model, tokenizer = copy.deepcopy(tiny_lfm2[0]), tiny_lfm2[1]
+    adapter = fitted_adapter(width=model.config.hidden_size, num_layers=len(model.model.layers), alpha=3.0)
+    model.model.layers[0].compile(backend="eager")
+    compiled = dataclasses.replace(evaluation, model=model, tokenizer=tokenizer, max_new_tokens=4)
+    found = compiled.answers_of_each(rows[:8], {"base": None, "asa": adapter})
+    assert len(resets) == 1
+    plain = dataclasses.replace(evaluation, max_new_tokens=4)
+    assert found == plain.answers_of_each(rows[:8], {"base": None, "asa": adapter})
+
+
+def test_where_a_cache_cannot_be_gone_on_from_each_adapter_runs_the_prompts(
+    tiny_lfm2: Any, rows: list[dict[str, Any]], evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Prefilled, "is_faithful", lambda _self, _model: False)
+    fresh = dataclasses.replace(evaluation)  # nothing was looked at yet
+    tokens, expected = tokens_fed(tiny_lfm2[0], lambda: fresh.answers(rows))
+    twice, found = tokens_fed(tiny_lfm2[0], lambda: fresh.answers_of_each(rows, {"one": None, "two": None}))
+    assert found == {"one": expected, "two": expected}
+    assert twice > 1.7 * tokens
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value"),
+    [
+        ("generation_config", "use_cache", False),
+        ("config", "use_cache", False),
+        ("generation_config", "cache_implementation", "static"),
+        ("generation_config", "prompt_lookup_num_tokens", 3),
+    ],
+)
+def test_a_generation_with_its_own_ways_of_caching_gets_whole_prompts(
+    tiny_lfm2: Any, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, place: str, name: str, value: Any
+) -> None:
+    monkeypatch.setattr(getattr(tiny_lfm2[0], place), name, value)
+    prompts = [[*range(5, 40), i] for i in range(3)]
+    assert [(prefix.length, list(rows)) for prefix, rows in evaluation._prefixes(prompts)] == [(0, [0, 1, 2])]
+
+
+def written(call: dict[str, Any]) -> str:
+    inside = ", ".join(f"{name}={json.dumps(value)}" for name, value in call["arguments"].items())
+    return f"<|tool_call_start|>[{call['name']}({inside})]<|tool_call_end|>"
+
+
+def test_a_parser_by_name_gets_the_same_answers(
+    tiny_lfm2: Any, rows: list[dict[str, Any]], evaluation: Evaluation
+) -> None:
+    by_name = Evaluation(*tiny_lfm2, ToolCallParser("lfm2"), None, 8, 6, False)
+    from_tokenizer = Evaluation(*tiny_lfm2, evaluation.parser, None, 8, 6, False)
+    assert by_name.answers(rows[:6]) == from_tokenizer.answers(rows[:6])
+
+
+def test_metrics_are_counted_from_the_answers(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
+    broken = "<|tool_call_start|>[calculator("
+    answers = [written(row["gold_calls"][0]) if row["label"] else broken for row in rows]
+    metrics = evaluation.metrics(rows, answers)
+    needed = sum(row["label"] for row in rows)
+    assert (metrics["tp"], metrics["fp"], metrics["fn"], metrics["tn"]) == (needed, len(rows) - needed, 0, 0)
+    assert metrics["validity"]["format"] == pytest.approx(needed / len(rows))
+    assert metrics["validity"]["success_recall"] == 1.0
+    assert metrics["validity"]["success_precision"] == pytest.approx(needed / len(rows))
+
+
+def test_gold_calls_are_counted_where_rows_have_them(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
+    def call(expression: str) -> str:
+        return f'<|tool_call_start|>[calculator(expression="{expression}")]<|tool_call_end|>'
+
+    gold = [{"name": "calculator", "arguments": {"expression": "1 + 1"}}]
+    both = [*gold, {"name": "calculator", "arguments": {"expression": "2"}}]
+    cases = [
+        (gold, call("1 + 1")),
+        (gold, call("1+1")),
+        (gold, "Two."),
+        (both, call("2") + call("1 + 1")),
+        (None, call("1 + 1")),
+        ([], "Two."),
+    ]
+    scored = [{**row, "gold_calls": expected} for row, (expected, _) in zip(rows, cases, strict=False)]
+    metrics = evaluation.metrics(scored, [text for _, text in cases])
+    assert metrics["gold"] == {"n": 4, "match": 2 / 4, "in_order": 1 / 4}
+
+
+def test_rows_without_gold_calls_have_no_gold_metrics(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
+    assert "gold" not in evaluation.metrics([{**rows[0], "gold_calls": None}], [""])
+
+
+def test_gold_calls_of_no_known_shape_are_refused_before_any_work(
+    rows: list[dict[str, Any]], evaluation: Evaluation
+) -> None:
+    row = {**rows[0], "id": "valid-9", "gold_calls": ["calculator"]}
+    with pytest.raises(ValueError, match="row 'valid-9': a gold call is 'calculator'; expected a name and an object"):
+        evaluation.compare([row], fitted_adapter())
+
+
+def test_a_steered_model_is_refused(tiny_lfm2: Any) -> None:
+    model = random_model()
+    with fitted_adapter().attach(model):
+        with pytest.raises(ValueError, match=r"has an adapter attached; remove\(\) it first"):
+            Evaluation(model, tiny_lfm2[1], ToolCallParser("lfm2"))
+    Evaluation(model, tiny_lfm2[1], ToolCallParser("lfm2"))
+
+
+def test_an_abstaining_adapter_compares_equal(
+    tiny_lfm2: Any, splits: Any, rows: list[dict[str, Any]], evaluation: Evaluation
+) -> None:
+    small = {name: list(part)[::4] for name, part in splits.items()}
+    arguments = ASATrainingArguments(
+        layers=(6,), alphas=(1e-6,), taus=(0.5,), betas=(1.0,), Cs=(0.1,), max_new_tokens=8, progress=False
+    )
+    adapter: ASAAdapter = ASATrainer(*tiny_lfm2, small, arguments).train()
+    assert adapter.config.alpha == 0
+    results = evaluation.compare(rows, adapter)
+    assert results["base"] == results["asa"]
+    assert traces(tiny_lfm2[0]) == []
+
+
+def test_the_models_own_generation_settings_do_not_change_the_answers(tiny_lfm2: Any, splits: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    evaluation = Evaluation(model, tokenizer, ToolCallParser.from_tokenizer(tokenizer), None, 12, 4, False)
+    rows = list(splits["valid"])[:4]
+    plain = evaluation.answers(rows)
+    kept = copy.deepcopy(model.generation_config)
+    try:
+        model.generation_config.update(
+            repetition_penalty=3.0, no_repeat_ngram_size=1, return_dict_in_generate=True, do_sample=True
+        )
+        assert evaluation.answers(rows) == plain
+    finally:
+        model.generation_config = kept

@@ -1,0 +1,524 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from card_rules import asks_the_endpoint, metadata_errors
+from hub import LocalHub
+from huggingface_hub import ModelCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from asa_adapter import ASAConfig, ASATrainingArguments
+from asa_adapter.evaluation.metrics import trigger_metrics
+from asa_adapter.hub.card import markdown_table, model_card
+from asa_adapter.hub.markdown import escaped
+
+RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")
+SHA = "0123456789ab" + "c" * 52
+
+
+def config(**changes: Any) -> ASAConfig:
+    fields: dict[str, Any] = {
+        "hidden_size": 8,
+        "num_layers": 4,
+        "layer": 2,
+        "domains": ("code", "math"),
+        "alpha": 0.5,
+        "residual_norm": 4.0,
+        "tau": 0.8,
+        "beta": 0.25,
+        "base_model": "LiquidAI/LFM2.5-1.2B-Instruct",
+        "model_type": "lfm2",
+        "tool_call_start": "<|tool_call_start|>",
+        "tool_call_end": "<|tool_call_end|>",
+        "chat_template_sha256": SHA,
+        "tools": [
+            {"name": "calculator", "description": "Computes."},
+            {"type": "function", "function": {"name": "run_code"}},
+        ],
+        **changes,
+    }
+    return ASAConfig(**fields)
+
+
+# label, domain, whether the model alone began a call, whether the steered one did; 12 prompts
+ROWS = [
+    (1, "math", 0, 1), (1, "math", 0, 1), (1, "math", 1, 1), (0, "math", 1, 0), (0, "math", 1, 1), (0, "math", 0, 0),
+    (1, "code", 1, 0), (1, "code", 1, 1), (1, "code", 1, 1), (0, "code", 0, 0), (0, "code", 0, 1), (0, "code", 0, 0),
+]  # fmt: skip
+CHECKS = [{"format": i % 2 == 0, "tool_name": i % 3 != 0, "arguments": i % 4 < 3} for i in range(len(ROWS))]
+INTERVALS = {
+    "base": {ratio: [0.01 * i, 0.5 + 0.01 * i] for i, ratio in enumerate(RATIOS, start=1)},
+    "asa": {ratio: [0.02 * i, 0.6 + 0.02 * i] for i, ratio in enumerate(RATIOS, start=1)},
+    "gain": {ratio: [-0.03 * i, 0.3 + 0.03 * i] for i, ratio in enumerate(RATIOS, start=1)},
+}
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    labels, domains, base, asa = (list(column) for column in zip(*ROWS, strict=True))
+    arguments = {"layers": [1, 2], "alphas": [0.5, 1.0], "seed": 7, "output_dir": "somewhere", "progress": False}
+    return {
+        "splits": {"train": {"rows": 320, "tool_needed": 150}},
+        "layers": {"2": {"probe_auc": 0.7123, "shuffled_auc": 0.3877}, "3": {"probe_auc": 0.9}},
+        "chosen": {"why": "the best of 4 finalists"},
+        "evaluations": {
+            "test": {
+                "base": trigger_metrics(labels, base, domains, CHECKS),
+                "asa": trigger_metrics(labels, asa, domains, CHECKS),
+                "intervals": INTERVALS,
+                "mcnemar_p": 0.0412,
+            }
+        },
+        "ablations": {"no gate": trigger_metrics(labels, [1] * 12), "random": trigger_metrics(labels, base)},
+        "arguments": arguments,
+        "versions": {"torch": "2.13.0"},
+        "metadata": {
+            "license": "apache-2.0", "datasets": ["user/prompts"], "language": "en", "labels": "keyword rules",
+            "data_license": "CC BY-NC 4.0",
+        },
+        **changes,
+    }  # fmt: skip
+
+
+def body(text: str) -> str:
+    return text.split("\n---\n", 1)[1]
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The cells of each table, its head first."""
+    found: list[list[list[str]]] = [[]]
+    for line in body(text).splitlines():
+        if line.startswith("|"):
+            found[-1].append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+        elif found[-1]:
+            found.append([])
+    return [[rows[0], *rows[2:]] for rows in found if rows]
+
+
+def table_of(text: str, *head: str) -> dict[str, list[str]]:
+    """Cells by the first of each row, of the table whose head begins so."""
+    [found] = [rows for rows in tables(text) if rows[0][: len(head)] == list(head)]
+    return {row[0]: row[1:] for row in found[1:]}
+
+
+# --- every number, recomputed from the rows
+
+
+def ratios(which: int, domain: str | None = None) -> list[float]:
+    """Precision, recall, F1, accuracy and FPR of a column of ROWS, written out once more."""
+    rows = [(row[0], row[which]) for row in ROWS if domain in (None, row[1])]
+    tp, fp, fn, tn = (rows.count(pair) for pair in ((1, 1), (0, 1), (1, 0), (0, 0)))
+    return [tp / (tp + fp), tp / (tp + fn), tp / (tp + (fp + fn) / 2), (tp + tn) / len(rows), fp / (fp + tn)]
+
+
+def cells(numbers: list[float]) -> list[str]:
+    return [f"{number:.3f}" for number in numbers]
+
+
+def with_intervals(numbers: list[float], key: str, sign: str = "") -> list[str]:
+    pairs = [INTERVALS[key][ratio] for ratio in RATIOS]
+    return [
+        f"{number:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+        for number, (low, high) in zip(numbers, pairs, strict=True)
+    ]
+
+
+def test_its_overall_numbers_are_those_of_the_rows_with_intervals() -> None:
+    gain = [asa - base for base, asa in zip(ratios(2), ratios(3), strict=True)]
+    assert table_of(model_card(config(), report()), "", "precision", "recall") == {
+        "the model alone": with_intervals(ratios(2), "base"),
+        "with ASA": with_intervals(ratios(3), "asa"),
+        "gain": with_intervals(gain, "gain", sign="+"),
+    }
+
+
+def test_without_intervals_the_numbers_stand_alone() -> None:
+    plain = report()
+    del plain["evaluations"]["test"]["intervals"], plain["evaluations"]["test"]["mcnemar_p"]
+    text = model_card(config(), plain)
+    assert table_of(text, "", "precision", "recall") == {
+        "the model alone": cells(ratios(2)),
+        "with ASA": cells(ratios(3)),
+    }
+    assert "95 % intervals" not in text and "McNemar" not in text
+
+
+def test_its_numbers_by_domain_are_those_of_the_rows() -> None:
+    expected = {}
+    for domain in ("code", "math"):
+        base, asa = ratios(2, domain), ratios(3, domain)
+        expected[domain] = ["6", *cells([base[2], asa[2], base[4], asa[4]])]
+    assert table_of(model_card(config(), report()), "domain") == expected
+
+
+def test_its_numbers_on_calls_are_those_of_the_rows() -> None:
+    expected = {}
+    for name, which in (("the model alone", 2), ("with ASA", 3)):
+        called = [(row[0], check) for row, check in zip(ROWS, CHECKS, strict=True) if row[which]]
+        good = sum(label and all(check.values()) for label, check in called)
+        shares = [sum(check[key] for _, check in called) for key in ("format", "tool_name", "arguments")]
+        expected[name] = cells([*(n / len(called) for n in shares), good / len(called), good / 6])
+    assert table_of(model_card(config(), report()), "", "can be read") == expected
+
+
+def test_gold_calls_have_a_column_where_both_were_measured() -> None:
+    test = report()["evaluations"]["test"]
+    gold = {"n": 6, "match": 0.1667, "in_order": 0.1}
+    both = {"base": {**test["base"], "gold": {**gold, "match": 0.0}}, "asa": {**test["asa"], "gold": gold}}
+    found = table_of(model_card(config(), report(evaluations={"test": both})), "", "can be read")
+    assert [row[-1] for row in found.values()] == ["0.000", "0.167"]
+    half = {"base": test["base"], "asa": both["asa"]}
+    assert "the gold calls" not in model_card(config(), report(evaluations={"test": half}))
+
+
+def test_prompts_of_another_template_say_how_to_attach() -> None:
+    text = model_card(config(chat_template="{{ messages }}"), report())
+    assert "set `tokenizer.chat_template = adapter.config.chat_template`" in text
+    assert "the model's own chat template" not in text
+
+
+def test_its_ablations_are_those_of_the_report() -> None:
+    assert table_of(model_card(config(), report()), "variant") == {
+        "no gate": cells([0.5, 1.0, 2 / 3, 0.5, 1.0]),
+        "random": cells(ratios(2)),
+    }
+
+
+def test_its_settings_are_those_of_the_config() -> None:
+    assert list(table_of(model_card(config(), report()), "setting").values()) == [
+        ["2, of 0 to 3"], ["0.5"], ["2"], ["0.8"], ["0.25"], ["one for each domain"],
+    ]  # fmt: skip
+
+
+def test_its_metadata_has_the_results() -> None:
+    data = ModelCard(model_card(config(), report(), "user/x")).data
+    assert {result.metric_type: result.metric_value for result in data.eval_results or []} == {
+        ratio: round(value, 4) for ratio, value in zip(RATIOS, ratios(3), strict=True)
+    }
+    [result, *_] = data.eval_results or []
+    assert (result.dataset_type, result.dataset_split, data.model_name) == ("user/prompts", "test", "x")
+
+
+@pytest.mark.parametrize(
+    ("base_model", "name"), [("tiny_lfm2", "ASA for tiny_lfm2"), (None, "ASA for an unnamed model")]
+)
+def test_without_a_repository_its_results_carry_the_base_models_name(base_model: str | None, name: str) -> None:
+    assert ModelCard(model_card(config(base_model=base_model), report())).data.model_name == name
+
+
+def test_its_headline_says_of_what_the_false_calls_are_a_share() -> None:
+    before, after = ratios(2), ratios(3)
+    assert (
+        f"**On 12 TEST prompts, F1 goes from {before[2]:.3f} to {after[2]:.3f}, and of the prompts without need, the "
+        f"share that gets a call from {before[4]:.3f} to {after[4]:.3f}.**"
+    ) in model_card(config(), report())
+
+
+def test_no_other_number_stands_in_it() -> None:
+    prose = [
+        line for line in body(model_card(config(base_model="user/model"), report())).splitlines() if line[:1] != "|"
+    ]
+    text = re.sub(r"```.*?```|`[^`]*`|\(http[^)]*\)", "", "\n".join(prose), flags=re.DOTALL)
+    expected = {
+        "2602.04935": "the paper", "12": "TEST prompts",
+        "6": "prompts that need a tool, and that need none", "2": "of these got a call", "95": "percent",
+        f"{upper_bound(2, 6):.3f}": "what their share may be", "0.0412": "McNemar", "4": "finalists", "4.0": "CC BY",
+        "0.712": "AUC", "0.388": "AUC of the control", "0.5": "what the control should be", "320": "TRAIN prompts",
+        f"{ratios(2)[2]:.3f}": "F1 alone", f"{ratios(3)[2]:.3f}": "F1 with ASA",
+        f"{ratios(2)[4]:.3f}": "FPR alone", f"{ratios(3)[4]:.3f}": "FPR with ASA",
+        f"{ratios(2, 'code')[2]:.3f}": "F1 in code, alone", f"{ratios(3, 'code')[2]:.3f}": "F1 in code, with ASA",
+        f"{good_calls():.3f}": "success precision", "2.13.0": "torch",
+    }  # fmt: skip
+    assert set(re.findall(r"(?<![A-Za-z_\d.])\d+(?:\.\d+)*(?![A-Za-z\d])", text)) == set(expected)
+
+
+def upper_bound(successes: int, trials: int) -> float:
+    """Wilson's one-sided 95 % bound, written out once more."""
+    z, p, n = 1.6448536269514722, successes / trials, trials
+    return (p + z * z / (2 * n) + z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5) / (1 + z * z / n)
+
+
+def good_calls() -> float:
+    """Share of the steered calls that were needed and passed every check."""
+    called = [row[0] and all(check.values()) for row, check in zip(ROWS, CHECKS, strict=True) if row[3]]
+    return sum(called) / len(called)
+
+
+# --- its parts
+
+
+def test_the_hub_client_reads_its_metadata() -> None:
+    data = ModelCard(model_card(config(), report())).data.to_dict()
+    assert data["base_model"] == "LiquidAI/LFM2.5-1.2B-Instruct"
+    assert data["base_model_relation"] == "adapter"
+    assert data["library_name"] == "asa-adapter"
+    assert data["pipeline_tag"] == "text-generation"
+    assert {"activation-steering", "tool-calling"} <= set(data["tags"])
+    assert (data["license"], data["datasets"], data["language"]) == ("apache-2.0", ["user/prompts"], ["en"])
+
+
+@asks_the_endpoint
+def test_the_hub_client_loads_and_the_hub_accepts_it(hub: LocalHub, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(model_card(config(), report()))
+    ModelCard.load(tmp_path / "README.md").validate()
+    hub.add("alice/x", {"README.md": (tmp_path / "README.md").read_bytes()})
+    ModelCard.load("alice/x").validate()
+    assert [request.path for request in hub.log if request.method == "POST"] == 2 * ["/api/validate-yaml"]
+
+
+def test_what_is_not_known_is_not_in_its_metadata() -> None:
+    data = ModelCard(model_card(config(base_model=None), None)).data.to_dict()
+    assert set(data) == {"library_name", "pipeline_tag", "tags"}
+
+
+@pytest.mark.parametrize("name", ["/home/me/model", "model", "a/b/c", "a/b\n", "-x/y"])
+def test_a_local_path_is_not_given_out_as_a_base_model(name: str) -> None:
+    data = ModelCard(model_card(config(base_model=name), None)).data.to_dict()
+    assert "base_model" not in data and "base_model_relation" not in data
+
+
+def test_without_a_report_it_says_that_nothing_was_measured() -> None:
+    text = model_card(config(), None)
+    assert "Nothing was measured: the adapter came without a report." in text
+    assert "How these were chosen is not recorded." in text
+    assert "How it was fitted is not recorded." in text
+
+
+def test_an_abstaining_adapter_says_so_first() -> None:
+    lines = body(model_card(config(alpha=0), report())).strip().splitlines()
+    assert lines[0].endswith("(abstains: it changes nothing)")
+    assert lines[2].startswith("**This adapter abstains:")
+    assert "abstains" not in model_card(config(), report())
+
+
+def test_what_to_copy_names_model_and_repository() -> None:
+    text = model_card(config(), report(), "user/my_adapter")
+    assert 'ASAAdapter.from_pretrained("user/my_adapter")' in text
+    assert 'AutoModelForCausalLM.from_pretrained("LiquidAI/LFM2.5-1.2B-Instruct")' in text
+
+
+def test_what_to_copy_is_python() -> None:
+    [snippet] = re.findall(r"```python\n(.*?)```", model_card(config(), None), re.DOTALL)
+    compile(snippet, "card", "exec")
+
+
+def test_tools_and_prompt_format_are_named() -> None:
+    text = model_card(config(), report())
+    assert "- `calculator`: Computes.\n- `run_code`\n" in text
+    fitted = table_of(text, "", "")
+    assert fitted["a call is written as"] == [r"`<\|tool_call_start\|>` … `<\|tool_call_end\|>`"]
+    assert fitted["prompts"][0].startswith("the model's own chat template (SHA-256 0123456789ab…")
+
+
+def test_many_tools_are_shortened() -> None:
+    text = model_card(config(tools=[{"name": f"tool{i}"} for i in range(25)]), None)
+    assert "- `tool19`\n- and 5 more, in `asa_config.json`\n" in text
+
+
+def test_tools_that_differ_are_said_to() -> None:
+    text = model_card(config(tools=None), None)
+    assert "Each prompt offered its own tools." in text
+    assert "tools=tools,  # your JSON-schema tools" in text
+
+
+def test_plots_are_shown_where_they_are() -> None:
+    text = model_card(config(), report(), plots=["auc_per_layer.png", "a b](x).png", "../../x.png"])
+    assert re.findall(r"!\[.*", text) == ["![auc per layer](plots/auc_per_layer.png)"]
+
+
+def test_it_says_how_to_fit_it_again() -> None:
+    expected = (
+        "asa-adapter train --model LiquidAI/LFM2.5-1.2B-Instruct --data my_data --output my_adapter "
+        "--alphas 0.5 1.0 --layers 1 2 --seed 7\n"
+    )
+    assert expected in model_card(config(), report())
+
+
+def test_the_command_to_fit_it_again_gives_the_same_arguments() -> None:
+    from asa_adapter.cli.entrypoint import _parser
+
+    text = model_card(config(), report())
+    [words] = re.findall(r"^asa-adapter (train .*)$", text, re.MULTILINE)
+    options = vars(_parser().parse_args(words.split()))
+    given = ASATrainingArguments(**report()["arguments"])
+    assert {name: tuple(options[name]) for name in ("layers", "alphas")} == {
+        "layers": given.layers,
+        "alphas": given.alphas,
+    }
+    assert options["seed"] == given.seed
+
+
+def test_arguments_that_the_command_line_lacks_are_given_in_python() -> None:
+    text = model_card(config(), report(arguments={"Cs": [0.1], "objective": "balanced_accuracy"}))
+    assert "ASATrainingArguments(Cs=(0.1,), objective='balanced_accuracy'))" in text
+    for snippet in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        compile(snippet, "card", "exec")
+
+
+@pytest.mark.parametrize("arguments", [{}, {"alphas": "x"}, {"seed": -1}, {"layers": {"a": 1}}, []])
+def test_arguments_that_are_none_are_left_out(arguments: Any) -> None:
+    assert "How it was fitted is not recorded." in model_card(config(), report(arguments=arguments))
+
+
+# --- weak spots
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "In the domain code it does worse than the model alone: F1 0.667 against 1.000.",
+        "Its weakest domain is code, with F1 0.667.",
+        "Few TEST prompts stand behind the numbers of these domains: code (6), math (6).",
+        "TEST has 12 prompts only: expect its numbers to be some points off.",
+        "2 of the 6 TEST prompts that need no tool still got a call; with so many prompts, the true rate is below "
+        f"{upper_bound(2, 6):.3f} with 95 % confidence.",
+        f"A call that begins is not yet a good call: {good_calls():.3f} of those on TEST were needed",
+        "The need for a tool is hard to read at its layer: the probe's AUC on VALID is 0.712.",
+        "A probe for shuffled labels has an AUC of 0.388 there, which should be 0.5",
+        "are fitted on 320 labelled prompts (labelled by keyword rules)",
+        "The data's licence: CC BY-NC 4.0.",
+    ],
+)
+def test_a_weak_spot_is_named(sentence: str) -> None:
+    assert sentence in model_card(config(), report()).partition("## Limits and weak spots")[2]
+
+
+def test_a_loss_is_named() -> None:
+    swapped = report()
+    test = swapped["evaluations"]["test"]
+    test["base"], test["asa"] = test["asa"], test["base"]
+    text = model_card(config(), swapped)
+    (_, good_recall, good_f1, *_), (_, bad_recall, bad_f1, *_) = cells(ratios(3)), cells(ratios(2))
+    assert f"On TEST it does worse than the model alone: F1 {bad_f1} against {good_f1}." in text
+    assert f"needed than the model alone: recall {bad_recall} against {good_recall} on TEST." in text
+
+
+def test_a_strong_adapter_is_not_talked_down() -> None:
+    labels = [1, 0] * 150
+    good = trigger_metrics(labels, labels, ["a", "b"] * 150)
+    strong = report(layers={"2": {"probe_auc": 0.99, "shuffled_auc": 0.51}})
+    strong["evaluations"]["test"] = {"base": trigger_metrics(labels, [1] * 300, ["a", "b"] * 150), "asa": good}
+    text = model_card(config(), strong)
+    for words in ("worse than", "misses more", "Few TEST", "prompts only", "hard to read", "shuffled labels has"):
+        assert words not in text
+
+
+# --- strangers' strings
+
+HOSTILE = [
+    "<script>alert(1)</script>", "a|b", "[x](http://y)", "`{{ config }}`", "{% for x in y %}", "![x](http://y/z.png)",
+    "http://evil.example", "www.evil.example", "&#x202e;txt", "**bold**", "@everyone", "$$x$$", "# not a title",
+    "- item", "+ item", "1. item", "-", "---", "=",
+]  # fmt: skip
+
+
+MARKDOWN = MarkdownIt("commonmark").enable("table")
+
+
+def structure(text: str) -> list[str]:
+    """Every block, cell, link, image, tag and emphasis of a card, without its texts."""
+    found = []
+    for token in MARKDOWN.parse(body(text)):
+        found.append(f"{token.type} {token.info}")
+        found += [child.type for child in token.children or [] if child.type not in ("text", "code_inline")]
+    return found
+
+
+def card_of(domain: str, model: str, marker: str, tool: str, why: str, split: str, plot: str) -> str:
+    """A card with such strings wherever somebody else's can stand."""
+    metrics = trigger_metrics([1, 0], [1, 1], [domain] * 2)
+    found = report(chosen={"why": why}, versions={tool: why}, ablations={split: metrics})
+    found["evaluations"] = {split: {"base": metrics, "asa": metrics}}
+    found["metadata"] = {"labels": why, "data_license": tool, "license": model, "datasets": [model]}
+    tools = [{"name": tool, "description": why}]
+    settings = config(domains=(domain,), base_model=model, tool_call_start=marker, tools=tools)
+    return model_card(settings, found, plots=[plot])
+
+
+PLAIN = structure(card_of("math", "a model", "<call>", "calculator", "because", "dev", "no plot"))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_hostile_string_stays_text(text: str) -> None:
+    assert structure(card_of(text, text, text, text, text, text, text)) == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://evil.example", r"https\://evil.example"),
+        ("see WWW.evil.example", r"see WWW\.evil.example"),
+        ("me@evil.example", r"me\@evil.example"),
+        ("$$x$$", r"\$\$x\$\$"),
+        ("&#x202e;", r"&amp;\#x202e;"),
+        ("a\n---\nb\u202ec", "a --- b c"),
+        ("- item", r"\- item"),
+        ("12) item", r"12\) item"),
+        ("1. item", r"1\. item"),
+        ("     code", "code"),
+        ("2.13.0", "2.13.0"),
+    ],
+)
+def test_what_richer_markdown_would_make_something_of_is_escaped(text: str, shown: str) -> None:
+    assert escaped(text) == shown
+
+
+anything = st.text(min_size=1, max_size=40)
+names = anything.filter(lambda text: text.isprintable() and text == text.strip())
+
+
+paths_only = anything.filter(lambda text: "/" not in text)  # "user/model" becomes a link, as it should
+
+
+@given(domain=names, model=paths_only, marker=anything, tool=anything, why=anything, split=anything, plot=anything)
+@settings(max_examples=100, deadline=None)
+def test_no_string_changes_the_cards_structure(**strings: str) -> None:
+    card = card_of(**strings)
+    assert metadata_errors(card) == []
+    assert structure(card) == PLAIN
+
+
+def test_no_line_of_a_template_is_left() -> None:
+    text = model_card(config(), report())
+    assert "{{" not in text and "{%" not in text
+
+
+# --- a report may hold anything
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+paths = [
+    ("splits",), ("splits", "train"), ("splits", "train", "rows"), ("layers",), ("layers", "2"),
+    ("layers", "2", "probe_auc"), ("chosen",), ("chosen", "why"), ("evaluations",), ("evaluations", "test"),
+    ("evaluations", "test", "base"), ("evaluations", "test", "asa", "f1"),
+    ("evaluations", "test", "asa", "per_domain"),
+    ("evaluations", "test", "asa", "per_domain", "math"), ("evaluations", "test", "asa", "validity"),
+    ("evaluations", "test", "asa", "n"), ("evaluations", "test", "intervals"), ("evaluations", "test", "mcnemar_p"),
+    ("evaluations", "test", "intervals", "asa"), ("evaluations", "test", "intervals", "gain", "f1"), ("ablations",),
+    ("ablations", "no gate"), ("arguments",), ("arguments", "layers"), ("arguments", "seed"), ("versions",),
+    ("versions", "torch"), ("metadata",), ("metadata", "license"), ("metadata", "datasets"), ("metadata", "labels"),
+]  # fmt: skip
+
+
+@given(path=st.sampled_from(paths), value=json_values)
+@settings(max_examples=150, deadline=None)
+def test_whatever_a_report_holds_a_card_is_written(path: tuple[str, ...], value: Any) -> None:
+    found = json.loads(json.dumps(report()))
+    place = found
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    text = model_card(config(), found)
+    assert metadata_errors(text) == []
+    assert "## Limits and weak spots" in text
+
+
+def test_a_table_has_one_row_for_each_result() -> None:
+    metrics = trigger_metrics([1, 0], [1, 0])
+    assert markdown_table({"x": metrics, "y": metrics}).count("\n") == 3

@@ -1,0 +1,218 @@
+"""Figures of a report: what they show, what they survive, and where they are kept."""
+
+import copy
+import io
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import fitted_adapter
+from PIL import Image
+
+from asa_adapter.evaluation.metrics import trigger_metrics
+from asa_adapter.hub.plots import PLOT_NAMES, figures, plots
+
+DOMAINS = ["code", "math"]
+LABELS, BASE, ASA = [1, 1, 0, 0] * 3, [1, 0, 1, 0] * 3, [1, 1, 0, 0] * 3
+
+
+def setting(alpha: float, layer: int = 1, **more: float) -> dict[str, Any]:
+    return {"layer": layer, "alpha": alpha, "tau": 0.5, "beta": 0.0, "probe": "domain", **more}
+
+
+def report(names: list[str] = DOMAINS, layers: int = 3) -> dict[str, Any]:
+    rows = [names[i % len(names)] for i in range(len(LABELS))]
+    sure = {"intervals": {key: {"recall": [0.3, 0.9], "fpr": [0.0, 0.5]} for key in ("base", "asa")}}
+    base, asa = (trigger_metrics(LABELS, called, rows) for called in (BASE, ASA))
+    n = len(names)
+    return {
+        "arguments": {"objective": "f1"},
+        "domains": names,
+        "layers": {
+            str(i): {"probe_auc": 0.6, "shuffled_auc": 0.5, "effect": {"alpha": 1.0, "up": 0.2, "down": -0.3}}
+            for i in range(layers)
+        },
+        "screen": {
+            "base": {"fpr": 0.5, "recall": 0.4},
+            "best_of_each_layer": [setting(1.0, fpr=0.1, recall=0.8)],
+            "front": [setting(0.5, fpr=0.0, recall=0.6), setting(1.0, fpr=0.1, recall=0.8)],
+            "alpha_tau": [{"alpha": a, "tau": t, "score": a * t / 2} for a in (0.5, 1.0) for t in (0.5, 0.7, 0.9)],
+        },
+        "valid": {
+            "base": {"fpr": 0.45, "recall": 0.5},
+            "finalists": [setting(1.0, fpr=0.2, recall=0.9), setting(0.5, fpr=0.1, recall=0.7)],
+        },
+        "chosen": {**setting(1.0), "abstains": False},
+        "diagnostics": {
+            "domain_cosines": [[1.0 if i == j else 0.2 for j in range(n)] for i in range(n)],
+            "marker_probability": {
+                "alphas": [0.5, 1.0], "base": 0.4, "along": [0.6, 0.8], "against": [0.2, 0.1], "random": [0.4, 0.3],
+            },
+        },
+        "evaluations": {"test": {"base": base, "asa": asa, **sure, "by_domain": dict.fromkeys(set(rows), sure)}},
+        "ablations": {"base": base, "full": asa, "no gate": base},
+    }  # fmt: skip
+
+
+def lines(ax: Any) -> dict[str, tuple[list[float], list[float]]]:
+    """Points of the lines of some axes, by their label."""
+    return {line.get_label(): tuple(map(list, line.get_data())) for line in ax.lines}
+
+
+def test_a_full_report_has_every_figure_with_title_and_named_axes() -> None:
+    drawn = figures(report())
+    assert tuple(f"{name}.png" for name in drawn) == PLOT_NAMES
+    for figure in drawn.values():
+        panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+        assert all(ax.get_title() for ax in panels)
+        assert panels[-1].get_xlabel()
+
+
+def test_layers_show_auc_control_and_effect() -> None:
+    auc, effect = figures(report())["auc_and_effect_by_layer"].axes
+    assert lines(auc)["probe"] == ([0, 1, 2], [0.6] * 3)
+    assert lines(auc)["shuffled labels"] == ([0, 1, 2], [0.5] * 3)
+    assert lines(effect)["step up"] == ([0, 1, 2], [0.2] * 3)
+    assert lines(effect)["step down"] == ([0, 1, 2], [-0.3] * 3)
+
+
+def test_the_surface_has_the_scores_of_the_screen() -> None:
+    ax = figures(report())["score_by_alpha_and_tau"].axes[0]
+    assert ax.images[0].get_array().tolist() == [[0.125, 0.175, 0.225], [0.25, 0.35, 0.45]]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["0.5", "1"]
+
+
+def test_the_front_shows_base_choice_and_finalists() -> None:
+    shown = lines(figures(report())["recall_against_fpr"].axes[0])
+    assert shown["front of the screen"] == ([0.0, 0.1], [0.6, 0.8])
+    assert shown["finalists, VALID"] == ([0.2, 0.1], [0.9, 0.7])
+    assert shown["base, VALID"] == ([0.45], [0.5])
+    assert shown["choice, VALID"] == ([0.2], [0.9])
+    assert shown["choice, TRAIN (first token)"] == ([0.1], [0.8])
+
+
+def test_an_abstaining_adapter_stands_where_the_base_stands() -> None:
+    found = report()
+    found["chosen"].update(alpha=0.0, abstains=True)
+    shown = lines(figures(found)["recall_against_fpr"].axes[0])
+    assert shown["choice, VALID"] == shown["base, VALID"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_domains_have_a_pair_of_bars_each_and_one_overall(count: int) -> None:
+    names = [f"domain {i}" for i in range(count)]
+    found = report(names)
+    for ax, ratio in zip(figures(found)["domains_base_and_asa"].axes, ("recall", "fpr"), strict=True):
+        test = found["evaluations"]["test"]
+        expected = [
+            part[ratio]
+            for key in ("base", "asa")
+            for part in (test[key], *(test[key]["per_domain"][name] for name in sorted(names)))
+        ]
+        assert [bar.get_width() for bar in ax.patches] == expected
+        assert len(ax.lines) == 2 * (count + 1)
+
+
+def test_cosines_are_a_matrix_and_one_domain_has_none() -> None:
+    ax = figures(report())["cosines_of_directions"].axes[0]
+    assert ax.images[0].get_array().tolist() == [[1.0, 0.2], [0.2, 1.0]]
+    assert "cosines_of_directions" not in figures(report(["one"]))
+
+
+def test_the_marker_begins_at_the_bare_model() -> None:
+    shown = lines(figures(report())["marker_probability_by_step"].axes[0])
+    assert shown["along the direction"] == ([0, 0.5, 1.0], [0.4, 0.6, 0.8])
+    assert shown["against the direction"] == ([0, 0.5, 1.0], [0.4, 0.2, 0.1])
+
+
+def test_ablations_are_a_bar_each() -> None:
+    ax = figures(report())["ablations"].axes[0]
+    assert [bar.get_width() for bar in ax.patches] == [0.5, 1.0, 0.5]
+
+
+def test_names_are_no_formulas_and_stay_short() -> None:
+    names = ["$x^{2$ _$\\frac{1}", "\u6570\u5b66", "w" * 200, "two\nlines"]
+    found = plots(report(names))
+    assert set(found) == set(PLOT_NAMES)
+    ax = figures(report(names))["domains_base_and_asa"].axes[0]
+    labels = [text.get_text() for text in ax.get_yticklabels()]
+    assert any(label.startswith("$x^{2$ _$\\frac{1}") for label in labels)
+    assert all(len(label) < 40 and "\n" not in label for label in labels)
+
+
+def test_files_are_small_wide_and_the_same_each_time() -> None:
+    names = [f"a domain with a long name, number {i}" for i in range(12)]
+    found = plots(report(names, layers=16))
+    assert found == plots(report(names, layers=16))
+    for content in found.values():
+        image = Image.open(io.BytesIO(content))
+        assert image.width == 800 and 200 < image.height <= 900 and len(content) < 60_000
+        assert image.info.keys() <= {"dpi", "transparency"}
+
+
+def test_settings_and_backend_of_the_user_are_left_alone() -> None:
+    with matplotlib.rc_context({"font.size": 31, "text.usetex": True, "savefig.dpi": 13}):
+        before, modules = dict(matplotlib.rcParams), set(sys.modules)
+        found = plots(report())
+        assert dict(matplotlib.rcParams) == before
+        assert "matplotlib.pyplot" not in set(sys.modules) - modules
+    assert found == plots(report())
+
+
+def test_without_matplotlib_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert plots(report()) == {}
+    adapter = fitted_adapter()
+    adapter.report = report()
+    adapter.save_pretrained(tmp_path)
+    assert not (tmp_path / "plots").exists() and "### Plots" not in (tmp_path / "README.md").read_text()
+
+
+def test_saving_writes_them_shows_them_and_removes_those_of_an_earlier_report(tmp_path: Path) -> None:
+    adapter = fitted_adapter()
+    adapter.report = report()
+    adapter.save_pretrained(tmp_path)
+    (tmp_path / "plots" / "mine.png").write_bytes(b"\x89PNG")
+    assert re.findall(r"\(plots/(.*)\)", (tmp_path / "README.md").read_text()) == list(PLOT_NAMES)
+    assert "plots" not in str(type(adapter).from_pretrained(tmp_path).config.files)
+    adapter.report = {"layers": adapter.report["layers"]}
+    adapter.save_pretrained(tmp_path)
+    left = ["auc_and_effect_by_layer.png", "mine.png"]
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == left
+    assert re.findall(r"\(plots/(.*)\)", (tmp_path / "README.md").read_text()) == left
+
+
+WRONG = st.sampled_from(
+    [None, True, -1, 2, 10**400, 1e308, float("nan"), float("inf"), "", "$", [], [[]], {}, [None, None], {"a": {}}]
+)
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Every container in a report with each of its keys."""
+    keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    return [place for key in keys for place in [(value, key), *places(value[key])]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_mutilated_report_breaks_a_figure(data: st.DataObject) -> None:
+    found = copy.deepcopy(report())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = places(found)
+        if place:
+            container, key = place[data.draw(st.integers(0, len(place) - 1))]
+            if data.draw(st.booleans()):
+                del container[key]
+            else:
+                container[key] = copy.deepcopy(data.draw(WRONG))
+    drawn = figures(found)
+    assert set(drawn) <= {name.removesuffix(".png") for name in PLOT_NAMES}
+    for figure in drawn.values():
+        for ax in figure.axes:
+            assert all(abs(number) < 2000 for line in ax.lines for number in line.get_xydata().ravel())
+            assert all(0 <= bar.get_width() <= 1 for bar in ax.patches if ax.get_title().startswith(("Recall", "FPR")))

@@ -1,0 +1,145 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models import random_model
+
+from asa_adapter.training.stages import Stages, digest, model_digest
+
+
+class Counting:
+    """Something to compute, and how often it was."""
+
+    def __init__(self, value: Any) -> None:
+        self.value, self.times = value, 0
+
+    def __call__(self, keys: list[str] | None = None) -> Any:
+        self.times += 1
+        return self.value if keys is None else dict.fromkeys(keys, self.value)
+
+
+def texts_of(stages: Stages, name: str, compute: Any) -> Any:
+    """The texts of one stage."""
+    return stages.texts(name, {"one": {}}, compute)["one"]
+
+
+ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([True, False])}
+
+
+def test_a_stage_is_computed_once_and_read_back_exactly(tmp_path: Path) -> None:
+    compute = Counting(ARRAYS)
+    for stages in (Stages(tmp_path, {"model": "m"}), Stages(tmp_path, {"model": "m"})):
+        found = stages.arrays("states", {"prompts": "p"}, compute)
+        assert all(np.array_equal(found[name], value) for name, value in ARRAYS.items())
+        assert {name: value.dtype for name, value in found.items()} == {n: v.dtype for n, v in ARRAYS.items()}
+    assert compute.times == 1
+    assert stages.reused == ["states"]
+
+
+def test_texts_come_back_as_written(tmp_path: Path) -> None:
+    compute = Counting(["", "a\nb", "ü <|x|>", "\ud83d"])
+    for _ in range(2):
+        assert texts_of(Stages(tmp_path), "answers", compute) == compute.value
+    assert compute.times == 1
+
+
+def test_texts_that_are_missing_are_computed_together(tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    def compute(keys: list[str]) -> dict[str, list[str]]:
+        asked.append(keys)
+        return {key: [key] for key in keys}
+
+    a, b, c = ({"adapter": name} for name in "abc")
+    Stages(tmp_path).texts("t", {"b": b}, compute)
+    found = Stages(tmp_path).texts("t", {"a": a, "b": b, "c": c}, compute)
+    assert found == {"a": ["a"], "b": ["b"], "c": ["c"]} and list(found) == ["a", "b", "c"]
+    assert asked == [["b"], ["a", "c"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "depends"),
+    [("states", "m", {"prompts": "q"}), ("states", "n", {"prompts": "p"}), ("others", "m", {"prompts": "p"})],
+)
+def test_a_changed_input_is_another_stage(tmp_path: Path, name: str, model: str, depends: dict[str, str]) -> None:
+    first, second = Counting(ARRAYS), Counting(ARRAYS)
+    Stages(tmp_path, {"model": "m"}).arrays("states", {"prompts": "p"}, first)
+    Stages(tmp_path, {"model": model}).arrays(name, depends, second)
+    Stages(tmp_path, {"model": "m"}).arrays("states", {"prompts": "p"}, first)
+    assert (first.times, second.times) == (1, 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 40, b"{", b'{"a": 1}', b"[1]"])
+def test_a_damaged_stage_is_computed_again(tmp_path: Path, content: bytes) -> None:
+    arrays, texts = Counting(ARRAYS), Counting(["x"])
+    stages = Stages(tmp_path)
+    stages.arrays("a", {}, arrays)
+    texts_of(stages, "t", texts)
+    for path in tmp_path.iterdir():
+        path.write_bytes(content)
+    assert texts_of(stages, "t", texts) == ["x"]
+    assert np.array_equal(stages.arrays("a", {}, arrays)["a"], ARRAYS["a"])
+    assert (arrays.times, texts.times) == (2, 2)
+
+
+def test_a_break_while_computing_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted(_keys: list[str]) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        texts_of(Stages(tmp_path / "stages"), "t", interrupted)
+    assert not (tmp_path / "stages").exists()
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, _content: bytes) -> int:
+        self.touch()
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="cannot keep the stage 't' in .*No space left on device.*run the same command"):
+        texts_of(Stages(tmp_path), "t", Counting(["x"]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_folder_a_stage_is_kept_in_memory() -> None:
+    compute, stages = Counting(["x"]), Stages(None)
+    assert texts_of(stages, "t", compute) == texts_of(stages, "t", compute) == ["x"]
+    assert compute.times == 1
+    assert texts_of(Stages(None), "t", compute) == ["x"] and compute.times == 2
+
+
+def test_offloaded_weights_are_named_by_where_they_came_from() -> None:
+    with torch.device("meta"):
+        model = random_model()
+    before = model_digest(model)
+    model.name_or_path = "elsewhere"
+    assert model_digest(model) != before
+
+
+def test_a_digest_tells_values_types_and_cuts_apart() -> None:
+    zeros = np.zeros(4, dtype=np.float32)
+    found = {
+        digest(zeros),
+        digest(zeros.reshape(2, 2)),
+        digest(zeros.view(np.int32)),
+        digest(b"ab", b"c"),
+        digest(b"a", b"bc"),
+        digest([1, 2]),
+        digest([2, 1]),
+    }
+    assert len(found) == 7
+    assert digest(zeros) == digest(np.zeros(4, dtype=np.float32))
+
+
+def test_a_models_digest_follows_its_weights() -> None:
+    model = random_model()
+    before = model_digest(model)
+    assert model_digest(random_model()) == before
+    assert model_digest(random_model(seed=1)) != before
+    assert model_digest(random_model().to(torch.bfloat16)) != before
+    with torch.no_grad():
+        model.model.layers[3].feed_forward.w2.weight[0, 0] += 1
+    assert model_digest(model) != before
