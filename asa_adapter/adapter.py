@@ -11,16 +11,15 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from asa_adapter.config.asa_config import CONFIG_NAME, ASAConfig
-from asa_adapter.data.prompts import chat_template_sha256, with_chat_template
 from asa_adapter.diagnostics.explanation import Explanation, explain
 from asa_adapter.errors import AdapterFormatError, DamagedDownloadError, IncompatibleModelError
 from asa_adapter.files import looks_like_path, sha256
 from asa_adapter.hub.client import commit_of, fetch, full_repo_id, push
 from asa_adapter.hub.folder import SIZE_LIMITS, Parts, read_folder, write_folder
-from asa_adapter.modeling.fingerprint import model_fingerprint, other_origin, same_weights
-from asa_adapter.modeling.residual import decoder_blocks, generating_model, hidden_size, text_config
+from asa_adapter.modeling.residual import generating_model
 from asa_adapter.modeling.verify import verify_block
 from asa_adapter.steering.classifiers import Probes, Router
+from asa_adapter.steering.compatibility import fitting_blocks, refuse_learnt_prompts, suspicions
 from asa_adapter.steering.controller import Controller, Decision
 from asa_adapter.steering.hook import SteeringHandle
 from asa_adapter.steering.vectors import SteeringVectors
@@ -110,17 +109,15 @@ class ASAAdapter:
             ValueError: the model already has an adapter at this layer.
         """
         config = self.config
-        _refuse_learnt_prompts(model)
+        refuse_learnt_prompts(model)
         model = generating_model(model)
-        blocks = self._checked_blocks(model)
-        suspicions = _other_origin(config, model)
-        if tokenizer is not None:
-            suspicions += _other_prompts(config, tokenizer)
-        if suspicions and not allow_mismatch:
+        blocks = fitting_blocks(model, config)
+        found = suspicions(model, tokenizer, config)
+        if found and not allow_mismatch:
             raise IncompatibleModelError(
-                f"{'; '.join(suspicions)}. If this is what you want, attach with allow_mismatch=True"
+                f"{'; '.join(found)}. If this is what you want, attach with allow_mismatch=True"
             )
-        for suspicion in suspicions:
+        for suspicion in found:
             warnings.warn(suspicion, stacklevel=2)
         verify_block(model, blocks, config.layer)
         block = blocks[config.layer]
@@ -172,16 +169,13 @@ class ASAAdapter:
             IncompatibleModelError: the adapter does not fit the model.
         """
         return explain(
+            self,
             model,
             tokenizer,
             prompt,
-            tools,
-            config=self.config,
-            router=self.router,
-            probes=self.probes,
-            parser=self.parser(with_chat_template(tokenizer, self.config.chat_template)),
-            attach=lambda used: self.attach(model, tokenizer=used, allow_mismatch=allow_mismatch),
+            tools=tools,
             max_new_tokens=max_new_tokens,
+            allow_mismatch=allow_mismatch,
         )
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -301,30 +295,6 @@ class ASAAdapter:
     def _parts(self) -> Parts:
         return Parts(self.config, self.vectors, self.router, self.probes, self.report)
 
-    def _checked_blocks(self, model: nn.Module) -> nn.ModuleList:
-        """The decoder blocks of a model that fits."""
-        config = self.config
-        found = text_config(model)
-        if not hasattr(model, "generate") or not hasattr(model, "prepare_inputs_for_generation"):
-            raise IncompatibleModelError(
-                f"{type(model).__name__} has no generate(); expected a transformers AutoModelForCausalLM"
-            )
-        if getattr(model.config, "is_encoder_decoder", False):
-            raise IncompatibleModelError("the model is an encoder-decoder; only decoder-only models can be steered")
-        blocks = decoder_blocks(model, config.layer_path)
-        facts = (
-            ("hidden size", hidden_size(model), config.hidden_size),
-            ("number of decoder blocks", len(blocks), config.num_layers),
-            ("model type", getattr(found, "model_type", None), config.model_type),
-        )
-        for name, actual, expected in facts:
-            if expected is not None and actual != expected:
-                raise IncompatibleModelError(
-                    f"the model's {name} is {actual!r}, but the adapter was fitted for {expected!r}"
-                    + (f" ({config.base_model})" if config.base_model else "")
-                )
-        return blocks
-
 
 def _check_parts(config: ASAConfig, vectors: SteeringVectors, router: Router, probes: Probes) -> None:
     expected = (len(config.domains), config.hidden_size)
@@ -340,41 +310,3 @@ def _check_parts(config: ASAConfig, vectors: SteeringVectors, router: Router, pr
     for name, width in widths.items():
         if width != config.hidden_size:
             raise ValueError(f"the {name} read states of width {width}; expected the config's {config.hidden_size}")
-
-
-def _refuse_learnt_prompts(model: Any) -> None:
-    peft_config = getattr(getattr(model, "_orig_mod", model), "active_peft_config", None)
-    if getattr(peft_config, "is_prompt_learning", False):
-        raise IncompatibleModelError(
-            "the PEFT model puts learnt tokens before the prompt, so the last prompt token moves; only PEFT methods "
-            "that change weights, such as LoRA, can be steered"
-        )
-
-
-def _other_origin(config: ASAConfig, model: Any) -> list[str]:
-    """What hints that the model has other weights than those the adapter was fitted for."""
-    name = str(getattr(model, "name_or_path", "") or "")
-    revision = getattr(model.config, "_commit_hash", None)
-    suspicions = other_origin(config.base_model, config.base_model_revision, name, revision)
-    if config.base_model_fingerprint:
-        same, why = same_weights(config.base_model_fingerprint, model_fingerprint(model, config.layer_path))
-        if same is False:
-            suspicions.append(why)
-    return suspicions
-
-
-def _other_prompts(config: ASAConfig, tokenizer: Any) -> list[str]:
-    """What hints that prompts and calls are written differently from those the adapter was fitted with."""
-    suspicions = []
-    if config.chat_template_sha256 not in (None, chat_template_sha256(tokenizer)):
-        own = "; set tokenizer.chat_template = adapter.config.chat_template, which it was fitted with"
-        suspicions.append(
-            "the tokenizer's chat template is not the one the adapter was fitted with"
-            + (own if config.chat_template else "")
-        )
-    marker = config.tool_call_start or ""
-    # A marker in plain words, "functools[", need not be known to the tokenizer.
-    is_token = marker.endswith((">", "]"))
-    if is_token and marker not in tokenizer.get_vocab() and marker not in str(tokenizer.chat_template):
-        suspicions.append(f"neither vocabulary nor chat template has the tool-call marker {marker!r}")
-    return suspicions

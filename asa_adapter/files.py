@@ -74,7 +74,7 @@ def strict_json(text: str) -> Any:
     Raises:
         ValueError, RecursionError: anything else.
     """
-    return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite)
+    return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=no_constant, parse_float=finite_number)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -86,11 +86,13 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _no_constant(name: str) -> float:
+def no_constant(name: str) -> float:
+    """Refuses NaN and infinity: for json's `parse_constant`."""
     raise ValueError(f"found {name}; expected finite numbers")
 
 
-def _finite(digits: str) -> float:
+def finite_number(digits: str) -> float:
+    """Refuses numbers beyond a float's range: for json's `parse_float`."""
     number = float(digits)
     if not math.isfinite(number):
         raise ValueError(f"found {digits:.40}; expected finite numbers")

@@ -169,7 +169,7 @@ class Marker:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Report:
     """The sound part of a report.
 
     Attributes:
@@ -210,7 +210,7 @@ class Findings:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, report: Mapping[str, Any] | None) -> "Findings":
+    def read(cls, report: Mapping[str, Any] | None) -> "Report":
         """Reads a report; an empty one, or none, gives empty findings."""
         found = as_dict(report)
         comparisons = {split: _comparison(value) for split, value in as_dict(found.get("evaluations")).items()}

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from asa_adapter.data.prompts import Row, batches_by_tokens, encode_rows, pad_batch, pad_token_id
+from asa_adapter.data.batches import batches_by_tokens, pad_batch, pad_token_id
+from asa_adapter.data.prompts import Row, encode_rows
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.modeling.forward import evaluation_mode, forward, input_device, rounding
 from asa_adapter.modeling.prefix import SharedPrefix, Sharing
-from asa_adapter.modeling.progress import progress_bar
+from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.modeling.residual import decoder_blocks, headless, hidden_size, hidden_state, last_prompt_index
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.tool_calls.schemas import Tools

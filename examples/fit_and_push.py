@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASATrainer, ASATrainingArguments, load_splits
 from asa_adapter.files import make_writable_folder
-from asa_adapter.hub.card import markdown_table
+from asa_adapter.hub.markdown import metrics_table
 
 HERE = Path(__file__).resolve().parent
 
@@ -45,7 +45,7 @@ def main(words: Sequence[str] | None = None) -> str:
     trainer = ASATrainer(model, tokenizer, splits, arguments)
     adapter = trainer.train()
     print(f"\n{adapter}\n{trainer.report['chosen']['why']}")
-    print(f"\nTEST\n{markdown_table(trainer.evaluate('test'))}\n")
+    print(f"\nTEST\n{metrics_table(trainer.evaluate('test'))}\n")
 
     if options.license:  # for the model card; more that only you know goes here: datasets, language, data_license
         trainer.report["metadata"] = {"license": options.license}

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASAAdapter, ASATrainer, Decision, ToolCallParser, load_splits
 from asa_adapter.files import make_writable_folder
-from asa_adapter.hub.card import markdown_table
+from asa_adapter.hub.markdown import metrics_table
 
 HERE = Path(__file__).resolve().parent
 # For the model card: what only the one who fits an adapter knows.
@@ -78,7 +78,7 @@ def main(output: Path) -> dict[str, Any]:
     results = trainer.evaluate("test")
     trainer.report["metadata"] = METADATA
     fitted.save_pretrained(output)
-    print(f"\n{fitted}\n\nTEST, {results['base']['n']} prompts\n{markdown_table(results)}")
+    print(f"\n{fitted}\n\nTEST, {results['base']['n']} prompts\n{metrics_table(results)}")
     print(f"fpr: of the prompts without need, the share that got a call\n\nsaved in {output}")
 
     adapter = ASAAdapter.from_pretrained(output)

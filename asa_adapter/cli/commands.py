@@ -12,15 +12,16 @@ from asa_adapter.adapter import ASAAdapter
 from asa_adapter.cli.inspection import inspection, inspection_text
 from asa_adapter.cli.terminal import compared, painted, width
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.data.prompts import encode_prompt, greedy_settings, pad_batch, pad_token_id, with_chat_template
+from asa_adapter.data.batches import pad_batch, pad_token_id
+from asa_adapter.data.prompts import encode_prompt, with_chat_template
 from asa_adapter.data.splits import load_splits, read_tools
 from asa_adapter.diagnostics.diagnosis import diagnose as diagnosed
 from asa_adapter.diagnostics.diagnosis import findings_table
 from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.answers import Evaluation
-from asa_adapter.evaluation.metrics import calls_table
 from asa_adapter.files import looks_like_path, make_writable_folder
-from asa_adapter.hub.card import markdown_table
+from asa_adapter.hub.markdown import calls_table, metrics_table
+from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.steering.controller import Decision
 from asa_adapter.training.trainer import ASATrainer
@@ -42,7 +43,7 @@ def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     adapter = trainer.train()
     results = trainer.evaluate("test")
     chosen = trainer.report["chosen"]
-    text = f"{adapter}\n{chosen['why']}\n\nTEST\n{markdown_table(results)}\n\nsaved in {options.output}"
+    text = f"{adapter}\n{chosen['why']}\n\nTEST\n{metrics_table(results)}\n\nsaved in {options.output}"
     return {"chosen": chosen, "test": results, "output": options.output}, text
 
 
@@ -70,14 +71,14 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     variants = ablations(adapter) if options.ablations else {}
     results = evaluation.compare(rows, adapter)
     found: dict[str, Any] = {options.split: results}
-    text = f"{options.split.upper()}\n{markdown_table(results)}\n\n{calls_table(results)}"
+    text = f"{options.split.upper()}\n{metrics_table(results)}\n\n{calls_table(results)}"
     if options.ablations:
         others = {name: variant for name, variant in variants.items() if name != "full"}
         measured = {
             name: evaluation.metrics(rows, answers)
             for name, answers in evaluation.answers_of_each(rows, others).items()
         }
-        found["ablations"], text = measured, f"{text}\n\nABLATIONS\n{markdown_table(measured)}"
+        found["ablations"], text = measured, f"{text}\n\nABLATIONS\n{metrics_table(measured)}"
     return found, text
 
 

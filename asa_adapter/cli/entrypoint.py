@@ -3,7 +3,6 @@
 What the commands do is in `commands`, which is imported when one runs: help and usage errors need no torch.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -13,105 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from asa_adapter.cli.parser import command_parser
 from asa_adapter.cli.terminal import painted, printable
-from asa_adapter.config.training_arguments import OBJECTIVES, ASATrainingArguments
 
-_DATA_HELP = "folder of cal/train/valid/test.jsonl, one .jsonl file, or Hub id of a data set"
-_ADAPTER_HELP = "folder or Hub id of the adapter"
-_DEFAULTS = ASATrainingArguments()
 _STAGES = "stages"  # where the trainer keeps what is finished
-
-_ABOUT = """\
-first steps:
-  asa-adapter diagnose --model MODEL --tools tools.json
-  asa-adapter train --model MODEL --data DATA --output OUT
-  asa-adapter generate OUT --model MODEL \\
-      --prompt "What is 4821 times 377?" --compare
-
-MODEL: a folder, or an id on the Hub. DATA: the same, or one
-.jsonl file. OUT: a folder; commands that read an adapter
-take an id on the Hub as well.
-asa-adapter COMMAND --help has examples for each command.
-
-exit status: 0 done; 2 bad usage, bad input or an error, as
-one line on stderr (--debug: with its traceback);
-130 interrupted; 141 nobody reads the output any more.
-environment: HF_HUB_OFFLINE=1 asks no network, NO_COLOR=1
-paints nothing, COLUMNS sets the width.
-Results go to stdout, progress and errors to stderr.
-"""
-_EXAMPLES = {
-    "train": """\
-example:
-  asa-adapter train --model LiquidAI/LFM2.5-1.2B-Instruct \\
-      --data my_data --output my_adapter
-
-One row of data, as a line of JSON:
-  {"instruction": "What is 17 x 23?", "label": 1,
-   "domain": "math"}
-label 1: a tool is needed. Rows may have "tools" of their
-own; tools.json in the folder is for those that have none.
-train.jsonl needs at least 8 rows of each label.
-
-After a break the same command goes on where it stopped. The
-adapter abstains unless a gain on VALID is sure.
-""",
-    "evaluate": """\
-examples:
-  asa-adapter evaluate my_adapter --model MODEL \\
-      --data my_data
-  asa-adapter evaluate my_adapter --model MODEL \\
-      --data my_data --split valid --ablations --json
-""",
-    "generate": """\
-examples:
-  asa-adapter generate my_adapter --model MODEL \\
-      --prompt "What is 4821 times 377?" --compare
-  asa-adapter generate my_adapter --model MODEL \\
-      --prompt "Hello!" --no-steering --json
-
-Answers are greedy: the likeliest token at each step and no
-sampling, whatever the model's own settings say.
-
-The decision: the steered token, the routed domain, p(tool
-needed), the gate (+1 towards a call, -1 away from it, 0
-nothing), and how long the step was that was added.
-""",
-    "explain": """\
-example:
-  asa-adapter explain my_adapter --model MODEL \\
-      --prompt "What is 17 x 23?" --tools tools.json
-""",
-    "diagnose": """\
-example:
-  asa-adapter diagnose --model MODEL --tools tools.json
-
-A tool is a JSON schema:
-  {"name": "calculator", "description": "Computes.",
-   "parameters": {"type": "object", "properties":
-    {"expression": {"type": "string"}}}}
-Findings marked !! are no errors: the exit status is 0.
-""",
-    "inspect": """\
-examples:
-  asa-adapter inspect my_adapter
-  asa-adapter inspect user/lfm25-asa --revision main --json
-
-No model is loaded, and no code of the adapter's is run.
-""",
-    "push": """\
-example:
-  hf auth login
-  asa-adapter push my_adapter user/lfm25-asa --private
-""",
-}
-
-
-class _Help(argparse.HelpFormatter):
-    """Folds a sentence and leaves examples, which have lines of their own, as they are."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 2 on bad usage or bad input, 130 when interrupted, 141 when nobody reads the output.
     """
-    parser = _parser()
+    parser = command_parser()
     try:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse has said why
@@ -164,146 +68,6 @@ def _put_out(text: str) -> int:
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     label = painted("warning:", "yellow", sys.stderr)
     print(printable(f"asa-adapter: {label} {' '.join(str(message).split())}", sys.stderr), file=sys.stderr)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="asa-adapter",
-        description="Activation Steering Adapters: fit, measure and use them. Tool calls when needed, and only then.",
-        epilog=_ABOUT,
-        formatter_class=_Help,
-    )
-    own_version = sys.modules["asa_adapter"].__version__
-    parser.add_argument("--version", action="version", version=f"asa-adapter {own_version}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    _add_train(commands)
-    _add_evaluate(commands)
-    _add_generate(commands)
-    _add_explain(commands)
-    _add_diagnose(commands)
-    _add_inspect(commands)
-    _add_push(commands)
-    return parser
-
-
-def _plain_command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
-    """A command that needs no model."""
-    command: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=_EXAMPLES[name],
-        formatter_class=_Help,
-    )
-    command.add_argument("--json", action="store_true", help="print the result as JSON, without progress bars")
-    command.add_argument("--debug", action="store_true", help="print the traceback of an error")
-    return command
-
-
-def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
-    command = _plain_command(commands, name, summary)
-    command.add_argument("--model", required=True, metavar="M", help="folder or Hub id of the base model")
-    command.add_argument("--tools", metavar="FILE", help="JSON file with a list of JSON-schema tools")
-    command.add_argument(
-        "--max-new-tokens", type=_positive, default=64, metavar="N", help="longest answer (default: 64)"
-    )
-    command.add_argument("--quiet", action="store_true", help="no progress bars")
-    return command
-
-
-def _add_train(commands: Any) -> None:
-    train = _command(commands, "train", "Fit an adapter, measure it on the test split and save it.")
-    train.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
-    train.add_argument("--output", required=True, metavar="O", help="folder to save the adapter in")
-    train.add_argument("--layers", type=int, nargs="+", metavar="L", help="decoder blocks to try (default: all)")
-    for name, meaning in (
-        ("alphas", "steps to try, in units of the mean residual norm"),
-        ("taus", "confidences to try, 0.5 to 1"),
-        ("betas", "shares of the global direction to try, 0 to 1"),
-    ):
-        default = getattr(_DEFAULTS, name)
-        words = " ".join(f"{value:g}" for value in default)
-        train.add_argument(
-            f"--{name}", type=float, nargs="+", default=default, metavar="X", help=f"{meaning} (default: {words})"
-        )
-    train.add_argument("--chat-template", metavar="FILE", help="Jinja template for the prompts (default: the model's)")
-    train.add_argument("--tool-call-format", metavar="F", help="how the model writes calls (default: found)")
-    train.add_argument("--tool-call-start", metavar="S", help="marker that opens a call, if not the format's")
-    train.add_argument("--tool-call-end", metavar="S", help="marker that closes a call, if not the format's")
-    train.add_argument(
-        "--objective",
-        choices=OBJECTIVES,
-        default="f1",
-        metavar="NAME",
-        help="maximise f1 (default) or balanced_accuracy",
-    )
-    train.add_argument("--max-fpr", type=float, metavar="X", help="maximise recall with at most this FPR instead")
-    train.add_argument(
-        "--finalists", type=_positive, default=4, metavar="N", help="settings decided by generation (default: 4)"
-    )
-    train.add_argument(
-        "--batch-size", type=_positive, default=16, metavar="N", help="prompts run together (default: 16)"
-    )
-    train.add_argument("--seed", type=int, default=42, metavar="N", help="seed of everything random (default: 42)")
-
-
-def _add_evaluate(commands: Any) -> None:
-    evaluate = _command(commands, "evaluate", "Compare the bare model with the steered one on labelled data.")
-    _add_adapter(evaluate)
-    evaluate.add_argument("--seed", type=int, metavar="N", help="seed of the split (default: that of the training)")
-    evaluate.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
-    evaluate.add_argument(
-        "--ablations", action="store_true", help="also measure the adapter with one part taken away or spoilt"
-    )
-    evaluate.add_argument("--split", default="test", metavar="S", help="cal, train, valid or test (default: test)")
-    evaluate.add_argument(
-        "--batch-size", type=_positive, default=16, metavar="N", help="prompts run together (default: 16)"
-    )
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
-
-
-def _add_adapter(command: argparse.ArgumentParser) -> None:
-    command.add_argument("adapter", metavar="ADAPTER", help=_ADAPTER_HELP)
-    command.add_argument(
-        "--allow-mismatch", action="store_true", help="only warn where model or chat template look like others"
-    )
-
-
-def _add_generate(commands: Any) -> None:
-    generate = _command(commands, "generate", "Answer one prompt, steered, and show the decision.")
-    _add_adapter(generate)
-    generate.add_argument("--prompt", required=True, metavar="P", help="what the user says")
-    how = generate.add_mutually_exclusive_group()
-    how.add_argument("--no-steering", action="store_true", help="answer with the bare model")
-    how.add_argument("--compare", action="store_true", help="show the bare model's answer too")
-
-
-def _add_explain(commands: Any) -> None:
-    explain = _command(commands, "explain", "Answer one prompt with and without the adapter, and show what led to it.")
-    _add_adapter(explain)
-    explain.add_argument("--prompt", required=True, metavar="P", help="what the user says")
-
-
-def _add_diagnose(commands: Any) -> None:
-    _command(commands, "diagnose", "Check prompts, markers and parser before blaming the model.")
-
-
-def _add_inspect(commands: Any) -> None:
-    inspect = _plain_command(commands, "inspect", "Show an adapter: what it steers and what was measured.")
-    inspect.add_argument("adapter", metavar="ADAPTER", help=_ADAPTER_HELP)
-    inspect.add_argument("--revision", metavar="R", help="branch, tag or commit on the Hub (default: main)")
-
-
-def _add_push(commands: Any) -> None:
-    push = _plain_command(commands, "push", "Push an adapter to the Hugging Face Hub, in one commit.")
-    push.add_argument("adapter", metavar="ADAPTER", help=_ADAPTER_HELP)
-    push.add_argument("repo", metavar="REPO", help="user/name; made where it is missing")
-    push.add_argument("--private", action="store_true", help="make a new repository private")
 
 
 def _json_text(result: Any) -> str:

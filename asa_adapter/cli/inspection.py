@@ -4,9 +4,9 @@ import textwrap
 from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.hub.card import markdown_table, tool_names
-from asa_adapter.hub.markdown import one_line
-from asa_adapter.report import Findings
+from asa_adapter.hub.card import tool_names
+from asa_adapter.hub.markdown import metrics_table, one_line
+from asa_adapter.report import Report
 
 _INDENT = 12
 
@@ -39,7 +39,7 @@ def inspection_text(adapter: ASAAdapter, source: str, width: int = 120) -> str:
 
     Texts of the adapter go to a terminal here: they are made printable.
     """
-    config, findings = adapter.config, Findings.read(adapter.report)
+    config, findings = adapter.config, Report.read(adapter.report)
     model = ", ".join(filter(None, [config.model_type, f"{config.num_layers} blocks", f"width {config.hidden_size}"]))
     rows = {
         "commit": adapter.commit,
@@ -58,7 +58,7 @@ def inspection_text(adapter: ASAAdapter, source: str, width: int = 120) -> str:
             one_line(text or ""), width, initial_indent=f"  {name:<10}", subsequent_indent=" " * _INDENT
         )
     for split, comparison in findings.evaluations.items():
-        table = markdown_table({"base": comparison.base, "asa": comparison.asa})
+        table = metrics_table({"base": comparison.base, "asa": comparison.asa})
         lines += ["", f"{one_line(split).upper()}, {comparison.base['n']} prompts", table]
     return "\n".join(lines)
 

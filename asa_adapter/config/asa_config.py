@@ -3,26 +3,29 @@
 import dataclasses
 import hashlib
 import json
-import math
 import re
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
+from asa_adapter.config.fields import (
+    MAX_ALPHA,
+    PROBE_KINDS,
+    check_files,
+    check_json,
+    check_text,
+    check_tools,
+    checked_domains,
+    finite_float,
+)
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import parse_json
 
 FORMAT_VERSION = 1
 CONFIG_NAME = "asa_config.json"
-MAX_ALPHA = 1000.0
 _MAX_STEP = 1e30
-_MAX_DEPTH = 64
-MAX_DOMAINS = 256
 _MAX_TEMPLATE = 256 * 1024
-PROBE_KINDS = ("domain", "pooled")
-
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEXT_FIELDS = (
     "base_model",
     "base_model_revision",
@@ -47,7 +50,7 @@ class ASAConfig:
         layer: 0-based index of the decoder block whose OUTPUT is read and steered.
         domains: names of the tool domains, in the order of the rows of the steering vectors.
         alpha: length of the step in units of `residual_norm`; 0 is the adapter that abstains.
-        tau: confidence from which the gate opens, 0.5 to 1 (METHOD: gate +1 if p >= tau, -1 if p <= 1 - tau).
+        tau: confidence from which the gate opens, 0.5 to 1: +1 if p >= tau, -1 if p <= 1 - tau.
         beta: share of the global direction in the mixed one, 0 to 1.
         residual_norm: mean norm of the calibration states at `layer`; 1.0 makes alpha an absolute length.
         probe: whether the gate asks the routed domain's probe ("domain") or the one over all ("pooled").
@@ -104,15 +107,15 @@ class ASAConfig:
         self._check_ranges()
         object.__setattr__(self, "domains", checked_domains(self.domains))
         for name in _TEXT_FIELDS:
-            _check_text(name, getattr(self, name))
+            check_text(name, getattr(self, name))
         if self.layer_path is not None and not _DOTTED_PATH.fullmatch(self.layer_path):
             raise ValueError(f"layer_path is {self.layer_path!r}; expected a dotted path such as 'model.layers'")
-        _check_text("chat_template", self.chat_template, _MAX_TEMPLATE)
+        check_text("chat_template", self.chat_template, _MAX_TEMPLATE)
         if not isinstance(self.chat_template_variables, dict):
             raise TypeError(f"chat_template_variables is {self.chat_template_variables!r:.80}; expected a dict")
-        _check_json("chat_template_variables", self.chat_template_variables)
-        _check_tools(self.tools)
-        _check_files(self.files)
+        check_json("chat_template_variables", self.chat_template_variables)
+        check_tools(self.tools)
+        check_files(self.files)
 
     def _check_integers(self) -> None:
         for name in ("format_version", "hidden_size", "num_layers", "layer"):
@@ -159,14 +162,14 @@ class ASAConfig:
         """The config as plain JSON types."""
         return {**dataclasses.asdict(self), "domains": list(self.domains)}
 
-    def fingerprint(self) -> str:
+    def digest(self) -> str:
         """SHA-256 of everything but `config_sha256`, in canonical JSON (sorted keys, no spaces)."""
         return _canonical_sha256(self.to_dict())
 
     def sealed(self, files: dict[str, str]) -> "ASAConfig":
         """A copy that names the checksums of its payload files and its own."""
         config = dataclasses.replace(self, files=dict(sorted(files.items())), config_sha256=None)
-        return dataclasses.replace(config, config_sha256=config.fingerprint())
+        return dataclasses.replace(config, config_sha256=config.digest())
 
     def to_json(self) -> str:
         """The text of `asa_config.json`."""
@@ -202,7 +205,7 @@ class ASAConfig:
         except (TypeError, ValueError) as error:
             raise AdapterFormatError(f"{source}: {error}") from error
         # A newer minor format may have signed keys that are not known here; without them, it signed the known ones.
-        signed = (config.fingerprint(), _canonical_sha256(values))
+        signed = (config.digest(), _canonical_sha256(values))
         if config.config_sha256 is not None and config.config_sha256 not in signed:
             raise AdapterFormatError(
                 f"{source}: its content does not match its config_sha256; it was edited or damaged; "
@@ -215,94 +218,3 @@ def _canonical_sha256(values: dict[str, Any]) -> str:
     rest = {key: value for key, value in values.items() if key != "config_sha256"}
     canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def finite_float(name: str, value: object) -> float:
-    """A number as a float.
-
-    Raises:
-        TypeError: not an int or float; a bool is no number.
-        ValueError: not finite.
-    """
-    if type(value) not in (int, float):
-        raise TypeError(f"{name} is {value!r:.80}; expected a number")
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"{name} is {number}; expected a finite number")
-    return number
-
-
-def checked_domains(domains: object) -> tuple[str, ...]:
-    """Domain names as a tuple.
-
-    Raises:
-        TypeError: not a list or tuple of str.
-        ValueError: none or too many, two alike, or one that is not 1 to 64 printable characters.
-    """
-    if not isinstance(domains, list | tuple):
-        raise TypeError(f"domains is {domains!r:.80}; expected a tuple of str")
-    if not 1 <= len(domains) <= MAX_DOMAINS:
-        raise ValueError(f"there are {len(domains)} domains; expected 1 to {MAX_DOMAINS}")
-    for name in domains:
-        if type(name) is not str:
-            raise TypeError(f"a domain is {name!r:.80}; expected a str")
-        if not 1 <= len(name) <= 64 or not name.isprintable() or name != name.strip():
-            raise ValueError(f"a domain is {name!r:.80}; expected 1 to 64 printable characters, no space around them")
-    if len(set(domains)) != len(domains):
-        raise ValueError(f"domains are {list(domains)!r:.200}; expected different names")
-    return tuple(domains)
-
-
-def _check_text(name: str, value: object, longest: int = 512) -> None:
-    if value is None:
-        return
-    if type(value) is not str:
-        raise TypeError(f"{name} is {value!r:.80}; expected a str or None")
-    if not 1 <= len(value) <= longest:
-        raise ValueError(f"{name} has {len(value)} characters; expected 1 to {longest}, or None")
-    if name.endswith("_sha256") and not _SHA256.fullmatch(value):
-        raise ValueError(f"{name} is {value!r:.80}; expected 64 hexadecimal digits")
-
-
-def _check_tools(tools: object) -> None:
-    if tools is None:
-        return
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise TypeError(f"tools is {tools!r:.80}; expected a list of JSON-schema tools or None")
-    _check_json("tools", tools)
-
-
-def _check_json(name: str, value: object) -> None:
-    if _depth(value) > _MAX_DEPTH:
-        raise ValueError(f"{name} is nested more than {_MAX_DEPTH} levels deep")
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} cannot be written as JSON: {error}") from error
-
-
-def _depth(value: object) -> int:
-    """Levels of nesting; counting stops soon after the limit."""
-    level, layer = 0, [value]
-    while layer and level <= _MAX_DEPTH:
-        level += 1
-        layer = [
-            inner
-            for outer in layer
-            if isinstance(outer, dict | list | tuple)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-    return level
-
-
-def _check_files(files: object) -> None:
-    if not isinstance(files, dict):
-        raise TypeError(f"files is {files!r:.80}; expected a dict of SHA-256 by file name")
-    for name, digest in files.items():
-        if type(name) is not str or type(digest) is not str or not _SHA256.fullmatch(digest):
-            raise ValueError(
-                f"files holds {name!r:.80}: {digest!r:.80}; expected a file name and 64 hexadecimal digits"
-            )

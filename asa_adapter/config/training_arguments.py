@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asa_adapter.config.asa_config import MAX_ALPHA, PROBE_KINDS, finite_float
+from asa_adapter.config.fields import MAX_ALPHA, PROBE_KINDS, check_range, finite_float
 
 OBJECTIVES = ("f1", "balanced_accuracy")
 _NUMBER_LISTS = (("alphas", 0.0, MAX_ALPHA), ("taus", 0.5, 1.0), ("betas", 0.0, 1.0), ("Cs", 1e-9, 1e9))
@@ -72,9 +72,9 @@ class ASATrainingArguments:
             object.__setattr__(self, name, tuple(value))
         for name, low, high in _NUMBER_LISTS:
             for value in getattr(self, name):
-                _check_range(name, finite_float(name, value), low, high)
+                check_range(name, finite_float(name, value), low, high)
         if self.max_fpr is not None:
-            _check_range("max_fpr", finite_float("max_fpr", self.max_fpr), 0, 1)
+            check_range("max_fpr", finite_float("max_fpr", self.max_fpr), 0, 1)
         for name, least in (
             ("finalists", 1),
             ("resamples", 100),
@@ -105,8 +105,3 @@ class ASATrainingArguments:
         if not numbers or any(type(n) is not int for n in numbers) or len(set(numbers)) != len(numbers):
             raise ValueError(f"layers is {numbers!r}; expected different layer numbers, or 'all'")
         object.__setattr__(self, "layers", numbers)
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} holds {value:g}; expected {low:g} to {high:g}")

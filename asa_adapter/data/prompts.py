@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
-import torch
 
 from asa_adapter.data.history import Message, kept_history
 from asa_adapter.tool_calls.detection import template_text
@@ -27,9 +26,6 @@ _REASONING_BEGINS = re.compile(
     r"|<\|channel\|>analysis<\|message\|>|Here are my reasoning steps:)\s*\Z"
 )
 _TAIL_TOKENS = 16
-
-# Tokens in one pass from which more of them make it hardly more efficient, but padding makes it slower.
-_ENOUGH_TOKENS = 256
 
 
 def row_messages(row: Row) -> list[dict[str, Any]]:
@@ -156,66 +152,3 @@ def encode_rows(
 ) -> list[list[int]]:
     """Prompt ids of each row; a row's own tools come before those given for all."""
     return [encode_prompt(tokenizer, row_messages(row), row_tools(row, tools), parser) for row in rows]
-
-
-def pad_token_id(tokenizer: Any) -> int:
-    """The id to pad with: masked out everywhere, so any will do where the tokenizer names none."""
-    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if token is not None:
-            return int(token)
-    return 0
-
-
-def greedy_settings(tokenizer: Any, max_new_tokens: int) -> dict[str, Any]:
-    """Keywords for generate() that give the most likely answer, whatever the model's own settings are."""
-    return {
-        "max_new_tokens": max_new_tokens,
-        "do_sample": False,
-        "num_beams": 1,
-        "temperature": None,
-        "top_p": None,
-        "top_k": None,
-        "repetition_penalty": 1.0,
-        "no_repeat_ngram_size": 0,
-        "num_return_sequences": 1,
-        "guidance_scale": None,
-        "return_dict_in_generate": False,
-        "pad_token_id": pad_token_id(tokenizer),
-    }
-
-
-def pad_batch(
-    prompts: Sequence[Sequence[int]], pad_id: int, side: str, device: torch.device | str = "cpu"
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts of several lengths as ids and mask, both (B, T) int64, padded on one side ("left" or "right")."""
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), pad_id)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        place = slice(longest - len(prompt), longest) if side == "left" else slice(0, len(prompt))
-        ids[row, place] = torch.tensor(prompt)
-        mask[row, place] = 1
-    return ids.to(device), mask.to(device)
-
-
-def batches_by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
-    """Indices of all prompts in batches of similar length, the longest first: what does not fit fails at once."""
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def batches_by_tokens(lengths: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
-    """Indices of all lengths, the longest first, in batches of so many rows and padded tokens at the most.
-
-    A batch that is large enough to run well takes no row that would be padded much.
-    """
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        last = batches[-1] if batches else []
-        longest = lengths[last[0]] if last else 0
-        fits = len(last) < rows and (len(last) + 1) * longest <= tokens
-        if last and fits and (8 * lengths[i] >= 7 * longest or len(last) * longest < _ENOUGH_TOKENS):
-            last.append(i)
-        else:
-            batches.append([i])
-    return batches

@@ -1,127 +1,21 @@
 """The checks of `diagnose`: each looks at one thing and says what it means for steering, and what to do."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
-from asa_adapter.data.prompts import (
-    check_chat_template,
-    encode_prompt,
-    greedy_settings,
-    open_reasoning,
-    pad_batch,
-    pad_token_id,
-    template_variables,
-)
+from asa_adapter.data.prompts import check_chat_template, encode_prompt, open_reasoning, template_variables
+from asa_adapter.diagnostics.patient import Finding, Patient
 from asa_adapter.errors import IncompatibleModelError
-from asa_adapter.modeling.forward import evaluation_mode, input_device
+from asa_adapter.modeling.forward import compiled_parts
 from asa_adapter.modeling.residual import decoder_blocks, generating_model, hidden_size
-from asa_adapter.steering.hook import compiled_parts, is_steered
+from asa_adapter.steering.hook import is_steered
 from asa_adapter.tool_calls.call import ToolCall
-from asa_adapter.tool_calls.detection import PROBE, appended, written_call
-from asa_adapter.tool_calls.parser import ToolCallParser, one_token
+from asa_adapter.tool_calls.detection import SAMPLE_CALL, appended, written_call
+from asa_adapter.tool_calls.parser import one_token
 from asa_adapter.tool_calls.schemas import properties, unwrapped
 
-PLAIN_TOOLS: list[dict[str, Any]] = [
-    {
-        "name": name,
-        "description": description,
-        "parameters": {"type": "object", "properties": {argument: {"type": "string"}}, "required": [argument]},
-    }
-    for name, description, argument in (
-        ("calculator", "Compute an expression.", "expression"),
-        ("web_search", "Search the web.", "query"),
-        ("translator", "Translate a text into English.", "text"),
-    )
-]
-_REQUESTS = (
-    "What is 48713 times 9264? Use a tool.",
-    "Search the web for the weather in Oslo tomorrow.",
-    "Translate 'bonjour le monde' into English with a tool.",
-)
-_TRIED_TOOLS = 4
 _BEGINNING_TOKENS = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """What one check found.
-
-    Attributes:
-        name: the check.
-        ok: whether nothing is wrong.
-        meaning: what was found, and what it means for steering.
-        cure: what to do about it; "" where nothing is wrong.
-    """
-
-    name: str
-    ok: bool
-    meaning: str
-    cure: str = ""
-
-
-class Patient:
-    """A model, its tokenizer and tools, and its answers once they were asked for."""
-
-    def __init__(self, model: nn.Module, tokenizer: Any, tools: list[dict[str, Any]], max_new_tokens: int) -> None:
-        self.model: Any = model
-        self.tokenizer = tokenizer
-        self.tools = tools
-        self._max_new_tokens = max_new_tokens
-        self._parser: ToolCallParser | None = None
-        self._answers: list[list[int]] | None = None
-
-    def examined(self, check: Callable[["Patient"], Finding]) -> Finding:
-        """What a check finds; a check that stumbles is a finding too."""
-        try:
-            return check(self)
-        # Model and tokenizer are a stranger's; whatever goes wrong in them is what the user wants to know.
-        except Exception as error:
-            reason = f"{type(error).__name__}: {str(error)[:300]}"
-            return Finding(check.__name__, False, f"could not be checked: {reason}", "see the reason")
-
-    def can_answer(self, findings: Sequence[Finding]) -> bool:
-        """Whether prompts can be rendered and answered, so that asking tells something."""
-        needed = {"chat_template", "call_format", "prompt"}
-        return needed <= {finding.name for finding in findings if finding.ok} and hasattr(self.model, "generate")
-
-    @property
-    def parser(self) -> ToolCallParser:
-        """Reads the model's calls."""
-        if self._parser is None:
-            self._parser = ToolCallParser.from_tokenizer(self.tokenizer)
-        return self._parser
-
-    @property
-    def answers(self) -> list[list[int]]:
-        """The model's own answers to requests that each ask for a tool."""
-        if self._answers is None:
-            prompts = [
-                encode_prompt(self.tokenizer, [{"role": "user", "content": request}], self.tools, self.parser)
-                for request in _requests(self.tools)
-            ]
-            device = input_device(self.model)
-            ids, mask = pad_batch(prompts, pad_token_id(self.tokenizer), "left", device)
-            with evaluation_mode(self.model):
-                output = self.model.generate(
-                    input_ids=ids, attention_mask=mask, **greedy_settings(self.tokenizer, self._max_new_tokens)
-                )
-            self._answers = output[:, ids.shape[1] :].tolist()
-        return self._answers
-
-    def text(self, ids: Sequence[int]) -> str:
-        """Ids as text with special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
-
-
-def _requests(tools: list[dict[str, Any]]) -> list[str]:
-    if tools is PLAIN_TOOLS:
-        return list(_REQUESTS)
-    asked = map(unwrapped, tools[:_TRIED_TOOLS])
-    return [f"Use the tool {tool.get('name')} for me now. ({tool.get('description', '')})" for tool in asked]
 
 
 def chat_template(patient: Patient) -> Finding:
@@ -224,7 +118,7 @@ def history(patient: Patient) -> Finding:
             "the call in the history cannot be read back: the template writes it in another format than the parser's",
             "set ASATrainingArguments.tool_call_format to the one that the template writes",
         )
-    if PROBE.name not in written_call(patient.tokenizer):
+    if SAMPLE_CALL.name not in written_call(patient.tokenizer):
         return Finding(
             "history",
             False,

@@ -6,15 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from asa_adapter.diagnostics.checks import (
-    ON_ANSWERS,
-    ON_PROMPTS,
-    ON_THE_MODEL,
-    ON_THE_TOKENIZER,
-    PLAIN_TOOLS,
-    Finding,
-    Patient,
-)
+from asa_adapter.diagnostics.checks import ON_ANSWERS, ON_PROMPTS, ON_THE_MODEL, ON_THE_TOKENIZER
+from asa_adapter.diagnostics.patient import PLAIN_TOOLS, Finding, Patient
 from asa_adapter.tool_calls.schemas import Tools, tool_schemas
 
 
@@ -43,7 +36,7 @@ def diagnose(
 
 
 def findings_table(findings: Sequence[Finding], width: int = 80) -> str:
-    """Findings for a terminal, in lines of at most `width` characters."""
+    """Report for a terminal, in lines of at most `width` characters."""
     lines = []
     for finding in findings:
         head = f"{'ok' if finding.ok else '!!'}  {finding.name:<14}"

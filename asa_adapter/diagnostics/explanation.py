@@ -3,19 +3,20 @@
 import dataclasses
 import shutil
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from asa_adapter.config.asa_config import ASAConfig
-from asa_adapter.data.prompts import encode_prompt, greedy_settings, with_chat_template
-from asa_adapter.modeling.forward import evaluation_mode, input_device
+from asa_adapter.data.prompts import encode_prompt, with_chat_template
+from asa_adapter.modeling.forward import evaluation_mode, greedy_settings, input_device
 from asa_adapter.modeling.prefix import SharedPrefix
 from asa_adapter.modeling.residual import decoder_blocks, generating_model
 from asa_adapter.states import last_token_states
 from asa_adapter.steering.classifiers import Probes, Router
+from asa_adapter.steering.controller import Decision
 from asa_adapter.steering.hook import SteeringHandle, is_steered
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.tool_calls.schemas import Tools, tool_schemas, unwrapped
@@ -69,73 +70,64 @@ class Explanation(dict[str, Any]):
         return "\n".join(lines)
 
 
+class Explained(Protocol):
+    """What is asked of an adapter: its settings and classifiers, and to be attached."""
+
+    config: ASAConfig
+    router: Router
+    probes: Probes
+
+    def parser(self, tokenizer: Any) -> ToolCallParser:
+        """Reads the model's calls."""
+
+    def attach(self, model: nn.Module, *, tokenizer: Any, allow_mismatch: bool) -> SteeringHandle:
+        """Steers the model."""
+
+
 def explain(
+    adapter: Explained,
     model: nn.Module,
     tokenizer: Any,
     prompt: str | Sequence[Mapping[str, Any]],
-    tools: Tools | None,
     *,
-    config: ASAConfig,
-    router: Router,
-    probes: Probes,
-    parser: ToolCallParser,
-    attach: Callable[[Any], SteeringHandle],
+    tools: Tools | None = None,
     max_new_tokens: int = 64,
+    allow_mismatch: bool = False,
 ) -> Explanation:
     """Answers one prompt twice, without and with the adapter, and shows what led to it.
 
     Args:
+        adapter: the adapter.
         model: the model to steer.
         tokenizer: its tokenizer.
         prompt: what the user says, or a chat.
         tools: tools to offer; those of the config where None.
-        config: the adapter's settings.
-        router: the adapter's router.
-        probes: the adapter's probes.
-        parser: reads the model's calls.
-        attach: steers the model, given the tokenizer that renders its prompts.
         max_new_tokens: longest answer.
+        allow_mismatch: as in `ASAAdapter.attach`.
 
     Raises:
         ValueError: the model is steered already, or the prompt cannot be rendered.
         IncompatibleModelError: the adapter does not fit the model.
     """
-    model = generating_model(model)
+    model, config = generating_model(model), adapter.config
     if is_steered(model):
         raise ValueError("the model has an adapter attached; remove() it first: the base would be shown steered")
     tokenizer = with_chat_template(tokenizer, config.chat_template)
+    parser = adapter.parser(tokenizer)
     schemas = tool_schemas(config.tools if tools is None else tools)
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     ids = encode_prompt(tokenizer, messages, schemas, parser)
     opening = parser.opening_id(tokenizer)
     with evaluation_mode(model):
-        with attach(tokenizer) as steering:
+        with adapter.attach(model, tokenizer=tokenizer, allow_mismatch=allow_mismatch) as steering:
             steered, after = _answer(model, tokenizer, ids, opening, max_new_tokens)
             decision = steering.decisions[0]
         base, before = _answer(model, tokenizer, ids, opening, max_new_tokens)
         state = _state(model, ids, config)
-    norm = float(state.norm())
-    absolute = decision.gate * config.step
     return Explanation(
-        prompt={
-            "tail": _tail(tokenizer.decode(ids, skip_special_tokens=False)),
-            "tokens": len(ids),
-            "position": decision.position,
-            "tools": [str(unwrapped(schema).get("name")) for schema in schemas],
-        },
-        domain=decision.domain,
-        domains=dict(zip(router.domains, router.predict_proba(state)[0].tolist(), strict=True)),
-        p_tool=decision.p_tool,
-        p_by_domain={name: float(probes.p_tool(state, name)[0]) for name in config.domains},
-        tau=config.tau,
-        gate=decision.gate,
-        step={
-            "layer": config.layer,
-            "alpha": config.alpha,
-            "absolute": absolute,
-            "state_norm": norm,
-            "relative": absolute / norm if norm else 0.0,
-        },
+        prompt=_prompt(tokenizer, ids, decision.position, schemas),
+        **_decided(adapter, decision, state),
+        step=_step(config, decision.gate, float(state.norm())),
         start={
             "marker": parser.start,
             "token": tokenizer.decode([opening], skip_special_tokens=False),
@@ -145,6 +137,41 @@ def explain(
         base=_judged(base, parser, schemas),
         steered=_judged(steered, parser, schemas),
     )
+
+
+def _prompt(tokenizer: Any, ids: list[int], position: int, schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    """The prompt's end and length, the steered token, and the tools by name."""
+    return {
+        "tail": _tail(tokenizer.decode(ids, skip_special_tokens=False)),
+        "tokens": len(ids),
+        "position": position,
+        "tools": [str(unwrapped(schema).get("name")) for schema in schemas],
+    }
+
+
+def _decided(adapter: Explained, decision: Decision, state: torch.Tensor) -> dict[str, Any]:
+    """What router and probes say of the (1, D) state, and the gate that follows."""
+    ranked = zip(adapter.router.domains, adapter.router.predict_proba(state)[0].tolist(), strict=True)
+    return {
+        "domain": decision.domain,
+        "domains": dict(ranked),
+        "p_tool": decision.p_tool,
+        "p_by_domain": {name: float(adapter.probes.p_tool(state, name)[0]) for name in adapter.config.domains},
+        "tau": adapter.config.tau,
+        "gate": decision.gate,
+    }
+
+
+def _step(config: ASAConfig, gate: int, norm: float) -> dict[str, Any]:
+    """What is added, in the residual's own units and as a share of the state's norm."""
+    absolute = gate * config.step
+    return {
+        "layer": config.layer,
+        "alpha": config.alpha,
+        "absolute": absolute,
+        "state_norm": norm,
+        "relative": absolute / norm if norm else 0.0,
+    }
 
 
 def _answer(

@@ -11,22 +11,14 @@ from torch import nn
 from transformers import StoppingCriteria
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.data.prompts import (
-    Row,
-    batches_by_length,
-    encode_rows,
-    greedy_settings,
-    pad_token_id,
-    row_domain,
-    row_tools,
-)
+from asa_adapter.data.batches import batches_by_length, pad_token_id
+from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
 from asa_adapter.evaluation.metrics import gold_metrics, trigger_metrics
 from asa_adapter.evaluation.prefill import Prefilled, can_branch, logit_sharing
-from asa_adapter.modeling.forward import evaluation_mode
+from asa_adapter.modeling.forward import compiled_parts, evaluation_mode, greedy_settings
 from asa_adapter.modeling.prefix import SharedPrefix, Sharing
-from asa_adapter.modeling.processes import Processes
-from asa_adapter.modeling.progress import progress_bar
-from asa_adapter.steering.hook import compiled_parts, is_steered
+from asa_adapter.modeling.processes import Processes, progress_bar
+from asa_adapter.steering.hook import is_steered
 from asa_adapter.tool_calls.gold import matches_gold
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.tool_calls.schemas import Tools

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from asa_adapter.data.prompts import batches_by_length
+from asa_adapter.data.batches import batches_by_length
 from asa_adapter.evaluation.prefill import Prefilled, can_branch, logit_sharing
 from asa_adapter.modeling.forward import evaluation_mode
-from asa_adapter.modeling.progress import progress_bar
+from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.modeling.residual import hidden_state, replace_hidden_state
 
 

@@ -14,7 +14,7 @@ def trigger_metrics(
     domains: Sequence[str] | None = None,
     checks: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Compares what the model did with what was needed (METHOD, "Metrics").
+    """Compares what the model did with what was needed (the trigger metrics of arXiv 2602.04935).
 
     Args:
         labels: (N,) 1 where a tool call is needed.
@@ -80,7 +80,7 @@ class Counts(NamedTuple):
         return cls(*(part[..., 0] if weights is None else part for part in parts))
 
     def ratios(self) -> dict[str, NDArray[np.float64]]:
-        """precision, recall, f1, accuracy and fpr (METHOD, "Metrics"); 0 where a ratio has no denominator."""
+        """precision, recall, f1, accuracy and fpr; 0 where a ratio has no denominator."""
         tp, fp, fn, tn = self
         return {
             "precision": _ratios(tp, tp + fp),
@@ -129,22 +129,6 @@ def gold_metrics(matches: Sequence[tuple[bool, bool]]) -> dict[str, float]:
     """
     anyhow, ordered = (sum(column) for column in zip(*matches, strict=True)) if matches else (0, 0)
     return {"n": len(matches), "match": ratio(anyhow, len(matches)), "in_order": ratio(ordered, len(matches))}
-
-
-def calls_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """What the calls were worth, as a Markdown table: of the answers that call, how many parse, name an offered tool,
-    and fit its schema; precision and recall of calls that do all three; and gold calls met, where rows have some.
-
-    Args:
-        results: trigger metrics with `validity`, by name, such as {"base": ..., "asa": ...}.
-    """
-    names = ["format", "tool_name", "arguments", "success_precision", "success_recall"]
-    gold = ["gold"] if all("gold" in metrics for metrics in results.values()) else []
-    lines = ["| calls | " + " | ".join([*names, *gold]) + " |", "|---|" + "---:|" * len([*names, *gold])]
-    for name, metrics in results.items():
-        values = [metrics["validity"][key] for key in names] + [metrics["gold"]["match"] for _ in gold]
-        lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
-    return "\n".join(lines)
 
 
 def ratio(numerator: float, denominator: float) -> float:

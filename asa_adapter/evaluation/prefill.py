@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
-from asa_adapter.data.prompts import pad_batch
+from asa_adapter.data.batches import pad_batch
 from asa_adapter.modeling.forward import forward, input_device, rounding
 from asa_adapter.modeling.prefix import Prompt, SharedPrefix, Sharing, copied
 

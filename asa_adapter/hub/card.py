@@ -12,9 +12,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.hub.markdown import code, escaped, table
+from asa_adapter.hub.markdown import calls_table, code, escaped, metrics_table, table
 from asa_adapter.hub.weaknesses import weaknesses
-from asa_adapter.report import RATIOS, VALIDITY, Comparison, Findings, Interval, Metrics
+from asa_adapter.report import RATIOS, Comparison, Interval, Report
 from asa_adapter.tool_calls.schemas import unwrapped
 
 CARD_NAME = "README.md"
@@ -30,6 +30,7 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})?")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _PLOT = re.compile(r"[A-Za-z0-9_-]{1,80}\.png")
 _MOST_TOOLS = 20
+_RATIOS = ("precision", "recall", "F1", "accuracy", "FPR")  # as heads of tables, in the order of RATIOS
 # What the command line can be told of the training arguments, by their names there.
 _FLAGS = set("layers alphas taus betas objective max_fpr finalists batch_size seed max_new_tokens".split())
 
@@ -46,11 +47,11 @@ def model_card(
 
     Args:
         config: the adapter's settings.
-        report: what was measured; the card says so where there is none. `report.Findings` says what is read of it.
+        report: what was measured; the card says so where there is none. `report.Report` says what is read of it.
         repo_id: the repository that the usage example names.
         plots: names of the files in the folder plots/.
     """
-    findings = Findings.read(report)
+    findings = Report.read(report)
     on_hub = config.base_model if _HUB_ID.fullmatch(config.base_model or "") else None
     base_model = escaped(config.base_model or "an unnamed model")
     card = ModelCard.from_template(
@@ -76,25 +77,12 @@ def model_card(
     return str(card.content).rstrip() + "\n"
 
 
-def markdown_table(results: Mapping[str, Metrics]) -> str:
-    """Results such as {"base": metrics, "asa": metrics} as a Markdown table, one row each.
-
-    Example:
-        >>> print(markdown_table({"base": dict(precision=1, recall=0.5, f1=2 / 3, accuracy=0.75, fpr=0)}))
-        | | precision | recall | f1 | accuracy | fpr |
-        |---|---:|---:|---:|---:|---:|
-        | base | 1.000 | 0.500 | 0.667 | 0.750 | 0.000 |
-    """
-    rows = [[escaped(name), *(f"{metrics[ratio]:.3f}" for ratio in RATIOS)] for name, metrics in results.items()]
-    return table(["", *RATIOS], rows, numbers=len(RATIOS))
-
-
 def tool_names(tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
     """The names of JSON-schema tools."""
     return [str(unwrapped(tool).get("name")) for tool in tools or []]
 
 
-def _metadata(findings: Findings, name: str | None, on_hub: str | None, repo_id: str | None) -> ModelCardData:
+def _metadata(findings: Report, name: str | None, on_hub: str | None, repo_id: str | None) -> ModelCardData:
     """The YAML head; what has not the form that the Hub expects is left out."""
     known = findings.metadata
     license = known.get("license")
@@ -130,7 +118,7 @@ def _metadata(findings: Findings, name: str | None, on_hub: str | None, repo_id:
     return data
 
 
-def _headline(findings: Findings) -> str | None:
+def _headline(findings: Report) -> str | None:
     """The one sentence that most readers want."""
     test = findings.evaluations.get("test")
     if test is None:
@@ -186,7 +174,7 @@ def _result(split: str, comparison: Comparison) -> dict[str, str | None]:
     p = comparison.mcnemar_p
     return {
         "heading": f"{escaped(split).upper()}, {base['n']} prompts ({base['tp'] + base['fn']} need a tool)",
-        "overall": table(["", "precision", "recall", "F1", "accuracy", "FPR"], rows, numbers=len(RATIOS)),
+        "overall": table(["", *_RATIOS], rows, numbers=len(RATIOS)),
         "intervals": "In brackets: 95 % intervals." if comparison.intervals else None,
         "mcnemar": None if p is None else f"Exact McNemar test on rightly decided prompts: p = {p:.3g}.",
         "domains": _domains(comparison),
@@ -216,17 +204,12 @@ def _calls(comparison: Comparison) -> str | None:
     parts = {"the model alone": comparison.base, "with ASA": comparison.asa}
     if not all(part["validity"] for part in parts.values()):
         return None
-    head = ["", "can be read", "offered tool", "fits its schema", "success precision", "success recall"]
-    rows = [[name, *(f"{part['validity'][key]:.3f}" for key in VALIDITY)] for name, part in parts.items()]
-    if all(part["gold"] for part in parts.values()):
-        head.append("the gold calls")
-        rows = [[*row, f"{part['gold']['match']:.3f}"] for row, part in zip(rows, parts.values(), strict=True)]
-    return table(head, rows, numbers=len(head) - 1)
+    worth = ("can be read", "offered tool", "fits its schema", "success precision", "success recall", "the gold calls")
+    return calls_table(parts, "", worth)
 
 
-def _ablations(findings: Findings) -> str | None:
-    rows = [[escaped(n), *(f"{m[ratio]:.3f}" for ratio in RATIOS)] for n, m in findings.ablations.items()]
-    return table(["variant", "precision", "recall", "F1", "accuracy", "FPR"], rows, len(RATIOS)) if rows else None
+def _ablations(findings: Report) -> str | None:
+    return metrics_table(findings.ablations, "variant", _RATIOS) if findings.ablations else None
 
 
 def _plot_title(name: str) -> str:
@@ -245,7 +228,7 @@ def _settings(config: ASAConfig) -> str:
     return table(["setting", "value"], rows, numbers=1)
 
 
-def _why(config: ASAConfig, findings: Findings) -> str:
+def _why(config: ASAConfig, findings: Report) -> str:
     why = f"Why these: {escaped(findings.why)}." if findings.why else "How these were chosen is not recorded."
     layer = findings.layers.get(config.layer)
     if layer is None:
@@ -256,7 +239,7 @@ def _why(config: ASAConfig, findings: Findings) -> str:
     )
 
 
-def _reproduction(base_model: str | None, findings: Findings) -> str | None:
+def _reproduction(base_model: str | None, findings: Report) -> str | None:
     """The command that fits the adapter again, or code where the command line has no word for an argument."""
     names = {field.name for field in fields(ASATrainingArguments)}
     known = {name: value for name, value in findings.arguments.items() if name in names}
@@ -283,7 +266,7 @@ def _reproduction(base_model: str | None, findings: Findings) -> str | None:
     )
 
 
-def _versions(findings: Findings) -> str | None:
+def _versions(findings: Report) -> str | None:
     if not findings.versions:
         return None
     return "Made with " + ", ".join(f"{escaped(name)} {escaped(v)}" for name, v in findings.versions.items()) + "."

@@ -1,7 +1,9 @@
 """Strangers' strings in Markdown and on terminals, and tables."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from asa_adapter.report import RATIOS, VALIDITY, Metrics
 
 _START = re.compile(r"^(\d{0,9})([-+=]|[.)](?=\s|$))")  # of a list or an underlined title
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$@])")
@@ -48,3 +50,39 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: int) -> s
 
 def _row(cells: Sequence[str]) -> str:
     return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
+
+
+def metrics_table(results: Mapping[str, Metrics], first: str = "", names: Sequence[str] = RATIOS) -> str:
+    """Trigger metrics by name, such as {"base": metrics, "asa": metrics}, as a Markdown table, one row each.
+
+    Args:
+        results: metrics by name.
+        first: head of the column of names.
+        names: heads of the others.
+
+    Example:
+        >>> print(metrics_table({"base": dict(precision=1, recall=0.5, f1=2 / 3, accuracy=0.75, fpr=0)}))
+        | | precision | recall | f1 | accuracy | fpr |
+        |---|---:|---:|---:|---:|---:|
+        | base | 1.000 | 0.500 | 0.667 | 0.750 | 0.000 |
+    """
+    rows = [[escaped(name), *(f"{metrics[ratio]:.3f}" for ratio in RATIOS)] for name, metrics in results.items()]
+    return table([first, *names], rows, numbers=len(RATIOS))
+
+
+def calls_table(
+    results: Mapping[str, Metrics], first: str = "calls", names: Sequence[str] = (*VALIDITY, "gold")
+) -> str:
+    """What the calls were worth, as a Markdown table: of the answers that call, how many parse, name an offered tool,
+    and fit its schema; precision and recall of calls that do all three; and gold calls met, where all rows have some.
+
+    Args:
+        results: trigger metrics with `validity`, by name, such as {"base": ..., "asa": ...}.
+        first: head of the column of names.
+        names: heads of the others.
+    """
+    rows = [[name, *(f"{metrics['validity'][key]:.3f}" for key in VALIDITY)] for name, metrics in results.items()]
+    if all(metrics.get("gold") for metrics in results.values()):
+        rows = [[*row, f"{m['gold']['match']:.3f}"] for row, m in zip(rows, results.values(), strict=True)]
+    head = [first, *names][: len(rows[0])]
+    return table(head, rows, numbers=len(head) - 1)

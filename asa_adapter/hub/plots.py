@@ -1,38 +1,32 @@
 """Figures from a report, for its model card. Without matplotlib (the extra [plots]) there are none.
 
-A report may come from a stranger: only `Findings` of it are drawn, and its texts are never taken for formulas.
+A report may come from a stranger: only `Report` of it are drawn, and its texts are never taken for formulas.
 """
 
-import contextlib
-import io
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from asa_adapter.hub.markdown import one_line
-from asa_adapter.report import Comparison, Findings, Interval, Metrics, Point
+from asa_adapter.hub.drawing import (
+    BLUE,
+    GREY,
+    MOST_ROWS,
+    ORANGE,
+    SKY,
+    VERMILION,
+    columns,
+    draw_bars,
+    draw_matrix,
+    name_rows,
+    new_figure,
+    own_style,
+    png,
+    short,
+)
+from asa_adapter.report import Comparison, Interval, Metrics, Point, Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Colours of Okabe and Ito, which colour-blind people can tell apart.
-_BLUE, _ORANGE, _SKY, _VERMILION, _GREY = "#0072B2", "#E69F00", "#56B4E9", "#D55E00", "#7F7F7F"
-_STYLE = {
-    "text.parse_math": False,  # a domain may be called "$x$"
-    "font.size": 9.0,
-    "axes.titlesize": 11.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "legend.frameon": False,
-}
-_WIDTH, _DPI = 8.0, 100
-_MOST_ROWS, _MOST_CELLS, _MOST_NAME = 24, 10, 25
 
 
 def plots(report: Mapping[str, Any] | None) -> dict[str, bytes]:
@@ -45,7 +39,7 @@ def plots(report: Mapping[str, Any] | None) -> dict[str, bytes]:
         import matplotlib  # noqa: F401
     except ImportError:
         return {}
-    return {f"{name}.png": _png(figure) for name, figure in figures(report).items()}
+    return {f"{name}.png": png(figure) for name, figure in figures(report).items()}
 
 
 def figures(report: Mapping[str, Any] | None) -> dict[str, "Figure"]:
@@ -54,58 +48,23 @@ def figures(report: Mapping[str, Any] | None) -> dict[str, "Figure"]:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    findings = Findings.read(report)
-    with _own_style():
+    findings = Report.read(report)
+    with own_style():
         drawn = {name: draw(findings) for name, draw in _FIGURES.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-@contextlib.contextmanager
-def _own_style() -> Iterator[None]:
-    """Draws by our settings; the user's come back, and a sign that the font lacks is a box and no warning."""
-    from matplotlib import style
-
-    with warnings.catch_warnings(), style.context(["default", _STYLE]):
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        warnings.filterwarnings("ignore", message="Matplotlib currently does not support .* natively")
-        yield
-
-
-def _png(figure: "Figure") -> bytes:
-    """A PNG with a palette, a third as large as one without, and nothing of when and by what it was made."""
-    from PIL import Image  # matplotlib's own dependency
-
-    drawn, file = io.BytesIO(), io.BytesIO()
-    with _own_style():
-        figure.savefig(drawn, format="png", dpi=_DPI)
-    Image.open(drawn).convert("RGB").quantize(256).save(file, format="png", optimize=True)
-    return file.getvalue()
-
-
-def _figure(height: float) -> "Figure":
-    # Not by pyplot, which would keep the figure and choose a backend.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(_WIDTH, height), layout="constrained")
-
-
-def _short(name: str) -> str:
-    """A stranger's name as a label: one line, the middle of a long one left out."""
-    line = one_line(name).strip()
-    return line if len(line) <= _MOST_NAME else f"{line[: _MOST_NAME - 9]}…{line[-8:]}"
-
-
-def _layers(findings: Findings) -> "Figure | None":
+def _layers(findings: Report) -> "Figure | None":
     """How well the need is read at each layer, and how far a step there moves the model."""
     read = {name: _by_layer(findings, name) for name in ("probe_auc", "shuffled_auc")}
     if not read["probe_auc"]:
         return None
-    figure = _figure(5.2 if findings.effects else 3.2)
+    figure = new_figure(5.2 if findings.effects else 3.2)
     axes = figure.subplots(2 if findings.effects else 1, sharex=True, squeeze=False)[:, 0]
-    axes[0].plot(*_columns(read["probe_auc"]), color=_BLUE, marker="o", label="probe")
+    axes[0].plot(*columns(read["probe_auc"]), color=BLUE, marker="o", label="probe")
     if read["shuffled_auc"]:
-        axes[0].plot(*_columns(read["shuffled_auc"]), color=_ORANGE, marker="s", ls="--", label="shuffled labels")
-    axes[0].axhline(0.5, color=_GREY, ls=":", label="chance")
+        axes[0].plot(*columns(read["shuffled_auc"]), color=ORANGE, marker="s", ls="--", label="shuffled labels")
+    axes[0].axhline(0.5, color=GREY, ls=":", label="chance")
     lowest = min(0.4, *(auc for values in read.values() for auc in values.values()))
     axes[0].set(title="How well the need for a tool is read (VALID)", ylabel="AUC", ylim=(lowest - 0.03, 1.03))
     if findings.effects:
@@ -113,44 +72,40 @@ def _layers(findings: Findings) -> "Figure | None":
     chosen = findings.chosen.get("layer")
     for ax in axes:
         if chosen in read["probe_auc"]:
-            ax.axvspan(chosen - 0.3, chosen + 0.3, color=_SKY, alpha=0.3, lw=0, label="chosen layer")
+            ax.axvspan(chosen - 0.3, chosen + 0.3, color=SKY, alpha=0.3, lw=0, label="chosen layer")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     axes[-1].set_xlabel("decoder block, counted from 0")
     return figure
 
 
-def _by_layer(findings: Findings, name: str) -> dict[int, float]:
+def _by_layer(findings: Report, name: str) -> dict[int, float]:
     return {layer: row[name] for layer, row in sorted(findings.layers.items()) if 0 <= row.get(name, -1) <= 1}
 
 
-def _columns(values: Mapping[int, float]) -> tuple[list[int], list[float]]:
-    return list(values), list(values.values())
-
-
-def _draw_effects(ax: "Axes", findings: Findings) -> None:
+def _draw_effects(ax: "Axes", findings: Report) -> None:
     effects = dict(sorted(findings.effects.items()))
     up = {layer: effect.up for layer, effect in effects.items()}
     down = {layer: effect.down for layer, effect in effects.items()}
-    ax.plot(*_columns(up), color=_VERMILION, marker="^", label="step up")
-    ax.plot(*_columns(down), color=_BLUE, marker="v", ls="--", label="step down")
-    ax.axhline(0, color=_GREY, ls=":", label="no change")
+    ax.plot(*columns(up), color=VERMILION, marker="^", label="step up")
+    ax.plot(*columns(down), color=BLUE, marker="v", ls="--", label="step down")
+    ax.axhline(0, color=GREY, ls=":", label="no change")
     lengths = sorted({effect.alpha for effect in effects.values()})
     alpha = f" of alpha {lengths[0]:g}" if len(lengths) == 1 else ""
     ax.set(title=f"How far a step{alpha} moves the model (TRAIN)", ylabel="change of P(start marker)")
     ax.margins(y=0.1)
 
 
-def _alpha_tau(findings: Findings) -> "Figure | None":
+def _alpha_tau(findings: Report) -> "Figure | None":
     """The screen's scores by step and confidence."""
     scores = {(cell.alpha, cell.tau): cell.score for cell in findings.screen.alpha_tau}
     alphas, taus = (sorted({key[i] for key in scores}) for i in (0, 1))
     if not scores or len(scores) != len(alphas) * len(taus):
         return None
-    figure = _figure(min(1.6 + 0.55 * len(alphas), 6.0))
+    figure = new_figure(min(1.6 + 0.55 * len(alphas), 6.0))
     ax = figure.subplots()
     rows = [[scores[alpha, tau] for tau in taus] for alpha in alphas]
-    _draw_matrix(ax, rows, [f"{tau:g}" for tau in taus], [f"{alpha:g}" for alpha in alphas], "cividis", "{:.3f}")
+    draw_matrix(ax, rows, [f"{tau:g}" for tau in taus], [f"{alpha:g}" for alpha in alphas], "cividis", "{:.3f}")
     figure.colorbar(ax.images[0], ax=ax, label=_score_name(findings))
     best = findings.screen.best
     fixed = ", ".join(f"{name} {best[name]:g}" for name in ("layer", "beta") if name in best)
@@ -162,12 +117,12 @@ def _alpha_tau(findings: Findings) -> "Figure | None":
     if (best.get("alpha"), best.get("tau")) in scores:
         x, y = taus.index(best["tau"]), alphas.index(best["alpha"])
         ax.plot([x - 0.46, x + 0.46, x + 0.46, x - 0.46, x - 0.46], [y - 0.44, y - 0.44, y + 0.44, y + 0.44, y - 0.44],
-                color=_VERMILION, lw=2.5, label="best of the screen")  # fmt: skip
+                color=VERMILION, lw=2.5, label="best of the screen")  # fmt: skip
         figure.legend(loc="outside lower right")
     return figure
 
 
-def _score_name(findings: Findings) -> str:
+def _score_name(findings: Report) -> str:
     if findings.arguments.get("max_fpr") is not None:
         return "recall; minus the FPR where it is too high"
     names = {"f1": "F1", "balanced_accuracy": "balanced accuracy"}
@@ -175,41 +130,22 @@ def _score_name(findings: Findings) -> str:
     return names.get(objective, "score") if isinstance(objective, str) else "score"
 
 
-def _draw_matrix(
-    ax: "Axes", numbers: Sequence[Sequence[float]], x: Sequence[str], y: Sequence[str], colours: str, form: str,
-    low: float | None = None, high: float | None = None,
-) -> None:  # fmt: skip
-    """Numbers as coloured cells, written into them where there is room."""
-    rows = np.asarray(numbers)
-    image = ax.imshow(rows, cmap=colours, vmin=low, vmax=high, aspect="auto")
-    shades = image.to_rgba(rows)
-    ax.grid(visible=False)
-    ax.set_xticks(range(len(x)), x)
-    ax.set_yticks(range(len(y)), y)
-    if max(len(x), len(y)) <= _MOST_CELLS:
-        for i, row in enumerate(rows):
-            for j, number in enumerate(row):
-                red, green, blue, _ = shades[i, j]
-                dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-                ax.text(j, i, form.format(number), ha="center", va="center", color="white" if dark else "black")
-
-
-def _front(findings: Findings) -> "Figure | None":
+def _front(findings: Report) -> "Figure | None":
     """What could be had: recall against calls without need, and where the choice stands."""
     screen, valid = findings.screen, findings.valid
     if not screen.points and not valid.points:
         return None
-    figure = _figure(4.4)
+    figure = new_figure(4.4)
     ax = figure.subplots()
     if screen.points:
-        ax.plot(*_axes_of(screen.points), color=_SKY, marker=".", drawstyle="steps-post", label="front of the screen")
+        ax.plot(*_axes_of(screen.points), color=SKY, marker=".", drawstyle="steps-post", label="front of the screen")
     if valid.points:
-        ax.plot(*_axes_of(valid.points), color=_BLUE, marker="^", ls="", ms=8, alpha=0.7, label="finalists, VALID")
+        ax.plot(*_axes_of(valid.points), color=BLUE, marker="^", ls="", ms=8, alpha=0.7, label="finalists, VALID")
     single: dict[str, tuple[Point | None, dict[str, Any]]] = {
-        "base, TRAIN (first token)": (screen.base, {"marker": "s", "mfc": "white", "mec": _GREY}),
-        "base, VALID": (valid.base, {"marker": "s", "color": _GREY}),
-        "choice, TRAIN (first token)": (screen.choice, {"marker": "*", "mfc": "white", "mec": _VERMILION, "ms": 14}),
-        "choice, VALID": (valid.choice, {"marker": "*", "color": _VERMILION, "ms": 14}),
+        "base, TRAIN (first token)": (screen.base, {"marker": "s", "mfc": "white", "mec": GREY}),
+        "base, VALID": (valid.base, {"marker": "s", "color": GREY}),
+        "choice, TRAIN (first token)": (screen.choice, {"marker": "*", "mfc": "white", "mec": VERMILION, "ms": 14}),
+        "choice, VALID": (valid.choice, {"marker": "*", "color": VERMILION, "ms": 14}),
     }
     for label, (point, look) in single.items():
         if point is not None:
@@ -228,25 +164,25 @@ def _axes_of(points: Sequence[Point]) -> tuple[list[float], list[float]]:
     return [point.fpr for point in points], [point.recall for point in points]
 
 
-def _domains(findings: Findings) -> "Figure | None":
+def _domains(findings: Report) -> "Figure | None":
     """The bare and the steered model, overall and in each domain."""
     split = "test" if "test" in findings.evaluations else next(iter(findings.evaluations), None)
     if split is None:
         return None
     found = findings.evaluations[split]
     names = [name for name in found.base["per_domain"] if name in found.asa["per_domain"]]
-    shown = names[: _MOST_ROWS - 1]
+    shown = names[: MOST_ROWS - 1]
     labels = [f"all ({found.base['n']})"]
-    labels += [f"{_short(name)} ({found.base['per_domain'][name]['n']})" for name in shown]
-    series = {"base": _GREY, "asa": _BLUE}
-    figure = _figure(1.5 + 0.42 * len(labels))
+    labels += [f"{short(name)} ({found.base['per_domain'][name]['n']})" for name in shown]
+    series = {"base": GREY, "asa": BLUE}
+    figure = new_figure(1.5 + 0.42 * len(labels))
     panels = figure.subplots(1, 2, sharey=True)
     for ax, ratio, title in zip(panels, ("recall", "fpr"), ("Recall", "FPR (lower is better)"), strict=True):
         for shift, (key, colour) in zip((-0.2, 0.2), series.items(), strict=True):
             metrics, intervals = _with_domains(found, key, shown, ratio)
             label = "the model alone" if key == "base" else "with ASA"
-            _draw_bars(ax, [m[ratio] for m in metrics], intervals, shift, colour, label)
-        _name_rows(ax, labels, f"{title}, {_short(split).upper()}", "share of the prompts")
+            draw_bars(ax, [m[ratio] for m in metrics], intervals, shift, colour, label)
+        name_rows(ax, labels, f"{title}, {short(split).upper()}", "share of the prompts")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, title=_left_out(names))
     return figure
 
@@ -264,68 +200,50 @@ def _with_domains(
 
 def _left_out(names: Sequence[str]) -> str:
     bars = "bars: measured; lines: 95 % intervals"
-    return bars if len(names) < _MOST_ROWS else f"{bars}; the first {_MOST_ROWS - 1} of {len(names)} domains"
+    return bars if len(names) < MOST_ROWS else f"{bars}; the first {MOST_ROWS - 1} of {len(names)} domains"
 
 
-def _draw_bars(
-    ax: "Axes", values: Sequence[float], intervals: Sequence[Interval | None], shift: float, colour: str, label: str
-) -> None:
-    """Lying bars, shares of 1, the first on top; their intervals as lines."""
-    places = [row + shift for row in range(len(values))]
-    ax.barh(places, values, height=0.36, color=colour, label=label)
-    for place, found in zip(places, intervals, strict=True):
-        if found is not None:
-            low, high = (min(max(end, 0.0), 1.0) for end in found)
-            ax.plot([low, high], [place, place], color="black", lw=1.2, marker="|", ms=5)
-
-
-def _name_rows(ax: "Axes", labels: Sequence[str], title: str, unit: str) -> None:
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set(title=title, xlabel=unit, xlim=(0, 1.02), ylim=(len(labels) - 0.4, -0.6))
-    ax.grid(visible=False, axis="y")
-
-
-def _cosines(findings: Findings) -> "Figure | None":
+def _cosines(findings: Report) -> "Figure | None":
     """How alike the directions of the domains are; one alone is like itself."""
-    rows, names = findings.cosines[:_MOST_ROWS], findings.domains
+    rows, names = findings.cosines[:MOST_ROWS], findings.domains
     if len(findings.cosines) < 2 or len(names) != len(findings.cosines):
         return None
-    rows = tuple(row[:_MOST_ROWS] for row in rows)
-    labels = [f"{_short(name)}  {i}" for i, name in enumerate(names[:_MOST_ROWS], start=1)]
-    figure = _figure(min(2.2 + 0.5 * len(rows), 7.5))
+    rows = tuple(row[:MOST_ROWS] for row in rows)
+    labels = [f"{short(name)}  {i}" for i, name in enumerate(names[:MOST_ROWS], start=1)]
+    figure = new_figure(min(2.2 + 0.5 * len(rows), 7.5))
     ax = figure.subplots()
-    _draw_matrix(ax, rows, [str(i) for i in range(1, len(rows) + 1)], labels, "PuOr", "{:.2f}", -1, 1)
-    more = f" (the first {_MOST_ROWS} of {len(names)})" if len(names) > _MOST_ROWS else ""
+    draw_matrix(ax, rows, [str(i) for i in range(1, len(rows) + 1)], labels, "PuOr", "{:.2f}", -1, 1)
+    more = f" (the first {MOST_ROWS} of {len(names)})" if len(names) > MOST_ROWS else ""
     ax.set(title=f"How alike the domains' directions are{more}", xlabel="domain, as numbered on the left")
     figure.colorbar(ax.images[0], ax=ax, label="cosine")
     return figure
 
 
-def _ablations(findings: Findings) -> "Figure | None":
+def _ablations(findings: Report) -> "Figure | None":
     """What is left without each part."""
-    found = dict(list(findings.ablations.items())[:_MOST_ROWS])
+    found = dict(list(findings.ablations.items())[:MOST_ROWS])
     if not found:
         return None
-    figure = _figure(1.2 + 0.3 * len(found))
+    figure = new_figure(1.2 + 0.3 * len(found))
     panels = figure.subplots(1, 2, sharey=True)
-    colours = [{"base": _GREY, "full": _BLUE}.get(name, _SKY) for name in found]
+    colours = [{"base": GREY, "full": BLUE}.get(name, SKY) for name in found]
     for ax, ratio, title in zip(panels, ("f1", "fpr"), ("F1", "FPR (lower is better)"), strict=True):
         ax.barh(range(len(found)), [metrics[ratio] for metrics in found.values()], height=0.7, color=colours)
         for row, metrics in enumerate(found.values()):
             ax.text(metrics[ratio] + 0.01, row, f"{metrics[ratio]:.3f}", va="center")
-        _name_rows(ax, [_short(name) for name in found], f"{title} of each variant", "share")
+        name_rows(ax, [short(name) for name in found], f"{title} of each variant", "share")
         ax.set_xlim(0, 1.15)  # room for the number of a full bar
     return figure
 
 
-def _marker(findings: Findings) -> "Figure | None":
+def _marker(findings: Report) -> "Figure | None":
     """What steps of each length do to the start of a call."""
     marker = findings.marker
     if marker is None or not marker.series:
         return None
-    figure = _figure(3.6)
+    figure = new_figure(3.6)
     ax = figure.subplots()
-    looks = {"along": (_VERMILION, "^", "-"), "against": (_BLUE, "v", "--"), "random": (_GREY, "o", ":")}
+    looks = {"along": (VERMILION, "^", "-"), "against": (BLUE, "v", "--"), "random": (GREY, "o", ":")}
     for name, values in marker.series.items():
         colour, sign, line = looks[name]
         label = "a random direction" if name == "random" else f"{name} the direction"
@@ -341,7 +259,7 @@ def _marker(findings: Findings) -> "Figure | None":
     return figure
 
 
-_FIGURES: dict[str, Callable[[Findings], "Figure | None"]] = {
+_FIGURES: dict[str, Callable[[Report], "Figure | None"]] = {
     "domains_base_and_asa": _domains,
     "recall_against_fpr": _front,
     "score_by_alpha_and_tau": _alpha_tau,

@@ -6,7 +6,7 @@ from scipy.stats import binomtest
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.hub.markdown import escaped
-from asa_adapter.report import Comparison, Findings
+from asa_adapter.report import Comparison, Report
 
 # Below these, a ratio moves by several points with each prompt.
 _FEW_PROMPTS = 200
@@ -16,7 +16,7 @@ _ODD_CONTROL = 0.1
 _GOOD_CALLS = 0.9
 
 
-def weaknesses(config: ASAConfig, findings: Findings) -> list[str]:
+def weaknesses(config: ASAConfig, findings: Report) -> list[str]:
     """One sentence or two for each weak spot, as Markdown; the most telling first."""
     found = []
     for split, comparison in findings.evaluations.items():
@@ -72,7 +72,7 @@ def _calls(comparison: Comparison, split: str) -> Iterator[str]:
         )
 
 
-def _reading(config: ASAConfig, findings: Findings) -> Iterator[str]:
+def _reading(config: ASAConfig, findings: Report) -> Iterator[str]:
     """How well the need can be read at the steered layer."""
     layer = findings.layers.get(config.layer, {})
     auc, control = layer.get("probe_auc"), layer.get("shuffled_auc")
@@ -82,7 +82,7 @@ def _reading(config: ASAConfig, findings: Findings) -> Iterator[str]:
         yield f"A probe for shuffled labels has an AUC of {control:.3f} there, which should be 0.5: the data is small."
 
 
-def _data(findings: Findings) -> Iterator[str]:
+def _data(findings: Report) -> Iterator[str]:
     train = findings.splits.get("train")
     rows = f"{train['rows']} labelled prompts" if train else "labelled prompts"
     labels = findings.metadata.get("labels")

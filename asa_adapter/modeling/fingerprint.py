@@ -8,13 +8,11 @@ embeddings are not quantised and matrices are, so the two are hashed apart.
 import hashlib
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from asa_adapter.files import looks_like_path
 from asa_adapter.modeling.residual import decoder_blocks
 
 _FORM = re.compile(r"(\w+):([0-9a-f]{16}):([0-9a-f]{16}|-)")
@@ -68,31 +66,6 @@ def same_weights(stored: str | None, found: str | None) -> tuple[bool | None, st
     if "float16" in (dtype, other_dtype):
         return None, "one of the models is in float16, which rounds otherwise: their fingerprints cannot be compared"
     return False, f"the model's weights are not those the adapter was fitted for (fingerprint {found}, not {stored})"
-
-
-def other_origin(
-    fitted_name: str | None, fitted_revision: str | None, name: str | None, revision: str | None
-) -> list[str]:
-    """What a model's name and revision say against its being the one that an adapter was fitted for.
-
-    Args:
-        fitted_name: Hub id or folder of the model that the adapter was fitted with.
-        fitted_revision: commit of that model.
-        name: Hub id or folder of the model at hand.
-        revision: commit of that model.
-    """
-    suspicions = []
-    # A folder may have any name; only two names from the Hub say something about each other.
-    if _is_hub_id(name or "") and _is_hub_id(fitted_name or "") and str(name).lower() != str(fitted_name).lower():
-        suspicions.append(f"the model is {name!r}, but the adapter was fitted for {fitted_name!r}")
-    if fitted_revision and revision and revision != fitted_revision:
-        suspicions.append(f"the model is at revision {revision}, but the adapter was fitted for {fitted_revision}")
-    return suspicions
-
-
-def _is_hub_id(name: str) -> bool:
-    """Whether a model's name is that of a repository, "user/model", and not of a folder on this machine."""
-    return name.count("/") == 1 and not looks_like_path(name) and not Path(name).exists()
 
 
 def _embedding(model: Any) -> torch.Tensor | None:

@@ -1,4 +1,4 @@
-"""One forward pass of a model: its mode, its device, its precision, and the keywords that it takes."""
+"""How a model is run: its mode, device and precision, the keywords that it takes, and settings for greedy answers."""
 
 import contextlib
 import inspect
@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from asa_adapter.data.batches import pad_token_id
 
 
 def forward(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, **keywords: Any) -> Any:
@@ -57,3 +59,33 @@ def forward_keywords(model: nn.Module, **keywords: Any) -> dict[str, Any]:
     """Those of the keywords that the model's forward pass takes."""
     taken = inspect.signature(model.forward).parameters
     return {name: value for name, value in keywords.items() if name in taken}
+
+
+def greedy_settings(tokenizer: Any, max_new_tokens: int) -> dict[str, Any]:
+    """Keywords for generate() that give the most likely answer, whatever the model's own settings are."""
+    return {
+        "max_new_tokens": max_new_tokens,
+        "do_sample": False,
+        "num_beams": 1,
+        "temperature": None,
+        "top_p": None,
+        "top_k": None,
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "num_return_sequences": 1,
+        "guidance_scale": None,
+        "return_dict_in_generate": False,
+        "pad_token_id": pad_token_id(tokenizer),
+    }
+
+
+def compiled_parts(model: nn.Module) -> list[str]:
+    """Names of the modules that torch.compile() was used on, by somebody or by an earlier generate()."""
+    return [
+        name or type(module).__name__
+        for name, module in model.named_modules()
+        if "_compiled_call" in module.__dict__
+        or hasattr(module, "_orig_mod")
+        or module._compiled_call_impl is not None
+        or hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable")
+    ]

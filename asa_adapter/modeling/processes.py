@@ -1,7 +1,7 @@
 """`Processes`: the processes of one run (`accelerate launch`, `torchrun`), which share the model's work.
 
 Each does a part of the rows; then all have all results, and everything behind them is computed alike in each. What is
-exchanged are arrays and texts on the CPU; only the main process writes.
+exchanged are arrays and texts on the CPU; only the main process writes, and shows the progress bars of long work.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 from torch import distributed
 
@@ -92,3 +93,12 @@ def launched_processes() -> Iterator[Processes]:
     finally:
         if joins:
             distributed.destroy_process_group()
+
+
+def progress_bar(total: int, name: str, show: bool) -> Any:
+    """A bar with count and ETA, to be used as a context manager; `HF_HUB_DISABLE_PROGRESS_BARS` hides it too.
+
+    Of several processes (`accelerate launch`) the first one shows it.
+    """
+    shown = show and os.environ.get("RANK", "0") == "0"
+    return tqdm(total=total, desc=name, disable=None if shown else True, smoothing=0.1)

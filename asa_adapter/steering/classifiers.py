@@ -4,50 +4,22 @@ The standardisation that fitting needs is folded into the coefficients afterward
 matrix and one bias: the controller runs it as tensors, and nothing of scikit-learn is needed at inference.
 """
 
-import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
 from asa_adapter.errors import AdapterFormatError
-from asa_adapter.steering.linear import float32_tensor, float64_states
-from asa_adapter.steering.skops_file import audit_skops
-
-try:
-    import skops.io
-except NameError as error:  # transformers' own, at one of its modules that skops looks at
-    raise ImportError(
-        f"transformers {transformers.__version__} cannot be used with skops where Pillow is missing: install pillow, "
-        "or transformers 5.21 or newer"
-    ) from error
+from asa_adapter.steering.linear import Linear, fit_logistic, fitted_logistic, float32_tensor, float64_states
+from asa_adapter.steering.skops_file import checked_estimator, dump_skops, load_skops
 
 ROUTER_NAME = "router.skops"
 PROBES_NAME = "probes.skops"
 
 # A domain with fewer calibration rows than this of either label is left to the pooled probe.
 MIN_ROWS_PER_CLASS = 8
-
-# Beyond this, a stored coefficient times a state could leave the range of float32.
-_MAX_COEFFICIENT = 1e30
-
-
-@dataclass(frozen=True)
-class Linear:
-    """One linear map as float32 CPU tensors: scores = states @ weight.T + bias, with weight (R, D) and bias (R,)."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-
-    def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        """(N, R) scores of (N, D) states."""
-        with torch.autocast(device_type="cpu", enabled=False):
-            return torch.nn.functional.linear(states, self.weight, self.bias)
 
 
 class Router:
@@ -85,8 +57,8 @@ class Router:
         """
         h, names = float64_states(states, domains=domains), [str(name) for name in domains]
         if len(set(names)) == 1:
-            return cls(_fitted(np.array(names[:1]), np.zeros((1, h.shape[1])), np.zeros(1), C, seed))
-        return cls(_fit_logistic(h, names, C, seed))
+            return cls(fitted_logistic(np.array(names[:1]), np.zeros((1, h.shape[1])), np.zeros(1), C, seed))
+        return cls(fit_logistic(h, names, C, seed))
 
     def predict_proba(self, states: ArrayLike) -> NDArray[np.float32]:
         """(N, K) probabilities of the domains, in the order of `domains`."""
@@ -109,7 +81,7 @@ class Router:
 
     def to_bytes(self) -> bytes:
         """The skops file."""
-        return _dump_skops(self.estimator_)
+        return dump_skops(self.estimator_)
 
     @classmethod
     def from_bytes(cls, content: bytes, hidden_size: int, domains: Sequence[str]) -> "Router":
@@ -119,7 +91,7 @@ class Router:
             AdapterFormatError: not a skops file, another kind of object, or shapes and classes that do not fit.
         """
         rows = 1 if len(domains) <= 2 else len(domains)
-        estimator = _checked_estimator(_load_skops(content, ROUTER_NAME), ROUTER_NAME, rows, hidden_size)
+        estimator = checked_estimator(load_skops(content, ROUTER_NAME), ROUTER_NAME, rows, hidden_size)
         classes = [str(name) for name in estimator.classes_]
         if sorted(classes) != sorted(domains):
             raise AdapterFormatError(f"{ROUTER_NAME}: its classes are {classes!r:.200}; expected {sorted(domains)}")
@@ -169,23 +141,23 @@ class Probes:
         for name in sorted(set(names)):
             rows = np.array([other == name for other in names])
             if min(int((y[rows] == label).sum()) for label in (0, 1)) >= MIN_ROWS_PER_CLASS:
-                own[name] = _fit_logistic(h[rows], y[rows].astype(int), C, seed)
-        return cls(_fit_logistic(h, y.astype(int), C, seed), own)
+                own[name] = fit_logistic(h[rows], y[rows].astype(int), C, seed)
+        return cls(fit_logistic(h, y.astype(int), C, seed), own)
 
     def p_tool(self, states: ArrayLike, domain: str | None = None) -> NDArray[np.float32]:
         """(N,) probabilities that a tool is needed, from the domain's probe, or the pooled one where it has none."""
-        probe = _linear(self.by_domain_.get(domain, self.pooled_) if domain is not None else self.pooled_)
+        probe = Linear.of(self.by_domain_.get(domain, self.pooled_) if domain is not None else self.pooled_)
         return torch.sigmoid(probe(float32_tensor(states))[:, 0]).numpy()
 
     def linear(self, domains: Sequence[str], kind: str = "domain") -> Linear:
         """One row for each domain, in the given order: its own probe ("domain") or the pooled one ("pooled")."""
         own = self.by_domain_ if kind == "domain" else {}
-        rows = [_linear(own.get(name, self.pooled_)) for name in domains]
+        rows = [Linear.of(own.get(name, self.pooled_)) for name in domains]
         return Linear(torch.cat([row.weight for row in rows]), torch.cat([row.bias for row in rows]))
 
     def to_bytes(self) -> bytes:
         """The skops file."""
-        return _dump_skops({"pooled": self.pooled_, "by_domain": self.by_domain_})
+        return dump_skops({"pooled": self.pooled_, "by_domain": self.by_domain_})
 
     @classmethod
     def from_bytes(cls, content: bytes, hidden_size: int, domains: Sequence[str]) -> "Probes":
@@ -194,14 +166,14 @@ class Probes:
         Raises:
             AdapterFormatError: not a skops file, another kind of object, or shapes and classes that do not fit.
         """
-        parts = _load_skops(content, PROBES_NAME)
+        parts = load_skops(content, PROBES_NAME)
         if type(parts) is not dict or set(parts) != {"pooled", "by_domain"} or type(parts["by_domain"]) is not dict:
             raise AdapterFormatError(f"{PROBES_NAME}: expected a dict with 'pooled' and 'by_domain'")
         if strangers := sorted(map(repr, parts["by_domain"].keys() - set(domains))):
             raise AdapterFormatError(f"{PROBES_NAME}: probes for unknown domains {', '.join(strangers):.200}")
-        pooled = _checked_estimator(parts["pooled"], PROBES_NAME, 1, hidden_size)
+        pooled = checked_estimator(parts["pooled"], PROBES_NAME, 1, hidden_size)
         own = {
-            domain: _checked_estimator(estimator, PROBES_NAME, 1, hidden_size)
+            domain: checked_estimator(estimator, PROBES_NAME, 1, hidden_size)
             for domain, estimator in parts["by_domain"].items()
         }
         for estimator in (pooled, *own.values()):
@@ -210,70 +182,3 @@ class Probes:
                     f"{PROBES_NAME}: a probe's classes are {estimator.classes_!r:.80}; expected 0, 1"
                 )
         return cls(pooled, own)
-
-
-def _fit_logistic(h: NDArray[np.float64], target: Any, C: float, seed: int) -> LogisticRegression:
-    """Fits on standardised states, then folds mean and deviation into coefficients for the raw ones."""
-    mean, deviation = h.mean(axis=0), h.std(axis=0)
-    # A feature that does not vary has no deviation to divide by; it carries nothing, whatever it is divided by.
-    # Around a large mean, float32 states vary in their last bits without any meaning.
-    deviation = np.where(deviation > 1e-6 * np.abs(mean) + 1e-30, deviation, 1.0)
-    model = LogisticRegression(C=C, max_iter=1000, random_state=seed).fit((h - mean) / deviation, target)
-    weight = model.coef_ / deviation
-    return _fitted(model.classes_, weight, model.intercept_ - weight @ mean, C, seed)
-
-
-def _fitted(
-    classes: NDArray[Any], weight: NDArray[np.float64], bias: NDArray[np.float64], C: float, seed: int
-) -> LogisticRegression:
-    """A fitted LogisticRegression with these coefficients in float32, and nothing else to store."""
-    model = LogisticRegression(C=float(C), max_iter=1000, random_state=int(seed))
-    model.classes_ = classes
-    model.coef_ = weight.astype(np.float32)
-    model.intercept_ = bias.astype(np.float32)
-    model.n_features_in_ = weight.shape[1]
-    return model
-
-
-def _linear(estimator: LogisticRegression) -> Linear:
-    return Linear(float32_tensor(estimator.coef_), float32_tensor(estimator.intercept_))
-
-
-def _dump_skops(value: Any) -> bytes:
-    # A schema of ten kilobytes stands beside each estimator's coefficients; most of it is the same again and again.
-    return skops.io.dumps(value, compression=zipfile.ZIP_DEFLATED)
-
-
-def _load_skops(content: bytes, name: str) -> Any:
-    """An object from a skops file, which may hold nothing but logistic regressions."""
-    audit_skops(content, name)
-    try:
-        return skops.io.loads(content, trusted=[])
-    # A hostile file can make the reader fail in any way; every way means the same to the user.
-    except Exception as error:
-        raise AdapterFormatError(f"{name}: refused: {type(error).__name__}: {str(error)[:200]}") from error
-
-
-def _checked_estimator(estimator: Any, name: str, rows: int, hidden_size: int) -> LogisticRegression:
-    """A new estimator with the coefficients and classes of a stored one; nothing else of that is kept."""
-    if type(estimator) is not LogisticRegression:
-        raise AdapterFormatError(f"{name}: holds a {type(estimator).__name__}; expected a LogisticRegression")
-    shapes = {"coef_": (rows, hidden_size), "intercept_": (rows,)}
-    for attribute, shape in shapes.items():
-        value = getattr(estimator, attribute, None)
-        if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.shape != shape:
-            found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-            raise AdapterFormatError(f"{name}: {attribute} is {found}; expected floats of shape {shape}")
-        if not (np.abs(value) <= _MAX_COEFFICIENT).all():
-            raise AdapterFormatError(f"{name}: {attribute} holds NaN, infinity, or numbers beyond 1e30")
-    classes = getattr(estimator, "classes_", None)
-    if not isinstance(classes, np.ndarray) or classes.ndim != 1 or classes.dtype.kind not in "iU":
-        raise AdapterFormatError(f"{name}: classes_ is {classes!r:.80}; expected names or 0 and 1")
-    C, seed = getattr(estimator, "C", None), getattr(estimator, "random_state", None)
-    return _fitted(
-        classes,
-        estimator.coef_,
-        estimator.intercept_,
-        C if type(C) is float and C > 0 else 1.0,
-        seed if type(seed) is int and seed >= 0 else 42,
-    )

@@ -47,7 +47,8 @@ class Verdicts(NamedTuple):
 
 
 def ternary_gate(p_tool: torch.Tensor, tau: float) -> torch.Tensor:
-    """(n,) gates: +1 where p >= tau, else -1 where p <= 1 - tau, else 0 (METHOD, "Controller").
+    """(n,) gates: +1 where p >= tau, else -1 where p <= 1 - tau, else 0 (the signed gate of
+    arXiv 2602.04935).
 
     Example:
         >>> ternary_gate(torch.tensor([0.9, 0.5, 0.1]), tau=0.8).tolist()

@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from asa_adapter.config.asa_config import MAX_ALPHA, finite_float
+from asa_adapter.config.fields import MAX_ALPHA, finite_float
+from asa_adapter.modeling.forward import compiled_parts
 from asa_adapter.modeling.residual import generating_model, hidden_state, replace_hidden_state
 from asa_adapter.steering.controller import Controller, Decision
 from asa_adapter.steering.plan import Call, Record, Slot, prompt_tokens
@@ -222,7 +223,7 @@ class _Steering:
             self._calls.stack.pop()
             if call is not None:
                 call.close()
-        if call is not None and not all(record.parts for record in call.records):
+        if call is not None and not all(record.met for record in call.records):
             warnings.warn(
                 "generate() ran without being steered: the steered block never met the last prompt token. If a part "
                 "of the model was compiled before attach(), call torch.compiler.reset()",
@@ -300,18 +301,6 @@ def _goes_on(inputs: dict[str, Any], asked: dict[str, Any]) -> bool:
     if wanted and ids is not None and ids.shape[1] > wanted:
         return False  # the first GPT has no cache, and sends whole rows whatever generate() asks for
     return bool(asked.get("use_cache", inputs.get("use_cache", True)))
-
-
-def compiled_parts(model: nn.Module) -> list[str]:
-    """Names of the modules that torch.compile() was used on, by somebody or by an earlier generate()."""
-    return [
-        name or type(module).__name__
-        for name, module in model.named_modules()
-        if "_compiled_call" in module.__dict__
-        or hasattr(module, "_orig_mod")
-        or module._compiled_call_impl is not None
-        or hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable")
-    ]
 
 
 def is_steered(model: nn.Module) -> bool:

@@ -52,10 +52,10 @@ class Window:
         controller = self.record.controller.to(hidden.device)
         states = hidden[where]
         if self.again:
-            verdicts = self.record.parts[0].verdicts
+            verdicts = self.record.met[0].verdicts
         else:
             verdicts = controller.decide(states)
-            self.record.parts.append(Part(self.rows, states, verdicts))
+            self.record.met.append(Met(self.rows, states, verdicts))
         if not controller.step:
             return hidden
         steered = hidden if in_place else hidden.clone()
@@ -69,7 +69,7 @@ class Slot(threading.local):
     window: Window | None = None
 
 
-class Part(NamedTuple):
+class Met(NamedTuple):
     """What one forward pass met: (n,) rows, their (n, D) states before the step, and the verdicts."""
 
     rows: NDArray[np.int64]
@@ -86,7 +86,7 @@ class Record:
         controller: its controller as it was when the call began.
         domains: (K,) names of the controller's domains.
         last: (B,) index of the last prompt token in each row as given to generate().
-        parts: one for each forward pass that met last prompt tokens.
+        met: one for each forward pass that met last prompt tokens.
         expand: number of beams or return sequences made of each row.
     """
 
@@ -94,13 +94,13 @@ class Record:
     controller: Controller
     domains: tuple[str, ...]
     last: NDArray[np.int64]
-    parts: list[Part] = field(default_factory=list)
+    met: list[Met] = field(default_factory=list)
     expand: int = 1
 
     def decisions(self) -> list[Decision]:
         """One decision for each row that was met so far, in order; a row's beams share their prompt and decision."""
         found: dict[int, Decision] = {}
-        for rows, states, verdicts in self.parts:
+        for rows, states, verdicts in self.met:
             shares = self.controller.step / states.float().norm(dim=1).clamp(min=1e-12)
             for row, share, domain, p_tool, gate in zip(
                 *(values.tolist() for values in (rows, shares, *verdicts)), strict=True
@@ -164,7 +164,7 @@ class Call:
                     rows=met,
                     where=where,
                     record=record,
-                    again=not cached and bool(record.parts),
+                    again=not cached and bool(record.met),
                 )
                 if len(met)
                 else None

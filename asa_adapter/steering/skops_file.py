@@ -1,4 +1,6 @@
-"""What a skops file may hold, looked at before skops reads it: names, sizes, a closed list of nodes, array headers.
+"""skops files of logistic regressions, written, and read without trusting them.
+
+A file is looked at before skops reads it: names, sizes, a closed list of nodes, array headers.
 
 skops itself builds some two hundred types that it trusts, reads every member that a schema names as often as it is
 named, and has no limits. Here a file may hold logistic regressions and nothing else, each member once.
@@ -11,9 +13,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import transformers
+from sklearn.linear_model import LogisticRegression
 
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import MIB, decode_utf8, parse_json
+from asa_adapter.steering.linear import fitted_logistic
+
+try:
+    import skops.io
+except NameError as error:  # transformers' own, at one of its modules that skops looks at
+    raise ImportError(
+        f"transformers {transformers.__version__} cannot be used with skops where Pillow is missing: install pillow, "
+        "or transformers 5.21 or newer"
+    ) from error
+
 
 _MAX_UNPACKED = 128 * MIB
 _MAX_MEMBERS = 1000
@@ -127,3 +141,48 @@ def _check_array(archive: zipfile.ZipFile, member: str, name: str) -> None:
         expected *= length
     if min(shape, default=0) < 0 or expected != held:
         raise AdapterFormatError(f"{name}: refused: {member} holds {held} bytes; its header says {expected}")
+
+
+# Beyond this, a stored coefficient times a state could leave the range of float32.
+_MAX_COEFFICIENT = 1e30
+
+
+def dump_skops(value: Any) -> bytes:
+    """The skops file of estimators, one or a dict of them."""
+    # A schema of ten kilobytes stands beside each estimator's coefficients; most of it is the same again and again.
+    return skops.io.dumps(value, compression=zipfile.ZIP_DEFLATED)
+
+
+def load_skops(content: bytes, name: str) -> Any:
+    """An object from a skops file, which may hold nothing but logistic regressions."""
+    audit_skops(content, name)
+    try:
+        return skops.io.loads(content, trusted=[])
+    # A hostile file can make the reader fail in any way; every way means the same to the user.
+    except Exception as error:
+        raise AdapterFormatError(f"{name}: refused: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def checked_estimator(estimator: Any, name: str, rows: int, hidden_size: int) -> LogisticRegression:
+    """A new estimator with the coefficients and classes of a stored one; nothing else of that is kept."""
+    if type(estimator) is not LogisticRegression:
+        raise AdapterFormatError(f"{name}: holds a {type(estimator).__name__}; expected a LogisticRegression")
+    shapes = {"coef_": (rows, hidden_size), "intercept_": (rows,)}
+    for attribute, shape in shapes.items():
+        value = getattr(estimator, attribute, None)
+        if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.shape != shape:
+            found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise AdapterFormatError(f"{name}: {attribute} is {found}; expected floats of shape {shape}")
+        if not (np.abs(value) <= _MAX_COEFFICIENT).all():
+            raise AdapterFormatError(f"{name}: {attribute} holds NaN, infinity, or numbers beyond 1e30")
+    classes = getattr(estimator, "classes_", None)
+    if not isinstance(classes, np.ndarray) or classes.ndim != 1 or classes.dtype.kind not in "iU":
+        raise AdapterFormatError(f"{name}: classes_ is {classes!r:.80}; expected names or 0 and 1")
+    C, seed = getattr(estimator, "C", None), getattr(estimator, "random_state", None)
+    return fitted_logistic(
+        classes,
+        estimator.coef_,
+        estimator.intercept_,
+        C if type(C) is float and C > 0 else 1.0,
+        seed if type(seed) is int and seed >= 0 else 42,
+    )

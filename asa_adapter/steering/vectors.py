@@ -63,7 +63,7 @@ class SteeringVectors:
     def fit(
         cls, states: ArrayLike, labels: Sequence[int], domains: Sequence[str], names: Sequence[str]
     ) -> "SteeringVectors":
-        """Mean-difference directions (METHOD, "Directions"): mean(h | y=1) - mean(h | y=0), made unit length.
+        """Mean-difference directions (arXiv 2602.04935): mean(h | y=1) - mean(h | y=0), made unit length.
 
         Args:
             states: (N, D) residual states of the calibration split.

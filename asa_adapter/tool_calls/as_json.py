@@ -3,80 +3,17 @@
 A reader takes a text and a place in it, and never raises: what cannot be read gives a `Reading` that is not whole.
 """
 
-import json
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from asa_adapter.tool_calls.as_python import literal, read_pythonic
 from asa_adapter.tool_calls.call import Reader, Reading, ToolCall, skip_space
+from asa_adapter.tool_calls.values import json_text, json_value, literal
 
 _ARGUMENT_KEYS = ("arguments", "parameters")
 NAME = re.compile(r"[\w.:/-]+")
 _FENCED = re.compile(r"([^\s`{]+)\s*(?:```json\s*)?")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError(f"found {digits:.40}; expected finite numbers")
-    return number
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"found {name}; expected finite numbers")
-
-
-# Line ends inside strings are let through; NaN and infinity, which no JSON can hold, are not.
-_JSON = json.JSONDecoder(strict=False, parse_float=_finite, parse_constant=_no_constant)
-
-
-def json_value(text: str, begin: int, limit: int | None = None) -> tuple[Any, int]:
-    """The JSON object or list at a place in a text, and where it ends.
-
-    Args:
-        text: the text.
-        begin: the place.
-        limit: where the next marker stands; it may stand inside a string.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if not text.startswith(("{", "["), begin):
-        raise ValueError("expected { or [")
-    end = len(text) if limit is None else limit
-    while True:
-        # Only a piece of the text: json counts the lines of all that it was given for each error.
-        piece = text[begin:end]
-        try:
-            value, length = _JSON.raw_decode(piece)
-            return value, begin + length
-        except json.JSONDecodeError as error:
-            ran_out = error.msg.startswith("Unterminated string") or error.pos >= len(piece)
-            if not ran_out or end >= len(text):
-                raise
-            end += len(piece) + 64
-        except RecursionError as error:
-            raise ValueError("nested too deep") from error
-
-
-def whole_json(text: str) -> Any:
-    """The JSON value that a whole text is.
-
-    Raises:
-        ValueError: it is none, or nested too deep.
-    """
-    try:
-        return json.loads(text, parse_float=_finite, parse_constant=_no_constant)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
-
-
-def json_text(value: Any) -> str:
-    """JSON as the chat templates write it."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def read_json(text: str, begin: int, limit: int) -> Reading:
@@ -105,18 +42,6 @@ def read_json_sequence(text: str, begin: int, limit: int) -> Reading:
             end = stop = skip_space(text, end + 1)
         if not text.startswith("{", end):
             return Reading(calls, True, stop)
-
-
-def read_pythonic_or_json(text: str, begin: int, limit: int) -> Reading:
-    """Reads a Pythonic list of calls, or JSON in its place, which a system prompt can ask for."""
-    reading = read_json_sequence(text, begin, limit)
-    return reading if reading.whole else read_pythonic(text, begin, limit)
-
-
-def read_llama3(text: str, begin: int, limit: int) -> Reading:
-    """Reads JSON objects, or the call of a built-in tool, `brave_search.call(query="x")`."""
-    calls, whole, end = read_pythonic_or_json(text, begin, limit)
-    return Reading([ToolCall(call.name.removesuffix(".call"), call.arguments) for call in calls], whole, end)
 
 
 def read_named_json(text: str, begin: int, limit: int) -> Reading:

@@ -5,17 +5,16 @@ names, hyphens and dots in names, line ends and unescaped quotes inside strings,
 """
 
 import ast
-import json
-import math
 import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from asa_adapter.tool_calls.as_json import read_json_sequence
 from asa_adapter.tool_calls.call import Reading, ToolCall, skip_space
+from asa_adapter.tool_calls.values import literal_text, literal_value
 
 _MAX_CALL_CHARACTERS = 100_000
-_WORDS = {"true": True, "false": False, "null": None}
 
 _REST = r"|(?P<name>[^\W\d][\w.-]*)|(?P<number>\d[\w.]*)|(?P<other>.)"
 _STRICT = re.compile(r"""(?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')""" + _REST, re.DOTALL)
@@ -43,28 +42,10 @@ def write_pythonic(calls: Sequence[ToolCall]) -> str:
         '[f(a="x", n=3), g()]'
     """
     written = [
-        f"{call.name}({', '.join(f'{name}={_literal_text(value)}' for name, value in call.arguments.items())})"
+        f"{call.name}({', '.join(f'{name}={literal_text(value)}' for name, value in call.arguments.items())})"
         for call in calls
     ]
     return f"[{', '.join(written)}]"
-
-
-def literal(text: str) -> Any:
-    """The value of a Python literal that JSON could hold.
-
-    Raises:
-        ValueError: anything else.
-
-    Example:
-        >>> literal("[1, {'a': true}]")
-        [1, {'a': True}]
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _literal(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, RecursionError, MemoryError) as error:
-        raise ValueError(f"not a literal: {text:.80}") from error
 
 
 def _read_list(text: str, begin: int, stop: int, tokens: re.Pattern[str]) -> Reading:
@@ -136,7 +117,7 @@ def _read_call(text: str, tokens: re.Pattern[str]) -> ToolCall:
         name = names.get(keyword.arg or "")
         if name is None or name in arguments:
             raise ValueError("expected each keyword once")
-        arguments[name] = _literal(keyword.value)
+        arguments[name] = literal_value(keyword.value)
     return ToolCall(names[node.func.id], arguments)
 
 
@@ -147,33 +128,13 @@ def _python_string(text: str) -> str:
     return quote + escaped.replace("\r", "\\r").replace("\n", "\\n") + quote
 
 
-def _literal(node: ast.expr) -> Any:
-    """A literal's value; JSON's true, false and null are read too."""
-    if isinstance(node, ast.Name) and node.id in _WORDS:
-        return _WORDS[node.id]
-    if isinstance(node, ast.List | ast.Tuple):
-        return [_literal(element) for element in node.elts]
-    if isinstance(node, ast.Dict):
-        if None in node.keys:
-            raise ValueError("expected plain keys")
-        return {
-            str(ast.literal_eval(key)): _literal(value)
-            for key, value in zip(node.keys, node.values, strict=True)
-            if key
-        }
-    value = ast.literal_eval(node)
-    infinite = isinstance(value, float) and not math.isfinite(value)
-    if infinite or not isinstance(value, str | int | float | bool | None):
-        raise ValueError("expected a JSON value")
-    return value
+def read_pythonic_or_json(text: str, begin: int, limit: int) -> Reading:
+    """Reads a Pythonic list of calls, or JSON in its place, which a system prompt can ask for."""
+    reading = read_json_sequence(text, begin, limit)
+    return reading if reading.whole else read_pythonic(text, begin, limit)
 
 
-def _literal_text(value: Any) -> str:
-    """A value as a Python literal, its strings in double quotes."""
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_literal_text(k)}: {_literal_text(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_literal_text, value)) + "]"
-    return repr(value)
+def read_llama3(text: str, begin: int, limit: int) -> Reading:
+    """Reads JSON objects, or the call of a built-in tool, `brave_search.call(query="x")`."""
+    calls, whole, end = read_pythonic_or_json(text, begin, limit)
+    return Reading([ToolCall(call.name.removesuffix(".call"), call.arguments) for call in calls], whole, end)

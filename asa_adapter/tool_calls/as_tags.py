@@ -6,9 +6,9 @@ What such a value is, text or number, only the tool's schema tells: readers leav
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from asa_adapter.tool_calls.as_json import NAME, json_text, whole_json
-from asa_adapter.tool_calls.as_python import literal
+from asa_adapter.tool_calls.as_json import NAME
 from asa_adapter.tool_calls.call import Raw, Reading, ToolCall, skip_space
+from asa_adapter.tool_calls.values import json_text, literal, whole_json
 
 
 def read_function_tags(text: str, begin: int, limit: int) -> Reading:

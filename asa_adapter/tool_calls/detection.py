@@ -6,11 +6,11 @@ from typing import Any
 from asa_adapter.tool_calls.call import ToolCall
 from asa_adapter.tool_calls.formats import FORMATS, ToolCallFormat
 
-PROBE = ToolCall("probe_tool", {"text": "probe text"})
-_PROBE_SCHEMA = {
+SAMPLE_CALL = ToolCall("probe_tool", {"text": "probe text"})
+_SAMPLE_SCHEMA = {
     "type": "function",
     "function": {
-        "name": PROBE.name,
+        "name": SAMPLE_CALL.name,
         "description": "Takes a text.",
         "parameters": {
             "type": "object",
@@ -29,7 +29,7 @@ def detected_format(tokenizer: Any) -> str | None:
     templates that drop calls, the markers in the template decide, then those in the vocabulary.
     """
     written = written_call(tokenizer)
-    if PROBE.name in written:
+    if SAMPLE_CALL.name in written:
         readers = [name for name, known in FORMATS.items() if _reads(known, written)]
         signed = _by_signs(written)
         return signed if signed in readers else next(iter(readers), None)
@@ -40,8 +40,8 @@ def detected_format(tokenizer: Any) -> str | None:
 
 def written_call(tokenizer: Any) -> str:
     """What the chat template makes of an assistant's turn that is one call; "" where it cannot render one."""
-    for arguments in (PROBE.arguments, '{"text": "probe text"}'):
-        call = {"id": "000000000", "type": "function", "function": {"name": PROBE.name, "arguments": arguments}}
+    for arguments in (SAMPLE_CALL.arguments, '{"text": "probe text"}'):
+        call = {"id": "000000000", "type": "function", "function": {"name": SAMPLE_CALL.name, "arguments": arguments}}
         turn = {"role": "assistant", "content": "", "tool_calls": [call]}
         try:
             before = _rendered(tokenizer, [_QUESTION], add_generation_prompt=True)
@@ -73,14 +73,14 @@ def appended(before: str, after: str) -> str:
 def _rendered(tokenizer: Any, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
     return str(
         tokenizer.apply_chat_template(
-            messages, tools=[_PROBE_SCHEMA], add_generation_prompt=add_generation_prompt, tokenize=False
+            messages, tools=[_SAMPLE_SCHEMA], add_generation_prompt=add_generation_prompt, tokenize=False
         )
     )
 
 
 def _reads(known: ToolCallFormat, written: str) -> bool:
     blocks = known.blocks(written)
-    return len(blocks) == 1 and blocks[0].whole and blocks[0].calls == [PROBE]
+    return len(blocks) == 1 and blocks[0].whole and blocks[0].calls == [SAMPLE_CALL]
 
 
 def _by_signs(text: str | Container[str]) -> str | None:

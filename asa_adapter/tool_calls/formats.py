@@ -10,20 +10,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from asa_adapter.tool_calls.as_json import (
-    json_text,
     read_bare_keys,
     read_harmony,
     read_json,
     read_json_sequence,
-    read_llama3,
     read_named_json,
-    read_pythonic_or_json,
     read_sections,
     write_bare_keys,
     write_json,
     write_json_list,
 )
-from asa_adapter.tool_calls.as_python import write_pythonic
+from asa_adapter.tool_calls.as_python import read_llama3, read_pythonic_or_json, write_pythonic
 from asa_adapter.tool_calls.as_tags import (
     read_argument_tags,
     read_function_tags,
@@ -31,6 +28,7 @@ from asa_adapter.tool_calls.as_tags import (
     write_function_tags,
 )
 from asa_adapter.tool_calls.call import Reader, ToolCall
+from asa_adapter.tool_calls.values import json_text
 
 # What may follow a call that was read: the tokens that end a turn, padding, white space.
 _NOTHING_MORE = re.compile(r"(?:\s|<[^<>\s]{1,40}>)*")

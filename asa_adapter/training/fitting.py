@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-from asa_adapter.config.asa_config import PROBE_KINDS
+from asa_adapter.config.fields import PROBE_KINDS
 from asa_adapter.evaluation.metrics import auc
 from asa_adapter.steering.classifiers import Probes, Router
 from asa_adapter.steering.vectors import SteeringVectors
+from asa_adapter.training.baselines import shuffled_within
 
 _SHUFFLES = 10
 _FOLDS = 5
@@ -35,7 +36,7 @@ class LabelledStates:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Prediction:
     """What router and probes say about N rows.
 
     Attributes:
@@ -56,7 +57,7 @@ class LayerFit:
         router: fitted on TRAIN.
         probes: fitted on TRAIN.
         residual_norm: mean norm of the states on CAL.
-        out_of_fold: verdicts on TRAIN, each row's by a router and probes that were fitted without its fold.
+        out_of_fold: predictions on TRAIN, each row's by a router and probes that were fitted without its fold.
         facts: how well domain and need can be read there, for the report.
     """
 
@@ -64,12 +65,12 @@ class LayerFit:
     router: Router
     probes: Probes
     residual_norm: float
-    out_of_fold: Verdict
+    out_of_fold: Prediction
     facts: dict[str, Any]
 
-    def verdict(self, states: NDArray[np.float32]) -> Verdict:
+    def predict(self, states: NDArray[np.float32]) -> Prediction:
         """What the fitted router and probes say about (N, D) states of rows that they were not fitted on."""
-        return _verdict(self.router, self.probes, states, self.router.domains)
+        return _predicted(self.router, self.probes, states, self.router.domains)
 
 
 def fit_layer(
@@ -96,11 +97,11 @@ def fit_layer(
         _out_of_fold(train, folds, names, best, seed),
         facts={"out_of_fold_auc": read[best], "C": best},
     )
-    fit.facts.update(residual_norm=fit.residual_norm, **reading(fit, train, valid, names, seed))
+    fit.facts.update(residual_norm=fit.residual_norm, **probe_quality(fit, train, valid, names, seed))
     return fit
 
 
-def reading(
+def probe_quality(
     fit: LayerFit, train: LabelledStates, judged: LabelledStates, names: Sequence[str], seed: int
 ) -> dict[str, float]:
     """How well a layer's classifiers read rows that they were not fitted on, and how well a control does.
@@ -109,15 +110,15 @@ def reading(
         `probe_auc` of the pooled probe, `shuffled_auc` of probes fitted like it to meaningless labels (it must be near
         0.5, or the reading is luck), and `router_accuracy`.
     """
-    verdict = fit.verdict(judged.states)
+    prediction = fit.predict(judged.states)
     shuffled = [
         _pooled_auc(train, shuffled_within(train.labels, train.domains, seed + i), judged, fit.facts["C"], seed)
         for i in range(_SHUFFLES)
     ]
     return {
-        "probe_auc": auc(judged.labels, verdict.p_tool["pooled"]),
+        "probe_auc": auc(judged.labels, prediction.p_tool["pooled"]),
         "shuffled_auc": float(np.mean(shuffled)),
-        "router_accuracy": float((np.array(names)[verdict.domain] == np.array(judged.domains)).mean()),
+        "router_accuracy": float((np.array(names)[prediction.domain] == np.array(judged.domains)).mean()),
     }
 
 
@@ -151,44 +152,27 @@ def _pooled_out_of_fold(train: LabelledStates, folds: Sequence[Any], C: float, s
     return p_tool
 
 
-def _out_of_fold(train: LabelledStates, folds: Sequence[Any], names: Sequence[str], C: float, seed: int) -> Verdict:
+def _out_of_fold(train: LabelledStates, folds: Sequence[Any], names: Sequence[str], C: float, seed: int) -> Prediction:
     n = len(train.labels)
-    whole = Verdict(np.zeros(n, dtype=np.int64), {kind: np.empty(n, dtype=np.float32) for kind in PROBE_KINDS})
+    whole = Prediction(np.zeros(n, dtype=np.int64), {kind: np.empty(n, dtype=np.float32) for kind in PROBE_KINDS})
     for fitted_on, predicted in folds:
         states, domains = train.states[fitted_on], [train.domains[i] for i in fitted_on]
         router = Router.fit(states, domains, C, seed)
         probes = Probes.fit(states, train.labels[fitted_on], domains, C, seed)
-        part = _verdict(router, probes, train.states[predicted], names)
+        part = _predicted(router, probes, train.states[predicted], names)
         whole.domain[predicted] = part.domain
         for kind, p_tool in part.p_tool.items():
             whole.p_tool[kind][predicted] = p_tool
     return whole
 
 
-def _verdict(router: Router, probes: Probes, states: NDArray[np.float32], names: Sequence[str]) -> Verdict:
-    """Verdicts with domains counted as in `names`, of which the router may know fewer."""
+def _predicted(router: Router, probes: Probes, states: NDArray[np.float32], names: Sequence[str]) -> Prediction:
+    """Predictions with domains counted as in `names`, of which the router may know fewer."""
     chosen = [router.domains[i] for i in router.predict_proba(states).argmax(axis=1)]
     asked = {name: probes.p_tool(states, name) for name in set(chosen)}
     own = np.array([asked[name][i] for i, name in enumerate(chosen)], dtype=np.float32)
     domain = np.array([list(names).index(name) for name in chosen], dtype=np.int64)
-    return Verdict(domain, {"domain": own, "pooled": probes.p_tool(states)})
-
-
-def shuffled_within(labels: NDArray[np.int64], domains: Sequence[str], seed: int) -> NDArray[np.int64]:
-    """(N,) control labels, random but half 0 and half 1 within each true label and domain.
-
-    Plainly permuted labels keep a small chance correlation with the true ones, and a strongly regularised probe
-    follows it: its AUC is then far from 0.5 on either side.
-    """
-    generator = np.random.default_rng(seed)
-    pairs = list(zip(labels.tolist(), domains, strict=True))
-    shuffled = np.zeros_like(labels)
-    for group in sorted(set(pairs)):
-        rows = np.flatnonzero([pair == group for pair in pairs])
-        shuffled[rows] = generator.permutation((np.arange(len(rows)) + generator.integers(2)) % 2)
-    if len(np.unique(shuffled)) < 2:  # groups of one row each, that all fell the same way
-        shuffled = generator.permutation(np.arange(len(labels)) % 2)
-    return shuffled
+    return Prediction(domain, {"domain": own, "pooled": probes.p_tool(states)})
 
 
 def _pooled_auc(train: LabelledStates, labels: NDArray[np.int64], valid: LabelledStates, C: float, seed: int) -> float:

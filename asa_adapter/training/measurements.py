@@ -16,8 +16,9 @@ from torch import nn
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.data.batches import pad_token_id
 from asa_adapter.data.duplicates import near_duplicate_groups, row_names
-from asa_adapter.data.prompts import Row, encode_rows, pad_token_id, row_domain
+from asa_adapter.data.prompts import Row, encode_rows, row_domain
 from asa_adapter.data.splits import row_text
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens

@@ -16,8 +16,8 @@ from asa_adapter.adapter import ASAAdapter
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push
 from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.modeling.progress import progress_bar
-from asa_adapter.training.fitting import LayerFit, Verdict, fit_layer
+from asa_adapter.modeling.processes import progress_bar
+from asa_adapter.training.fitting import LayerFit, Prediction, fit_layer
 from asa_adapter.training.measurements import Measurements
 from asa_adapter.training.selection import (
     Gain,
@@ -91,16 +91,16 @@ class Search:
     def screen(self, layers: Sequence[int]) -> list[Scored]:
         """Ranks the grid by first tokens on TRAIN, where router and probes judge rows that they were not fitted on."""
         keys = list(itertools.product(layers, self.args.betas, (1, -1), [a for a in self.args.alphas if a]))
-        verdicts = {layer: self.fits[layer].out_of_fold for layer in layers}
+        predictions = {layer: self.fits[layer].out_of_fold for layer in layers}
         screened = self.measured.first_tokens(
-            "train", [self._push(verdicts[layer], layer, beta, sign * alpha) for layer, beta, sign, alpha in keys]
+            "train", [self._push(predictions[layer], layer, beta, sign * alpha) for layer, beta, sign, alpha in keys]
         )
         pushed = dict(zip(keys, screened.triggered[1:], strict=True))
         labels, scored = self.measured.labels("train"), []
         for setting in grid(self.args, layers):
             up, down = (pushed[setting.layer, setting.beta, sign, setting.alpha] for sign in (1, -1))
             triggered = gated(
-                verdicts[setting.layer].p_tool[setting.probe], setting.tau, screened.triggered[0], up, down
+                predictions[setting.layer].p_tool[setting.probe], setting.tau, screened.triggered[0], up, down
             )
             scored.append(Scored(setting, float(self.objective.rank(Counts.of(labels, triggered))), triggered))
         self.report["screen"] = screen_facts(self.args, labels, screened.triggered[0], scored)
@@ -111,12 +111,12 @@ class Search:
     def _build(self, setting: Setting) -> ASAAdapter:
         return self._build_adapter(setting, self.fits[setting.layer])
 
-    def _verdict(self, split: str, layer: int) -> Verdict:
-        return self.fits[layer].verdict(self.measured.labelled(split, layer).states)
+    def _predicted(self, split: str, layer: int) -> Prediction:
+        return self.fits[layer].predict(self.measured.labelled(split, layer).states)
 
-    def _push(self, verdict: Verdict, layer: int, beta: float, alpha: float) -> Push:
+    def _push(self, prediction: Prediction, layer: int, beta: float, alpha: float) -> Push:
         fit = self.fits[layer]
-        return Push(layer, alpha * fit.residual_norm * fit.vectors.mixed(beta), torch.from_numpy(verdict.domain))
+        return Push(layer, alpha * fit.residual_norm * fit.vectors.mixed(beta), torch.from_numpy(prediction.domain))
 
     def decide(self, candidates: Sequence[Scored]) -> ASAAdapter:
         """Lets the best of the screen generate on VALID; the bare model stays where no gain is sure."""
@@ -149,16 +149,16 @@ class Search:
 
     def _agreements(self, finalists: Sequence[Scored]) -> list[float]:
         """Share of VALID rows on which the first token says what generation then did, for each finalist."""
-        verdicts = [self._verdict("valid", f.setting.layer) for f in finalists]
+        predictions = [self._predicted("valid", f.setting.layer) for f in finalists]
         pushes = [
-            self._push(verdict, f.setting.layer, f.setting.beta, sign * f.setting.alpha)
-            for f, verdict in zip(finalists, verdicts, strict=True)
+            self._push(prediction, f.setting.layer, f.setting.beta, sign * f.setting.alpha)
+            for f, prediction in zip(finalists, predictions, strict=True)
             for sign in (1, -1)
         ]
         base, *pushed = self.measured.first_tokens("valid", pushes).triggered
         agreements = []
-        for f, verdict, up, down in zip(finalists, verdicts, pushed[::2], pushed[1::2], strict=True):
-            screened = gated(verdict.p_tool[f.setting.probe], f.setting.tau, base, up, down)
+        for f, prediction, up, down in zip(finalists, predictions, pushed[::2], pushed[1::2], strict=True):
+            screened = gated(prediction.p_tool[f.setting.probe], f.setting.tau, base, up, down)
             agreements.append(float((screened == f.triggered).mean()))
         return agreements
 
@@ -198,14 +198,14 @@ class Search:
         """How alike the domains' directions are, and what pushes along, against and beside them do to the marker."""
         layer, beta = self.report["chosen"]["layer"], self.report["chosen"]["beta"]
         fit = self.fits[layer]
-        verdict = self._verdict("valid", layer)
+        prediction = self._predicted("valid", layer)
         aside = torch.randn(fit.vectors.v_domain.shape, generator=torch.Generator().manual_seed(self.args.seed))
         random = aside / aside.norm(dim=1, keepdim=True) * fit.residual_norm
         alphas = [alpha for alpha in self.args.alphas if alpha]
         pushes = [
-            *(self._push(verdict, layer, beta, alpha) for alpha in alphas),
-            *(self._push(verdict, layer, beta, -alpha) for alpha in alphas),
-            *(Push(layer, alpha * random, torch.from_numpy(verdict.domain)) for alpha in alphas),
+            *(self._push(prediction, layer, beta, alpha) for alpha in alphas),
+            *(self._push(prediction, layer, beta, -alpha) for alpha in alphas),
+            *(Push(layer, alpha * random, torch.from_numpy(prediction.domain)) for alpha in alphas),
         ]
         means = self.measured.first_tokens("valid", pushes).probability.mean(axis=1, dtype=np.float64).tolist()
         n = len(alphas)

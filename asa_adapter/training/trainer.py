@@ -6,50 +6,41 @@ all of it is fixed.
 """
 
 import contextlib
-import json
-import platform
 import time
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.config.asa_config import ASAConfig, checked_domains
+from asa_adapter.config.asa_config import ASAConfig
+from asa_adapter.config.fields import checked_domains
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.duplicates import leak_summary, leaks, row_names
 from asa_adapter.data.prompts import (
     Row,
-    chat_template_sha256,
     check_chat_template,
     row_domain,
-    row_tools,
-    template_variables,
     with_chat_template,
 )
 from asa_adapter.data.splits import SPLITS, check_split, row_text
 from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.intervals import comparison
 from asa_adapter.files import make_writable_folder
-from asa_adapter.modeling.fingerprint import model_fingerprint
 from asa_adapter.modeling.processes import Processes
-from asa_adapter.modeling.residual import decoder_blocks, hidden_size, text_config
+from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.steering.classifiers import MIN_ROWS_PER_CLASS
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.tool_calls.schemas import Tools
 from asa_adapter.training.baselines import bag_of_words
-from asa_adapter.training.fitting import LayerFit, reading
+from asa_adapter.training.fitting import LayerFit, probe_quality
 from asa_adapter.training.measurements import Measurements
+from asa_adapter.training.record import new_report, origin
 from asa_adapter.training.search import Search
 from asa_adapter.training.selection import Setting
 from asa_adapter.training.stages import STAGES_NAME
-
-_REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
 
 
 class ASATrainer:
@@ -86,33 +77,20 @@ class ASATrainer:
         self.tokenizer = with_chat_template(tokenizer, self.args.chat_template)
         self.tools = tools
         check_chat_template(self.tokenizer)
-        if not isinstance(splits, Mapping):
-            raise ValueError(f"splits is {splits!r:.80}; expected what load_splits gives: cal, train, valid and test")
-        if missing := [name for name in SPLITS if name not in splits]:
-            raise ValueError(f"the data has no {', '.join(missing)} split; expected cal, train, valid and test")
-        self.splits = {name: list(splits[name]) for name in SPLITS}
-        for name, rows in self.splits.items():
-            check_split(rows, name)
-        _check_enough(self.splits)
+        self.splits = _checked_splits(splits)
         self.parser = ToolCallParser.from_tokenizer(
             self.tokenizer,
             self.args.tool_call_format,
             start=self.args.tool_call_start,
             end=self.args.tool_call_end,
         )
-        self._blocks = decoder_blocks(model, self.args.layer_path)
-        self._fingerprint = model_fingerprint(model, self.args.layer_path)
-        if isinstance(self.args.layers, str):
-            self._layers = list(range(len(self._blocks)))
-        else:
-            self._layers = list(self.args.layers)
-        if wrong := [layer for layer in self._layers if not 0 <= layer < len(self._blocks)]:
-            raise ValueError(f"layers holds {wrong[0]}; expected 0 to {len(self._blocks) - 1} in this model")
+        self._layers = _layers_to_try(self.args.layers, len(decoder_blocks(model, self.args.layer_path)))
         self._domains = checked_domains(sorted({row_domain(row) for row in self.splits["train"]}))
+        self._origin = origin(model, self.tokenizer, self.parser, self.args, self._domains, self.splits["cal"], tools)
         self._measured = Measurements(model, self.tokenizer, self.splits, self.args, self.parser, tools)
         self._adapter: ASAAdapter | None = None
         self._fit: LayerFit | None = None
-        self.report: dict[str, Any] = self._new_report()
+        self.report: dict[str, Any] = new_report(self.args, self.parser, self.splits, self._domains)
 
     def train(self) -> ASAAdapter:
         """Fits and chooses; TEST stays closed.
@@ -127,7 +105,7 @@ class ASATrainer:
             ValueError: no layer's state depends on the prompt.
             OSError: the output_dir cannot be written, or is full.
         """
-        self.report = self._new_report()
+        self.report = new_report(self.args, self.parser, self.splits, self._domains)
         self._adapter = self._fit = None
         folder = None if self.args.output_dir is None else Path(self.args.output_dir)
         if folder is not None and Processes().is_main:
@@ -186,7 +164,7 @@ class ASATrainer:
         fitted_on = [*self.splits["cal"], *self.splits["train"]]
         return {
             "bag_of_words": bag_of_words(fitted_on, self.splits[split], seed),
-            **reading(self._fit, train, judged, self._domains, seed),
+            **probe_quality(self._fit, train, judged, self._domains, seed),
         }
 
     def ablate(self, split: str = "test", adapter: ASAAdapter | None = None) -> dict[str, Mapping[str, Any]]:
@@ -259,70 +237,9 @@ class ASATrainer:
             repo_id, private=private, token=token, commit_message=commit_message, branch=branch, create_pr=create_pr
         )
 
-    def _config(self, setting: Setting, residual_norm: float) -> ASAConfig:
-        config = text_config(self.model)
-        return ASAConfig(
-            hidden_size=hidden_size(self.model),
-            num_layers=len(self._blocks),
-            layer=setting.layer,
-            domains=self._domains,
-            alpha=setting.alpha,
-            tau=setting.tau,
-            beta=setting.beta,
-            residual_norm=residual_norm,
-            probe=setting.probe,
-            base_model=_public_name(self.model),
-            base_model_revision=getattr(self.model.config, "_commit_hash", None),
-            base_model_fingerprint=self._fingerprint,
-            model_type=getattr(config, "model_type", None),
-            layer_path=self.args.layer_path,
-            tool_call_format=self.parser.format,
-            tool_call_start=self.parser.start,
-            tool_call_end=self.parser.end,
-            chat_template=self.args.chat_template,
-            chat_template_sha256=chat_template_sha256(self.tokenizer),
-            chat_template_variables=template_variables(self.tokenizer),
-            tools=self._shared_tools(),
-        )
-
     def _build(self, setting: Setting, fit: LayerFit) -> ASAAdapter:
-        config = self._config(setting, fit.residual_norm)
+        config = ASAConfig(**self._origin, **setting._asdict(), residual_norm=fit.residual_norm)
         return ASAAdapter(config, fit.vectors, fit.router, fit.probes, self.report)
-
-    def _shared_tools(self) -> list[dict[str, Any]] | None:
-        """The tools that most calibration rows were offered; None where no list is that of more than half of them."""
-        offered = Counter(json.dumps(row_tools(row, self.tools)) for row in self.splits["cal"])
-        tools, rows = offered.most_common(1)[0]
-        shared: list[dict[str, Any]] | None = json.loads(tools) if 2 * rows > offered.total() else None
-        return shared
-
-    def _new_report(self) -> dict[str, Any]:
-        # Where it was saved on this machine, and whether bars were shown, is nobody else's business.
-        arguments = {
-            name: value for name, value in asdict(self.args).items() if name not in ("output_dir", "progress")
-        }
-        return {
-            "report_version": 1,
-            "arguments": {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()},
-            "tool_call_format": self.parser.format,
-            "splits": {
-                name: {"rows": len(rows), "tool_needed": sum(int(row["label"]) for row in rows)}
-                for name, rows in self.splits.items()
-            },
-            "domains": list(self._domains),
-            "leaks": [],
-            "blind_layers": [],
-            "layers": {},
-            "screen": {},
-            "valid": {},
-            "chosen": {},
-            "diagnostics": {},
-            "evaluations": {},
-            "controls": {},
-            "ablations": {},
-            "versions": {"python": platform.python_version(), **{name: _version(name) for name in _REPORTED_PACKAGES}},
-            "seconds": {},
-        }
 
     @contextlib.contextmanager
     def _timed(self, stage: str, adapter: ASAAdapter | None = None) -> Iterator[None]:
@@ -333,29 +250,36 @@ class ASATrainer:
             self.report["seconds"][stage] = round(time.perf_counter() - began, 2)
 
 
-def _check_enough(splits: Mapping[str, Sequence[Row]]) -> None:
-    """Refuses what no honest fit can come from.
+def _checked_splits(splits: Any) -> dict[str, list[Row]]:
+    """The rows of each split, where something can be fitted and measured on them.
 
     Raises:
-        ValueError: TRAIN has too few rows of a label.
+        ValueError: no splits, one that is missing or no use, or too few rows of a label in TRAIN.
     """
-    labels = [int(row["label"]) for row in splits["train"]]
+    if not isinstance(splits, Mapping):
+        raise ValueError(f"splits is {splits!r:.80}; expected what load_splits gives: cal, train, valid and test")
+    if missing := [name for name in SPLITS if name not in splits]:
+        raise ValueError(f"the data has no {', '.join(missing)} split; expected cal, train, valid and test")
+    found: dict[str, list[Row]] = {name: list(splits[name]) for name in SPLITS}
+    for name, rows in found.items():
+        check_split(rows, name)
+    labels = [int(row["label"]) for row in found["train"]]
     for label in (0, 1):
-        if (found := labels.count(label)) < MIN_ROWS_PER_CLASS:
+        if (count := labels.count(label)) < MIN_ROWS_PER_CLASS:
             raise ValueError(
-                f"train: {found} rows have label {label}; expected at least {MIN_ROWS_PER_CLASS} of each label, since "
+                f"train: {count} rows have label {label}; expected at least {MIN_ROWS_PER_CLASS} of each label, since "
                 "router and probes are fitted on them and judged on others of them"
             )
+    return found
 
 
-def _public_name(model: Any) -> str | None:
-    """The model's id on the Hub, or a folder's own name: where it lies on this machine is nobody's business."""
-    name = str(getattr(model, "name_or_path", "") or "")
-    return (Path(name).resolve().name if Path(name).is_dir() else name) or None
+def _layers_to_try(layers: str | Sequence[int], depth: int) -> list[int]:
+    """The decoder blocks that the arguments name.
 
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+    Raises:
+        ValueError: one that a model of that depth does not have.
+    """
+    chosen = list(range(depth)) if isinstance(layers, str) else list(layers)
+    if wrong := [layer for layer in chosen if not 0 <= layer < depth]:
+        raise ValueError(f"layers holds {wrong[0]}; expected 0 to {depth - 1} in this model")
+    return chosen

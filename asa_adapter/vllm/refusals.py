@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.errors import IncompatibleModelError
-from asa_adapter.modeling.fingerprint import other_origin
+from asa_adapter.steering.compatibility import misfits, other_origin
 
 # Tried with 0.32.0. The plug-in leans on functions that vLLM may change in any release but a bug fix.
 OLDEST, NEWEST = (0, 32), (0, 33)
@@ -108,14 +108,8 @@ def _other_model(model: Any, config: ASAConfig, architecture: str) -> list[str]:
         ("hidden size", model.get_hidden_size(), config.hidden_size),
         ("number of decoder blocks", model.get_total_num_hidden_layers(), config.num_layers),
     )
-    fitted = f" ({config.base_model})" if config.base_model else ""
-    found = [
-        f"the model's {name} is {actual!r}, but the adapter was fitted for {expected!r}{fitted}"
-        for name, actual, expected in facts
-        if actual != expected
-    ]
     revision = getattr(model.hf_config, "_commit_hash", None)
-    return found or other_origin(config.base_model, config.base_model_revision, model.model, revision)
+    return misfits(facts, config) or other_origin(config.base_model, config.base_model_revision, model.model, revision)
 
 
 def _offloads(offload: Any) -> bool:

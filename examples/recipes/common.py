@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from asa_adapter.hub.card import markdown_table
+from asa_adapter.hub.markdown import metrics_table
 
 RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")
 
@@ -89,7 +89,7 @@ def ratios(values: Sequence[float]) -> dict[str, float]:
 
 def show(title: str, results: Mapping[str, Mapping[str, Any]]) -> None:
     """Prints a heading and a table of one row each."""
-    print(f"\n## {title}\n\n{markdown_table(results)}", flush=True)
+    print(f"\n## {title}\n\n{metrics_table(results)}", flush=True)
 
 
 def run(main: Callable[[], None]) -> int:

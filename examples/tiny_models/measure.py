@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from asa_adapter import Probes, ToolCallParser, load_splits
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.metrics import auc
-from asa_adapter.hub.card import markdown_table
+from asa_adapter.hub.markdown import metrics_table
 from asa_adapter.states import collect_hidden_states
 from asa_adapter.training.baselines import bag_of_words
 
@@ -310,7 +310,7 @@ def main() -> None:
         "second turns": measure.behaviour(measure.second_turns(), "second turns"),
         "german": measure.behaviour([{"tools": tools, **row} for row in german], "german"),
     }
-    print(markdown_table({"all": found["all"], **found["all"]["per_domain"], **found}))
+    print(metrics_table({"all": found["all"], **found["all"]["per_domain"], **found}))
     print_shares("calls of the model on TEST", found["all"]["validity"])
     print_shares("begun calls on TEST", measure.copying())
     print_shares("answers after a result", measure.results_reported())

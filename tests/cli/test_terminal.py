@@ -15,8 +15,9 @@ from checkout import DATA, ROOT, TINY_LFM2
 from models import fitted_adapter
 
 import asa_adapter
-from asa_adapter.cli import commands, entrypoint, terminal
+from asa_adapter.cli import commands, terminal
 from asa_adapter.cli.entrypoint import main
+from asa_adapter.cli.parser import command_parser
 
 COMMANDS = ["train", "evaluate", "generate", "explain", "diagnose", "inspect", "push"]
 
@@ -45,7 +46,7 @@ def test_help_has_an_example_that_the_parser_takes(command: str, capsys: pytest.
     examples = [shlex.split(line)[1:] for line in lines if line.startswith("  asa-adapter ")]
     assert examples
     for words in examples:
-        assert entrypoint._parser().parse_args(words).command == command
+        assert command_parser().parse_args(words).command == command
 
 
 def test_help_explains_exit_status_and_environment(capsys: pytest.CaptureFixture[str]) -> None:

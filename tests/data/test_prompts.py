@@ -5,15 +5,12 @@ import pytest
 import torch
 
 from asa_adapter import ToolCall, ToolCallParser
+from asa_adapter.data.batches import batches_by_length, batches_by_tokens, pad_batch, pad_token_id
 from asa_adapter.data.prompts import (
-    batches_by_length,
-    batches_by_tokens,
     chat_template_sha256,
     check_chat_template,
     encode_prompt,
     encode_rows,
-    pad_batch,
-    pad_token_id,
     row_messages,
     row_tools,
     template_variables,

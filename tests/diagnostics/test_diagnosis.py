@@ -9,8 +9,8 @@ from models import fitted_adapter, random_model, traces
 
 import asa_adapter
 from asa_adapter.data.prompts import with_chat_template
-from asa_adapter.diagnostics.checks import Finding
 from asa_adapter.diagnostics.diagnosis import diagnose, findings_table
+from asa_adapter.diagnostics.patient import Finding
 
 NAMES = [
     *("chat_template", "call_format", "tools", "markers", "prompt", "history", "padding", "blocks", "unsteered"),

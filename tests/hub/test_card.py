@@ -13,8 +13,8 @@ from markdown_it import MarkdownIt
 
 from asa_adapter import ASAConfig, ASATrainingArguments
 from asa_adapter.evaluation.metrics import trigger_metrics
-from asa_adapter.hub.card import markdown_table, model_card
-from asa_adapter.hub.markdown import escaped
+from asa_adapter.hub.card import model_card
+from asa_adapter.hub.markdown import escaped, metrics_table
 
 RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")
 SHA = "0123456789ab" + "c" * 52
@@ -338,11 +338,11 @@ def test_it_says_how_to_fit_it_again() -> None:
 
 
 def test_the_command_to_fit_it_again_gives_the_same_arguments() -> None:
-    from asa_adapter.cli.entrypoint import _parser
+    from asa_adapter.cli.parser import command_parser
 
     text = model_card(config(), report())
     [words] = re.findall(r"^asa-adapter (train .*)$", text, re.MULTILINE)
-    options = vars(_parser().parse_args(words.split()))
+    options = vars(command_parser().parse_args(words.split()))
     given = ASATrainingArguments(**report()["arguments"])
     assert {name: tuple(options[name]) for name in ("layers", "alphas")} == {
         "layers": given.layers,
@@ -521,4 +521,4 @@ def test_whatever_a_report_holds_a_card_is_written(path: tuple[str, ...], value:
 
 def test_a_table_has_one_row_for_each_result() -> None:
     metrics = trigger_metrics([1, 0], [1, 0])
-    assert markdown_table({"x": metrics, "y": metrics}).count("\n") == 3
+    assert metrics_table({"x": metrics, "y": metrics}).count("\n") == 3

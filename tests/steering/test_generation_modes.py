@@ -86,7 +86,7 @@ def test_decode_steps_are_not_touched(model: Any, adapter: ASAAdapter) -> None:
         greedy(model, prompts())
         record = steering._record
     assert record is not None
-    assert [len(part.rows) for part in record.parts] == [3]
+    assert [len(part.rows) for part in record.met] == [3]
 
 
 @families()
@@ -178,7 +178,7 @@ def test_beams_and_return_sequences_give_one_decision_for_each_row(model: Any, a
         assert len(output) == 6
         assert len(steering.decisions) == 3
     assert record is not None
-    assert [len(part.rows) for part in record.parts] == [9]
+    assert [len(part.rows) for part in record.met] == [9]
 
 
 @families()
@@ -190,7 +190,7 @@ def test_sampling_is_steered_once_and_follows_the_seed(model: Any, adapter: ASAA
             outputs.append(greedy(model, prompts(), do_sample=True, top_k=0))
         record = steering._record
     assert torch.equal(*outputs)
-    assert record is not None and [len(part.rows) for part in record.parts] == [3]
+    assert record is not None and [len(part.rows) for part in record.met] == [3]
 
 
 def test_a_streamer_sees_the_steered_tokens(lfm2: Any, adapter: ASAAdapter) -> None:
@@ -216,7 +216,7 @@ def test_guidance_runs_the_model_again_but_steers_once(model: Any, adapter: ASAA
         greedy(model, prompts(), guidance_scale=1.5)
         record = steering._record
     assert record is not None
-    assert [len(part.rows) for part in record.parts] == [3]
+    assert [len(part.rows) for part in record.met] == [3]
 
 
 @families()
@@ -248,7 +248,7 @@ def test_a_continued_cache_is_steered_at_its_new_last_token(model: Any, adapter:
         greedy(model, given, past_key_values=cache, attention_mask=torch.ones_like(ids))
         record = steering._record
         assert [d.position for d in steering.decisions] == [given.shape[1] - 1] * 3
-    assert record is not None and len(record.parts) == 1
+    assert record is not None and len(record.met) == 1
 
 
 def test_a_mask_that_generate_infers_from_pad_tokens_is_followed(lfm2: Any, adapter: ASAAdapter) -> None:
@@ -283,7 +283,7 @@ def test_same_tokens_with_an_assistant_model(model: Any, adapter: ASAAdapter) ->
         assert torch.equal(greedy(model, ids, assistant_model=assistant), plain)
         assert [d.position for d in steering.decisions] == [8]
         record = steering._record
-    assert record is not None and [len(part.rows) for part in record.parts] == [1]
+    assert record is not None and [len(part.rows) for part in record.met] == [1]
     assert torch.equal(greedy(assistant, ids), drafts)
 
 

@@ -337,7 +337,7 @@ def test_a_state_that_the_block_was_given_is_not_written_into(lfm2: Any, adapter
         given, put_out, behind = steered_block(lfm2, lambda hidden, *_args, **_keywords: hidden, prompts())
         assert [d.applied for d in steering.decisions] == [True] * 3
         assert steering._record is not None
-        before = steering._record.parts[0].states
+        before = steering._record.met[0].states
     assert put_out is given and behind is not given
     assert torch.equal(given[:, -1], before)
 

@@ -1,4 +1,4 @@
-"""The method's equations (METHOD.md) in plain numpy, float64, one row at a time: what the package must agree with."""
+"""The equations of arXiv 2602.04935 in plain numpy, float64, row by row: what the package must agree with."""
 
 import numpy as np
 from numpy.typing import NDArray

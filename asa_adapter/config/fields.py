@@ -1,0 +1,135 @@
+"""Checks of one field: what a name, a number, a text or a list of tools may be, and how an error says otherwise."""
+
+import json
+import math
+import re
+
+MAX_ALPHA = 1000.0
+_MAX_DEPTH = 64
+MAX_DOMAINS = 256
+PROBE_KINDS = ("domain", "pooled")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def finite_float(name: str, value: object) -> float:
+    """A number as a float.
+
+    Raises:
+        TypeError: not an int or float; a bool is no number.
+        ValueError: not finite.
+    """
+    if type(value) not in (int, float):
+        raise TypeError(f"{name} is {value!r:.80}; expected a number")
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {number}; expected a finite number")
+    return number
+
+
+def checked_domains(domains: object) -> tuple[str, ...]:
+    """Domain names as a tuple.
+
+    Raises:
+        TypeError: not a list or tuple of str.
+        ValueError: none or too many, two alike, or one that is not 1 to 64 printable characters.
+    """
+    if not isinstance(domains, list | tuple):
+        raise TypeError(f"domains is {domains!r:.80}; expected a tuple of str")
+    if not 1 <= len(domains) <= MAX_DOMAINS:
+        raise ValueError(f"there are {len(domains)} domains; expected 1 to {MAX_DOMAINS}")
+    for name in domains:
+        if type(name) is not str:
+            raise TypeError(f"a domain is {name!r:.80}; expected a str")
+        if not 1 <= len(name) <= 64 or not name.isprintable() or name != name.strip():
+            raise ValueError(f"a domain is {name!r:.80}; expected 1 to 64 printable characters, no space around them")
+    if len(set(domains)) != len(domains):
+        raise ValueError(f"domains are {list(domains)!r:.200}; expected different names")
+    return tuple(domains)
+
+
+def check_text(name: str, value: object, longest: int = 512) -> None:
+    """Refuses anything but None or a text of 1 to `longest` characters; a name in "_sha256" wants 64 digits.
+
+    Raises:
+        TypeError: neither a str nor None.
+        ValueError: its length, or no SHA-256.
+    """
+    if value is None:
+        return
+    if type(value) is not str:
+        raise TypeError(f"{name} is {value!r:.80}; expected a str or None")
+    if not 1 <= len(value) <= longest:
+        raise ValueError(f"{name} has {len(value)} characters; expected 1 to {longest}, or None")
+    if name.endswith("_sha256") and not _SHA256.fullmatch(value):
+        raise ValueError(f"{name} is {value!r:.80}; expected 64 hexadecimal digits")
+
+
+def check_tools(tools: object) -> None:
+    """Refuses anything but None or a list of JSON-schema tools.
+
+    Raises:
+        TypeError: another type.
+        ValueError: what cannot be written as JSON.
+    """
+    if tools is None:
+        return
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise TypeError(f"tools is {tools!r:.80}; expected a list of JSON-schema tools or None")
+    check_json("tools", tools)
+
+
+def check_json(name: str, value: object) -> None:
+    """Refuses what cannot be written as JSON, or is nested too deep.
+
+    Raises:
+        ValueError: as said.
+    """
+    if _depth(value) > _MAX_DEPTH:
+        raise ValueError(f"{name} is nested more than {_MAX_DEPTH} levels deep")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} cannot be written as JSON: {error}") from error
+
+
+def _depth(value: object) -> int:
+    """Levels of nesting; counting stops soon after the limit."""
+    level, layer = 0, [value]
+    while layer and level <= _MAX_DEPTH:
+        level += 1
+        layer = [
+            inner
+            for outer in layer
+            if isinstance(outer, dict | list | tuple)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return level
+
+
+def check_files(files: object) -> None:
+    """Refuses anything but SHA-256 by file name.
+
+    Raises:
+        TypeError: not a dict.
+        ValueError: another name, or no SHA-256.
+    """
+    if not isinstance(files, dict):
+        raise TypeError(f"files is {files!r:.80}; expected a dict of SHA-256 by file name")
+    for name, digest in files.items():
+        if type(name) is not str or type(digest) is not str or not _SHA256.fullmatch(digest):
+            raise ValueError(
+                f"files holds {name!r:.80}: {digest!r:.80}; expected a file name and 64 hexadecimal digits"
+            )
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Refuses a number below `low` or above `high`.
+
+    Raises:
+        ValueError: as said.
+    """
+    if not low <= value <= high:
+        raise ValueError(f"{name} holds {value:g}; expected {low:g} to {high:g}")

@@ -1,0 +1,126 @@
+"""Does an adapter fit a model? What must hold is refused at once; what is only suspicious is told as such."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from asa_adapter.config.asa_config import ASAConfig
+from asa_adapter.data.prompts import chat_template_sha256
+from asa_adapter.errors import IncompatibleModelError
+from asa_adapter.files import looks_like_path
+from asa_adapter.modeling.fingerprint import model_fingerprint, same_weights
+from asa_adapter.modeling.residual import decoder_blocks, hidden_size, text_config
+
+
+def refuse_learnt_prompts(model: Any) -> None:
+    """Refuses a PEFT model whose prompts are not those that it is given.
+
+    Raises:
+        IncompatibleModelError: it puts tokens of its own before them.
+    """
+    peft_config = getattr(getattr(model, "_orig_mod", model), "active_peft_config", None)
+    if getattr(peft_config, "is_prompt_learning", False):
+        raise IncompatibleModelError(
+            "the PEFT model puts learnt tokens before the prompt, so the last prompt token moves; only PEFT methods "
+            "that change weights, such as LoRA, can be steered"
+        )
+
+
+def fitting_blocks(model: nn.Module, config: ASAConfig) -> nn.ModuleList:
+    """The decoder blocks of a model that fits.
+
+    Raises:
+        IncompatibleModelError: no causal language model of transformers, or another width, depth or type.
+    """
+    found = text_config(model)
+    if not hasattr(model, "generate") or not hasattr(model, "prepare_inputs_for_generation"):
+        raise IncompatibleModelError(
+            f"{type(model).__name__} has no generate(); expected a transformers AutoModelForCausalLM"
+        )
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise IncompatibleModelError("the model is an encoder-decoder; only decoder-only models can be steered")
+    blocks = decoder_blocks(model, config.layer_path)
+    facts = (
+        ("hidden size", hidden_size(model), config.hidden_size),
+        ("number of decoder blocks", len(blocks), config.num_layers),
+        ("model type", getattr(found, "model_type", None), config.model_type),
+    )
+    if wrong := misfits(facts, config):
+        raise IncompatibleModelError(wrong[0])
+    return blocks
+
+
+def misfits(facts: Iterable[tuple[str, Any, Any]], config: ASAConfig) -> list[str]:
+    """What of a model is not as it was where the adapter was fitted, a sentence each.
+
+    Args:
+        facts: name, value here, and value there; None there is not compared.
+        config: the adapter's.
+    """
+    fitted = f" ({config.base_model})" if config.base_model else ""
+    return [
+        f"the model's {name} is {actual!r}, but the adapter was fitted for {expected!r}{fitted}"
+        for name, actual, expected in facts
+        if expected is not None and actual != expected
+    ]
+
+
+def suspicions(model: Any, tokenizer: Any, config: ASAConfig) -> list[str]:
+    """What hints that a model is not the one, or that its prompts are written otherwise; a sentence each.
+
+    Args:
+        model: a model that fits.
+        tokenizer: its tokenizer; None leaves prompts and calls out.
+        config: the adapter's.
+    """
+    name, revision = str(getattr(model, "name_or_path", "") or ""), getattr(model.config, "_commit_hash", None)
+    found = other_origin(config.base_model, config.base_model_revision, name, revision)
+    if config.base_model_fingerprint:
+        same, why = same_weights(config.base_model_fingerprint, model_fingerprint(model, config.layer_path))
+        if same is False:
+            found.append(why)
+    return found if tokenizer is None else found + _other_prompts(config, tokenizer)
+
+
+def other_origin(
+    fitted_name: str | None, fitted_revision: str | None, name: str | None, revision: str | None
+) -> list[str]:
+    """What a model's name and revision say against its being the one that an adapter was fitted for.
+
+    Args:
+        fitted_name: Hub id or folder of the model that the adapter was fitted with.
+        fitted_revision: commit of that model.
+        name: Hub id or folder of the model at hand.
+        revision: commit of that model.
+    """
+    suspicions = []
+    # A folder may have any name; only two names from the Hub say something about each other.
+    if _is_hub_id(name or "") and _is_hub_id(fitted_name or "") and str(name).lower() != str(fitted_name).lower():
+        suspicions.append(f"the model is {name!r}, but the adapter was fitted for {fitted_name!r}")
+    if fitted_revision and revision and revision != fitted_revision:
+        suspicions.append(f"the model is at revision {revision}, but the adapter was fitted for {fitted_revision}")
+    return suspicions
+
+
+def _is_hub_id(name: str) -> bool:
+    """Whether a model's name is that of a repository, "user/model", and not of a folder on this machine."""
+    return name.count("/") == 1 and not looks_like_path(name) and not Path(name).exists()
+
+
+def _other_prompts(config: ASAConfig, tokenizer: Any) -> list[str]:
+    """What hints that prompts and calls are written differently from those the adapter was fitted with."""
+    found = []
+    if config.chat_template_sha256 not in (None, chat_template_sha256(tokenizer)):
+        own = "; set tokenizer.chat_template = adapter.config.chat_template, which it was fitted with"
+        found.append(
+            "the tokenizer's chat template is not the one the adapter was fitted with"
+            + (own if config.chat_template else "")
+        )
+    marker = config.tool_call_start or ""
+    # A marker in plain words, "functools[", need not be known to the tokenizer.
+    is_token = marker.endswith((">", "]"))
+    if is_token and marker not in tokenizer.get_vocab() and marker not in str(tokenizer.chat_template):
+        found.append(f"neither vocabulary nor chat template has the tool-call marker {marker!r}")
+    return found

@@ -1,0 +1,102 @@
+"""What a run says of itself: the report that it begins with, and what its adapters belong to."""
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.data.prompts import Row, chat_template_sha256, row_tools, template_variables
+from asa_adapter.modeling.fingerprint import model_fingerprint
+from asa_adapter.modeling.residual import decoder_blocks, hidden_size, text_config
+from asa_adapter.tool_calls.parser import ToolCallParser
+from asa_adapter.tool_calls.schemas import Tools
+
+_REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
+# Where an adapter was saved on this machine, and whether bars were shown, is private.
+_PRIVATE = ("output_dir", "progress")
+
+
+def new_report(
+    args: ASATrainingArguments, parser: ToolCallParser, splits: Mapping[str, Sequence[Row]], domains: Sequence[str]
+) -> dict[str, Any]:
+    """The report of a run that has not measured anything yet; `python -m pydoc asa_adapter.report` explains it."""
+    arguments = {name: value for name, value in asdict(args).items() if name not in _PRIVATE}
+    return {
+        "report_version": 1,
+        "arguments": {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()},
+        "tool_call_format": parser.format,
+        "splits": {
+            name: {"rows": len(rows), "tool_needed": sum(int(row["label"]) for row in rows)}
+            for name, rows in splits.items()
+        },
+        "domains": list(domains),
+        "leaks": [],
+        "blind_layers": [],
+        "layers": {},
+        "screen": {},
+        "valid": {},
+        "chosen": {},
+        "diagnostics": {},
+        "evaluations": {},
+        "controls": {},
+        "ablations": {},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _REPORTED_PACKAGES}},
+        "seconds": {},
+    }
+
+
+def origin(
+    model: nn.Module,
+    tokenizer: Any,
+    parser: ToolCallParser,
+    args: ASATrainingArguments,
+    domains: tuple[str, ...],
+    cal: Sequence[Row],
+    tools: Tools | None,
+) -> dict[str, Any]:
+    """Those fields of an ASAConfig that are the same for every setting: the model, its prompts, calls and tools."""
+    return {
+        "hidden_size": hidden_size(model),
+        "num_layers": len(decoder_blocks(model, args.layer_path)),
+        "domains": domains,
+        "base_model": _public_name(model),
+        "base_model_revision": getattr(model.config, "_commit_hash", None),
+        "base_model_fingerprint": model_fingerprint(model, args.layer_path),
+        "model_type": getattr(text_config(model), "model_type", None),
+        "layer_path": args.layer_path,
+        "tool_call_format": parser.format,
+        "tool_call_start": parser.start,
+        "tool_call_end": parser.end,
+        "chat_template": args.chat_template,
+        "chat_template_sha256": chat_template_sha256(tokenizer),
+        "chat_template_variables": template_variables(tokenizer),
+        "tools": _shared_tools(cal, tools),
+    }
+
+
+def _shared_tools(rows: Sequence[Row], tools: Tools | None) -> list[dict[str, Any]] | None:
+    """The tools that most rows were offered; None where no list is that of more than half of them."""
+    offered = Counter(json.dumps(row_tools(row, tools)) for row in rows)
+    most, count = offered.most_common(1)[0]
+    shared: list[dict[str, Any]] | None = json.loads(most) if 2 * count > offered.total() else None
+    return shared
+
+
+def _public_name(model: Any) -> str | None:
+    """The model's id on the Hub, or a folder's own name: where it lies on this machine is private."""
+    name = str(getattr(model, "name_or_path", "") or "")
+    return (Path(name).resolve().name if Path(name).is_dir() else name) or None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
