@@ -1,6 +1,5 @@
 """Hidden states of a data set: the output of every decoder block at each row's last prompt token, in one pass."""
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.modeling.forward import evaluation_mode, forward, input_device, rounding
 from asa_adapter.modeling.prefix import SharedPrefix, Sharing
 from asa_adapter.modeling.processes import progress_bar
+from asa_adapter.modeling.recording import BlockCall, recorded
 from asa_adapter.modeling.residual import decoder_blocks, headless, hidden_size, hidden_state, last_prompt_index
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.tool_calls.schemas import Tools
@@ -109,23 +109,18 @@ def last_token_states(
 ) -> torch.Tensor:
     """(L, B, D) float32 CPU states at each row's last token, from one forward pass behind the prefix."""
     last = last_prompt_index(mask)
-    taken: dict[int, torch.Tensor] = {}
 
-    def take(layer: int, output: Any) -> None:
-        state = hidden_state(output)
+    def at_last(call: BlockCall) -> torch.Tensor:
+        state = hidden_state(call.output)
         if state.ndim != 3 or state.shape[:2] != ids.shape:
             raise IncompatibleModelError(
-                f"block {layer} put out a state of shape {tuple(state.shape)}; expected (rows, tokens, width) for "
-                f"{ids.shape[0]} rows of {ids.shape[1]} tokens"
+                f"block {call.layer} put out a state of shape {tuple(state.shape)}; expected (rows, tokens, width) "
+                f"for {ids.shape[0]} rows of {ids.shape[1]} tokens"
             )
         where = last.to(state.device)
-        taken[layer] = state[torch.arange(len(where), device=state.device), where]
+        return state[torch.arange(len(where), device=state.device), where]
 
-    with contextlib.ExitStack() as hooks:
-        for layer, block in enumerate(blocks):
-            hooks.enter_context(
-                block.register_forward_hook(lambda _module, _args, output, layer=layer: take(layer, output))
-            )
+    with recorded(blocks, range(len(blocks)), at_last) as taken:
         if prefix.length:
             mask = torch.cat([mask.new_ones(len(ids), prefix.length), mask], dim=1)
         cache = prefix.spread(len(ids)) if prefix.length else None
@@ -135,4 +130,4 @@ def last_token_states(
             f"blocks {idle} of {type(model).__name__} do not run on text alone, so there is no state behind them to "
             "learn from"
         )
-    return torch.stack([taken[layer].float().cpu() for layer in range(len(blocks))])
+    return torch.stack([taken[layer][-1].float().cpu() for layer in range(len(blocks))])

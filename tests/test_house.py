@@ -4,6 +4,7 @@ That imports run downwards is import-linter's: `lint-imports`, by the contract i
 """
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,25 @@ import asa_adapter
 
 PACKAGE = Path(asa_adapter.__file__).parent
 WINGS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+
+
+# What changes a module for as long as it is there: a hook, or another forward().
+CHANGES = re.compile(r"\.register_\w*hook\(|\bforward = |\"forward\"\] = |setattr\([^)]*forward")
+
+
+def test_only_two_files_register_hooks_or_replace_a_forward() -> None:
+    """vLLM's wing is apart: it makes the steered layer a class of its own."""
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if path.parent.name != "vllm" and CHANGES.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == {"modeling/recording.py", "steering/hook.py"}
+
+
+def test_one_file_knows_what_transformers_calls_a_cache() -> None:
+    named = [path for path in PACKAGE.rglob("*.py") if "past_key_values" in path.read_text(encoding="utf-8")]
+    assert [path.relative_to(PACKAGE).as_posix() for path in named] == ["modeling/forward.py"]
 
 
 @pytest.mark.parametrize("wing", WINGS)

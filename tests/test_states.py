@@ -108,7 +108,7 @@ def test_states_are_read_at_the_positions_that_generate_gives() -> None:
         greedy(model, ids)
         record = steering._record
     assert record is not None
-    assert torch.equal(record.parts[0].states, states[2])
+    assert torch.equal(record.met[0].states, states[2])
 
 
 def test_blocks_that_text_does_not_run_are_named() -> None:

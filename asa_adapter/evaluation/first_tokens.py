@@ -18,6 +18,7 @@ from asa_adapter.data.batches import batches_by_length
 from asa_adapter.evaluation.prefill import Prefilled, can_branch, logit_sharing
 from asa_adapter.modeling.forward import evaluation_mode
 from asa_adapter.modeling.processes import progress_bar
+from asa_adapter.modeling.recording import BlockCall, pushed, recorded, resumed
 from asa_adapter.modeling.residual import hidden_state, replace_hidden_state
 
 
@@ -106,7 +107,7 @@ def _each_push(
     for push in pushes:
         delta = push.steps[push.domain[list(rows)]]
         output = outputs.get(push.layer)
-        branch = _pushed(blocks[push.layer], delta) if output is None else _resumed(blocks, push.layer, output, delta)
+        branch = pushed(blocks[push.layer], delta) if output is None else resumed(blocks, push.layer, output, delta)
         with branch:
             logits = prompt.logits(model)
         yield logits
@@ -119,7 +120,7 @@ def _resumable(model: nn.Module, blocks: nn.ModuleList, sample: Prefilled, layer
     def resumes(layer: int) -> bool:
         # Whatever a model makes of blocks that do nothing: it is run as a whole then.
         with contextlib.suppress(AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-            with _resumed(blocks, layer, outputs[layer], torch.zeros(1)):
+            with resumed(blocks, layer, outputs[layer], torch.zeros(1)):
                 return torch.equal(sample.logits(model), whole)  # the same sums on the same numbers
         return False
 
@@ -129,44 +130,12 @@ def _resumable(model: nn.Module, blocks: nn.ModuleList, sample: Prefilled, layer
 def _kept(
     model: nn.Module, blocks: nn.ModuleList, prompt: Prefilled, layers: Collection[int]
 ) -> tuple[dict[int, Any], torch.Tensor]:
-    """What some blocks put out for the prompts' last token, and the bare model's logits."""
-    outputs: dict[int, Any] = {}
-
-    def keep(layer: int, output: Any) -> None:
-        outputs[layer] = replace_hidden_state(output, hidden_state(output).clone())  # others may write into it
-
-    with contextlib.ExitStack() as hooks:
-        for layer in layers:
-            hooks.enter_context(
-                blocks[layer].register_forward_hook(lambda _module, _args, output, layer=layer: keep(layer, output))
-            )
-        return outputs, prompt.logits(model)
+    """Outputs of some blocks for the prompts' last token, and the bare model's logits."""
+    with recorded(blocks, layers, _copy) as outputs:
+        logits = prompt.logits(model)
+    return {layer: found[-1] for layer, found in outputs.items()}, logits
 
 
-def _with_delta(output: Any, delta: torch.Tensor) -> Any:
-    """A block's output with (B, D) added at the last token."""
-    state = hidden_state(output).clone()
-    state[:, -1] = (state[:, -1].float() + delta.to(state.device)).to(state.dtype)
-    return replace_hidden_state(output, state)
-
-
-def _pushed(block: nn.Module, delta: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
-    """A block whose state is pushed at the last token, for a moment."""
-    return block.register_forward_hook(lambda _module, _args, output: _with_delta(output, delta))
-
-
-@contextlib.contextmanager
-def _resumed(blocks: nn.ModuleList, layer: int, output: Any, delta: torch.Tensor) -> Iterator[None]:
-    """A model that begins behind a layer, with what that one put out and a push, for a moment, in all threads."""
-    pushed, passed_over = _with_delta(output, delta), list(blocks)[: layer + 1]
-    before = [block.__dict__.get("forward") for block in passed_over]
-    try:
-        for block in passed_over:
-            block.__dict__["forward"] = lambda *_args, **_keywords: pushed
-        yield
-    finally:
-        for block, own in zip(passed_over, before, strict=True):
-            if own is None:
-                block.__dict__.pop("forward", None)  # a Ctrl-C may come before it was replaced
-            else:
-                block.__dict__["forward"] = own
+def _copy(call: BlockCall) -> Any:
+    """A block's output that nothing behind the block can write into."""
+    return replace_hidden_state(call.output, hidden_state(call.output).clone())

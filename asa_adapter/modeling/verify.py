@@ -1,8 +1,6 @@
 """Before a model is changed: is the block's output really the residual stream? Two tokens tell."""
 
-import contextlib
 import weakref
-from collections import Counter
 from typing import Any
 
 import torch
@@ -10,6 +8,7 @@ from torch import nn
 
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.modeling.forward import evaluation_mode, forward_keywords, input_device
+from asa_adapter.modeling.recording import BlockCall, recorded
 from asa_adapter.modeling.residual import hidden_size, hidden_state
 
 # Blocks that passed, so that attaching again does not run the model again; says nothing to the model itself.
@@ -19,7 +18,7 @@ _WAY_OUT = "If the list of decoder blocks is not the right one, name another wit
 
 
 def verify_block(model: nn.Module, blocks: nn.ModuleList, layer: int) -> None:
-    """Runs two tokens through the model and looks at what a block puts out; the model is left as it was.
+    """Runs two tokens through the model and looks at a block's output; the model is left as it was.
 
     The block must run, its output must have the shape (rows, tokens, width), and the block beside it must read or
     write the very same values: a vector added to something else would steer nothing, or something else.
@@ -34,25 +33,25 @@ def verify_block(model: nn.Module, blocks: nn.ModuleList, layer: int) -> None:
     """
     if blocks[layer] in _verified:
         return
-    taken, given, runs = _two_tokens(model, blocks)
-    if runs[layer] > 1:
+    calls = _two_tokens(model, blocks)
+    if (runs := len(calls.get(layer, ()))) > 1:
         raise IncompatibleModelError(
-            f"block {layer} of {type(model).__name__} runs {runs[layer]} times in one forward pass, so that there is "
+            f"block {layer} of {type(model).__name__} runs {runs} times in one forward pass, so that there is "
             "no one state to read and steer. This architecture cannot be steered"
         )
-    if layer not in given:
+    if layer not in calls:
         raise IncompatibleModelError(
             f"block {layer} of {type(model).__name__} did not run when the model read two tokens. {_WAY_OUT}"
         )
-    shape, expected = tuple(hidden_state(given[layer]).shape), (1, 2, hidden_size(model))
+    shape, expected = tuple(hidden_state(calls[layer][0].output).shape), (1, 2, hidden_size(model))
     if shape != expected:
         raise IncompatibleModelError(
             f"block {layer} of {type(model).__name__} put out a state of shape {shape} for one row of two tokens; "
             f"expected (rows, tokens, width) = {expected}. This architecture cannot be steered"
         )
-    from_layer_on = [i for i in sorted(given) if i >= layer]
-    pair = from_layer_on[:2] if len(from_layer_on) > 1 else sorted(given)[-2:]
-    if len(pair) == 2 and not _hands_over(given[pair[0]], taken[pair[1]]):
+    from_layer_on = [i for i in sorted(calls) if i >= layer]
+    pair = from_layer_on[:2] if len(from_layer_on) > 1 else sorted(calls)[-2:]
+    if len(pair) == 2 and not _hands_over(calls[pair[0]][0].output, calls[pair[1]][0].inputs):
         raise IncompatibleModelError(
             f"block {pair[1]} of {type(model).__name__} does not read what block {pair[0]} puts out, so that is not "
             f"the residual stream. {_WAY_OUT}"
@@ -60,33 +59,17 @@ def verify_block(model: nn.Module, blocks: nn.ModuleList, layer: int) -> None:
     _verified.add(blocks[layer])
 
 
-def _two_tokens(
-    model: nn.Module, blocks: nn.ModuleList
-) -> tuple[dict[int, list[torch.Tensor]], dict[int, Any], Counter[int]]:
-    """What each block that ran took in and gave out the first time, by index, and how often it ran."""
-    taken: dict[int, list[torch.Tensor]] = {}
-    given: dict[int, Any] = {}
-    runs: Counter[int] = Counter()
-
-    def enter(layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        taken.setdefault(layer, [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)])
-
-    def leave(layer: int, output: Any) -> None:
-        given.setdefault(layer, output)
-        runs[layer] += 1
-
+def _two_tokens(model: nn.Module, blocks: nn.ModuleList) -> dict[int, list[BlockCall]]:
+    """The calls of each block that runs when the model reads two tokens."""
     device = input_device(model)
     ids = torch.tensor([[1, 2]], device=device)
     keywords = forward_keywords(model, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=1)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(evaluation_mode(model))
-        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
-        for layer, block in enumerate(blocks):
-            stack.enter_context(
-                block.register_forward_pre_hook(lambda _m, a, k, layer=layer: enter(layer, a, k), with_kwargs=True)
-            )
-            stack.enter_context(block.register_forward_hook(lambda _m, _a, out, layer=layer: leave(layer, out)))
+    with (
+        evaluation_mode(model),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        torch.compiler.set_stance("force_eager"),
+        recorded(blocks, range(len(blocks)), lambda call: call) as calls,
+    ):
         try:
             model(input_ids=ids, **keywords)
         except Exception as error:
@@ -94,7 +77,7 @@ def _two_tokens(
                 f"{type(model).__name__} could not read two tokens, so nothing could be checked: "
                 f"{type(error).__name__}: {str(error).strip()[:300]}"
             ) from error
-    return taken, given, runs
+    return calls
 
 
 def _hands_over(output: Any, inputs: list[torch.Tensor]) -> bool:

@@ -158,7 +158,7 @@ def steer(model: Any, base: Run, result: Result, **keywords: Any) -> None:
         expect(base.same(generate(model, **keywords)), "alpha 0 changed the answer")
     with adapter_for(model, blocks, alpha=20.0).attach(model) as handle:
         after = generate(model, block, **keywords)
-        parts = handle._record.parts if handle._record is not None else []
+        parts = handle._record.met if handle._record is not None else []
         positions = [decision.position for decision in handle.decisions]
         uncached = generate(model, **{**keywords, "use_cache": False})
     rows = [part.rows.tolist() for part in parts]

@@ -83,7 +83,8 @@ def run(folder: str) -> None:
 def test_a_killed_run_goes_on_and_comes_to_the_same(
     tiny_lfm2: Any, few: Any, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = os.pathsep.join([str(ROOT / "tests" / "support"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    places = [ROOT / "tests" / "support", ROOT / "tests" / "training", ROOT, os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join(filter(None, map(str, places)))
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_AT, "6", str(tmp_path)], env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path
     )
