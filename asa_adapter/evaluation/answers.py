@@ -2,20 +2,19 @@
 
 import contextlib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
-from transformers import StoppingCriteria
+from transformers.generation.stopping_criteria import EosTokenCriteria
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.data.batches import batches_by_length, pad_token_id
 from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
 from asa_adapter.evaluation.metrics import gold_metrics, trigger_metrics
 from asa_adapter.evaluation.prefill import Prefilled, can_branch, logit_sharing
-from asa_adapter.modeling.forward import compiled_parts, evaluation_mode, greedy_settings
+from asa_adapter.modeling.forward import CACHE, compiled_parts, evaluation_mode, greedy_settings
 from asa_adapter.modeling.prefix import SharedPrefix, Sharing
 from asa_adapter.modeling.processes import Processes, progress_bar
 from asa_adapter.steering.hook import is_steered
@@ -113,17 +112,13 @@ class Evaluation:
             self._steered(alone),
             progress_bar(total, f"answers ({label}{part})", self.progress) as bar,
         ):
-            for prefix, members in self._prefixes(prompts):
-                begun = prefix if prefix.length or self._can_branch([prompts[i] for i in members]) else None
-                for batch in batches_by_length([prompts[i] for i in members], self.batch_size):
-                    taken = [members[i] for i in batch]
-                    prompt = Prefilled(self.model, [prompts[i] for i in taken], begun, pad_token_id(self.tokenizer))
-                    for name, adapter in variants.items():
-                        with self._steered(adapter if alone is None else None):
-                            answers = self._generate(prompt, until_call)
-                        for i, text in zip(taken, answers, strict=True):
-                            texts[name][i] = text
-                        bar.update(len(taken))
+            for taken, prompt in self._batches(prompts):
+                for name, adapter in variants.items():
+                    with self._steered(adapter if alone is None else None):
+                        answers = self._generate(prompt, until_call)
+                    for i, text in zip(taken, answers, strict=True):
+                        texts[name][i] = text
+                    bar.update(len(taken))
         return {name: processes.texts(texts[name], len(rows)) for name in variants}
 
     def metrics(self, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
@@ -160,6 +155,15 @@ class Evaluation:
         answers = self.answers_of_each(rows, {"base": None, "asa": adapter})
         return {name: self.metrics(rows, found) for name, found in answers.items()}
 
+    def _batches(self, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Prefilled]]:
+        """All prompts in batches of similar length: their indices, and where their answers begin."""
+        pad_id = pad_token_id(self.tokenizer)
+        for prefix, members in self._prefixes(prompts):
+            alike = [prompts[i] for i in members]
+            begun = prefix if prefix.length or self._can_branch(alike) else None
+            for batch in batches_by_length(alike, self.batch_size):
+                yield [members[i] for i in batch], Prefilled(self.model, [alike[i] for i in batch], begun, pad_id)
+
     def _prefixes(self, prompts: Sequence[Sequence[int]]) -> Iterable[tuple[SharedPrefix, Sequence[int]]]:
         """Prompts by what they share."""
         return self._sharing.prefixes(prompts) if self._takes_a_cache() else [(SharedPrefix(), range(len(prompts)))]
@@ -186,24 +190,14 @@ class Evaluation:
         start = self.parser.call_token if until_call else None
         settings = greedy_settings(self.tokenizer, self.max_new_tokens)
         if prompt.cache is not None:
-            settings["past_key_values"] = prompt.branch()
+            settings[CACHE] = prompt.branch()
         output = self.model.generate(  # type: ignore[operator]
             input_ids=prompt.ids,
             attention_mask=prompt.mask,
-            stopping_criteria=None if start is None else [_CallBegins(start)],
+            stopping_criteria=None if start is None else [EosTokenCriteria(start)],
             **settings,
         )
         answers = output[:, prompt.ids.shape[1] :].tolist()
         if self.parser.knows_tokens:
             return [self.parser.text(answer) for answer in answers]
         return list(self.tokenizer.batch_decode(answers, skip_special_tokens=False))
-
-
-class _CallBegins(StoppingCriteria):
-    """Ends each row where its call begins."""
-
-    def __init__(self, start: int) -> None:
-        self._start = start
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        return input_ids[:, -1] == self._start

@@ -70,3 +70,16 @@ def comparison(
             for name in sorted(set(domains))
         }
     return result
+
+
+def upper_confidence_bound(successes: int, trials: int, confidence: float = 0.95) -> float:
+    """One-sided upper bound of a proportion, by Wilson's score interval; 1.0 without a trial.
+
+    Example:
+        >>> round(upper_confidence_bound(0, 50), 3)
+        0.051
+    """
+    if not trials:
+        return 1.0
+    below = binomtest(successes, trials, alternative="less")
+    return float(below.proportion_ci(confidence, method="wilson").high)

@@ -1,11 +1,11 @@
 """Trigger metrics: how often tools are called when they are needed, and when they are not."""
 
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 
 def trigger_metrics(
@@ -136,22 +136,6 @@ def ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else 0.0
 
 
-def upper_confidence_bound(successes: int, trials: int, confidence: float = 0.95) -> float:
-    """One-sided upper bound of a proportion, by Wilson's score interval; 1.0 without a trial.
-
-    Example:
-        >>> round(upper_confidence_bound(0, 50), 3)
-        0.051
-    """
-    if trials == 0:
-        return 1.0
-    z = NormalDist().inv_cdf(confidence)
-    p = successes / trials
-    centre = p + z * z / (2 * trials)
-    margin = z * ((p * (1 - p) + z * z / (4 * trials)) / trials) ** 0.5
-    return float(min(1.0, (centre + margin) / (1 + z * z / trials)))
-
-
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve; ties count half, and one class alone gives 0.5.
 
@@ -163,7 +147,5 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     positives, negatives = int(needed.sum()), int((~needed).sum())
     if not positives or not negatives:
         return 0.5
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(counts) - (counts - 1) / 2
-    rank_sum = mean_rank[inverse][needed].sum()
+    rank_sum = rankdata(values)[needed].sum()
     return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))

@@ -9,7 +9,7 @@ from torch import nn
 from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
 from asa_adapter.data.batches import pad_batch
-from asa_adapter.modeling.forward import forward, input_device, rounding
+from asa_adapter.modeling.forward import CACHE, forward, input_device, rounding
 from asa_adapter.modeling.prefix import Prompt, SharedPrefix, Sharing, copied
 
 # Mean difference of logits, relative to their spread, at which another way of running a prompt counts as the same.
@@ -41,7 +41,7 @@ class Prefilled:
             self.cache = _behind(model, prompts, prefix)
         elif self.ids.shape[1] > 1:
             output = forward(model, self.ids[:, :-1], self.mask[:, :-1], use_cache=True)
-            self.cache = getattr(output, "past_key_values", None)
+            self.cache = getattr(output, CACHE, None)
 
     def branch(self) -> Any:
         """A copy of the cache, for one of several ways to go on."""

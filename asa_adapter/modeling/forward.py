@@ -10,6 +10,9 @@ from torch import nn
 
 from asa_adapter.data.batches import pad_token_id
 
+# What transformers calls a model's cache, as an argument and in an output.
+CACHE = "past_key_values"
+
 
 def forward(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, **keywords: Any) -> Any:
     """A model's output for some tokens, behind a cache where one is given; the cache is changed by it.
@@ -18,14 +21,14 @@ def forward(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: Any 
         model: a causal language model, or its decoder without the head.
         ids: (B, T) token ids.
         mask: (B, P + T), non-zero where there is a token, P being the tokens that the cache holds.
-        cache: what the model gave as `past_key_values`; None begins anew.
+        cache: the model's, as it was in an earlier output; None begins anew.
         keywords: more of them, such as `use_cache`; those that the model does not take are left out.
     """
     # The positions that generate() gives: some models, such as RoBERTa, would count otherwise by themselves.
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     keywords = forward_keywords(model, position_ids=positions, logits_to_keep=1, **keywords)
     if cache is not None:
-        keywords["past_key_values"] = cache
+        keywords[CACHE] = cache
     return model(input_ids=ids, attention_mask=mask, **keywords)
 
 

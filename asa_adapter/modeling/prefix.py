@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers.cache_utils import DynamicLayer
 
-from asa_adapter.modeling.forward import forward, input_device
+from asa_adapter.modeling.forward import CACHE, forward, input_device
 
 Prompt = Sequence[int]
 
@@ -95,7 +95,7 @@ class SharedPrefix:
         if not tokens:
             return cls()
         ids = torch.tensor([list(tokens)], device=input_device(model))
-        cache = getattr(forward(model, ids, torch.ones_like(ids), use_cache=True), "past_key_values", None)
+        cache = getattr(forward(model, ids, torch.ones_like(ids), use_cache=True), CACHE, None)
         return cls() if cache is None else cls(len(tokens), cache)
 
     def spread(self, rows: int) -> Any:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from asa_adapter.errors import IncompatibleModelError
+from asa_adapter.modeling.forward import CACHE
 from asa_adapter.modeling.residual import last_prompt_index
 from asa_adapter.steering.controller import Controller, Decision, Verdicts
 
@@ -198,7 +199,7 @@ def prompt_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     if mask is None:
         mask = _inferred_mask(model, args, kwargs, tokens)
     width = length
-    cached = _cached_length(kwargs.get("past_key_values"))
+    cached = _cached_length(kwargs.get(CACHE))
     if cached and (
         kwargs.get("assistant_model") is not None or _setting("prompt_lookup_num_tokens", model, args, kwargs)
     ):

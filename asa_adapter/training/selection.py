@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.intervals import LEVEL, resamples
-from asa_adapter.evaluation.metrics import Counts, upper_confidence_bound
+from asa_adapter.evaluation.intervals import LEVEL, resamples, upper_confidence_bound
+from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.steering.controller import ternary_gate
 
 

@@ -4,7 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asa_adapter.evaluation.metrics import auc, gold_metrics, ratio, trigger_metrics, upper_confidence_bound
+from asa_adapter.evaluation.intervals import upper_confidence_bound
+from asa_adapter.evaluation.metrics import auc, gold_metrics, ratio, trigger_metrics
 from asa_adapter.hub.markdown import calls_table
 
 GOOD = {"format": True, "tool_name": True, "arguments": True}
