@@ -39,7 +39,7 @@ class HiddenStates:
         """Whether each layer's state depends on the prompt at all.
 
         The last prompt tokens are the template's, alike in every prompt, so blocks that reach back a few tokens only
-        (short convolutions before the first attention) put out the same state for all.
+        (short convolutions before the first attention) have the same output for all.
         """
         spread = (self.states - self.states.mean(dim=1, keepdim=True)).norm(dim=2).mean(dim=1)
         return [bool(s > _BLIND_SPREAD * n) for s, n in zip(spread, self.states.norm(dim=2).mean(dim=1), strict=True)]
@@ -74,7 +74,7 @@ def collect_hidden_states(
 
     Raises:
         ValueError: no rows, a row without a prompt, or a tokenizer without a chat template.
-        IncompatibleModelError: the decoder blocks are not found, or put out no (B, T, D) state.
+        IncompatibleModelError: the decoder blocks are not found, or their output is no (B, T, D) state.
     """
     if not len(rows):
         raise ValueError("there are no rows to collect hidden states from")
@@ -114,7 +114,7 @@ def last_token_states(
         state = hidden_state(call.output)
         if state.ndim != 3 or state.shape[:2] != ids.shape:
             raise IncompatibleModelError(
-                f"block {call.layer} put out a state of shape {tuple(state.shape)}; expected (rows, tokens, width) "
+                f"block {call.layer} returned a state of shape {tuple(state.shape)}; expected (rows, tokens, width) "
                 f"for {ids.shape[0]} rows of {ids.shape[1]} tokens"
             )
         where = last.to(state.device)

@@ -91,7 +91,7 @@ def test_a_block_with_another_axis_order_is_refused(tiny_lfm2: Any, splits: Any)
     turn = decoder_blocks(model)[-1].register_forward_hook(lambda _m, _a, out: out.transpose(0, 1))
     try:
         with pytest.raises(
-            IncompatibleModelError, match=r"block 7 put out a state of shape .*; expected \(rows, tokens"
+            IncompatibleModelError, match=r"block 7 returned a state of shape .*; expected \(rows, tokens"
         ):
             collect_hidden_states(model, tokenizer, alike(splits, 2), progress=False)
     finally:

@@ -83,7 +83,7 @@ def greedy_settings(tokenizer: Any, max_new_tokens: int) -> dict[str, Any]:
 
 
 def compiled_parts(model: nn.Module) -> list[str]:
-    """Names of the modules that torch.compile() was used on, by somebody or by an earlier generate()."""
+    """Names of the modules that torch.compile() was used on, by the user or by an earlier generate()."""
     return [
         name or type(module).__name__
         for name, module in model.named_modules()

@@ -1,4 +1,4 @@
-"""Where the residual stream is: the decoder blocks, the last prompt token, and what a block puts out.
+"""Where the residual stream is: the decoder blocks, the last prompt token, and the state in a block's output.
 
 Calibration (`states`) and steering (`hook`) both read through this module, so what is learnt is what is steered.
 """
@@ -51,7 +51,7 @@ def _decoder_depth(model: Any) -> int | None:
 
 
 def decoder_blocks(model: nn.Module, layer_path: str | None = None) -> nn.ModuleList:
-    """The list of decoder blocks: element l puts out the residual stream after block l, shape (B, T, D).
+    """The list of decoder blocks: the output of element l is the residual stream after block l, (B, T, D).
 
     The rule: of the ModuleLists that are not inside another one, those as long as the configuration's depth, or the
     longest where none has that length; of these the ones whose path names the fewest encoders and towers, since a
@@ -117,7 +117,7 @@ def hidden_state(output: Any) -> torch.Tensor:
     state = output[0] if type(output) in (tuple, list) and output else output
     if not isinstance(state, torch.Tensor):
         raise IncompatibleModelError(
-            f"a decoder block put out a {type(output).__name__}; expected a tensor or a tuple that begins with one"
+            f"a decoder block returned a {type(output).__name__}; expected a tensor or a tuple that begins with one"
         )
     return state
 

@@ -46,14 +46,14 @@ def verify_block(model: nn.Module, blocks: nn.ModuleList, layer: int) -> None:
     shape, expected = tuple(hidden_state(calls[layer][0].output).shape), (1, 2, hidden_size(model))
     if shape != expected:
         raise IncompatibleModelError(
-            f"block {layer} of {type(model).__name__} put out a state of shape {shape} for one row of two tokens; "
+            f"block {layer} of {type(model).__name__} returned a state of shape {shape} for one row of two tokens; "
             f"expected (rows, tokens, width) = {expected}. This architecture cannot be steered"
         )
     from_layer_on = [i for i in sorted(calls) if i >= layer]
     pair = from_layer_on[:2] if len(from_layer_on) > 1 else sorted(calls)[-2:]
     if len(pair) == 2 and not _hands_over(calls[pair[0]][0].output, calls[pair[1]][0].inputs):
         raise IncompatibleModelError(
-            f"block {pair[1]} of {type(model).__name__} does not read what block {pair[0]} puts out, so that is not "
+            f"block {pair[1]} of {type(model).__name__} does not read the output of block {pair[0]}, so that is not "
             f"the residual stream. {_WAY_OUT}"
         )
     _verified.add(blocks[layer])

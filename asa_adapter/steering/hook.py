@@ -208,7 +208,7 @@ class _Steering:
         for name, before in self._saved.items():
             now = self._model.__dict__.get(name)
             if not isinstance(now, _Replacement) or now.steering is not self:
-                continue  # somebody wrapped ours, which passes everything through from here on
+                continue  # another library wrapped ours, which passes everything through from here on
             if before is None:
                 del self._model.__dict__[name]
             else:
@@ -309,7 +309,7 @@ def is_steered(model: nn.Module) -> bool:
 
 
 def _steering_of(model: nn.Module) -> _Steering | None:
-    """The one that a model has; its generate() may have been wrapped by somebody since."""
+    """The one that a model has; its generate() may have been wrapped since."""
     for value in model.__dict__.values():
         if isinstance(value, _Replacement):
             return value.steering

@@ -46,7 +46,7 @@ class Window:
         self.used = True
         if hidden.ndim != 3 or tuple(hidden.shape[:2]) != self.shape:
             raise IncompatibleModelError(
-                f"the steered block put out a state of shape {tuple(hidden.shape)}; expected (rows, tokens, width) "
+                f"the steered block returned a state of shape {tuple(hidden.shape)}; expected (rows, tokens, width) "
                 f"with {self.shape[0]} rows of {self.shape[1]} tokens. This architecture cannot be steered"
             )
         where = tuple(index.to(hidden.device) for index in self.where)
@@ -188,14 +188,15 @@ def prompt_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     given = (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), kwargs.get("inputs"), *args[:1])
     tokens = next((value for value in given if value is not None), None)
     if tokens is None:
-        return np.zeros(1, dtype=np.int64), 1, 0  # generate() begins with one BOS by itself
+        return np.zeros(1, dtype=np.int64), 1, 0  # generate() begins with one BOS
     if not isinstance(tokens, torch.Tensor) or tokens.ndim < 2:
         found = tuple(tokens.shape) if isinstance(tokens, torch.Tensor) else type(tokens).__name__
         raise TypeError(f"generate() was given {found}; expected a tensor of token ids, shape (rows, tokens)")
     rows, length = tokens.shape[:2]
     mask = kwargs.get("attention_mask")
     if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 2):
-        raise TypeError("generate() was given another attention_mask than a tensor of shape (rows, tokens)")
+        found = tuple(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__
+        raise TypeError(f"attention_mask is {found}; expected a tensor of shape (rows, tokens)")
     if mask is None:
         mask = _inferred_mask(model, args, kwargs, tokens)
     width = length

@@ -32,7 +32,7 @@ except NameError as error:  # transformers' own, at one of its modules that skop
 _MAX_UNPACKED = 128 * MIB
 _MAX_MEMBERS = 1000
 _MAX_SCHEMA = 4 * MIB
-_MAX_TEXT = 64 * 4  # bytes of one entry of a text array: domain names have 64 characters at the most
+_MAX_TEXT = 64 * 4  # bytes of one entry of a text array: domain names have at most 64 characters
 _SCHEMA = "schema.json"
 _ARRAY = re.compile(r"[0-9]{1,24}\.npy")
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

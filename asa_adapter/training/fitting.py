@@ -84,7 +84,7 @@ def fit_layer(
     """Fits directions on CAL, and router and probes on TRAIN.
 
     The regularisation is the one whose pooled probe reads the rows of TRAIN best that it was not fitted on. VALID is
-    only reported on: it shall know nothing of what it judges later.
+    only reported on: the settings that it judges later must not depend on it.
     """
     folds = _folds(train, seed)
     read = {C: auc(train.labels, _pooled_out_of_fold(train, folds, C, seed)) for C in Cs}

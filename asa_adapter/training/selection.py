@@ -190,7 +190,7 @@ def grid(args: ASATrainingArguments, layers: Sequence[int]) -> Iterator[Setting]
 
 
 def shortlist(scored: Sequence[Scored], finalists: int) -> list[Scored]:
-    """The settings that shall generate: the best of each layer, best first, then the best of the rest."""
+    """The settings that generate on VALID: the best of each layer, best first, then the best of the rest."""
     ranked = sorted(scored, key=Scored.rank)
     leaders: dict[int, Scored] = {}
     for candidate in ranked:

@@ -97,7 +97,7 @@ class Stages:
         path = self._folder / file_name
         processes = Processes()  # all of them have to agree on what is there and what is not
         content = processes.from_main(lambda: path.read_bytes() if path.is_file() else None)
-        with contextlib.suppress(ValueError, SafetensorError):  # damaged by somebody
+        with contextlib.suppress(ValueError, SafetensorError):  # a damaged file
             if content is not None:
                 value = read(content)
                 self.reused.append(name)

@@ -83,14 +83,14 @@ class Block(nn.Module):
 @pytest.mark.parametrize(
     ("oddity", "layer", "message"),
     [
-        ("tokens first", 1, r"put out a state of shape \(2, 1, 4\) .* \(rows, tokens, width\) = \(1, 2, 4\)"),
+        ("tokens first", 1, r"returned a state of shape \(2, 1, 4\) .* \(rows, tokens, width\) = \(1, 2, 4\)"),
         ("several streams", 1, r"of shape \(1, 2, 3, 4\) for one row of two tokens; expected .* = \(1, 2, 4\)"),
-        ("a dict", 1, "a decoder block put out a dict; expected a tensor"),
+        ("a dict", 1, "a decoder block returned a dict; expected a tensor"),
         ("needs an image", 1, "Odd could not read two tokens.* checked: RuntimeError: no image given"),
         ("skips the second block", 1, "block 1 of Odd did not run when the model read two tokens.*layer_path"),
         ("runs blocks again", 1, "block 1 of Odd runs 2 times in one forward pass.* no one state to read and steer"),
-        ("adds outside", 0, "block 1 of Odd does not read what block 0 puts out, so that is not the residual stream"),
-        ("adds outside", 2, "block 2 of Odd does not read what block 1 puts out, so that is not the residual stream"),
+        ("adds outside", 0, "block 1 of Odd does not read the output of block 0, so that is not the residual stream"),
+        ("adds outside", 2, "block 2 of Odd does not read the output of block 1, so that is not the residual stream"),
     ],
 )  # fmt: skip
 def test_what_is_no_residual_stream_is_refused(oddity: str, layer: int, message: str) -> None:

@@ -44,7 +44,7 @@ def lfm2() -> Any:
 
 
 def block_outputs(model: Any, layer: int, ids: torch.Tensor, **keywords: Any) -> list[torch.Tensor]:
-    """What a block puts out, after all other hooks, in each forward pass of a generate() call."""
+    """A block's output, after all other hooks, in each forward pass of a generate() call."""
     seen: list[torch.Tensor] = []
     with decoder_blocks(model)[layer].register_forward_hook(
         lambda _m, _a, out: seen.append(hidden_state(out).clone())

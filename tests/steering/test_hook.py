@@ -310,7 +310,7 @@ def test_draft_tokens_behind_a_filled_cache_are_refused(lfm2: Any, adapter: ASAA
 
 
 def steered_block(model: Any, forward: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What block 2 was given, what it put out and what came out behind the hook, as the very tensors."""
+    """Inputs and output of block 2, and what the hook made of it, as the very tensors."""
     block, seen = decoder_blocks(model)[2], []
 
     def watched(hidden: torch.Tensor, *args: Any, **keywords: Any) -> torch.Tensor:

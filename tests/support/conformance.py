@@ -134,7 +134,7 @@ def first_tensor(output: Any) -> torch.Tensor:
 
 
 def kind(output: Any, width: int) -> str:
-    """What a block puts out, as "tensor (B, T, D)" or "tuple of 2 (B, T, D)"."""
+    """A block's output, as "tensor (B, T, D)" or "tuple of 2 (B, T, D)"."""
     axes = {len(LENGTHS): "B", WIDEST: "T", width: "D"}
     shape = ", ".join(axes.get(size, str(size)) for size in first_tensor(output).shape)
     name = "tensor" if isinstance(output, torch.Tensor) else f"{type(output).__name__} of {len(output)}"
