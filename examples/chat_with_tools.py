@@ -17,7 +17,7 @@ from chat_tools import calculator, convert_units, search_in
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASAAdapter, SteeringHandle, ToolCall, ToolCallParser
-from asa_adapter.data.prompts import encode_prompt
+from asa_adapter.data import encode_prompt
 
 HERE = Path(__file__).resolve().parent
 

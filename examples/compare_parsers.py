@@ -18,7 +18,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ToolCallParser, load_splits
-from asa_adapter.evaluation.answers import Evaluation
+from asa_adapter.evaluation import Evaluation
 
 HERE = Path(__file__).resolve().parent
 

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASAAdapter, Decision, load_splits
-from asa_adapter.data.prompts import row_domain, row_messages
+from asa_adapter.data import row_domain, row_messages
 from asa_adapter.states import collect_hidden_states
 
 HERE = Path(__file__).resolve().parent

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASAAdapter, ASATrainer, Decision, ToolCallParser, load_splits
 from asa_adapter.files import make_writable_folder
-from asa_adapter.hub.markdown import metrics_table
+from asa_adapter.hub import metrics_table
 
 HERE = Path(__file__).resolve().parent
 # For the model card: what only the one who fits an adapter knows.

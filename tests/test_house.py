@@ -4,6 +4,7 @@ That imports run downwards is import-linter's: `lint-imports`, by the contract i
 """
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -14,8 +15,11 @@ import pytest
 import asa_adapter
 
 PACKAGE = Path(asa_adapter.__file__).parent
+EXAMPLES = PACKAGE.parent / "examples"
 WINGS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 
+
+INSIDE_A_WING = re.compile(rf"(?:from|import) asa_adapter\.(?:{'|'.join(WINGS)})\.\w+")
 
 # What changes a module for as long as it is there: a hook, or another forward().
 CHANGES = re.compile(r"\.register_\w*hook\(|\bforward = |\"forward\"\] = |setattr\([^)]*forward")
@@ -39,6 +43,24 @@ def test_one_file_knows_what_transformers_calls_a_cache() -> None:
 @pytest.mark.parametrize("wing", WINGS)
 def test_a_wing_says_what_it_is(wing: str) -> None:
     assert ast.get_docstring(ast.parse((PACKAGE / wing / "__init__.py").read_text(encoding="utf-8")))
+
+
+def test_examples_import_from_the_package_a_wing_or_a_file_beside_them() -> None:
+    """What is inside a wing may move; what a wing names in its `__init__` stays."""
+    texts = {
+        path.relative_to(EXAMPLES).as_posix(): path.read_text(encoding="utf-8")
+        for pattern in ("*.py", "*.ipynb", "*.md")
+        for path in EXAMPLES.rglob(pattern)
+    }
+    inside = {name: found for name, text in texts.items() if (found := INSIDE_A_WING.findall(text))}
+    assert texts
+    assert inside == {}
+
+
+@pytest.mark.parametrize("name", [wing for wing in WINGS if wing != "vllm"])
+def test_what_a_wing_names_is_there(name: str) -> None:
+    wing = importlib.import_module(f"asa_adapter.{name}")
+    assert [n for n in getattr(wing, "__all__", []) if getattr(wing, n, None) is None] == []
 
 
 @pytest.mark.parametrize("module", ["torch", "transformers", "sklearn", "datasets", "numpy", "huggingface_hub"])

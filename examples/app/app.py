@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASAAdapter
-from asa_adapter.tool_calls.schemas import unwrapped
+from asa_adapter.tool_calls import unwrapped
 
 HERE = Path(__file__).resolve().parent
 MAX_PROMPT, MAX_TOOLS = 4000, 20_000  # characters: a page on the Hub is open to everybody

@@ -24,9 +24,8 @@ from typing import Any
 from common import load_model, rows_of_file, run, show, write_splits
 
 from asa_adapter import ASATrainer, ASATrainingArguments, load_splits
-from asa_adapter.data.duplicates import near_duplicate_groups
-from asa_adapter.data.splits import SPLITS, row_text
-from asa_adapter.evaluation.answers import Evaluation
+from asa_adapter.data import SPLITS, near_duplicate_groups, row_text
+from asa_adapter.evaluation import Evaluation
 
 SEED = 42
 # BFCL's files by the label of their rows. The parallel ones are left out: their questions are longer, and length would

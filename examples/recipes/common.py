@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from asa_adapter.hub.markdown import metrics_table
+from asa_adapter.hub import metrics_table
 
 RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")
 

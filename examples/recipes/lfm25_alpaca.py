@@ -24,8 +24,7 @@ from alpaca import LFM2_MARKERS, ROWS_PER_SHARE, TOOLS, build_splits, is_made_up
 from common import load_model, ratios, rows_of, run, show, write_splits
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, Probes, Router, SteeringVectors, load_splits
-from asa_adapter.evaluation.answers import Evaluation
-from asa_adapter.evaluation.metrics import auc, trigger_metrics
+from asa_adapter.evaluation import Evaluation, auc, trigger_metrics
 from asa_adapter.states import collect_hidden_states
 
 LICENCE = "Alpaca is CC BY-NC 4.0: not for commercial use"
