@@ -4,11 +4,10 @@ Some templates drop `tool_calls` without a word (LFM2, LFM2.5, Granite 3), some 
 (gpt-oss) or refuse a second (Llama 3.1). What a template does is seen by rendering, so no list of models is needed.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from asa_adapter.tool_calls.call import ToolCall
+from asa_adapter.tool_calls.call import ToolCall, call_from
 
 Message = dict[str, Any]
 Render = Callable[[list[Message]], str]
@@ -73,19 +72,13 @@ def _listed(calls: Any) -> list[Any]:
 
 
 def _whole_call(call: Any, name: str) -> dict[str, Any]:
-    inner = call.get("function", call) if isinstance(call, Mapping) else None
-    arguments = inner.get("arguments", {}) if isinstance(inner, Mapping) else None
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError):
-            arguments = None
-    if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str) or not isinstance(arguments, dict):
+    found = call_from(call.get("function", call)) if isinstance(call, Mapping) else None
+    if found is None:
         raise ValueError(f"a tool call is {call!r:.80}; expected a name and an object of arguments")
     return {
         "id": str(call.get("id") or name),
         "type": "function",
-        "function": {"name": inner["name"], "arguments": arguments},
+        "function": {"name": found.name, "arguments": found.arguments},
     }
 
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from asa_adapter.tool_calls.call import Reader, Reading, ToolCall, skip_space
+from asa_adapter.tool_calls.call import Reader, Reading, ToolCall, call_from, skip_space
+from asa_adapter.tool_calls.schemas import unwrapped
 from asa_adapter.tool_calls.values import json_text, json_value, literal
 
-_ARGUMENT_KEYS = ("arguments", "parameters")
 NAME = re.compile(r"[\w.:/-]+")
 _FENCED = re.compile(r"([^\s`{]+)\s*(?:```json\s*)?")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
@@ -159,17 +159,10 @@ def _checked(name: str, value: Any, end: int, begin: int) -> Reading:
 
 def _call(item: Any) -> ToolCall | None:
     """The call of one JSON object, bare or as {"type": "function", "function": ...}; arguments may be JSON text."""
-    if isinstance(item, dict) and isinstance(item.get("function"), dict):
-        item = item["function"]
-    if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not item["name"]:
+    if not isinstance(item, dict):
         return None
-    arguments: Any = next((item[key] for key in _ARGUMENT_KEYS if key in item), {})
-    if isinstance(arguments, str):
-        try:
-            arguments, _ = json_value(arguments, 0)
-        except ValueError:
-            return None
-    return ToolCall(item["name"], arguments) if isinstance(arguments, dict) else None
+    call = call_from(unwrapped(item), lambda text: json_value(text, 0)[0], ("arguments", "parameters"))
+    return call if call and call.name else None
 
 
 def write_json(call: ToolCall, arguments: str = "arguments") -> str:

@@ -1,11 +1,10 @@
 """Whether the calls of an answer are the ones that a data set expects."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from asa_adapter.tool_calls.call import ToolCall
+from asa_adapter.tool_calls.call import ToolCall, call_from
 
 # What the BFCL benchmark leaves out of account when it compares texts.
 _BLURRED = re.compile(r"[ ,./\-_*^]")
@@ -51,29 +50,19 @@ class _Expected(NamedTuple):
 
 
 def _expected(item: Any) -> _Expected:
-    inner = item.get("function", item) if isinstance(item, Mapping) else None
+    inner: Any = item.get("function", item) if isinstance(item, Mapping) else None
     if isinstance(inner, Mapping) and "name" not in inner and len(inner) == 1:
         ((name, allowed),) = inner.items()
         inner = {"name": name, "allowed": allowed}
-    arguments = _object(inner.get("arguments", {})) if isinstance(inner, Mapping) else None
-    if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str) or arguments is None:
+    call = call_from(inner)
+    if call is None:
         raise ValueError(f"a gold call is {item!r:.80}; expected a name and an object of arguments")
     allowed = inner.get("allowed")
     if allowed is None:
-        return _Expected(inner["name"], arguments, None)
+        return _Expected(call.name, call.arguments, None)
     if not isinstance(allowed, Mapping) or not all(isinstance(values, list) for values in allowed.values()):
         raise ValueError(f"a gold call allows {allowed!r:.80}; expected a list of values for each argument")
-    return _Expected(inner["name"], arguments, dict(allowed))
-
-
-def _object(value: Any) -> dict[str, Any] | None:
-    """An object, or the one that stands as JSON in a text; None for anything else."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value or "{}")
-        except (ValueError, RecursionError):
-            return None
-    return dict(value) if isinstance(value, Mapping) else None
+    return _Expected(call.name, call.arguments, dict(allowed))
 
 
 def _fits(call: ToolCall, expected: _Expected) -> bool:
