@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 # Tokens in one pass from which more of them make it hardly more efficient, but padding makes it slower.
 _ENOUGH_TOKENS = 256
@@ -21,13 +22,9 @@ def pad_batch(
     prompts: Sequence[Sequence[int]], pad_id: int, side: str, device: torch.device | str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompts of several lengths as ids and mask, both (B, T) int64, padded on one side ("left" or "right")."""
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), pad_id)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        place = slice(longest - len(prompt), longest) if side == "left" else slice(0, len(prompt))
-        ids[row, place] = torch.tensor(prompt)
-        mask[row, place] = 1
+    rows = [torch.tensor(prompt, dtype=torch.int64) for prompt in prompts]
+    ids = pad_sequence(rows, batch_first=True, padding_value=pad_id, padding_side=side)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
     return ids.to(device), mask.to(device)
 
 
