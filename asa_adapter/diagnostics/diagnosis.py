@@ -26,12 +26,12 @@ def diagnose(
         One finding for each check that could be made; a check that fails does not end the others.
     """
     patient = Patient(model, tokenizer, tool_schemas(tools) or PLAIN_TOOLS, max_new_tokens)
-    findings = [patient.examined(check) for check in ON_THE_TOKENIZER]
+    findings = [check(patient) for check in ON_THE_TOKENIZER]
     if all(finding.ok for finding in findings):
-        findings += [patient.examined(check) for check in ON_PROMPTS]
-    findings += [patient.examined(check) for check in ON_THE_MODEL]
+        findings += [check(patient) for check in ON_PROMPTS]
+    findings += [check(patient) for check in ON_THE_MODEL]
     if patient.can_answer(findings):
-        findings += [patient.examined(check) for check in ON_ANSWERS]
+        findings += [check(patient) for check in ON_ANSWERS]
     return findings
 
 

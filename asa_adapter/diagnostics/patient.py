@@ -1,7 +1,7 @@
 """Who is examined: a model, its tokenizer and tools, and what its answers show once they were asked for."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -59,15 +59,6 @@ class Patient:
         self._max_new_tokens = max_new_tokens
         self._parser: ToolCallParser | None = None
         self._answers: list[list[int]] | None = None
-
-    def examined(self, check: Callable[["Patient"], Finding]) -> Finding:
-        """What a check finds; a check that stumbles is a finding too."""
-        try:
-            return check(self)
-        # Model and tokenizer are a stranger's; whatever goes wrong in them is what the user wants to know.
-        except Exception as error:
-            reason = f"{type(error).__name__}: {str(error)[:300]}"
-            return Finding(check.__name__, False, f"could not be checked: {reason}", "see the reason")
 
     def can_answer(self, findings: Sequence[Finding]) -> bool:
         """Whether prompts can be rendered and answered, so that asking tells something."""
