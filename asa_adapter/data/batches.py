@@ -1,4 +1,4 @@
-"""Prompts of several lengths as batches: padded, and sorted so that little is padded."""
+"""Prompts of several lengths as batches: padded, and sorted so that there is little padding."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-# Tokens in one pass from which more of them make it hardly more efficient, but padding makes it slower.
+# Tokens in one pass above which more tokens hardly make it more efficient, but padding makes it slower.
 _ENOUGH_TOKENS = 256
 
 
 def pad_token_id(tokenizer: Any) -> int:
-    """The id to pad with: masked out everywhere, so any will do where the tokenizer names none."""
+    """The id to pad with. It is masked out everywhere, so any will do where the tokenizer has none."""
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
@@ -29,15 +29,16 @@ def pad_batch(
 
 
 def batches_by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
-    """Indices of all prompts in batches of similar length, the longest first: what does not fit fails at once."""
+    """Indices of all prompts in batches of similar length, the longest first, so that lack of memory shows at once."""
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def batches_by_tokens(lengths: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
-    """Indices of all lengths, the longest first, in batches of so many rows and padded tokens at the most.
+    """Indices of all lengths, the longest first, in batches of at most `rows` rows and `tokens` padded tokens.
 
-    A batch that is large enough to run well takes no row that would be padded much.
+    A batch that is large enough to run efficiently takes no row that needs much padding. A length above `tokens` is a
+    batch of its own.
     """
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

@@ -31,7 +31,7 @@ def check(name: str) -> Callable[[Check], Check]:
         def examine(patient: Patient) -> Finding:
             try:
                 found = look(patient)
-            # Model and tokenizer are a stranger's; whatever goes wrong in them is what the user wants to know.
+            # Model and tokenizer are a stranger's; whatever fails in them is what the user wants to know.
             except Exception as error:
                 reason = f"{type(error).__name__}: {str(error)[:300]}"
                 found = wrong(f"could not be checked: {reason}", "see the reason")
@@ -123,7 +123,7 @@ def check_prompt(patient: Patient) -> Finding:
 
 @check("history")
 def check_history(patient: Patient) -> Finding:
-    """Does a call round-trip through the history?"""
+    """Is a call in the history rendered, and can it be read back?"""
     tool = unwrapped(patient.tools[0])
     call = ToolCall(str(tool.get("name")), {name: "probe 1" for name in list(properties(tool))[:1]})
     chat: list[dict[str, Any]] = [
@@ -276,7 +276,7 @@ def check_own_calls(patient: Patient) -> Finding:
     return ok(f"all {len(called)} calls that the model wrote can be read, and {fits}")
 
 
-# The first ask for nothing else, the next need those two, the last need a prompt that can be rendered.
+# The first two need nothing; those on prompts need these two; those on answers need a prompt that can be rendered.
 ON_THE_TOKENIZER = (check_template, check_call_format)
 ON_PROMPTS = (check_tools, check_markers, check_prompt, check_history)
 ON_THE_MODEL = (check_padding, check_blocks, check_unsteered, check_compiled, check_attention, check_weights)
