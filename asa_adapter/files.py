@@ -20,8 +20,8 @@ _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 def read_bounded(path: Path, limit: int) -> bytes:
     """The bytes of a regular file of at most `limit` bytes.
 
-    Links are followed (files in the Hub's cache are links); what they lead to must be a regular file, which is
-    checked before anything is opened, so that a pipe cannot make the reader wait.
+    Links are followed (files in the Hub's cache are links); their target must be a regular file, which is checked
+    before anything is opened, so that a pipe cannot block the reader.
 
     Raises:
         AdapterFormatError: missing, not a regular file, or too large.
@@ -57,22 +57,23 @@ def parse_json(text: str, source: str) -> Any:
     """A stored file's JSON, read strictly.
 
     Raises:
-        AdapterFormatError: not JSON, or more than `strict_json` allows.
+        AdapterFormatError: not what `strict_json` reads, or text that UTF-8 cannot hold.
     """
     try:
         value = strict_json(text)
         if _HALF_CHARACTER.search(text):
-            json.dumps(value, ensure_ascii=False).encode()  # half a character could not be written again
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair could not be written again
         return value
     except (ValueError, RecursionError) as error:
         raise AdapterFormatError(f"{source}: not valid JSON: {error}") from error
 
 
 def strict_json(text: str) -> Any:
-    """JSON without the extensions of Python's reader: no double keys, no NaN, no infinity.
+    """The value of JSON text, without the extensions of Python's reader: no double keys, no NaN, no infinity.
 
     Raises:
-        ValueError, RecursionError: anything else.
+        ValueError: not such JSON.
+        RecursionError: nested too deep.
     """
     return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=no_constant, parse_float=finite_number)
 
@@ -87,12 +88,12 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def no_constant(name: str) -> float:
-    """Refuses NaN and infinity: for json's `parse_constant`."""
+    """Refuses NaN and infinity, as json's `parse_constant`."""
     raise ValueError(f"found {name}; expected finite numbers")
 
 
 def finite_number(digits: str) -> float:
-    """Refuses numbers beyond a float's range: for json's `parse_float`."""
+    """Refuses numbers beyond a float's range, as json's `parse_float`."""
     number = float(digits)
     if not math.isfinite(number):
         raise ValueError(f"found {digits:.40}; expected finite numbers")
@@ -100,12 +101,12 @@ def finite_number(digits: str) -> float:
 
 
 def sha256(content: bytes) -> str:
-    """Hexadecimal SHA-256 of some bytes."""
+    """Hexadecimal SHA-256 of bytes."""
     return hashlib.sha256(content).hexdigest()
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Writes a file so that readers see the old content or the new, never a part of it."""
+    """Writes a file so that readers see the old content or the new, never a part of either."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -121,10 +122,10 @@ def looks_like_path(name: str) -> bool:
 
 
 def make_writable_folder(folder: Path) -> None:
-    """Makes a folder and finds out whether it can be written, before hours of work go into it.
+    """Makes a folder and checks that it can be written to, before hours of work depend on it.
 
     Raises:
-        OSError: it cannot be made or written.
+        OSError: the folder cannot be made or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +135,7 @@ def make_writable_folder(folder: Path) -> None:
 
 
 def read_jsonl(path: Path) -> list[tuple[int, Any]]:
-    """The values of a JSON-lines file with their line numbers; empty lines are left out.
+    """The values of a JSON-lines file with their line numbers; empty lines are skipped.
 
     Raises:
         FileNotFoundError: no such file.

@@ -1,4 +1,4 @@
-"""Labelled rows on their way into a model: splits, chats, prompt tokens, batches. No model is run here."""
+"""Labelled rows made ready for a model: splits, chats, prompt tokens, batches. No model is run here."""
 
 from asa_adapter.data.duplicates import near_duplicate_groups
 from asa_adapter.data.prompts import encode_prompt, row_domain, row_messages

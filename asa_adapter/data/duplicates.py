@@ -1,4 +1,4 @@
-"""Rows that say the same: one side of a split must not know the other's."""
+"""Near-duplicate rows: those of one split must not appear in another."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,17 +11,17 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 NEAR_DUPLICATE = 0.8
 
-# Texts compared with all others at once: what is in memory grows with this times the number of texts, not its square.
+# Texts compared with all others at once: memory grows with this times the number of texts, not with its square.
 _BLOCK = 512
 
 
 class Leak(NamedTuple):
-    """Two rows of different splits that say the same.
+    """Two rows of different splits that are duplicates.
 
     Attributes:
-        kind: "exact" (but for case and spaces) or "near".
-        first: split and row, as "train:row-17".
-        second: the same of the other.
+        kind: "exact" (except for case and spaces) or "near".
+        first: split and row of one, as "train:row-17".
+        second: split and row of the other.
     """
 
     kind: str
@@ -42,7 +42,7 @@ def near_duplicates(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def near_duplicate_groups(texts: Sequence[str]) -> list[list[int]]:
-    """Indices of all texts, those in one group that a chain of near-duplicates connects.
+    """Indices of all texts in groups; a chain of near-duplicates is one group.
 
     Example:
         >>> near_duplicate_groups(["Say it in French, please.", "A joke!", "Say it in french, please!"])
@@ -58,7 +58,7 @@ def near_duplicate_groups(texts: Sequence[str]) -> list[list[int]]:
 
 
 def leaks(splits: Mapping[str, Sequence[tuple[str, str]]]) -> list[Leak]:
-    """Rows that stand, exactly or nearly, in two splits.
+    """Exact and near duplicates between two splits.
 
     Args:
         splits: for each split the name and the text of each row.

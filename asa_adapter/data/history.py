@@ -1,14 +1,13 @@
-"""Chats that hold tool calls, written so that the model's chat template keeps every one of them.
+"""Chats with tool calls, in a form of which the model's chat template keeps every call.
 
-Some templates drop `tool_calls` without a word (LFM2, LFM2.5, Granite 3), some write only the first of a turn
-(gpt-oss) or refuse a second (Llama 3.1). What a template does is seen by rendering, so no list of models is needed.
+Some templates silently drop `tool_calls` (LFM2, LFM2.5, Granite 3), some write only the first of a turn (gpt-oss) or
+refuse a second (Llama 3.1). Rendering shows what a template does, so no list of models is needed.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from asa_adapter.tool_calls.call import ToolCall
+from asa_adapter.tool_calls.call import ToolCall, call_from
 
 Message = dict[str, Any]
 Render = Callable[[list[Message]], str]
@@ -16,18 +15,18 @@ Write = Callable[[Sequence[ToolCall]], str]
 
 
 def kept_history(messages: Sequence[Mapping[str, Any]], render: Render, write: Write) -> list[Message]:
-    """The chat in a form whose tool calls the template keeps.
+    """The chat in a form of which the template keeps the tool calls.
 
-    Calls stay as they are where the template writes them; else each gets a turn of its own; else they are written
-    into the turn's text, as the model itself would write them. A turn of the assistant without text gets an empty one.
+    Calls stay as they are if the template writes them; else each gets a turn of its own; else they are written into
+    the turn's text in the model's own format. An assistant's turn without text gets an empty one.
 
     Args:
-        messages: chat turns; an assistant's may have `tool_calls`, in the shape of OpenAI's or bare.
-        render: the chat template.
+        messages: chat turns; an assistant's may have `tool_calls`, in OpenAI's shape or bare.
+        render: renders a chat with the chat template.
         write: writes calls in the model's format.
 
     Raises:
-        ValueError: tool calls of another shape.
+        ValueError: tool calls have another shape.
     """
     chat = _completed(messages)
     if not any(turn.get("tool_calls") for turn in chat):
@@ -39,14 +38,14 @@ def kept_history(messages: Sequence[Mapping[str, Any]], render: Render, write: W
 
 
 def calls_of(turn: Mapping[str, Any]) -> list[ToolCall]:
-    """The tool calls of a turn that `kept_history` may have completed."""
+    """The tool calls of a turn that `kept_history` returned."""
     return [ToolCall(call["function"]["name"], call["function"]["arguments"]) for call in turn.get("tool_calls") or []]
 
 
 def _completed(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """The chat with text in each assistant's turn, and with whole tool calls: wrapped, with ids, arguments as objects.
+    """The chat with text in each assistant's turn and complete tool calls: wrapped, with ids, arguments as objects.
 
-    Results without an id belong to the calls before them, in their order.
+    Results without an id belong to the calls before them, in the same order.
     """
     chat: list[Message] = []
     waiting: list[str] = []
@@ -73,24 +72,19 @@ def _listed(calls: Any) -> list[Any]:
 
 
 def _whole_call(call: Any, name: str) -> dict[str, Any]:
-    inner = call.get("function", call) if isinstance(call, Mapping) else None
-    arguments = inner.get("arguments", {}) if isinstance(inner, Mapping) else None
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError):
-            arguments = None
-    if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str) or not isinstance(arguments, dict):
+    """A call in OpenAI's shape; `name` is its id where it has none."""
+    found = call_from(call.get("function", call)) if isinstance(call, Mapping) else None
+    if found is None:
         raise ValueError(f"a tool call is {call!r:.80}; expected a name and an object of arguments")
     return {
         "id": str(call.get("id") or name),
         "type": "function",
-        "function": {"name": inner["name"], "arguments": arguments},
+        "function": {"name": found.name, "arguments": found.arguments},
     }
 
 
 def _one_call_a_turn(chat: Sequence[Message]) -> list[Message]:
-    """Each call in a turn of its own, with its result right behind it."""
+    """The chat with each call in a turn of its own, directly followed by its result."""
     split: list[Message] = []
     results = {turn.get("tool_call_id"): turn for turn in chat if turn.get("role") == "tool"}
     placed: set[int] = set()
@@ -108,8 +102,8 @@ def _one_call_a_turn(chat: Sequence[Message]) -> list[Message]:
 
 
 def _keeps_calls(chat: Sequence[Message], render: Render) -> bool:
-    """Whether the rendered chat would be another without any one of its calls."""
-    # A template is a stranger's program; one that fails on a chat does not keep its calls.
+    """Whether leaving out any one of the calls changes the rendered chat."""
+    # A template is a stranger's program; if it fails on a chat, it does not keep its calls.
     try:
         whole = render(list(chat))
     except Exception:
@@ -124,12 +118,12 @@ def _keeps_calls(chat: Sequence[Message], render: Render) -> bool:
                 if render([*chat[:i], rest, *chat[i + 1 :]]) == whole:
                     return False
             except Exception:
-                continue  # it cannot do without this call, so it looks at it
+                continue  # the template fails without this call, so it reads it
     return True
 
 
 def _with_written_calls(turn: Message, write: Write) -> Message:
-    """A turn whose calls stand in its text."""
+    """The turn with its calls written into its text."""
     calls = calls_of(turn)
     if not calls:
         return turn

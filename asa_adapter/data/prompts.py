@@ -1,4 +1,4 @@
-"""From a row of data to prompt tokens, by the model's own chat template, tokenised once."""
+"""From a row of data to prompt tokens: rendered with the model's own chat template and tokenised once."""
 
 import copy
 import hashlib
@@ -18,8 +18,8 @@ Row = Mapping[str, Any]
 
 DEFAULT_DOMAIN = "general"
 
-# Variables that chat templates of thinking models know, and how they are set here: the call is decided at the last
-# prompt token, so no reasoning may come in between.
+# Variables of thinking models' chat templates, and their values here: the last prompt token decides on the call, so no
+# reasoning may follow it.
 _TEMPLATE_VARIABLES = {"enable_thinking": False}
 _REASONING_BEGINS = re.compile(
     r"(?:<(?:seed:)?(?:think|thinking|thought|reasoning)>|\[THINK\]|<\|START_THINKING\|>|<\|channel>thought"
@@ -32,7 +32,7 @@ def row_messages(row: Row) -> list[dict[str, Any]]:
     """The chat of a row: its `messages`, or its `instruction` as one user turn.
 
     Raises:
-        ValueError: it has neither.
+        ValueError: the row has neither.
     """
     if messages := row.get("messages"):
         return list(messages)
@@ -42,12 +42,12 @@ def row_messages(row: Row) -> list[dict[str, Any]]:
 
 
 def row_domain(row: Row) -> str:
-    """The domain of a row; "general" where it names none."""
+    """The domain of a row; "general" where it has none."""
     return str(row.get("domain") or DEFAULT_DOMAIN)
 
 
 def row_tools(row: Row, tools: Tools | None) -> list[dict[str, Any]] | None:
-    """The tools offered in a row as JSON schemas: its own, else those given for all rows."""
+    """The tools that a row offers, as JSON schemas: its own, else those given for all rows."""
     own = row.get("tools")
     offered = tools if own is None else own
     return None if offered is None else tool_schemas(offered)
@@ -57,7 +57,7 @@ def check_chat_template(tokenizer: Any) -> None:
     """Refuses a tokenizer that cannot render a chat.
 
     Raises:
-        ValueError: it has no chat template.
+        ValueError: the tokenizer has no chat template.
     """
     if not getattr(tokenizer, "chat_template", None):
         name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
@@ -68,7 +68,7 @@ def check_chat_template(tokenizer: Any) -> None:
 
 
 def chat_template_sha256(tokenizer: Any) -> str | None:
-    """SHA-256 of the tokenizer's chat template, or of all of them where it has several; None where it has none."""
+    """SHA-256 of the tokenizer's chat template, or of all if it has several; None if it has none."""
     template = getattr(tokenizer, "chat_template", None)
     if not template:
         return None
@@ -77,7 +77,7 @@ def chat_template_sha256(tokenizer: Any) -> str | None:
 
 
 def with_chat_template(tokenizer: Any, template: str | None) -> Any:
-    """The tokenizer with another chat template; the one given stays as it is. None changes nothing."""
+    """A copy of the tokenizer with another chat template; the tokenizer itself where the template is None."""
     if template is None:
         return tokenizer
     changed = copy.copy(tokenizer)
@@ -86,7 +86,7 @@ def with_chat_template(tokenizer: Any, template: str | None) -> Any:
 
 
 def template_variables(tokenizer: Any) -> dict[str, Any]:
-    """The variables that prompts are rendered with, of those that the tokenizer's chat template knows."""
+    """The variables with which prompts are rendered: those that the tokenizer's chat template mentions."""
     text = template_text(tokenizer)
     return {name: value for name, value in _TEMPLATE_VARIABLES.items() if name in text}
 
@@ -97,16 +97,16 @@ def encode_prompt(
     tools: Tools | None = None,
     parser: ToolCallParser | None = None,
 ) -> list[int]:
-    """Token ids of a chat up to where the assistant's answer begins, with one BOS at the most.
+    """Token ids of a chat up to where the assistant's answer begins, with at most one BOS.
 
-    Thinking is switched off where the template has a switch for it. Tool calls in the chat are kept even where the
-    template drops them: they are then written into the turn's text, in the model's own format.
+    Thinking is switched off if the template has a switch for it. Tool calls in the chat are kept even if the template
+    drops them: they are then written into the turn's text, in the model's own format.
 
     Args:
         tokenizer: the model's tokenizer, with a chat template.
         messages: chat turns.
         tools: JSON-schema tools or Python functions.
-        parser: writes the calls of a chat whose template drops them; found by the tokenizer where None.
+        parser: writes the calls that the template drops; found by the tokenizer where None.
 
     Raises:
         ValueError: no chat template, one that cannot render this chat, or one that leaves a reasoning block open.
@@ -133,7 +133,7 @@ def encode_prompt(
 
 
 def open_reasoning(text: str) -> str:
-    """The mark of a reasoning block that a text ends in right after it opens; "" where there is none."""
+    """The marker of a reasoning block with which a text ends; "" where it ends with none."""
     found = _REASONING_BEGINS.search(text)
     return found[0].strip() if found else ""
 
@@ -150,5 +150,5 @@ def _check_no_open_reasoning(tokenizer: Any, ids: Sequence[int]) -> None:
 def encode_rows(
     tokenizer: Any, rows: Sequence[Row], tools: Tools | None = None, parser: ToolCallParser | None = None
 ) -> list[list[int]]:
-    """Prompt ids of each row; a row's own tools come before those given for all."""
+    """Prompt ids of each row; a row's own tools take precedence over those given for all."""
     return [encode_prompt(tokenizer, row_messages(row), row_tools(row, tools), parser) for row in rows]

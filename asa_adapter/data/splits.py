@@ -1,4 +1,4 @@
-"""`load_splits`: labelled prompts as four disjoint splits, whatever form they come in."""
+"""`load_splits`: labelled prompts as four disjoint splits, from files, data sets or the Hub."""
 
 import functools
 import json
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("cal", "train", "valid", "test")
 
-# Shares of one labelled set: as many rows to fit the classifiers as the directions, half of that to choose, as much
-# again as both to test.
+# Shares of one labelled set: as many rows for the classifiers as for the directions, half as many to choose the
+# settings, and as many as for either to test.
 _SHARES = {"cal": 2 / 7, "train": 2 / 7, "valid": 1 / 7, "test": 2 / 7}
 _SPLIT_HINT = (
     "; the set was split here with near-duplicates on one side, and rows that are alike but for a number count as "
@@ -42,7 +42,7 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
         seed: seed of the split.
 
     Raises:
-        FileNotFoundError: no such file or folder, nor data set on the Hub, or a split's file is missing.
+        FileNotFoundError: no such file, folder or data set on the Hub, or a split's file is missing.
         ValueError: a row without a prompt or a label, a split without rows or with one label only.
     """
     import datasets
@@ -81,9 +81,9 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
 
 @functools.cache
 def _exact_json() -> Any:
-    """A column type for nested values that gives back exactly what was put in.
+    """A column type for nested values that returns exactly what was stored.
 
-    `datasets.Json` writes with ten decimals and turns integers beyond 64 bits into text; here it only ever sees text.
+    `datasets.Json` writes ten decimals and turns integers beyond 64 bits into text, so it is only given text here.
     """
     import datasets
 
@@ -128,7 +128,7 @@ def split_rows(rows: Sequence[Mapping[str, Any]], seed: int = 42) -> dict[str, l
         total = sum(map(len, groups))
         filled = dict.fromkeys(SPLITS, 0)
         for k in generator.permutation(len(groups)):
-            # Each group goes where the most of the share is still missing.
+            # Each group goes to the split that lacks the most rows of its share.
             name = max(SPLITS, key=lambda split: _SHARES[split] * total - filled[split])
             parts[name] += groups[k]
             filled[name] += len(groups[k])
@@ -136,7 +136,7 @@ def split_rows(rows: Sequence[Mapping[str, Any]], seed: int = 42) -> dict[str, l
 
 
 def row_text(row: Mapping[str, Any]) -> str:
-    """The words of a row's prompt: its instruction, or all of its turns."""
+    """The text of a row's prompt: its instruction, or all of its turns."""
     if row.get("messages"):
         return "\n".join(str(turn.get("content") or "") for turn in row["messages"])
     return str(row.get("instruction") or "")
@@ -146,7 +146,7 @@ def check_row(row: Mapping[str, Any], where: str) -> None:
     """Refuses a row without a prompt or a label; `where` is how errors name it.
 
     Raises:
-        ValueError: no prompt, messages that are no chat turns, or a label that is neither 0 nor 1.
+        ValueError: no prompt, messages that are not chat turns, or a label that is neither 0 nor 1.
     """
     messages = row.get("messages")
     if messages and not (isinstance(messages, list) and all(isinstance(turn, Mapping) for turn in messages)):
@@ -159,7 +159,7 @@ def check_row(row: Mapping[str, Any], where: str) -> None:
 
 
 def check_split(rows: Iterable[Mapping[str, Any]], name: str) -> None:
-    """Refuses a split that nothing can be fitted or measured on.
+    """Refuses a split on which nothing can be fitted or measured.
 
     Raises:
         ValueError: no rows, a row without a prompt or a label, or one label only.
@@ -175,7 +175,7 @@ def check_split(rows: Iterable[Mapping[str, Any]], name: str) -> None:
 
 
 def _read(source: Any) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, Any]] | None]:
-    """The rows of the four splits, or of one set that is to be split, and the tools of a folder."""
+    """The rows of the four splits, or of one set to be split, and the tools of a folder."""
     import datasets
 
     if not isinstance(source, str | Path):
@@ -217,7 +217,7 @@ def _rows_of_file(path: Path) -> list[dict[str, Any]]:
 
 
 def _parts_of_dataset(loaded: Any) -> dict[str, list[dict[str, Any]]]:
-    """The four splits of a DatasetDict, or the one set that is to be split."""
+    """The four splits of a DatasetDict, or the one set to be split."""
     if isinstance(loaded, Mapping):
         if set(SPLITS) <= set(loaded):
             return {name: list(loaded[name]) for name in SPLITS}
@@ -233,7 +233,7 @@ def _parts_of_dataset(loaded: Any) -> dict[str, list[dict[str, Any]]]:
 
 
 def _complete(row: Mapping[str, Any], where: str, name: str, tools: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """A row with all columns; nested ones may come as JSON text, as data sets on the Hub often store them."""
+    """A row with all columns; nested ones may be JSON text, as data sets on the Hub often store them."""
     nested = {column: _parsed(row.get(column), f"{where}, {column}") for column in ("messages", "tools", "gold_calls")}
     check_row({**row, **nested}, where)
     offered = tools if nested["tools"] is None else nested["tools"]
@@ -258,5 +258,5 @@ def _parsed(value: Any, where: str) -> Any:
 
 
 def _domain_of_tools(tools: Sequence[Mapping[str, Any]] | None) -> str:
-    """A single offered tool names the domain; of several, none does."""
+    """The domain by the offered tools: the name of a single one, else the default."""
     return str(unwrapped(tools[0]).get("name") or DEFAULT_DOMAIN)[:64] if tools and len(tools) == 1 else DEFAULT_DOMAIN

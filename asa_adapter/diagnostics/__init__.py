@@ -1,4 +1,10 @@
-"""Why does this model call, or not? One prompt looked at closely, and what must hold before steering can help.
+"""Why a model calls a tool or does not: what must hold before steering can help, and one prompt looked at closely.
 
-It only looks: the model is left as it was.
+The model is only read; it is left as it was.
 """
+
+from asa_adapter.diagnostics.diagnosis import diagnose, findings_table
+from asa_adapter.diagnostics.explanation import Explanation
+from asa_adapter.diagnostics.patient import Finding
+
+__all__ = ["Explanation", "Finding", "diagnose", "findings_table"]

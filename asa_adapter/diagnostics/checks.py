@@ -1,5 +1,8 @@
 """The checks of `diagnose`: each looks at one thing and says what it means for steering, and what to do."""
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,81 +20,110 @@ from asa_adapter.tool_calls.schemas import properties, unwrapped
 
 _BEGINNING_TOKENS = 16
 
+Check = Callable[[Patient], Finding]
 
-def chat_template(patient: Patient) -> Finding:
+
+def check(name: str) -> Callable[[Check], Check]:
+    """Names a check: its finding gets this name, and an exception in it becomes a finding too."""
+
+    def named(look: Check) -> Check:
+        @functools.wraps(look)
+        def examine(patient: Patient) -> Finding:
+            try:
+                found = look(patient)
+            # Model and tokenizer are a stranger's; whatever fails in them is what the user wants to know.
+            except Exception as error:
+                reason = f"{type(error).__name__}: {str(error)[:300]}"
+                found = wrong(f"could not be checked: {reason}", "see the reason")
+            return dataclasses.replace(found, name=name)
+
+        return examine
+
+    return named
+
+
+def ok(meaning: str) -> Finding:
+    """The finding that nothing is wrong; `check` names it."""
+    return Finding("", True, meaning)
+
+
+def wrong(meaning: str, cure: str) -> Finding:
+    """The finding that something is wrong, and what to do about it; `check` names it."""
+    return Finding("", False, meaning, cure)
+
+
+@check("chat_template")
+def check_template(patient: Patient) -> Finding:
     """Is there a chat template?"""
     try:
         check_chat_template(patient.tokenizer)
     except ValueError as error:
         cure = "use the instruct version of the model, or set tokenizer.chat_template"
-        return Finding("chat_template", False, str(error).split("; ")[0], cure)
-    return Finding("chat_template", True, "the tokenizer has a chat template")
+        return wrong(str(error).split("; ")[0], cure)
+    return ok("the tokenizer has a chat template")
 
 
-def call_format(patient: Patient) -> Finding:
+@check("call_format")
+def check_call_format(patient: Patient) -> Finding:
     """Is the tool-call format known?"""
     try:
         parser = patient.parser
     except ValueError:
-        return Finding(
-            "call_format",
-            False,
+        return wrong(
             "neither chat template nor vocabulary shows a known tool-call format: no call would be noticed",
             "name it: ASATrainingArguments(tool_call_format=..., tool_call_start=..., tool_call_end=...)",
         )
     end = f" and {parser.end!r}" if parser.end else ""
-    return Finding("call_format", True, f"calls are written in the format {parser.format!r}, {parser.start!r}{end}")
+    return ok(f"calls are written in the format {parser.format!r}, {parser.start!r}{end}")
 
 
-def tools(patient: Patient) -> Finding:
+@check("tools")
+def check_tools(patient: Patient) -> Finding:
     """Does the template write the tools into the prompt?"""
     name = str(unwrapped(patient.tools[0]).get("name"))
     chat = [{"role": "user", "content": "Hello."}]
     if encode_prompt(patient.tokenizer, chat, patient.tools) == encode_prompt(patient.tokenizer, chat, None):
-        return Finding(
-            "tools",
-            False,
+        return wrong(
             f"the chat template ignores tools=: the model never sees {name!r} and the others, so it cannot call them",
             "give a chat template that writes the tools: ASATrainingArguments(chat_template=...)",
         )
-    return Finding("tools", True, "the chat template writes the tools into the prompt")
+    return ok("the chat template writes the tools into the prompt")
 
 
-def markers(patient: Patient) -> Finding:
+@check("markers")
+def check_markers(patient: Patient) -> Finding:
     """Are the markers single tokens?"""
     parser = patient.parser
     named = [marker for marker in (parser.start, parser.end) if marker]
     several = [marker for marker in named if one_token(patient.tokenizer, marker) is None]
     if not several:
-        return Finding("markers", True, "the markers are single tokens: a call is told by the token")
-    return Finding(
-        "markers",
-        False,
+        return ok("the markers are single tokens: a call is told by the token")
+    return wrong(
         f"{' and '.join(map(repr, several))} is not one token: calls are told by the text, and the screen of settings "
         "sees a call's first token only, which prose may share",
         "raise ASATrainingArguments.finalists, so that more settings are decided by whole answers",
     )
 
 
-def prompt(patient: Patient) -> Finding:
+@check("prompt")
+def check_prompt(patient: Patient) -> Finding:
     """Does the prompt end where the answer begins, with one BOS?"""
     ids = encode_prompt(patient.tokenizer, [{"role": "user", "content": "Hello."}], patient.tools, patient.parser)
     bos = getattr(patient.tokenizer, "bos_token_id", None)
     if bos is not None and ids[:2] == [bos, bos]:
-        return Finding(
-            "prompt", False, "the prompt begins with two BOS tokens", "take bos_token out of the chat template"
-        )
+        return wrong("the prompt begins with two BOS tokens", "take bos_token out of the chat template")
     again = patient.tokenizer(patient.text(ids))["input_ids"]
-    meaning = "the prompt has one BOS at the most and ends where the answer begins"
+    meaning = "the prompt has at most one BOS and ends where the answer begins"
     if variables := template_variables(patient.tokenizer):
         meaning += f"; it is rendered with {variables}: do so in your own code too"
     if bos is not None and list(again[:2]) == [bos, bos]:
         meaning += "; rendered to text and tokenised again it would get a second BOS: pass add_special_tokens=False"
-    return Finding("prompt", True, meaning)
+    return ok(meaning)
 
 
-def history(patient: Patient) -> Finding:
-    """Does a call round-trip through the history?"""
+@check("history")
+def check_history(patient: Patient) -> Finding:
+    """Is a call in the history rendered, and can it be read back?"""
     tool = unwrapped(patient.tools[0])
     call = ToolCall(str(tool.get("name")), {name: "probe 1" for name in list(properties(tool))[:1]})
     chat: list[dict[str, Any]] = [
@@ -105,133 +137,121 @@ def history(patient: Patient) -> Finding:
     )
     written = appended(before, after)
     if call.name not in written or "result 2" not in written:
-        return Finding(
-            "history",
-            False,
+        return wrong(
             "a call and its result do not both reach the prompt: the model cannot see what it did",
             "write calls and results into the turns' content yourself",
         )
     if call not in patient.parser.parse(written, patient.tools):
-        return Finding(
-            "history",
-            False,
+        return wrong(
             "the call in the history cannot be read back: the template writes it in another format than the parser's",
             "set ASATrainingArguments.tool_call_format to the one that the template writes",
         )
     if SAMPLE_CALL.name not in written_call(patient.tokenizer):
-        return Finding(
-            "history",
-            False,
+        return wrong(
             "the chat template drops an assistant's tool_calls. Here they are written into the turn's content and "
             "come back; prompts of your own code lose them, and the model forgets what it called",
             "in your own code put ToolCallParser.from_tokenizer(tokenizer).write(calls) into content",
         )
-    return Finding("history", True, "a call and its result come back from the rendered history")
+    return ok("a call and its result come back from the rendered history")
 
 
-def padding(patient: Patient) -> Finding:
+@check("padding")
+def check_padding(patient: Patient) -> Finding:
     """Are batches padded on the left?"""
     side = getattr(patient.tokenizer, "padding_side", None)
     if patient.tokenizer.pad_token_id is None:
-        return Finding(
-            "padding",
-            False,
+        return wrong(
             "the tokenizer has no padding token: batches in your own code would fail",
             "set tokenizer.pad_token = tokenizer.eos_token",
         )
     if side != "left":
-        return Finding(
-            "padding",
-            False,
+        return wrong(
             f"the tokenizer pads on the {side}: a batch's answers would begin behind padding. Steering still finds "
             "the last prompt token by the attention mask",
             'set tokenizer.padding_side = "left"',
         )
-    return Finding("padding", True, "prompts of a batch are padded on the left")
+    return ok("prompts of a batch are padded on the left")
 
 
-def blocks(patient: Patient) -> Finding:
+@check("blocks")
+def check_blocks(patient: Patient) -> Finding:
     """Can the decoder blocks be found?"""
     try:
         model = generating_model(patient.model)
         blocks, width = decoder_blocks(model), hidden_size(model)
     except IncompatibleModelError as error:
-        return Finding("blocks", False, str(error), "name the block list: ASATrainingArguments(layer_path=...)")
-    return Finding("blocks", True, f"{len(blocks)} decoder blocks of width {width} can be read and steered")
+        return wrong(str(error), "name the block list: ASATrainingArguments(layer_path=...)")
+    return ok(f"{len(blocks)} decoder blocks of width {width} can be read and steered")
 
 
-def unsteered(patient: Patient) -> Finding:
+@check("unsteered")
+def check_unsteered(patient: Patient) -> Finding:
     """Is the model bare?"""
     if is_steered(patient.model):
         meaning = "an adapter is attached: what is seen here is the steered model"
-        return Finding("unsteered", False, meaning, "call remove() on its handle, and diagnose again")
-    return Finding("unsteered", True, "no adapter is attached")
+        return wrong(meaning, "call remove() on its handle, and diagnose again")
+    return ok("no adapter is attached")
 
 
-def compiled(patient: Patient) -> Finding:
+@check("compiled")
+def check_compiled(patient: Patient) -> Finding:
     """Is the model compiled?"""
     if parts := compiled_parts(patient.model):
-        return Finding(
-            "compiled",
-            False,
+        return wrong(
             f"torch.compile was applied to {parts[0]!r}: a graph that was made before attach() ignores the adapter",
-            "attach first and compile then, or call torch._dynamo.reset() after attaching",
+            "attach first, then compile, or call torch._dynamo.reset() after attaching",
         )
-    return Finding("compiled", True, "the model is not compiled")
+    return ok("the model is not compiled")
 
 
-def attention(patient: Patient) -> Finding:
+@check("attention")
+def check_attention(patient: Patient) -> Finding:
     """Is each prompt a row of its own, or are requests packed?"""
     kind = str(getattr(patient.model.config, "_attn_implementation", None) or "eager")
     if kind.startswith("paged"):
-        return Finding(
-            "attention",
-            False,
+        return wrong(
             f"the attention is {kind!r}, which packs requests into one row: such calls are not steered",
             'load the model with attn_implementation="sdpa" and use generate()',
         )
-    return Finding("attention", True, f"each prompt is a row of its own (attention {kind!r})")
+    return ok(f"each prompt is a row of its own (attention {kind!r})")
 
 
-def weights(patient: Patient) -> Finding:
+@check("weights")
+def check_weights(patient: Patient) -> Finding:
     """Are the weights plain, or packed by quantisation?"""
     quantised = getattr(patient.model.config, "quantization_config", None)
     if quantised is not None:
-        return Finding(
-            "weights",
-            False,
+        return wrong(
             "the weights are quantised (packed): an adapter fitted on the full model reads other states here",
             "fit and measure the adapter on these very weights",
         )
     first = next(patient.model.parameters(), torch.empty(0))
-    return Finding("weights", True, f"the weights are plain {str(first.dtype).removeprefix('torch.')}")
+    return ok(f"the weights are plain {str(first.dtype).removeprefix('torch.')}")
 
 
-def thinking(patient: Patient) -> Finding:
+@check("thinking")
+def check_thinking(patient: Patient) -> Finding:
     """Do answers begin with reasoning?"""
     for answer in patient.answers:
         for end in range(1, _BEGINNING_TOKENS):
             if opened := open_reasoning(patient.text(answer[:end])):
-                return Finding(
-                    "thinking",
-                    False,
+                return wrong(
                     f"the answer begins with reasoning ({opened!r}): the call is decided behind it, not at the last "
                     "prompt token, where an adapter reads and steers",
                     "switch thinking off, by the model's own switch or a chat template that closes the block",
                 )
-    return Finding("thinking", True, "answers begin without reasoning: the last prompt token decides on the call")
+    return ok("answers begin without reasoning: the last prompt token decides on the call")
 
 
-def triggers(patient: Patient) -> Finding:
+@check("triggers")
+def check_triggers(patient: Patient) -> Finding:
     """Does the bare model ever call a tool?"""
     called = sum(patient.parser.triggered(answer) for answer in patient.answers)
     count = f"the bare model called a tool for {called} of {len(patient.answers)} requests that ask for one"
     if called:
-        return Finding("triggers", True, f"{count}: it knows the format, and steering can change how often")
+        return ok(f"{count}: it knows the format, and steering can change how often")
     beginning = patient.text(patient.answers[0][:_BEGINNING_TOKENS])
-    return Finding(
-        "triggers",
-        False,
+    return wrong(
         f"{count} (its first answer begins {beginning!r}): steering moves a decision that the model knows, it teaches "
         "no format",
         "check that this model was trained for tools, that its own chat template is used, and the format above; a "
@@ -239,26 +259,25 @@ def triggers(patient: Patient) -> Finding:
     )
 
 
-def own_calls(patient: Patient) -> Finding:
+@check("own_calls")
+def check_own_calls(patient: Patient) -> Finding:
     """Can the parser read the model's own calls?"""
     called = [patient.parser.text(answer) for answer in patient.answers if patient.parser.triggered(answer)]
     if not called:
-        return Finding("own_calls", True, "the bare model wrote no call that could be read or not")
-    checks = [patient.parser.check(text, patient.tools) for text in called]
-    fits = f"{sum(check['arguments'] for check in checks)} fit the tools"
-    unread = [text for text, check in zip(called, checks, strict=True) if not check["format"]]
+        return ok("the bare model wrote no call that could be read or not")
+    results = [patient.parser.check(text, patient.tools) for text in called]
+    fits = f"{sum(result['arguments'] for result in results)} fit the tools"
+    unread = [text for text, result in zip(called, results, strict=True) if not result["format"]]
     if unread:
-        return Finding(
-            "own_calls",
-            False,
+        return wrong(
             f"{len(unread)} of the model's {len(called)} calls cannot be read ({fits}), such as {unread[0]!r:.160}",
             "if it looks whole, the format is another: set tool_call_format; if it is cut, raise max_new_tokens",
         )
-    return Finding("own_calls", True, f"all {len(called)} calls that the model wrote can be read, and {fits}")
+    return ok(f"all {len(called)} calls that the model wrote can be read, and {fits}")
 
 
-# The first ask for nothing else, the next need those two, the last need a prompt that can be rendered.
-ON_THE_TOKENIZER = (chat_template, call_format)
-ON_PROMPTS = (tools, markers, prompt, history)
-ON_THE_MODEL = (padding, blocks, unsteered, compiled, attention, weights)
-ON_ANSWERS = (thinking, triggers, own_calls)
+# The first two need nothing; those on prompts need these two; those on answers need a prompt that can be rendered.
+ON_THE_TOKENIZER = (check_template, check_call_format)
+ON_PROMPTS = (check_tools, check_markers, check_prompt, check_history)
+ON_THE_MODEL = (check_padding, check_blocks, check_unsteered, check_compiled, check_attention, check_weights)
+ON_ANSWERS = (check_thinking, check_triggers, check_own_calls)

@@ -1,4 +1,4 @@
-"""`diagnose`: whether steering is what a model that does not call its tools needs, or its prompts and parser first."""
+"""`diagnose`: whether a model that does not call its tools needs steering, or a mended prompt or parser first."""
 
 import textwrap
 from collections.abc import Sequence
@@ -23,20 +23,20 @@ def diagnose(
         max_new_tokens: longest answer of the model to requests that ask for a tool.
 
     Returns:
-        One finding for each check that could be made; a check that fails does not end the others.
+        One finding for each check that could be made; an exception in one check does not stop the others.
     """
     patient = Patient(model, tokenizer, tool_schemas(tools) or PLAIN_TOOLS, max_new_tokens)
-    findings = [patient.examined(check) for check in ON_THE_TOKENIZER]
+    findings = [check(patient) for check in ON_THE_TOKENIZER]
     if all(finding.ok for finding in findings):
-        findings += [patient.examined(check) for check in ON_PROMPTS]
-    findings += [patient.examined(check) for check in ON_THE_MODEL]
+        findings += [check(patient) for check in ON_PROMPTS]
+    findings += [check(patient) for check in ON_THE_MODEL]
     if patient.can_answer(findings):
-        findings += [patient.examined(check) for check in ON_ANSWERS]
+        findings += [check(patient) for check in ON_ANSWERS]
     return findings
 
 
 def findings_table(findings: Sequence[Finding], width: int = 80) -> str:
-    """Report for a terminal, in lines of at most `width` characters."""
+    """The findings as a table for a terminal, in lines of at most `width` characters."""
     lines = []
     for finding in findings:
         head = f"{'ok' if finding.ok else '!!'}  {finding.name:<14}"

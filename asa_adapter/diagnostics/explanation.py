@@ -42,43 +42,43 @@ class Explanation(dict[str, Any]):
 
     def page(self, width: int = _WIDTH) -> str:
         """The explanation in lines of at most `width` characters."""
-        prompt, step, start = self["prompt"], self["step"], self["start"]
+        prompt = self["prompt"]
         tools = f"tools: {', '.join(prompt['tools'])}" if prompt["tools"] else "no tools"
-        gate = f"{self['gate']:+d}" if self["gate"] else "0"
-        ranked = sorted(self["domains"].items(), key=lambda item: -item[1])
-        facts = [
-            ("domain", ", ".join(f"{name} {p:.3f}" for name, p in ranked)),
-            ("p(tool)", f"{self['p_tool']:.3f}; with tau {self['tau']:g} the gate is {gate}"),
-            (
-                "step",
-                f"{step['absolute']:+.3g}, {step['relative']:+.0%} of the state's norm of {step['state_norm']:.3g}"
-                if self["gate"]
-                else "none",
-            ),
-            ("call begins", f"p({start['token']}) {start['before']:.3g} -> {start['after']:.3g}"),
-        ]
-        where = f"Decision at token {prompt['position']}, after block {step['layer']}"
         lines = [
             *_wrapped(f"Prompt of {prompt['tokens']} tokens, {tools}; it ends", width, ""),
             *_quoted(prompt["tail"], width),
-            *_wrapped(where, width, ""),
-            *(line for name, fact in facts for line in _wrapped(f"{name:<13}{fact}", width, "  ", " " * 13)),
+            *_wrapped(f"Decision at token {prompt['position']}, after block {self['step']['layer']}", width, ""),
         ]
+        for name, fact in self._facts().items():
+            lines += _wrapped(f"{name:<13}{fact}", width, "  ", " " * 13)
         for name in ("base", "steered"):
             lines += [f"Answer, {name}: {_verdict(self[name])}", *_quoted(self[name]["answer"], width)]
             lines += [line for error in self[name]["errors"] for line in _wrapped(f"- {error}", width, "  ")]
         return "\n".join(lines)
 
+    def _facts(self) -> dict[str, str]:
+        """The decision and its step in words, a line each."""
+        step, start = self["step"], self["start"]
+        ranked = sorted(self["domains"].items(), key=lambda item: -item[1])
+        added = f"{step['absolute']:+.3g}, {step['relative']:+.0%} of the state's norm of {step['state_norm']:.3g}"
+        gate = f"{self['gate']:+d}" if self["gate"] else "0"
+        return {
+            "domain": ", ".join(f"{name} {p:.3f}" for name, p in ranked),
+            "p(tool)": f"{self['p_tool']:.3f}; with tau {self['tau']:g} the gate is {gate}",
+            "step": added if self["gate"] else "none",
+            "call begins": f"p({start['token']}) {start['before']:.3g} -> {start['after']:.3g}",
+        }
+
 
 class Explained(Protocol):
-    """What is asked of an adapter: its settings and classifiers, and to be attached."""
+    """What `explain` needs of an adapter: its settings and classifiers, its parser, and that it can be attached."""
 
     config: ASAConfig
     router: Router
     probes: Probes
 
     def parser(self, tokenizer: Any) -> ToolCallParser:
-        """Reads the model's calls."""
+        """A parser for the model's calls."""
 
     def attach(self, model: nn.Module, *, tokenizer: Any, allow_mismatch: bool) -> SteeringHandle:
         """Steers the model."""
@@ -116,24 +116,21 @@ def explain(
     parser = adapter.parser(tokenizer)
     schemas = tool_schemas(config.tools if tools is None else tools)
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    ids = encode_prompt(tokenizer, messages, schemas, parser)
+    prompt_ids = encode_prompt(tokenizer, messages, schemas, parser)
     opening = parser.opening_id(tokenizer)
+    ids = torch.tensor([prompt_ids], device=input_device(model))
+    settings = greedy_settings(tokenizer, max_new_tokens) | {"output_logits": True, "return_dict_in_generate": True}
     with evaluation_mode(model):
         with adapter.attach(model, tokenizer=tokenizer, allow_mismatch=allow_mismatch) as steering:
-            steered, after = _answer(model, tokenizer, ids, opening, max_new_tokens)
+            steered, after = _answer(model, ids, opening, settings)
             decision = steering.decisions[0]
-        base, before = _answer(model, tokenizer, ids, opening, max_new_tokens)
-        state = _state(model, ids, config)
+        base, before = _answer(model, ids, opening, settings)
+        state = _bare_state(model, ids, config)
     return Explanation(
-        prompt=_prompt(tokenizer, ids, decision.position, schemas),
+        prompt=_prompt(tokenizer, prompt_ids, decision.position, schemas),
         **_decided(adapter, decision, state),
         step=_step(config, decision.gate, float(state.norm())),
-        start={
-            "marker": parser.start,
-            "token": tokenizer.decode([opening], skip_special_tokens=False),
-            "before": before,
-            "after": after,
-        },
+        start={"marker": parser.start, "token": _decoded(tokenizer, [opening]), "before": before, "after": after},
         base=_judged(base, parser, schemas),
         steered=_judged(steered, parser, schemas),
     )
@@ -142,7 +139,7 @@ def explain(
 def _prompt(tokenizer: Any, ids: list[int], position: int, schemas: list[dict[str, Any]]) -> dict[str, Any]:
     """The prompt's end and length, the steered token, and the tools by name."""
     return {
-        "tail": _tail(tokenizer.decode(ids, skip_special_tokens=False)),
+        "tail": _tail(_decoded(tokenizer, ids)),
         "tokens": len(ids),
         "position": position,
         "tools": [str(unwrapped(schema).get("name")) for schema in schemas],
@@ -151,10 +148,10 @@ def _prompt(tokenizer: Any, ids: list[int], position: int, schemas: list[dict[st
 
 def _decided(adapter: Explained, decision: Decision, state: torch.Tensor) -> dict[str, Any]:
     """What router and probes say of the (1, D) state, and the gate that follows."""
-    ranked = zip(adapter.router.domains, adapter.router.predict_proba(state)[0].tolist(), strict=True)
+    probabilities = adapter.router.predict_proba(state)[0].tolist()
     return {
         "domain": decision.domain,
-        "domains": dict(ranked),
+        "domains": dict(zip(adapter.router.domains, probabilities, strict=True)),
         "p_tool": decision.p_tool,
         "p_by_domain": {name: float(adapter.probes.p_tool(state, name)[0]) for name in adapter.config.domains},
         "tau": adapter.config.tau,
@@ -174,19 +171,16 @@ def _step(config: ASAConfig, gate: int, norm: float) -> dict[str, Any]:
     }
 
 
-def _answer(
-    model: Any, tokenizer: Any, prompt: Sequence[int], opening: int, max_new_tokens: int
-) -> tuple[list[int], float]:
-    """The greedy answer's token ids, and the probability that a call's first token had there at the beginning."""
-    ids = torch.tensor([list(prompt)], device=input_device(model))
-    output = model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        output_logits=True,
-        **{**greedy_settings(tokenizer, max_new_tokens), "return_dict_in_generate": True},
-    )
+def _answer(model: Any, ids: torch.Tensor, opening: int, settings: dict[str, Any]) -> tuple[list[int], float]:
+    """The token ids of the answer to a (1, T) prompt, and the probability that its first token is `opening`."""
+    output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
     first = output.logits[0][0].float().softmax(dim=0)
-    return output.sequences[0, len(prompt) :].tolist(), float(first[opening])
+    return output.sequences[0, ids.shape[1] :].tolist(), float(first[opening])
+
+
+def _decoded(tokenizer: Any, ids: list[int]) -> str:
+    """Token ids as text, special tokens included."""
+    return str(tokenizer.decode(ids, skip_special_tokens=False))
 
 
 def _tail(text: str) -> str:
@@ -195,15 +189,14 @@ def _tail(text: str) -> str:
     return tail.split("\n", 1)[1] if len(tail) < len(text) and "\n" in tail.rstrip() else tail
 
 
-def _state(model: nn.Module, prompt: Sequence[int], config: ASAConfig) -> torch.Tensor:
-    """(1, D) state of the bare model at the last prompt token, after the config's block."""
-    ids = torch.tensor([list(prompt)], device=input_device(model))
+def _bare_state(model: nn.Module, ids: torch.Tensor, config: ASAConfig) -> torch.Tensor:
+    """(1, D) state of the bare model at the last token of a (1, T) prompt, after the config's block."""
     blocks = decoder_blocks(model, config.layer_path)
     return last_token_states(model, blocks, ids, torch.ones_like(ids), SharedPrefix())[config.layer]
 
 
 def _judged(ids: list[int], parser: ToolCallParser, schemas: list[dict[str, Any]]) -> dict[str, Any]:
-    """An answer with its calls, and what they are worth."""
+    """An answer with its calls, and whether they fit the tools."""
     text = parser.text(ids)
     calls = [dataclasses.asdict(call) for call in parser.parse(text, schemas)]
     return {"answer": text, **parser.check(text, schemas), "calls": calls}

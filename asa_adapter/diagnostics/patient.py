@@ -1,7 +1,7 @@
-"""Who is examined: a model, its tokenizer and tools, and what its answers show once they were asked for."""
+"""What is examined, a model with its tokenizer and tools, and what a check reports: `Patient` and `Finding`."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -34,10 +34,10 @@ _TRIED_TOOLS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
-        name: the check.
+        name: the name of the check.
         ok: whether nothing is wrong.
         meaning: what was found, and what it means for steering.
         cure: what to do about it; "" where nothing is wrong.
@@ -50,7 +50,7 @@ class Finding:
 
 
 class Patient:
-    """A model, its tokenizer and tools, and its answers once they were asked for."""
+    """A model with its tokenizer and tools; parser and answers are made when first asked for."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, tools: list[dict[str, Any]], max_new_tokens: int) -> None:
         self.model: Any = model
@@ -60,30 +60,21 @@ class Patient:
         self._parser: ToolCallParser | None = None
         self._answers: list[list[int]] | None = None
 
-    def examined(self, check: Callable[["Patient"], Finding]) -> Finding:
-        """What a check finds; a check that stumbles is a finding too."""
-        try:
-            return check(self)
-        # Model and tokenizer are a stranger's; whatever goes wrong in them is what the user wants to know.
-        except Exception as error:
-            reason = f"{type(error).__name__}: {str(error)[:300]}"
-            return Finding(check.__name__, False, f"could not be checked: {reason}", "see the reason")
-
     def can_answer(self, findings: Sequence[Finding]) -> bool:
-        """Whether prompts can be rendered and answered, so that asking tells something."""
+        """Whether prompts can be rendered and answered, so that the checks on answers can be made."""
         needed = {"chat_template", "call_format", "prompt"}
         return needed <= {finding.name for finding in findings if finding.ok} and hasattr(self.model, "generate")
 
     @property
     def parser(self) -> ToolCallParser:
-        """Reads the model's calls."""
+        """The parser of the model's calls."""
         if self._parser is None:
             self._parser = ToolCallParser.from_tokenizer(self.tokenizer)
         return self._parser
 
     @property
     def answers(self) -> list[list[int]]:
-        """The model's own answers to requests that each ask for a tool."""
+        """Token ids of the model's answers to requests that each ask for a tool."""
         if self._answers is None:
             prompts = [
                 encode_prompt(self.tokenizer, [{"role": "user", "content": request}], self.tools, self.parser)
@@ -99,7 +90,7 @@ class Patient:
         return self._answers
 
     def text(self, ids: Sequence[int]) -> str:
-        """Ids as text with special tokens."""
+        """Token ids as text, special tokens included."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
 

@@ -1,6 +1,6 @@
-"""Text to tool calls and back, in each format that models write. No model is known here, and nothing is run.
+"""Text to tool calls and back, in each format that models write. No model is needed here, and nothing is run.
 
-Whatever a model wrote is data: a reader gives the calls that could be read, and never raises.
+What a model wrote is data: a reader returns the calls that it could read, and never raises.
 """
 
 from asa_adapter.tool_calls.call import ToolCall

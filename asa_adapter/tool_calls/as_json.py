@@ -1,23 +1,23 @@
-"""Reads and writes what stands between the markers of a tool call, in the kinds that are JSON or near it.
+"""Reads and writes tool calls as JSON, `{"name": "f", "arguments": {"a": "x"}}`, or in notations near it.
 
-A reader takes a text and a place in it, and never raises: what cannot be read gives a `Reading` that is not whole.
+Models write loosely, so some things are accepted: line ends inside strings, arguments as JSON text, `parameters` in
+place of `arguments`. NaN and infinity are not: no JSON can hold them.
 """
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from asa_adapter.tool_calls.call import Reader, Reading, ToolCall, skip_space
+from asa_adapter.tool_calls.call import NAME, Reader, Reading, ToolCall, call_from, skip_space
+from asa_adapter.tool_calls.schemas import unwrapped
 from asa_adapter.tool_calls.values import json_text, json_value, literal
 
-_ARGUMENT_KEYS = ("arguments", "parameters")
-NAME = re.compile(r"[\w.:/-]+")
 _FENCED = re.compile(r"([^\s`{]+)\s*(?:```json\s*)?")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
 def read_json(text: str, begin: int, limit: int) -> Reading:
-    """Reads one {"name", "arguments"} object or a list of them; `parameters` is taken for `arguments`."""
+    """Reads one `{"name": ..., "arguments": ...}`, or a list of them (Granite, Phi-4)."""
     start = skip_space(text, begin)
     try:
         value, end = json_value(text, start, limit)
@@ -29,7 +29,7 @@ def read_json(text: str, begin: int, limit: int) -> Reading:
 
 
 def read_json_sequence(text: str, begin: int, limit: int) -> Reading:
-    """Reads JSON objects one after the other, with semicolons, commas or nothing between them."""
+    """Reads JSON objects in a row, with semicolons, commas or nothing between them (Hermes, Qwen)."""
     calls: list[ToolCall] = []
     end = begin
     while True:
@@ -45,7 +45,7 @@ def read_json_sequence(text: str, begin: int, limit: int) -> Reading:
 
 
 def read_named_json(text: str, begin: int, limit: int) -> Reading:
-    """Reads Mistral's `NAME[ARGS]{json}` and `NAME[CALL_ID]ID[ARGS]{json}`, or its older JSON list."""
+    """Reads `NAME[ARGS]{json}`, `NAME[CALL_ID]ID[ARGS]{json}`, or a list as `read_json` does (Mistral)."""
     start = skip_space(text, begin)
     name = NAME.match(text, start)
     if name is None:
@@ -59,7 +59,7 @@ def read_named_json(text: str, begin: int, limit: int) -> Reading:
 
 
 def read_bare_keys(quote: str) -> Reader:
-    """A reader of Gemma's `call:NAME{key:value}`: keys without quotes, strings between `quote`s."""
+    """A reader of `call:NAME{key:value}`: keys without quotes, strings between two `quote` (Gemma)."""
     token = re.compile(
         rf'(?P<string>{re.escape(quote)}(?P<text>.*?){re.escape(quote)})|(?P<json>"(?:\\.|[^"\\])*")'
         r"|(?P<word>[\w.+$-]+)|(?P<other>.)",
@@ -88,23 +88,8 @@ def read_bare_keys(quote: str) -> Reader:
     return read
 
 
-def _json_token(found: re.Match[str], text: str) -> str:
-    """One token of Gemma's notation as JSON has it."""
-    if found["string"] is not None:
-        return json_text(found["text"])
-    word = found["word"]
-    if word is None:
-        return found[0]
-    is_key = text.startswith(":", skip_space(text, found.end()))
-    if not is_key and word in ("true", "false", "null"):
-        return word
-    if not is_key and word in ("True", "False", "None"):
-        return json_text(literal(word))
-    return word if not is_key and _NUMBER.fullmatch(word) else json_text(word)
-
-
 def read_sections(begins: str, separator: str, ends: str) -> Reader:
-    """A reader of DeepSeek's and Kimi's blocks, where each call has markers of its own inside those of the block."""
+    """A reader of `begins NAME separator {json} ends`, one section for each call (DeepSeek, Kimi)."""
 
     def read(text: str, begin: int, limit: int) -> Reading:
         calls: list[ToolCall] = []
@@ -135,7 +120,7 @@ def read_sections(begins: str, separator: str, ends: str) -> Reader:
 
 
 def read_harmony(text: str, begin: int, limit: int) -> Reading:
-    """Reads gpt-oss's `NAME<|channel|>commentary json<|message|>{json}`, after the recipient's `to=functions.`"""
+    """Reads `NAME<|channel|>commentary json<|message|>{json}`, which follows `to=functions.` (gpt-oss)."""
     name = NAME.match(text, begin)
     message = text.find("<|message|>", begin, begin + 200)
     if name is None or message < 0:
@@ -143,8 +128,41 @@ def read_harmony(text: str, begin: int, limit: int) -> Reading:
     return _arguments(name[0], text, message + len("<|message|>"), begin, limit)
 
 
+def write_json(call: ToolCall, arguments: str = "arguments") -> str:
+    """Writes one call as a JSON object.
+
+    Example:
+        >>> write_json(ToolCall("f", {"a": "x", "n": 3}))
+        '{"name": "f", "arguments": {"a": "x", "n": 3}}'
+    """
+    return json_text({"name": call.name, arguments: call.arguments})
+
+
+def write_json_list(calls: Sequence[ToolCall]) -> str:
+    """Writes calls as one JSON list."""
+    return f"[{', '.join(map(write_json, calls))}]"
+
+
+def write_bare_keys(call: ToolCall, quote: str) -> str:
+    """Writes one call with keys without quotes (Gemma).
+
+    Example:
+        >>> write_bare_keys(ToolCall("f", {"a": "x", "n": 3}), "<escape>")
+        'call:f{a:<escape>x<escape>,n:3}'
+    """
+    return f"call:{call.name}{_bare(call.arguments, quote)}"
+
+
+def _call(item: Any) -> ToolCall | None:
+    """The call of one JSON object, bare or as {"type": "function", "function": ...}; arguments may be JSON text."""
+    if not isinstance(item, dict):
+        return None
+    call = call_from(unwrapped(item), lambda text: json_value(text, 0)[0], ("arguments", "parameters"))
+    return call if call and call.name else None
+
+
 def _arguments(name: str, text: str, at: int, begin: int, limit: int) -> Reading:
-    """A call whose arguments are the JSON object at a place in the text."""
+    """The call of a tool whose arguments are the JSON object at a position in the text."""
     at = skip_space(text, at)
     try:
         value, end = json_value(text, at, max(limit, at))
@@ -154,40 +172,27 @@ def _arguments(name: str, text: str, at: int, begin: int, limit: int) -> Reading
 
 
 def _checked(name: str, value: Any, end: int, begin: int) -> Reading:
+    """The call, if its arguments are an object."""
     return Reading([ToolCall(name, value)], True, end) if isinstance(value, dict) else Reading([], False, begin)
 
 
-def _call(item: Any) -> ToolCall | None:
-    """The call of one JSON object, bare or as {"type": "function", "function": ...}; arguments may be JSON text."""
-    if isinstance(item, dict) and isinstance(item.get("function"), dict):
-        item = item["function"]
-    if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not item["name"]:
-        return None
-    arguments: Any = next((item[key] for key in _ARGUMENT_KEYS if key in item), {})
-    if isinstance(arguments, str):
-        try:
-            arguments, _ = json_value(arguments, 0)
-        except ValueError:
-            return None
-    return ToolCall(item["name"], arguments) if isinstance(arguments, dict) else None
-
-
-def write_json(call: ToolCall, arguments: str = "arguments") -> str:
-    """A call as one JSON object."""
-    return json_text({"name": call.name, arguments: call.arguments})
-
-
-def write_json_list(calls: Sequence[ToolCall]) -> str:
-    """Calls as one JSON list."""
-    return f"[{', '.join(map(write_json, calls))}]"
-
-
-def write_bare_keys(call: ToolCall, quote: str) -> str:
-    """A call as Gemma writes it."""
-    return f"call:{call.name}{_bare(call.arguments, quote)}"
+def _json_token(found: re.Match[str], text: str) -> str:
+    """One token of `call:NAME{key:value}`, as JSON."""
+    if found["string"] is not None:
+        return json_text(found["text"])
+    word = found["word"]
+    if word is None:
+        return found[0]
+    is_key = text.startswith(":", skip_space(text, found.end()))
+    if not is_key and word in ("true", "false", "null"):
+        return word
+    if not is_key and word in ("True", "False", "None"):
+        return json_text(literal(word))
+    return word if not is_key and _NUMBER.fullmatch(word) else json_text(word)
 
 
 def _bare(value: Any, quote: str) -> str:
+    """A value as `write_bare_keys` writes it."""
     if isinstance(value, str):
         return f"{quote}{value}{quote}"
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""Reads and writes Pythonic lists of calls, `[f(a="x"), g(b=[1])]`, as LFM2, LFM2.5 and Llama 4 write them.
+"""Reads and writes tool calls as Python, `[f(a="x"), g(b=[1])]`.
 
-The syntax tree is read, nothing is evaluated. Models write loosely, so much is let through: keywords as argument
-names, hyphens and dots in names, line ends and unescaped quotes inside strings, leading zeros, true/false/null.
+The syntax tree is read; nothing is evaluated. Models write loosely, so much is accepted: keywords as argument names,
+hyphens and dots in names, line ends and unescaped quotes inside strings, leading zeros, true/false/null.
 """
 
 import ast
@@ -18,24 +18,36 @@ _MAX_CALL_CHARACTERS = 100_000
 
 _REST = r"|(?P<name>[^\W\d][\w.-]*)|(?P<number>\d[\w.]*)|(?P<other>.)"
 _STRICT = re.compile(r"""(?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')""" + _REST, re.DOTALL)
-# A quote that nothing follows which could follow a string belongs to the text: 'it's so'.
+# A quote belongs to the text where what follows it cannot follow a string: 'it's so'.
 _LOOSE = re.compile(
     r"""(?P<string>(?P<quote>["'])(?:\\.|[^\\])*?(?P=quote)(?=\s*(?:[,)\]}:]|\Z)))""" + _REST, re.DOTALL
 )
 
 
 def read_pythonic(text: str, begin: int, limit: int) -> Reading:
-    """Reads a list of calls, or calls without brackets around them, up to the first that cannot be read."""
+    """Reads `[f(a="x"), g()]`, with or without the brackets, up to the first call that cannot be read."""
     strict = _read_list(text, begin, len(text), _STRICT)
     if strict.whole:
         return strict
-    # Loose strings end late or never, so they stay within the block.
+    # A loose string may end late or never, so it must not leave the block.
     loose = _read_list(text, begin, limit, _LOOSE)
     return loose if loose.whole else strict
 
 
+def read_pythonic_or_json(text: str, begin: int, limit: int) -> Reading:
+    """Reads `[f(a="x"), g()]`, or JSON, which a system prompt can ask for instead (LFM2, LFM2.5, Llama 4)."""
+    reading = read_json_sequence(text, begin, limit)
+    return reading if reading.whole else read_pythonic(text, begin, limit)
+
+
+def read_llama3(text: str, begin: int, limit: int) -> Reading:
+    """Reads JSON objects, or `brave_search.call(query="x")`, the call of a built-in tool (Llama 3)."""
+    calls, whole, end = read_pythonic_or_json(text, begin, limit)
+    return Reading([ToolCall(call.name.removesuffix(".call"), call.arguments) for call in calls], whole, end)
+
+
 def write_pythonic(calls: Sequence[ToolCall]) -> str:
-    """The calls as LFM2.5's own documentation writes them.
+    """Writes calls as one Python list (LFM2, LFM2.5, Llama 4).
 
     Example:
         >>> write_pythonic([ToolCall("f", {"a": "x", "n": 3}), ToolCall("g", {})])
@@ -49,6 +61,7 @@ def write_pythonic(calls: Sequence[ToolCall]) -> str:
 
 
 def _read_list(text: str, begin: int, stop: int, tokens: re.Pattern[str]) -> Reading:
+    """Reads a list of calls with one of the two token patterns."""
     calls: list[ToolCall] = []
     texts, whole, end = _split_calls(text, begin, stop, tokens)
     for part in texts:
@@ -60,7 +73,7 @@ def _read_list(text: str, begin: int, stop: int, tokens: re.Pattern[str]) -> Rea
 
 
 def _split_calls(text: str, begin: int, stop: int, tokens: re.Pattern[str]) -> tuple[list[str], bool, int]:
-    """The texts of the calls, whether they end where they should, and where that is."""
+    """The texts of the calls, whether they end as they should, and where they end."""
     start = skip_space(text, begin)
     listed = text.startswith("[", start)
     start += listed
@@ -90,7 +103,7 @@ def _split_calls(text: str, begin: int, stop: int, tokens: re.Pattern[str]) -> t
 def _read_call(text: str, tokens: re.Pattern[str]) -> ToolCall:
     """Reads one `name(keyword=value, ...)` with the syntax tree alone.
 
-    Names are taken out first, so that `send-mail(from="x")` is as good as any.
+    Names are replaced first, so that names Python does not allow can be read: `send-mail(from="x")`.
     """
     if len(text) > _MAX_CALL_CHARACTERS:
         raise ValueError("too long")
@@ -108,7 +121,7 @@ def _read_call(text: str, tokens: re.Pattern[str]) -> ToolCall:
             part = part.lstrip("0") or "0"
         parts.append(part)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "\\d" in a model's string is no fault of the user's
+        warnings.simplefilter("ignore")  # of "\\d" in a string, which the model wrote, not the user
         node = ast.parse("".join(parts).strip(), mode="eval").body
     if not isinstance(node, ast.Call) or node.args or not isinstance(node.func, ast.Name):
         raise ValueError("expected name(keyword=value, ...)")
@@ -122,19 +135,7 @@ def _read_call(text: str, tokens: re.Pattern[str]) -> ToolCall:
 
 
 def _python_string(text: str) -> str:
-    """A string as Python takes it: its line ends, and the quotes that were left bare inside, are escaped."""
+    """A string literal with its line ends and its inner quotes escaped."""
     quote, inner = text[0], text[1:-1]
     escaped = re.sub(rf"\\.|{quote}", lambda m: m[0] if len(m[0]) == 2 else f"\\{quote}", inner, flags=re.DOTALL)
     return quote + escaped.replace("\r", "\\r").replace("\n", "\\n") + quote
-
-
-def read_pythonic_or_json(text: str, begin: int, limit: int) -> Reading:
-    """Reads a Pythonic list of calls, or JSON in its place, which a system prompt can ask for."""
-    reading = read_json_sequence(text, begin, limit)
-    return reading if reading.whole else read_pythonic(text, begin, limit)
-
-
-def read_llama3(text: str, begin: int, limit: int) -> Reading:
-    """Reads JSON objects, or the call of a built-in tool, `brave_search.call(query="x")`."""
-    calls, whole, end = read_pythonic_or_json(text, begin, limit)
-    return Reading([ToolCall(call.name.removesuffix(".call"), call.arguments) for call in calls], whole, end)

@@ -1,13 +1,12 @@
-"""Reads and writes tool calls in tags, `<parameter=city>Oslo</parameter>`, whose values stand without quotes.
+"""Reads and writes tool calls as tags, `<function=f><parameter=a>x</parameter></function>`.
 
-What such a value is, text or number, only the tool's schema tells: readers leave it `Raw`, `typed` decides.
+Values have no quotes, so only the tool's schema tells text from numbers: readers leave them `Raw`, `typed` decides.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from asa_adapter.tool_calls.as_json import NAME
-from asa_adapter.tool_calls.call import Raw, Reading, ToolCall, skip_space
+from asa_adapter.tool_calls.call import NAME, Raw, Reading, ToolCall, skip_space
 from asa_adapter.tool_calls.values import json_text, literal, whole_json
 
 
@@ -41,13 +40,23 @@ def read_argument_tags(text: str, begin: int, limit: int) -> Reading:
 
 
 def write_function_tags(call: ToolCall) -> str:
-    """A call as Qwen3-Coder writes it."""
+    """Writes one call as `<function=...>` (Qwen3-Coder).
+
+    Example:
+        >>> write_function_tags(ToolCall("f", {"a": "x"}))
+        '\\n<function=f>\\n<parameter=a>\\nx\\n</parameter>\\n</function>\\n'
+    """
     lines = [f"<parameter={key}>\n{_raw(value)}\n</parameter>\n" for key, value in call.arguments.items()]
     return f"\n<function={call.name}>\n{''.join(lines)}</function>\n"
 
 
 def write_argument_tags(call: ToolCall) -> str:
-    """A call as GLM writes it."""
+    """Writes one call as `<arg_key>` and `<arg_value>` (GLM).
+
+    Example:
+        >>> write_argument_tags(ToolCall("f", {"a": "x"}))
+        'f\\n<arg_key>a</arg_key>\\n<arg_value>x</arg_value>\\n'
+    """
     lines = [
         f"<arg_key>{key}</arg_key>\n<arg_value>{_raw(value)}</arg_value>\n" for key, value in call.arguments.items()
     ]
@@ -55,7 +64,12 @@ def write_argument_tags(call: ToolCall) -> str:
 
 
 def typed(call: ToolCall, properties: Mapping[str, Any]) -> ToolCall:
-    """A call whose unquoted values are text, numbers or more, as the tool's schema has it, or else as they look."""
+    """The call with its `Raw` values typed by the schemas of the arguments, or by their look where there is none.
+
+    Args:
+        call: the call as it was read.
+        properties: the schema of each argument, by name.
+    """
     return ToolCall(
         call.name,
         {
@@ -66,6 +80,7 @@ def typed(call: ToolCall, properties: Mapping[str, Any]) -> ToolCall:
 
 
 def _typed(raw: Raw, schema: Any) -> Any:
+    """A value as its schema types it."""
     kind = schema.get("type") if isinstance(schema, Mapping) else None
     if kind == "string" or (isinstance(schema, Mapping) and raw in _listed(schema.get("enum"))):
         return str(raw)
@@ -76,16 +91,17 @@ def _typed(raw: Raw, schema: Any) -> Any:
             value = literal(raw)
         except ValueError:
             return str(raw)
-    # Text in quotes: these formats write text without, so the quotes belong to it.
+    # These formats write text without quotes, so quotes around it are part of it.
     return str(raw) if isinstance(value, str) else value
 
 
 def _listed(value: Any) -> Sequence[Any]:
+    """A list, or an empty one in place of anything else."""
     return value if isinstance(value, list) else []
 
 
 def _tagged(body: str, opens: str, splits: str, closes: str, value_opens: str = "") -> tuple[dict[str, str], bool]:
-    """Keys and values of `opens KEY splits [value_opens] VALUE closes`, and whether nothing else stood there."""
+    """Keys and values of `opens KEY splits [value_opens] VALUE closes`, and whether there was nothing else."""
     arguments: dict[str, str] = {}
     at = skip_space(body, 0)
     while at < len(body):
@@ -103,9 +119,10 @@ def _tagged(body: str, opens: str, splits: str, closes: str, value_opens: str = 
 
 
 def _without_line_ends(value: str) -> str:
-    """A value without the one line end that is written before it, and the one behind it."""
+    """A value without the one line end that is written before it and the one after it."""
     return value.removeprefix("\n").removesuffix("\n")
 
 
 def _raw(value: Any) -> str:
+    """A value without quotes."""
     return value if isinstance(value, str) else json_text(value)

@@ -1,8 +1,13 @@
-"""`ToolCall`: one call, and what reading one stretch of an answer gave."""
+"""What the notations share: one call, the result of reading some, and a call given as an object."""
 
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+# A tool's name where no quotes delimit it.
+NAME = re.compile(r"[\w.:/-]+")
 
 
 @dataclass(frozen=True)
@@ -14,12 +19,12 @@ class ToolCall:
 
 
 class Reading(NamedTuple):
-    """What a reader made of a payload.
+    """The result of reading a payload.
 
     Attributes:
         calls: the calls that could be read, in their order.
-        whole: whether that was all there was up to `end`.
-        end: where in the text reading stopped; where it began, if it failed.
+        whole: whether everything up to `end` could be read.
+        end: the position in the text where reading stopped; where it began, if it failed.
     """
 
     calls: list[ToolCall]
@@ -28,16 +33,49 @@ class Reading(NamedTuple):
 
 
 class Raw(str):
-    """An argument from a format that writes values without quotes: text, or a number, only the schema can tell."""
+    """An argument from a format that writes values without quotes: only the tool's schema tells text from numbers."""
 
 
-# Reads the payload that begins at text[begin]. The next marker after it stands at text[limit], or the text ends there;
-# readers that know where a string ends may look beyond, since a string may hold a marker.
+# A reader takes (text, begin, limit) and reads the payload that begins at text[begin]. The next marker is at
+# text[limit], or the text ends there; readers that know where a string ends may look beyond, since a string may hold
+# a marker. It never raises: what cannot be read is a `Reading` that is not whole.
 Reader = Callable[[str, int, int], Reading]
 
 
+def _read_arguments(text: str) -> Any:
+    """Arguments from JSON text, which is empty where there are none."""
+    return json.loads(text or "{}")
+
+
+def call_from(
+    fields: Any,
+    read_text: Callable[[str], Any] = _read_arguments,
+    argument_keys: Sequence[str] = ("arguments",),
+) -> ToolCall | None:
+    """The call that an object {"name", "arguments"} describes; None for anything else.
+
+    Args:
+        fields: the object, not wrapped in "function".
+        read_text: reads arguments given as JSON text; raises ValueError or RecursionError where it cannot.
+        argument_keys: where the arguments may be, the first one present counts; {} where none is.
+
+    Example:
+        >>> call_from({"name": "add", "arguments": '{"a": 1}'})
+        ToolCall(name='add', arguments={'a': 1})
+    """
+    if not isinstance(fields, Mapping) or not isinstance(fields.get("name"), str):
+        return None
+    arguments: Any = next((fields[key] for key in argument_keys if key in fields), {})
+    if isinstance(arguments, str):
+        try:
+            arguments = read_text(arguments)
+        except (ValueError, RecursionError):
+            return None
+    return ToolCall(fields["name"], dict(arguments)) if isinstance(arguments, Mapping) else None
+
+
 def skip_space(text: str, position: int) -> int:
-    """The first place from a position on that holds no white space."""
+    """The first position, from the one given on, that is not white space."""
     while position < len(text) and text[position].isspace():
         position += 1
     return position

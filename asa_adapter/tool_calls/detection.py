@@ -1,4 +1,4 @@
-"""Which tool-call format a model writes: by what its chat template makes of a call, else by its markers."""
+"""Which tool-call format a model writes: by how its chat template writes a call, else by its markers."""
 
 from collections.abc import Container
 from typing import Any
@@ -23,10 +23,10 @@ _QUESTION = {"role": "user", "content": "A question."}
 
 
 def detected_format(tokenizer: Any) -> str | None:
-    """The name in `FORMATS` of the format that a tokenizer's model writes; None where it is not known.
+    """The name in `FORMATS` of the format that a tokenizer's model writes; None where it is unknown.
 
-    A chat template that writes calls into the history shows the format: the one that reads such a call back. For
-    templates that drop calls, the markers in the template decide, then those in the vocabulary.
+    A chat template that writes calls into the history shows the format: the one that reads such a call back. If the
+    template drops calls, the markers in the template decide, then those in the vocabulary.
     """
     written = written_call(tokenizer)
     if SAMPLE_CALL.name in written:
@@ -39,14 +39,14 @@ def detected_format(tokenizer: Any) -> str | None:
 
 
 def written_call(tokenizer: Any) -> str:
-    """What the chat template makes of an assistant's turn that is one call; "" where it cannot render one."""
+    """An assistant's turn of one call, as the chat template renders it; "" where it cannot."""
     for arguments in (SAMPLE_CALL.arguments, '{"text": "probe text"}'):
         call = {"id": "000000000", "type": "function", "function": {"name": SAMPLE_CALL.name, "arguments": arguments}}
         turn = {"role": "assistant", "content": "", "tool_calls": [call]}
         try:
             before = _rendered(tokenizer, [_QUESTION], add_generation_prompt=True)
             after = _rendered(tokenizer, [_QUESTION, turn], add_generation_prompt=False)
-        # A template is a stranger's program; that it cannot render this says no more than that.
+        # A template is a stranger's program; that it cannot render this chat means nothing else.
         except Exception:
             continue
         return appended(before, after)
@@ -60,7 +60,7 @@ def template_text(tokenizer: Any) -> str:
 
 
 def appended(before: str, after: str) -> str:
-    """What the second text has behind what both begin with, from the last marker on that they share in part only."""
+    """The second text without the beginning that both share; a marker that they share in part is kept whole."""
     shared = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(before))
     begun = [
         opened
@@ -84,7 +84,7 @@ def _reads(known: ToolCallFormat, written: str) -> bool:
 
 
 def _by_signs(text: str | Container[str]) -> str | None:
-    """The format with the most signs in a text, or in a collection of tokens: several share a start marker."""
+    """The format with the most signs in a text or a vocabulary, since several formats share a start marker."""
     found = {}
     for name, known in FORMATS.items():
         present = [signs for signs in known.signs or ((known.start,),) if all(sign in text for sign in signs)]

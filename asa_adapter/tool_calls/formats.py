@@ -1,6 +1,6 @@
 """The tool-call formats: for each family of models the markers around a call, and how to read and write the inside.
 
-One row of `FORMATS` is one format. A format that is not here is added by adding a row.
+One entry of `FORMATS` is one format; a new format is a new entry.
 """
 
 import functools
@@ -40,7 +40,7 @@ class Block(NamedTuple):
 
     Attributes:
         calls: the calls that could be read.
-        whole: whether that was all of it.
+        whole: whether all of it could be read.
         text: the payload as the model wrote it.
     """
 
@@ -54,17 +54,17 @@ class ToolCallFormat:
     """How a family of models writes tool calls.
 
     Attributes:
-        models: who writes so.
+        models: the models that write it.
         start: the marker that opens a block.
-        end: the marker that closes it; None where the turn's end does.
+        end: the marker that closes it; None where the end of the turn does.
         read: reads the payload of a block.
         write: writes the payload of a block.
         several: whether one block holds all calls of a turn, or each call has its own.
-        opens: pattern that a payload comes right after; the start marker where empty.
-        bare: pattern of an answer that is a call from its first character, without any marker; "" where there is none.
-        around: what is written before and behind a payload, where that is not the markers, and between two blocks.
+        opens: pattern that a payload directly follows; the start marker if empty.
+        bare: pattern of an answer that is a call from its first character, without a marker; never matches if empty.
+        around: what is written before a payload, after it, and between two blocks; None: the markers and a line end.
         opening: how an answer that is a call begins, where that is not the start marker.
-        signs: texts that tell this format from others by chat template or vocabulary: all of one of the tuples.
+        signs: texts that distinguish the format in a chat template or vocabulary: all those of one tuple.
     """
 
     models: str
@@ -84,7 +84,7 @@ class ToolCallFormat:
         return self._bare_begin(text) is not None or self._payload_begin(text, 0) is not None
 
     def blocks(self, text: str) -> list[Block]:
-        """What stands behind each place where a call begins; malformed text is a block that is not whole."""
+        """The block at each position where a call begins; malformed text is a block that is not whole."""
         found: list[Block] = []
         begin = self._bare_begin(text)
         begin = self._payload_begin(text, 0) if begin is None else begin
@@ -112,21 +112,23 @@ class ToolCallFormat:
         return re.compile("|".join([self._opens.pattern, *([re.escape(self.end)] if self.end else [])]))
 
     def _bare_begin(self, text: str) -> int | None:
-        """Where a call without a marker begins; None where the text is none."""
+        """Where a call without a marker begins; None if the text is not such a call."""
         found = re.match(rf"\s*(?=(?:{self.bare}))", text) if self.bare else None
         return found.end() if found else None
 
     def _payload_begin(self, text: str, position: int) -> int | None:
-        """Where the first payload behind a start marker from a position on begins."""
+        """Where the first payload from a position on begins; None if there is none."""
         opened = self._opens.search(text, position)
         return opened.end() if opened else None
 
     def _next_mark(self, text: str, position: int) -> int:
+        """Where the next marker from a position on begins, or the text ends."""
         found = self._marks.search(text, position)
         return found.start() if found else len(text)
 
 
 def _each(write: Callable[[ToolCall], str]) -> Callable[[Sequence[ToolCall]], str]:
+    """A writer of calls from a writer of one."""
     return lambda calls: "".join(map(write, calls))
 
 
@@ -261,7 +263,7 @@ FORMATS: dict[str, ToolCallFormat] = {
         end="<|call|>",
         read=read_harmony,
         write=_each(lambda call: f"{call.name}<|channel|>commentary json<|message|>{json_text(call.arguments)}"),
-        # The recipient stands in a message's header, before or after the channel; in its text it means nothing.
+        # The recipient is in a message's header, before or after the channel; in its text it means nothing.
         opens=r"(?:\A|<\|start\|>assistant|<\|channel\|>\w+)\s*to=functions\.",
         around=("to=functions.", "<|call|>", "<|start|>assistant "),
         opening=" to=functions.",

@@ -1,31 +1,30 @@
 """Whether the calls of an answer are the ones that a data set expects."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from asa_adapter.tool_calls.call import ToolCall
+from asa_adapter.tool_calls.call import ToolCall, call_from
 
-# What the BFCL benchmark leaves out of account when it compares texts.
+# What the BFCL benchmark ignores when it compares texts.
 _BLURRED = re.compile(r"[ ,./\-_*^]")
 
 
 def matches_gold(calls: Sequence[ToolCall], gold: Sequence[Mapping[str, Any]], *, ordered: bool = False) -> bool:
     """Whether the calls are the expected ones, each once and no other.
 
-    1 and 1.0 are the same number, "1" and true are other values. Where an argument has a list of accepted values,
-    one of them will do, texts among them are compared without regard to case, spaces and `,./-_*^`, and "" in the
-    list means that the argument may be left out (BFCL's possible answers).
+    1 and 1.0 are equal; "1" and true differ from both. An argument with a list of accepted values must have one of
+    them: texts are then compared without case, spaces and `,./-_*^`, and "" in the list means that the argument may
+    be left out (BFCL's possible answers).
 
     Args:
         calls: the calls of an answer.
-        gold: expected calls: {"name", "arguments"}, with "allowed" {argument: accepted values} where several will do;
-            also OpenAI's {"function": {...}} and BFCL's {name: {argument: accepted values}}.
-        ordered: whether they must also come in the order given; calls that can run side by side have none.
+        gold: expected calls: {"name", "arguments"}, or with "allowed" {argument: accepted values} in place of
+            arguments; also OpenAI's {"function": {...}} and BFCL's {name: {argument: accepted values}}.
+        ordered: whether they must also be in the order given; calls that can run in parallel have no order.
 
     Raises:
-        ValueError: a gold call of another shape.
+        ValueError: a gold call has another shape.
 
     Example:
         >>> calls = [ToolCall("weather", {"city": "new york", "days": 3})]
@@ -43,7 +42,7 @@ def matches_gold(calls: Sequence[ToolCall], gold: Sequence[Mapping[str, Any]], *
 
 
 class _Expected(NamedTuple):
-    """One gold call: the accepted values of each argument where there are several, else the one value of each."""
+    """One gold call: the value of each argument, or its accepted values in `allowed`, which then decides."""
 
     name: str
     arguments: dict[str, Any]
@@ -51,29 +50,19 @@ class _Expected(NamedTuple):
 
 
 def _expected(item: Any) -> _Expected:
-    inner = item.get("function", item) if isinstance(item, Mapping) else None
+    inner: Any = item.get("function", item) if isinstance(item, Mapping) else None
     if isinstance(inner, Mapping) and "name" not in inner and len(inner) == 1:
         ((name, allowed),) = inner.items()
         inner = {"name": name, "allowed": allowed}
-    arguments = _object(inner.get("arguments", {})) if isinstance(inner, Mapping) else None
-    if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str) or arguments is None:
+    call = call_from(inner)
+    if call is None:
         raise ValueError(f"a gold call is {item!r:.80}; expected a name and an object of arguments")
     allowed = inner.get("allowed")
     if allowed is None:
-        return _Expected(inner["name"], arguments, None)
+        return _Expected(call.name, call.arguments, None)
     if not isinstance(allowed, Mapping) or not all(isinstance(values, list) for values in allowed.values()):
         raise ValueError(f"a gold call allows {allowed!r:.80}; expected a list of values for each argument")
-    return _Expected(inner["name"], arguments, dict(allowed))
-
-
-def _object(value: Any) -> dict[str, Any] | None:
-    """An object, or the one that stands as JSON in a text; None for anything else."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value or "{}")
-        except (ValueError, RecursionError):
-            return None
-    return dict(value) if isinstance(value, Mapping) else None
+    return _Expected(call.name, call.arguments, dict(allowed))
 
 
 def _fits(call: ToolCall, expected: _Expected) -> bool:
@@ -85,7 +74,7 @@ def _fits(call: ToolCall, expected: _Expected) -> bool:
 
 
 def _accepted_object(value: Any, allowed: Mapping[str, Any]) -> bool:
-    """Whether each member is one of those accepted for it, and only optional ones are missing."""
+    """Whether each argument has an accepted value, and only optional ones are missing."""
     if not isinstance(value, dict) or not value.keys() <= allowed.keys():
         return False
     return all(
@@ -95,7 +84,7 @@ def _accepted_object(value: Any, allowed: Mapping[str, Any]) -> bool:
 
 
 def _accepted(value: Any, choice: Any) -> bool:
-    """Whether a value is one that is accepted; objects have lists of accepted values inside."""
+    """Whether a value fits an accepted one, in which objects have lists of accepted values inside."""
     if isinstance(choice, dict):
         return _accepted_object(value, choice)
     if isinstance(choice, list):
@@ -118,7 +107,7 @@ def _blurred(text: str) -> str:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Equality as JSON has it: numbers by value, truth values apart from them, no order among the members."""
+    """Equality of JSON values: numbers by value, booleans are not numbers, objects have no order."""
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
@@ -129,7 +118,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _assigned(options: list[list[int]]) -> bool:
-    """Whether each call can have a gold call of its own (augmenting paths; a list of calls is short)."""
+    """Whether each call can be matched to a gold call of its own (augmenting paths; lists of calls are short)."""
     taken: dict[int, int] = {}
 
     def place(call: int, seen: set[int]) -> bool:

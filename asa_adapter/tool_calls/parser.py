@@ -1,4 +1,4 @@
-"""`ToolCallParser`: finds and reads the tool calls in a model's answer. Malformed text is data, never an exception."""
+"""`ToolCallParser`: finds and reads the tool calls in a model's answer; malformed text never raises."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -19,16 +19,17 @@ class ToolCallParser:
 
     Args:
         format: one of "lfm2", "hermes", "qwen3_coder", "llama3", "llama4", "mistral", "gemma4", "functiongemma",
-            "granite", "deepseek_v3", "phi4", "glm4", "kimi_k2", "gpt_oss"; `asa_adapter.tool_calls.FORMATS` says
-            whose they are.
-        start: the marker that opens a call, where it is another than the format's.
-        end: the marker that closes it, where it is another than the format's.
+            "granite", "deepseek_v3", "phi4", "glm4", "kimi_k2", "gpt_oss"; `asa_adapter.tool_calls.FORMATS` names
+            the models of each.
+        start: the marker that opens a call, where it differs from the format's.
+        end: the marker that closes it, where it differs from the format's.
 
     Attributes:
-        start_id: the token that is the start marker, where the parser came from a tokenizer that has such a token.
+        start_id: the id of the token that is the start marker; None where the parser is not from a tokenizer, or the
+            tokenizer has no such token.
 
     Raises:
-        ValueError: another format.
+        ValueError: the format is unknown.
 
     Example:
         >>> parser = ToolCallParser("lfm2")
@@ -53,9 +54,9 @@ class ToolCallParser:
     ) -> "ToolCallParser":
         """The parser for a tokenizer's model.
 
-        The format is found by the chat template and the vocabulary. Where the start marker is one token of the
-        tokenizer's, a call is told by that token. A tokenizer with a `response_template` of its own reads its calls
-        by itself (transformers' `parse_response`).
+        The format is found by the chat template and the vocabulary. Where the start marker is a single token, a call
+        is recognised by that token. A tokenizer with a `response_template` reads its calls itself (transformers'
+        `parse_response`).
 
         Args:
             tokenizer: the model's tokenizer.
@@ -87,18 +88,18 @@ class ToolCallParser:
 
     @property
     def call_token(self) -> int | None:
-        """The token that begins a call wherever it stands; None where a call is told by text."""
+        """The id of the token that begins a call wherever it is; None where calls are recognised by text."""
         return None if self._format.opens or self._format.bare else self.start_id
 
     def triggered(self, answer: str | Sequence[int]) -> bool:
         """Whether a tool call begins anywhere in an answer.
 
         Args:
-            answer: its text, decoded with the special tokens, or its token ids. Ids are safer: by them a marker that
-                is one token is seen whatever decoding drops, and is not mistaken for the same characters in prose.
+            answer: its text, decoded with the special tokens, or its token ids. Ids are safer where the marker is one
+                token: decoding cannot drop it, and the same characters in prose are not mistaken for it.
 
         Raises:
-            ValueError: token ids, and the parser does not come from a tokenizer.
+            ValueError: token ids, and the parser is not from a tokenizer.
         """
         if isinstance(answer, str):
             return self._format.triggered(answer)
@@ -107,14 +108,14 @@ class ToolCallParser:
     def text(self, answer: Sequence[int]) -> str:
         """An answer's text, with the start marker where its token is and nowhere else.
 
-        Markers are shown whatever the tokenizer drops when it decodes; one that the model spelled in other tokens is
-        broken by a zero-width space, for it opens no call.
+        The marker is shown even where the tokenizer drops it when it decodes. A marker that the model spelled in other
+        tokens opens no call, so a zero-width space breaks it.
 
         Args:
             answer: token ids.
 
         Raises:
-            ValueError: the parser does not come from a tokenizer.
+            ValueError: the parser is not from a tokenizer.
         """
         if self._decode is None:
             raise ValueError("found token ids; expected text, or a parser made by ToolCallParser.from_tokenizer()")
@@ -132,17 +133,17 @@ class ToolCallParser:
         return self.start.join(self._decode(piece).replace(self.start, broken) for piece in pieces)
 
     def parse(self, text: str, tools: Tools | None = None) -> list[ToolCall]:
-        """The calls that could be read, in their order; [] where there are none.
+        """The calls that could be read, in their order.
 
         Args:
             text: the answer, decoded with its special tokens.
-            tools: JSON-schema tools or Python functions. Formats that write values without quotes (Qwen3-Coder, GLM)
-                leave open whether `7` is a number or a text; with tools their schemas decide.
+            tools: JSON-schema tools or Python functions. In formats that write values without quotes (Qwen3-Coder,
+                GLM), their schemas decide whether `7` is a number or text.
         """
         return [call for block in self._read(text, tool_schemas(tools)) for call in block.calls]
 
     def check(self, text: str, tools: Tools) -> dict[str, Any]:
-        """Holds one answer against the offered tools.
+        """Checks the calls of one answer against the offered tools.
 
         Args:
             text: the answer, decoded with its special tokens.
@@ -150,7 +151,7 @@ class ToolCallParser:
 
         Returns:
             triggered, format (every payload could be read), tool_name (every call names an offered tool), arguments
-            (every call's arguments fit the tool's schema), and errors: what was wrong, in words.
+            (every call's arguments fit the tool's schema), and errors (what was wrong, in words).
         """
         schemas = tool_schemas(tools)
         blocks = self._read(text, schemas)
@@ -197,13 +198,13 @@ class ToolCallParser:
 
 
 def one_token(tokenizer: Any, marker: str) -> int | None:
-    """The id of the token that is this very text; None where there is none."""
+    """The id of the single token that is the marker; None if there is no such token."""
     found = tokenizer.get_vocab().get(marker)
     return None if found is None else int(found)
 
 
 def _with_markers(known: ToolCallFormat, start: str | None, end: str | None) -> ToolCallFormat:
-    """A format between other markers."""
+    """A format with other markers."""
     changed = dataclasses.replace(known, end=end or known.end)
     if start in (None, known.start):
         return changed
@@ -211,11 +212,11 @@ def _with_markers(known: ToolCallFormat, start: str | None, end: str | None) -> 
 
 
 def _response_block(respond: _Respond, text: str, tools: list[dict[str, Any]]) -> Block:
-    """What the tokenizer's own response template makes of an answer that calls."""
+    """The calls that the tokenizer's own response template reads in an answer."""
     try:
         found = respond(text, tools).get("tool_calls") or []
         calls = [ToolCall(str(call["function"]["name"]), dict(call["function"]["arguments"])) for call in found]
-    # A template and a model's text can go wrong together in any way; it means a call that cannot be read.
+    # A template and a model's text can fail together in any way; it means a call that cannot be read.
     except Exception:
         calls = []
     return Block(calls, bool(calls), text)

@@ -31,14 +31,14 @@ def unwrapped(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def properties(tool: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The schemas of a tool's arguments, by name; {} where they are missing or broken."""
+    """The schemas of a tool's arguments, by name; {} if they are missing or malformed."""
     parameters = (tool or {}).get("parameters")
     found = parameters.get("properties") if isinstance(parameters, Mapping) else None
     return found if isinstance(found, Mapping) else {}
 
 
 def schema_errors(arguments: dict[str, Any], tool: Mapping[str, Any]) -> list[str]:
-    """What the tool's schema finds wrong; unknown names and empty required strings are wrong too.
+    """The errors by the tool's schema; unknown arguments and empty required strings are errors too.
 
     Example:
         >>> tool = {"parameters": {"properties": {"n": {"type": "integer"}}, "required": ["n"]}}
@@ -47,14 +47,14 @@ def schema_errors(arguments: dict[str, Any], tool: Mapping[str, Any]) -> list[st
     """
     schema = tool.get("parameters") or {}
     try:
-        # An empty registry: a schema may refer to its own parts, never to a file or an address.
+        # An empty registry: a schema may refer to its own parts, never to a file or a URL.
         validator = jsonschema.Draft202012Validator(dict(schema), registry=referencing.Registry())
         found = [error.message[:120] for error in validator.iter_errors(arguments)]
         known = dict(schema.get("properties") or {})
         if schema.get("additionalProperties") is None:
             found += [f"unknown argument {name!r}" for name in arguments if name not in known]
         return found + [f"{name!r} is empty" for name in schema.get("required") or [] if arguments.get(name) == ""]
-    # A tool's schema is a stranger's text; there is no end to the ways in which it can be broken.
+    # A tool's schema is a stranger's text, which can be malformed in any way.
     except Exception as error:
         return [f"cannot be held against the tool's schema: {type(error).__name__}: {str(error)[:120]}"]
 
@@ -68,7 +68,7 @@ def _schema(tool: Any) -> dict[str, Any]:
 
     try:
         return dict(get_json_schema(tool))
-    # transformers has three exceptions of its own for this, some of them in private places.
+    # transformers raises three exceptions of its own here, some of them from private modules.
     except Exception as error:
         name = getattr(tool, "__name__", repr(tool))
         raise ValueError(f"the function {name!r} cannot be offered as a tool: {error}") from error

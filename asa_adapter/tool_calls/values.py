@@ -1,4 +1,4 @@
-"""One JSON or Python value: read from a place in a text, or written as the chat templates write it."""
+"""One JSON or Python value: read from a position in a text, or written as chat templates write it."""
 
 import ast
 import json
@@ -9,26 +9,26 @@ from typing import Any
 from asa_adapter.files import finite_number, no_constant
 
 _WORDS = {"true": True, "false": False, "null": None}
-# Line ends inside strings are let through; NaN and infinity, which no JSON can hold, are not.
+# Line ends inside strings are accepted; NaN and infinity, which no JSON can hold, are not.
 _JSON = json.JSONDecoder(strict=False, parse_float=finite_number, parse_constant=no_constant)
 
 
 def json_value(text: str, begin: int, limit: int | None = None) -> tuple[Any, int]:
-    """The JSON object or list at a place in a text, and where it ends.
+    """The JSON object or list at a position in a text, and where it ends.
 
     Args:
         text: the text.
-        begin: the place.
-        limit: where the next marker stands; it may stand inside a string.
+        begin: the position.
+        limit: where the next marker begins, which may be inside a string.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no JSON object or list, or it is nested too deep.
     """
     if not text.startswith(("{", "["), begin):
         raise ValueError("expected { or [")
     end = len(text) if limit is None else limit
     while True:
-        # Only a piece of the text: json counts the lines of all that it was given for each error.
+        # Only a piece of the text: for each error json counts the lines of the whole text that it was given.
         piece = text[begin:end]
         try:
             value, length = _JSON.raw_decode(piece)
@@ -43,10 +43,10 @@ def json_value(text: str, begin: int, limit: int | None = None) -> tuple[Any, in
 
 
 def whole_json(text: str) -> Any:
-    """The JSON value that a whole text is.
+    """The value of a text that is JSON from beginning to end.
 
     Raises:
-        ValueError: it is none, or nested too deep.
+        ValueError: not JSON, or nested too deep.
     """
     try:
         return json.loads(text, parse_float=finite_number, parse_constant=no_constant)
@@ -55,15 +55,15 @@ def whole_json(text: str) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """JSON as the chat templates write it."""
+    """JSON as chat templates write it."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def literal(text: str) -> Any:
-    """The value of a Python literal that JSON could hold.
+    """The value of a Python literal that JSON can hold.
 
     Raises:
-        ValueError: anything else.
+        ValueError: not a literal, or a value that JSON cannot hold.
 
     Example:
         >>> literal("[1, {'a': true}]")
@@ -78,7 +78,7 @@ def literal(text: str) -> Any:
 
 
 def literal_value(node: ast.expr) -> Any:
-    """A literal's value; JSON's true, false and null are read too."""
+    """The value of a literal; JSON's true, false and null are read too."""
     if isinstance(node, ast.Name) and node.id in _WORDS:
         return _WORDS[node.id]
     if isinstance(node, ast.List | ast.Tuple):

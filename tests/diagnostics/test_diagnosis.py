@@ -144,7 +144,7 @@ def test_an_attached_adapter(tiny_lfm2: Any) -> None:
 
 def test_a_compiled_model(tiny_lfm2: Any) -> None:
     finding = found(torch.compile(random_model(), backend="eager"), tiny_lfm2[1], "compiled")
-    assert not finding.ok and "attach first and compile then" in finding.cure
+    assert not finding.ok and "attach first, then compile" in finding.cure
     inside = random_model()
     inside.model.layers[0].compile(backend="eager")
     assert "'model.layers.0'" in found(inside, tiny_lfm2[1], "compiled").meaning

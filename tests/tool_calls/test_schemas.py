@@ -1,0 +1,95 @@
+"""A call's arguments against the tool's schema, however malformed the schema or the number is."""
+
+import contextlib
+import urllib.request
+from typing import Any
+
+import pytest
+from answers import hermes, lfm2
+
+from asa_adapter import ToolCallParser
+
+
+def check_add(parameters: Any, payload: str = "[add(a=1)]") -> dict[str, Any]:
+    return ToolCallParser("lfm2").check(lfm2(payload), [{"name": "add", "parameters": parameters}])
+
+
+def test_empty_string_of_an_optional_argument_is_allowed() -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "string"}}}
+    assert check_add(parameters, '[add(a="")]')["arguments"] is True
+
+
+def test_schema_may_allow_other_arguments() -> None:
+    parameters = {"type": "object", "properties": {}, "additionalProperties": {"type": "integer"}}
+    assert check_add(parameters, "[add(x=1)]")["arguments"] is True
+
+
+def test_schema_may_refer_to_its_own_definitions() -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"a": {"$ref": "#/$defs/number"}},
+        "$defs": {"number": {"type": "integer"}},
+    }
+    assert check_add(parameters, '[add(a="x")]')["errors"] == ["add: 'x' is not of type 'integer'"]
+
+
+BROKEN_SCHEMAS = [
+    "a schema",
+    5,
+    {"type": "number!"},
+    {"type": {"a": 1}},
+    {"properties": 5},
+    {"properties": ["a"]},
+    {"properties": {"a": 5}},
+    {"properties": {"a": {"enum": 5}}},
+    {"properties": {"a": {"multipleOf": 0}}},
+    {"properties": {"a": {"minimum": "x"}}},
+    {"properties": {"a": {"$ref": "#/nowhere"}}},
+    {"properties": {"a": {"$ref": 5}}},
+    {"patternProperties": {"(": {}}},
+    {"required": 5},
+    {"required": [["a"]]},
+    {"allOf": 5},
+    {"$id": 5},
+    {"$ref": "#"},
+]
+
+
+@pytest.mark.parametrize("parameters", BROKEN_SCHEMAS, ids=str)
+def test_broken_schema_is_told_and_not_raised(parameters: Any) -> None:
+    result = check_add(parameters)
+    assert (result["format"], result["tool_name"], result["arguments"]) == (True, True, False)
+    assert len(result["errors"]) == 1 and result["errors"][0].startswith("add: ")
+
+
+def test_broken_pattern_is_told_and_not_raised() -> None:
+    result = check_add({"properties": {"a": {"pattern": "("}}}, '[add(a="x")]')
+    assert result["arguments"] is False
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/schema.json", "file:///etc/hostname"])
+def test_schema_never_opens_what_it_refers_to(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    opened: list[Any] = []
+
+    def urlopen(request: Any, *_args: Any, **_keywords: Any) -> Any:
+        opened.append(request)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    with contextlib.suppress(Exception):
+        check_add({"properties": {"a": {"$ref": url}}})
+    assert opened == []
+
+
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "0x" + "f" * 5000], ids=lambda value: value[:10])
+@pytest.mark.parametrize("schema", [{"type": "string"}, {"multipleOf": 0.1}], ids=str)
+def test_absurd_number_is_checked_without_an_exception(value: str, schema: dict[str, Any]) -> None:
+    parameters = {"type": "object", "properties": {"a": schema}}
+    assert check_add(parameters, f"[add(a={value})]")["arguments"] is False
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
+def test_absurd_number_in_json_is_checked_without_an_exception(value: str) -> None:
+    tools = [{"name": "add", "parameters": {"type": "object", "properties": {"a": {"multipleOf": 0.1}}}}]
+    text = hermes(f'{{"name": "add", "arguments": {{"a": {value}}}}}')
+    assert ToolCallParser("hermes").check(text, tools)["arguments"] is False
