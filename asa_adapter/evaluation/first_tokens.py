@@ -119,9 +119,11 @@ def _resumable(model: nn.Module, blocks: nn.ModuleList, sample: Prefilled, layer
 
     def resumes(layer: int) -> bool:
         # Whatever a model makes of blocks that do nothing: it is run as a whole then.
-        with contextlib.suppress(AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-            with resumed(blocks, layer, outputs[layer], torch.zeros(1)):
-                return torch.equal(sample.logits(model), whole)  # the same sums on the same numbers
+        with (
+            contextlib.suppress(AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+            resumed(blocks, layer, outputs[layer], torch.zeros(1)),
+        ):
+            return torch.equal(sample.logits(model), whole)  # the same sums on the same numbers
         return False
 
     return {layer for layer in outputs if resumes(layer)}

@@ -6,6 +6,7 @@ a run looks at a sample first and falls back to whole prompts where the sample c
 
 import contextlib
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ def families(prompts: Sequence[Prompt]) -> list[Family]:
     """
     order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
     ordered = [prompts[i] for i in order]
-    common = [_common(a, b) for a, b in zip(ordered, ordered[1:], strict=False)]
+    common = [_common(a, b) for a, b in itertools.pairwise(ordered)]
     found = _divided(ordered, common, range(len(ordered)), _DEEPEST_DIVISION)
     found = [Family([order[i] for i in family.rows], family.length) for family in found]
     shared = sorted((f for f in found if f.length), key=lambda f: -f.length)
@@ -67,7 +68,7 @@ def _divided(ordered: list[Prompt], common: list[int], part: range, depth: int) 
     cuts = [part.start, *(i + 1 for i in part[:-1] if common[i] == least), part.stop]
     parts = [
         family
-        for begin, end in zip(cuts, cuts[1:], strict=False)
+        for begin, end in itertools.pairwise(cuts)
         for family in _divided(ordered, common, range(begin, end), depth - 1)
     ]
     return parts if sum(family.saved for family in parts) > whole.saved else [whole]

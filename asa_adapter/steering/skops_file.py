@@ -133,9 +133,7 @@ def _check_array(archive: zipfile.ZipFile, member: str, name: str) -> None:
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         held = size - file.tell()
     if dtype.kind not in "biufcU" or dtype.itemsize > _MAX_TEXT or len(shape) > 2:
-        raise AdapterFormatError(
-            f"{name}: refused: {member} is an array of {str(dtype):.80} in {len(shape)} dimensions"
-        )
+        raise AdapterFormatError(f"{name}: refused: {member} is an array of {dtype!s:.80} in {len(shape)} dimensions")
     expected = dtype.itemsize
     for length in shape:
         expected *= length
