@@ -48,7 +48,7 @@ def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Metrics of the bare and the steered model, with ablations where they are asked for."""
+    """Metrics of the bare and the steered model, and of the ablations if asked for."""
     adapter = ASAAdapter.from_pretrained(options.adapter)
     tools = _tools(options) or adapter.config.tools
     splits = load_splits(options.data, seed=_seed(options, adapter))
@@ -83,7 +83,7 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """One answer with its decision; with --compare the bare model's beside it."""
+    """One answer with its decision; with --compare also the bare model's answer."""
     adapter = ASAAdapter.from_pretrained(options.adapter)
     tools = _tools(options) or adapter.config.tools
     model, tokenizer = _load_model(options)
@@ -91,7 +91,7 @@ def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     prompt = encode_prompt(tokenizer, [{"role": "user", "content": options.prompt}], tools)
     ids, mask = pad_batch([prompt], pad_token_id(tokenizer), "left", model.device)
     parser = adapter.parser(tokenizer)
-    # The most likely answers, as `evaluate` and `explain` take them: no dice make the difference between two runs.
+    # Greedy, as in `evaluate` and `explain`: two runs never differ by chance.
     settings = greedy_settings(tokenizer, options.max_new_tokens)
 
     def answer() -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _decision_line(decision: Decision) -> str:
 
 
 def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """One prompt looked at closely."""
+    """One prompt with and without the adapter, and what led to the decision."""
     adapter = ASAAdapter.from_pretrained(options.adapter)
     tools = _tools(options)
     model, tokenizer = _load_model(options)
@@ -138,7 +138,7 @@ def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def diagnose(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """The findings, the good ones as well."""
+    """All findings, those that are ok included."""
     tools = _tools(options)
     findings = diagnosed(*_load_model(options), tools=tools, max_new_tokens=options.max_new_tokens)
     lines = findings_table(findings, width(80)).splitlines()
@@ -171,7 +171,7 @@ def _load_model(options: argparse.Namespace) -> tuple[Any, Any]:
     if not Path(name).exists() and looks_like_path(name):
         raise FileNotFoundError(f"no model folder at {name}")
     transformers.logging.set_verbosity_error()
-    # A download wants a bar; in a file or a pipe there would be one too. This hides ours as well, from here on.
+    # A bar belongs on a terminal, not in a file or a pipe. From here on this hides the trainer's bars too.
     if not (_progress(options) and sys.stderr.isatty()):
         transformers.logging.disable_progress_bar()
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
@@ -186,7 +186,7 @@ def _load_model(options: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _seed(options: argparse.Namespace, adapter: ASAAdapter) -> int:
-    """The seed of the split: a set that was split for training must be split alike for testing."""
+    """The seed of the split; by default the training's, so that testing splits a data set as training did."""
     fitted = (adapter.report or {}).get("arguments", {}).get("seed")
     return (
         options.seed

@@ -41,26 +41,26 @@ class ASATrainingArguments:
         taus: confidences to try, each 0.5 to 1.
         betas: shares of the global direction to try, each 0 to 1.
         probes: probes to ask, "domain", "pooled" or both.
-        Cs: inverse regularisation strengths to try; the one with the best probe on TRAIN, out of fold, is taken, for
-            each layer.
+        Cs: inverse regularisation strengths to try; for each layer, the one whose probe is best on TRAIN, out of fold,
+            is taken.
         objective: what to maximise, "f1" or "balanced_accuracy".
         max_fpr: with a number, maximise recall among the settings whose FPR on VALID is at most this.
         finalists: how many settings from the screen generate on VALID: the best of each layer first.
-        resamples: bootstrap resamples behind every interval.
+        resamples: bootstrap resamples for every interval.
         max_new_tokens: longest answer.
         batch_size: prompts run together.
         seed: seed of everything random.
         output_dir: folder to save the adapter in when training ends.
-        layer_path: dotted path of the model's block list, where the rule does not find it.
+        layer_path: dotted path of the model's block list, if it is not found by itself.
         chat_template: Jinja template to render prompts with, in place of the tokenizer's own.
-        tool_call_format: name of the model's tool-call format, where it is not found; see `ToolCallParser`.
-        tool_call_start: the marker that opens a call, where it is another than the format's.
+        tool_call_format: name of the model's tool-call format, if it is not found by itself; see `ToolCallParser`.
+        tool_call_start: the marker that opens a call, if it differs from the format's.
         tool_call_end: the marker that closes it, likewise.
         progress: whether to show bars.
 
     Raises:
         ValueError: a field's value is out of its range.
-        TypeError: a number is none.
+        TypeError: a number is of another type than int or float (a bool is not a number).
     """
 
     layers: str | Sequence[int] = _flag("all", "decoder blocks to try (default: {})", "L", type=int, nargs="+")

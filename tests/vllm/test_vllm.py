@@ -257,7 +257,7 @@ class Layer(torch.nn.Module):
 
 
 class SingleLayer(Layer):
-    """One that puts out the stream itself."""
+    """One whose output is the stream itself."""
 
     def forward(self, hidden_states: torch.Tensor, residual: torch.Tensor) -> Any:
         return hidden_states + residual
@@ -296,7 +296,7 @@ def test_a_steered_layer_puts_out_its_own_pair_with_the_planned_rows_steered(for
 def test_a_layer_that_puts_out_no_pair_is_refused() -> None:
     layer = SingleLayer()
     steer_layer(layer, Injection(controller(), slots=2, device=CPU))
-    with pytest.raises(IncompatibleModelError, match="SingleLayer puts out a Tensor; expected the pair"):
+    with pytest.raises(IncompatibleModelError, match="SingleLayer returns a Tensor; expected the pair"):
         layer(torch.zeros(1, WIDTH), torch.zeros(1, WIDTH))
 
 
