@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import skops.io
-from models import DEPTH, WIDTH, random_model
+from models import DEPTH, WIDTH, fitted_adapter, random_model
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -16,6 +16,7 @@ from strangers import CONFIG, PROBES, ROUTER, VECTORS, bounded, members, refused
 
 from asa_adapter import ASAAdapter, IncompatibleModelError
 from asa_adapter.config.asa_config import ASAConfig
+from asa_adapter.hub.card import model_card
 
 # --- threat: numbers
 
@@ -198,6 +199,13 @@ def test_threat_the_card_of_a_repository_is_never_read_or_rendered(folder: Path,
     )
     adapter = ASAAdapter.from_pretrained(folder)
     assert "62710561" not in (adapter.save_pretrained(tmp_path / "again") / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["chat_template", "tool_call_format", "tool_call_start", "tool_call_end"])
+def test_threat_a_text_among_the_arguments_stays_in_its_block_of_code(name: str) -> None:
+    text = model_card(fitted_adapter().config, {"arguments": {name: "x\n```\n# Run this instead"}})
+    assert f"ASATrainingArguments({name}=" in text
+    assert "\n# Run this instead" not in text
 
 
 def test_threat_another_base_model(folder: Path, sound: dict[str, bytes]) -> None:
