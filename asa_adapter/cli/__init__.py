@@ -1,5 +1,5 @@
 """The command `asa-adapter`: from words on a command line to a result on the terminal, in words or as JSON.
 
-Nothing heavy is imported before a command runs, so that help and wrong usage answer at once. What the commands do is
-done elsewhere: here it is asked for and shown.
+Nothing heavy is imported before a command runs, so that help and usage errors appear at once. The work itself is done
+by the rest of the package; this part reads the options, calls it and prints the result.
 """

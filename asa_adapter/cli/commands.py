@@ -48,14 +48,12 @@ def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Metrics of the bare and the steered model, with ablations where they are asked for."""
-    adapter = ASAAdapter.from_pretrained(options.adapter)
-    tools = _tools(options) or adapter.config.tools
+    """Metrics of the bare and the steered model, and of the ablations if asked for."""
+    adapter, tools = _load_adapter(options)
     splits = load_splits(options.data, seed=_seed(options, adapter))
     if options.split not in splits:
         raise ValueError(f"split is {options.split!r}; expected one of {', '.join(splits)}")
-    model, tokenizer = _load_model(options)
-    tokenizer = with_chat_template(tokenizer, adapter.config.chat_template)
+    model, tokenizer = _load_model(options, adapter.config.chat_template)
     # Refuses a model that does not fit, before any work.
     adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch).remove()
     evaluation = Evaluation(
@@ -69,29 +67,25 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     )
     rows = list(splits[options.split])
     variants = ablations(adapter) if options.ablations else {}
+    variants.pop("full", None)  # that is "asa" in the results
     results = evaluation.compare(rows, adapter)
     found: dict[str, Any] = {options.split: results}
     text = f"{options.split.upper()}\n{metrics_table(results)}\n\n{calls_table(results)}"
     if options.ablations:
-        others = {name: variant for name, variant in variants.items() if name != "full"}
-        measured = {
-            name: evaluation.metrics(rows, answers)
-            for name, answers in evaluation.answers_of_each(rows, others).items()
-        }
-        found["ablations"], text = measured, f"{text}\n\nABLATIONS\n{metrics_table(measured)}"
+        answers = evaluation.answers_of_each(rows, variants)
+        found["ablations"] = {name: evaluation.metrics(rows, texts) for name, texts in answers.items()}
+        text += f"\n\nABLATIONS\n{metrics_table(found['ablations'])}"
     return found, text
 
 
 def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """One answer with its decision; with --compare the bare model's beside it."""
-    adapter = ASAAdapter.from_pretrained(options.adapter)
-    tools = _tools(options) or adapter.config.tools
-    model, tokenizer = _load_model(options)
-    tokenizer = with_chat_template(tokenizer, adapter.config.chat_template)
+    """One answer with its decision; with --compare also the bare model's answer."""
+    adapter, tools = _load_adapter(options)
+    model, tokenizer = _load_model(options, adapter.config.chat_template)
     prompt = encode_prompt(tokenizer, [{"role": "user", "content": options.prompt}], tools)
     ids, mask = pad_batch([prompt], pad_token_id(tokenizer), "left", model.device)
     parser = adapter.parser(tokenizer)
-    # The most likely answers, as `evaluate` and `explain` take them: no dice make the difference between two runs.
+    # Greedy, as in `evaluate` and `explain`: two runs never differ by chance.
     settings = greedy_settings(tokenizer, options.max_new_tokens)
 
     def answer() -> dict[str, Any]:
@@ -122,7 +116,7 @@ def _decision_line(decision: Decision) -> str:
 
 
 def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """One prompt looked at closely."""
+    """One prompt with and without the adapter, and what led to the decision."""
     adapter = ASAAdapter.from_pretrained(options.adapter)
     tools = _tools(options)
     model, tokenizer = _load_model(options)
@@ -138,7 +132,7 @@ def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def diagnose(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """The findings, the good ones as well."""
+    """All findings, those that are ok included."""
     tools = _tools(options)
     findings = diagnosed(*_load_model(options), tools=tools, max_new_tokens=options.max_new_tokens)
     lines = findings_table(findings, width(80)).splitlines()
@@ -162,8 +156,19 @@ def push(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return {"repo": options.repo, "commit_url": url}, f"pushed to {url}"
 
 
-def _load_model(options: argparse.Namespace) -> tuple[Any, Any]:
-    """Model and tokenizer, on the GPU in the checkpoint's own precision where there is one, else in float32."""
+def _load_adapter(options: argparse.Namespace) -> tuple[ASAAdapter, list[dict[str, Any]] | None]:
+    """The adapter, and the tools to offer: the user's, else those that the adapter was fitted with."""
+    adapter = ASAAdapter.from_pretrained(options.adapter)
+    return adapter, _tools(options) or adapter.config.tools
+
+
+def _load_model(options: argparse.Namespace, chat_template: str | None = None) -> tuple[Any, Any]:
+    """Model and tokenizer, on the GPU in the checkpoint's own precision where there is one, else in float32.
+
+    Args:
+        options: those of the command.
+        chat_template: replaces the tokenizer's own; None keeps it.
+    """
     import torch
     import transformers
 
@@ -171,7 +176,7 @@ def _load_model(options: argparse.Namespace) -> tuple[Any, Any]:
     if not Path(name).exists() and looks_like_path(name):
         raise FileNotFoundError(f"no model folder at {name}")
     transformers.logging.set_verbosity_error()
-    # A download wants a bar; in a file or a pipe there would be one too. This hides ours as well, from here on.
+    # A bar belongs on a terminal, not in a file or a pipe. From here on this hides the trainer's bars too.
     if not (_progress(options) and sys.stderr.isatty()):
         transformers.logging.disable_progress_bar()
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
@@ -182,19 +187,15 @@ def _load_model(options: argparse.Namespace) -> tuple[Any, Any]:
     except (OSError, ValueError) as error:
         here = "" if Path(name).exists() else "there is no such folder here, and from the Hub: "
         raise OSError(f"cannot load the model {name!r}: {here}{error}") from error
-    return model.to(device).eval(), tokenizer
+    return model.to(device).eval(), with_chat_template(tokenizer, chat_template)
 
 
 def _seed(options: argparse.Namespace, adapter: ASAAdapter) -> int:
-    """The seed of the split: a set that was split for training must be split alike for testing."""
+    """The seed of the split; by default the training's, so that testing splits a data set as training did."""
+    if options.seed is not None:
+        return int(options.seed)
     fitted = (adapter.report or {}).get("arguments", {}).get("seed")
-    return (
-        options.seed
-        if options.seed is not None
-        else fitted
-        if isinstance(fitted, int)
-        else ASATrainingArguments().seed
-    )
+    return fitted if isinstance(fitted, int) else ASATrainingArguments().seed
 
 
 def _tools(options: argparse.Namespace) -> list[dict[str, Any]] | None:

@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `asa-adapter`; those of the process where None.
 
     Returns:
-        0 on success, 2 on bad usage or bad input, 130 when interrupted, 141 when nobody reads the output.
+        0 on success, 2 on bad usage or bad input, 130 when interrupted, 141 when the pipe that
+        takes the output was closed.
     """
     parser = command_parser()
     try:
@@ -53,13 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         label = painted("error:", "red", sys.stderr)
         print(printable(f"asa-adapter: {label} {_one_line(error)}", sys.stderr), file=sys.stderr)
         return 2
-    return _put_out(_json_text(result) if options.json else text) if processes.is_main else 0
+    return _print_result(_json_text(result) if options.json else text) if processes.is_main else 0
 
 
-def _put_out(text: str) -> int:
+def _print_result(text: str) -> int:
     try:
         print(printable(text, sys.stdout), flush=True)
-    except BrokenPipeError:  # as in `asa-adapter ... | head`; what is left must not fail at exit
+    except BrokenPipeError:  # as in `asa-adapter ... | head`; the flush at exit must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
@@ -71,7 +72,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
 
 def _json_text(result: Any) -> str:
-    # A model can write half a surrogate pair, which no output takes; escaped it is JSON.
+    # A model can write half a surrogate pair, which UTF-8 cannot encode; as an escape it is valid JSON.
     return json.dumps(result, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,14 +1,15 @@
 """The words that the command line takes, with their help and examples."""
 
 import argparse
+import dataclasses
 import sys
 from typing import Any
 
-from asa_adapter.config.training_arguments import OBJECTIVES, ASATrainingArguments
+from asa_adapter.config.training_arguments import ASATrainingArguments
 
 _DATA_HELP = "folder of cal/train/valid/test.jsonl, one .jsonl file, or Hub id of a data set"
 _ADAPTER_HELP = "folder or Hub id of the adapter"
-_DEFAULTS = ASATrainingArguments()
+_FIELDS = {field.name: field for field in dataclasses.fields(ASATrainingArguments) if field.metadata}
 _ABOUT = """\
 first steps:
   asa-adapter diagnose --model MODEL --tools tools.json
@@ -23,7 +24,7 @@ asa-adapter COMMAND --help has examples for each command.
 
 exit status: 0 done; 2 bad usage, bad input or an error, as
 one line on stderr (--debug: with its traceback);
-130 interrupted; 141 nobody reads the output any more.
+130 interrupted; 141 output cut short (a closed pipe).
 environment: HF_HUB_OFFLINE=1 asks no network, NO_COLOR=1
 paints nothing, COLUMNS sets the width.
 Results go to stdout, progress and errors to stderr.
@@ -141,9 +142,7 @@ def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
     command = _plain_command(commands, name, summary)
     command.add_argument("--model", required=True, metavar="M", help="folder or Hub id of the base model")
     command.add_argument("--tools", metavar="FILE", help="JSON file with a list of JSON-schema tools")
-    command.add_argument(
-        "--max-new-tokens", type=_positive, default=64, metavar="N", help="longest answer (default: 64)"
-    )
+    _add_field(command, "max_new_tokens")
     command.add_argument("--quiet", action="store_true", help="no progress bars")
     return command
 
@@ -152,36 +151,23 @@ def _add_train(commands: Any) -> None:
     train = _command(commands, "train", "Fit an adapter, measure it on the test split and save it.")
     train.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
     train.add_argument("--output", required=True, metavar="O", help="folder to save the adapter in")
-    train.add_argument("--layers", type=int, nargs="+", metavar="L", help="decoder blocks to try (default: all)")
-    for name, meaning in (
-        ("alphas", "steps to try, in units of the mean residual norm"),
-        ("taus", "confidences to try, 0.5 to 1"),
-        ("betas", "shares of the global direction to try, 0 to 1"),
-    ):
-        default = getattr(_DEFAULTS, name)
-        words = " ".join(f"{value:g}" for value in default)
-        train.add_argument(
-            f"--{name}", type=float, nargs="+", default=default, metavar="X", help=f"{meaning} (default: {words})"
-        )
-    train.add_argument("--chat-template", metavar="FILE", help="Jinja template for the prompts (default: the model's)")
-    train.add_argument("--tool-call-format", metavar="F", help="how the model writes calls (default: found)")
-    train.add_argument("--tool-call-start", metavar="S", help="marker that opens a call, if not the format's")
-    train.add_argument("--tool-call-end", metavar="S", help="marker that closes a call, if not the format's")
-    train.add_argument(
-        "--objective",
-        choices=OBJECTIVES,
-        default="f1",
-        metavar="NAME",
-        help="maximise f1 (default) or balanced_accuracy",
-    )
-    train.add_argument("--max-fpr", type=float, metavar="X", help="maximise recall with at most this FPR instead")
-    train.add_argument(
-        "--finalists", type=_positive, default=4, metavar="N", help="settings decided by generation (default: 4)"
-    )
-    train.add_argument(
-        "--batch-size", type=_positive, default=16, metavar="N", help="prompts run together (default: 16)"
-    )
-    train.add_argument("--seed", type=int, default=42, metavar="N", help="seed of everything random (default: 42)")
+    for name in sorted(_FIELDS, key=_kind):
+        if name != "max_new_tokens":  # every command with a model has it
+            _add_field(train, name)
+
+
+def _kind(name: str) -> tuple[bool, bool]:
+    """Sorts lists first, then texts, then single values; each kind stays in the order of the fields."""
+    metadata = _FIELDS[name].metadata
+    return "nargs" not in metadata, metadata.get("type") is not str
+
+
+def _add_field(command: argparse.ArgumentParser, name: str) -> None:
+    """The flag of one training argument."""
+    field = _FIELDS[name]
+    # argparse would read "all" as the number of a layer.
+    default = None if field.default == "all" else field.default
+    command.add_argument("--" + name.replace("_", "-"), default=default, **field.metadata)
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -193,15 +179,7 @@ def _add_evaluate(commands: Any) -> None:
         "--ablations", action="store_true", help="also measure the adapter with one part taken away or spoilt"
     )
     evaluate.add_argument("--split", default="test", metavar="S", help="cal, train, valid or test (default: test)")
-    evaluate.add_argument(
-        "--batch-size", type=_positive, default=16, metavar="N", help="prompts run together (default: 16)"
-    )
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
+    _add_field(evaluate, "batch_size")
 
 
 def _add_adapter(command: argparse.ArgumentParser) -> None:

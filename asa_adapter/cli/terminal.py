@@ -1,4 +1,4 @@
-"""Text for terminals: colours where one has them, and two texts side by side where there is room."""
+"""Text for terminals: colours where the terminal has them, and two texts side by side where they fit."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ _GAP = " | "
 
 
 def width(most: int = 120) -> int:
-    """Columns of the terminal, or of COLUMNS, at most so many; 80 where nobody knows."""
+    """Columns of the terminal, or of COLUMNS, at most `most`; 80 where the terminal does not say."""
     return min(most, shutil.get_terminal_size((80, 24)).columns)
 
 
@@ -27,13 +27,13 @@ def painted(text: str, colour: str, stream: TextIO) -> str:
 
 
 def printable(text: str, stream: TextIO) -> str:
-    """The text with what the stream's encoding does not have written as escapes."""
+    """The text; characters that the stream's encoding lacks are written as escapes."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def compared(left: str, right: str, heads: tuple[str, str], columns: int) -> str:
-    """Two texts side by side in lines of at most `columns` characters; on a narrow terminal one above the other.
+    """Two texts side by side in lines of at most `columns` characters; one above the other on a narrow terminal.
 
     Example:
         >>> print(compared("Well, no.", "[f()]", ("base", "steered"), 40))

@@ -56,15 +56,15 @@ class ASAConfig:
         probe: whether the gate asks the routed domain's probe ("domain") or the one over all ("pooled").
         base_model: Hub id or path of the model that the adapter was fitted with.
         base_model_revision: commit of that model, where known.
-        base_model_fingerprint: cheap hash of that model's weights (see `fingerprint`), where they could be looked at.
+        base_model_fingerprint: cheap hash of that model's weights (see `fingerprint`), if they could be read.
         model_type: `model.config.model_type` of that model.
-        layer_path: dotted path of the block list, for models where the rule does not find it.
+        layer_path: dotted path of the block list, for models where it is not found by itself.
         tool_call_format: name of that format, as `ToolCallParser` takes it.
         tool_call_start: text that opens a tool call in this model's format.
         tool_call_end: text that closes it.
         chat_template: the Jinja template that rendered the calibration prompts, where it was not the tokenizer's own.
         chat_template_sha256: SHA-256 of the chat template that rendered the calibration prompts.
-        chat_template_variables: what the template was given besides, such as {"enable_thinking": False}.
+        chat_template_variables: further variables given to the template, such as {"enable_thinking": False}.
         tools: JSON-schema tools that most rows were offered during calibration; None where they have no such list.
         files: SHA-256 by name of the payload files, set on save.
         config_sha256: SHA-256 of the rest of this config in canonical JSON, set on save.
@@ -184,7 +184,7 @@ class ASAConfig:
             source: how errors name it.
 
         Raises:
-            AdapterFormatError: not strict JSON, an unknown format version, or a field that does not check.
+            AdapterFormatError: not strict JSON, an unknown format version, or an invalid field.
         """
         values = parse_json(text, source)
         if not isinstance(values, dict):
@@ -204,7 +204,7 @@ class ASAConfig:
             config = cls(**{key: value for key, value in values.items() if key in known})
         except (TypeError, ValueError) as error:
             raise AdapterFormatError(f"{source}: {error}") from error
-        # A newer minor format may have signed keys that are not known here; without them, it signed the known ones.
+        # A newer minor format may have keys unknown here, and its checksum may cover them or leave them out.
         signed = (config.digest(), _canonical_sha256(values))
         if config.config_sha256 is not None and config.config_sha256 not in signed:
             raise AdapterFormatError(

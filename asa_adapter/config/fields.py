@@ -15,7 +15,7 @@ def finite_float(name: str, value: object) -> float:
     """A number as a float.
 
     Raises:
-        TypeError: not an int or float; a bool is no number.
+        TypeError: not an int or float; a bool is not a number.
         ValueError: not finite.
     """
     if type(value) not in (int, float):
@@ -34,7 +34,7 @@ def checked_domains(domains: object) -> tuple[str, ...]:
 
     Raises:
         TypeError: not a list or tuple of str.
-        ValueError: none or too many, two alike, or one that is not 1 to 64 printable characters.
+        ValueError: no name or too many, two equal ones, or one that is not 1 to 64 printable characters.
     """
     if not isinstance(domains, list | tuple):
         raise TypeError(f"domains is {domains!r:.80}; expected a tuple of str")
@@ -51,11 +51,11 @@ def checked_domains(domains: object) -> tuple[str, ...]:
 
 
 def check_text(name: str, value: object, longest: int = 512) -> None:
-    """Refuses anything but None or a text of 1 to `longest` characters; a name in "_sha256" wants 64 digits.
+    """Refuses anything but None or a text of 1 to `longest` characters; a name that ends in "_sha256" needs 64 digits.
 
     Raises:
         TypeError: neither a str nor None.
-        ValueError: its length, or no SHA-256.
+        ValueError: another length, or not a SHA-256.
     """
     if value is None:
         return
@@ -72,7 +72,7 @@ def check_tools(tools: object) -> None:
 
     Raises:
         TypeError: another type.
-        ValueError: what cannot be written as JSON.
+        ValueError: they cannot be written as JSON.
     """
     if tools is None:
         return
@@ -85,7 +85,7 @@ def check_json(name: str, value: object) -> None:
     """Refuses what cannot be written as JSON, or is nested too deep.
 
     Raises:
-        ValueError: as said.
+        ValueError: it cannot be written, or is nested too deep.
     """
     if _depth(value) > _MAX_DEPTH:
         raise ValueError(f"{name} is nested more than {_MAX_DEPTH} levels deep")
@@ -114,7 +114,7 @@ def check_files(files: object) -> None:
 
     Raises:
         TypeError: not a dict.
-        ValueError: another name, or no SHA-256.
+        ValueError: a name that is not a str, or a value that is not a SHA-256.
     """
     if not isinstance(files, dict):
         raise TypeError(f"files is {files!r:.80}; expected a dict of SHA-256 by file name")
@@ -129,7 +129,7 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """Refuses a number below `low` or above `high`.
 
     Raises:
-        ValueError: as said.
+        ValueError: it is outside.
     """
     if not low <= value <= high:
         raise ValueError(f"{name} holds {value:g}; expected {low:g} to {high:g}")

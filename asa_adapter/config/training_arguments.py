@@ -1,13 +1,34 @@
 """`ASATrainingArguments`: what the trainer tries, and what it chooses by."""
 
+import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from asa_adapter.config.fields import MAX_ALPHA, PROBE_KINDS, check_range, finite_float
 
 OBJECTIVES = ("f1", "balanced_accuracy")
 _NUMBER_LISTS = (("alphas", 0.0, MAX_ALPHA), ("taus", 0.5, 1.0), ("betas", 0.0, 1.0), ("Cs", 1e-9, 1e9))
+
+
+def _flag(default: Any, help: str, metavar: str, **options: Any) -> Any:
+    """A field that `asa-adapter train` takes as a flag; its metadata are the arguments of argparse's `add_argument`.
+
+    Args:
+        default: the field's default.
+        help: what the flag means; "{}" stands for the default.
+        metavar: how the help names a value.
+        options: the rest, such as `type`.
+    """
+    shown = " ".join(f"{value:g}" for value in default) if isinstance(default, tuple) else default
+    return field(default=default, metadata={"help": help.format(shown), "metavar": metavar, **options})
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
 
 
 @dataclass(frozen=True)
@@ -20,47 +41,57 @@ class ASATrainingArguments:
         taus: confidences to try, each 0.5 to 1.
         betas: shares of the global direction to try, each 0 to 1.
         probes: probes to ask, "domain", "pooled" or both.
-        Cs: inverse regularisation strengths to try; the one with the best probe on TRAIN, out of fold, is taken, for
-            each layer.
+        Cs: inverse regularisation strengths to try; for each layer, the one whose probe is best on TRAIN, out of fold,
+            is taken.
         objective: what to maximise, "f1" or "balanced_accuracy".
         max_fpr: with a number, maximise recall among the settings whose FPR on VALID is at most this.
         finalists: how many settings from the screen generate on VALID: the best of each layer first.
-        resamples: bootstrap resamples behind every interval.
+        resamples: bootstrap resamples for every interval.
         max_new_tokens: longest answer.
         batch_size: prompts run together.
         seed: seed of everything random.
         output_dir: folder to save the adapter in when training ends.
-        layer_path: dotted path of the model's block list, where the rule does not find it.
+        layer_path: dotted path of the model's block list, if it is not found by itself.
         chat_template: Jinja template to render prompts with, in place of the tokenizer's own.
-        tool_call_format: name of the model's tool-call format, where it is not found; see `ToolCallParser`.
-        tool_call_start: the marker that opens a call, where it is another than the format's.
+        tool_call_format: name of the model's tool-call format, if it is not found by itself; see `ToolCallParser`.
+        tool_call_start: the marker that opens a call, if it differs from the format's.
         tool_call_end: the marker that closes it, likewise.
         progress: whether to show bars.
 
     Raises:
         ValueError: a field's value is out of its range.
-        TypeError: a number is none.
+        TypeError: a number is of another type than int or float (a bool is not a number).
     """
 
-    layers: str | Sequence[int] = "all"
-    alphas: Sequence[float] = (0.25, 0.5, 1.0, 2.0)
-    taus: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9)
-    betas: Sequence[float] = (0.0, 0.5, 1.0)
+    layers: str | Sequence[int] = _flag("all", "decoder blocks to try (default: {})", "L", type=int, nargs="+")
+    alphas: Sequence[float] = _flag(
+        (0.25, 0.5, 1.0, 2.0),
+        "steps to try, in units of the mean residual norm (default: {})",
+        "X",
+        type=float,
+        nargs="+",
+    )
+    taus: Sequence[float] = _flag(
+        (0.5, 0.6, 0.7, 0.8, 0.9), "confidences to try, 0.5 to 1 (default: {})", "X", type=float, nargs="+"
+    )
+    betas: Sequence[float] = _flag(
+        (0.0, 0.5, 1.0), "shares of the global direction to try, 0 to 1 (default: {})", "X", type=float, nargs="+"
+    )
     probes: Sequence[str] = PROBE_KINDS
     Cs: Sequence[float] = (0.001, 0.01, 0.1, 1.0)
-    objective: str = "f1"
-    max_fpr: float | None = None
-    finalists: int = 4
+    objective: str = _flag("f1", "maximise f1 (default) or balanced_accuracy", "NAME", choices=OBJECTIVES)
+    max_fpr: float | None = _flag(None, "maximise recall with at most this FPR instead", "X", type=float)
+    finalists: int = _flag(4, "settings decided by generation (default: {})", "N", type=_positive)
     resamples: int = 2000
-    max_new_tokens: int = 64
-    batch_size: int = 16
-    seed: int = 42
+    max_new_tokens: int = _flag(64, "longest answer (default: {})", "N", type=_positive)
+    batch_size: int = _flag(16, "prompts run together (default: {})", "N", type=_positive)
+    seed: int = _flag(42, "seed of everything random (default: {})", "N", type=int)
     output_dir: str | Path | None = None
     layer_path: str | None = None
-    chat_template: str | None = None
-    tool_call_format: str | None = None
-    tool_call_start: str | None = None
-    tool_call_end: str | None = None
+    chat_template: str | None = _flag(None, "Jinja template for the prompts (default: the model's)", "FILE", type=str)
+    tool_call_format: str | None = _flag(None, "how the model writes calls (default: found)", "F", type=str)
+    tool_call_start: str | None = _flag(None, "marker that opens a call, if not the format's", "S", type=str)
+    tool_call_end: str | None = _flag(None, "marker that closes a call, if not the format's", "S", type=str)
     progress: bool = True
 
     def __post_init__(self) -> None:

@@ -31,8 +31,10 @@ _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _PLOT = re.compile(r"[A-Za-z0-9_-]{1,80}\.png")
 _MOST_TOOLS = 20
 _RATIOS = ("precision", "recall", "F1", "accuracy", "FPR")  # as heads of tables, in the order of RATIOS
-# What the command line can be told of the training arguments, by their names there.
-_FLAGS = set("layers alphas taus betas objective max_fpr finalists batch_size seed max_new_tokens".split())
+# Training arguments that the card writes as flags. A text could end the block of code that the command stands in.
+_FLAGS = {
+    field.name for field in fields(ASATrainingArguments) if field.metadata and field.metadata.get("type") is not str
+}
 
 
 def report_json(report: Mapping[str, Any] | None) -> str:

@@ -1,4 +1,4 @@
-"""`Injection`: the controller behind one layer, as one operation of fixed shape that graphs can hold.
+"""`Injection`: the controller at one layer's output, as an operation of fixed shape that a graph can hold.
 
 Which rows of a step end a prompt is written into buffers before the step; the operation reads them. So it depends on
 nothing of the host, and runs alike in eager mode, in torch.compile and in a replayed CUDA graph.
@@ -20,9 +20,9 @@ class Injection(nn.Module):
 
     Args:
         controller: decides and steps.
-        slots: most rows that one step can ask for: the engine's `max_num_seqs`.
+        slots: most rows that one step can steer: the engine's `max_num_seqs`.
         device: where the model is.
-        warms_up: whether the engine runs the model before the first request, as all do that compile it.
+        warms_up: whether the engine runs the model before the first request, as every engine that compiles does.
 
     Attributes:
         ran: (2,) int64: how often the operation ran, and how many rows were due in all.
@@ -87,7 +87,7 @@ class Injection(nn.Module):
         self._is_clear = False
 
     def clear(self) -> None:
-        """Lets the next step pass as it is."""
+        """Leaves the next step unsteered."""
         if not self._is_clear:
             self.rows.zero_()
             self.factors.zero_()
@@ -101,7 +101,7 @@ class Injection(nn.Module):
         self.planned = 0
 
     def check(self) -> None:
-        """Compares what ran with what was planned: before the first step, and before the one behind the first plan.
+        """Compares what ran with what was planned: before the first step, and before the step after the first plan.
 
         Raises:
             RuntimeError: they differ, as with a compiled graph that was made without the adapter.
@@ -122,7 +122,7 @@ class Injection(nn.Module):
 
         Args:
             hidden: (tokens, D) what the layer adds to the residual stream; changed.
-            residual: (tokens, D) the stream before that; the stream behind the layer is the sum.
+            residual: (tokens, D) the stream before that; the stream after the layer is their sum.
         """
         controller, rows = self.controller, self.rows
         added = hidden[rows]

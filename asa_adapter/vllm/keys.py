@@ -1,9 +1,9 @@
-"""Keys for vLLM's prefix cache: a block that holds a steered token is not the block of another conversation.
+"""Keys for vLLM's prefix cache: a block that holds a steered token is not shared with other conversations.
 
-Steering changes what the layers above the steered one keep of a prompt's last token. vLLM names a block of its cache
+Steering changes what the layers above the steered one cache of a prompt's last token. vLLM names a block of its cache
 by the tokens in it and all before it; a longer prompt that begins with the same tokens, such as the next turn of a
-chat, would go on from the steered block. So that block, and with it all behind it, gets a name of its own; those
-before it stay shared by everyone.
+chat, would continue from the steered block. So that block, and with it every later one, gets a name of its own; the
+earlier ones stay shared.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ def steered_block_key(request: Any, start: int, end: int, digest: str) -> tuple[
     Args:
         request: vLLM's, with `num_prompt_tokens` and `sampling_params`.
         start: index of the block's first token.
-        end: index behind its last token.
+        end: index of its last token, plus 1.
         digest: that of the adapter.
     """
     last = request.num_prompt_tokens - 1
@@ -36,7 +36,7 @@ def install_block_keys(digest: str) -> None:
         digest: that of the adapter.
 
     Raises:
-        RuntimeError: the keys do not come out as they must.
+        RuntimeError: vLLM's functions are not as expected, or the keys do not change its block hashes.
     """
     from vllm.v1.core import block_pool, kv_cache_utils
 
@@ -47,7 +47,7 @@ def install_block_keys(digest: str) -> None:
         key = steered_block_key(request, start, end, digest)
         return (keys if key is None else (*(keys or ()), key)), next_mm_idx
 
-    for module in (kv_cache_utils, block_pool):  # the second has imported the function by its name
+    for module in (kv_cache_utils, block_pool):  # the second imports the function by name
         if getattr(module, _FUNCTION, None) is not original:
             raise RuntimeError(f"{module.__name__} has another {_FUNCTION} than vLLM's; its blocks cannot be named")
         setattr(module, _FUNCTION, with_steering)
@@ -64,7 +64,7 @@ def _check_block_keys() -> None:
     from vllm.v1.core import kv_cache_utils
     from vllm.v1.request import Request
 
-    if not hasattr(kv_cache_utils, "NONE_HASH"):  # the engine sets it again, by a hash function of its own
+    if not hasattr(kv_cache_utils, "NONE_HASH"):  # the engine sets it again, with its own hash function
         kv_cache_utils.init_none_hash(_readable)
     hasher = kv_cache_utils.get_request_block_hasher(4, _readable)
 

@@ -1,4 +1,4 @@
-"""The steered layer of a vLLM model: the model's own layer, whose output passes through one operation of ours."""
+"""The steered layer of a vLLM model: the model's own layer, with its output passed through our operation."""
 
 from typing import Any
 
@@ -27,11 +27,11 @@ def steer_layer(layer: nn.Module, injection: Injection) -> None:
     """Makes a layer of a vLLM model a steered one.
 
     Args:
-        layer: a decoder layer that puts out the pair (hidden_states, residual).
+        layer: a decoder layer whose output is the pair (hidden_states, residual).
         injection: the engine's; kept as the layer's submodule `asa`.
 
     Raises:
-        IncompatibleModelError: somebody replaced the layer's forward pass, so that ours would not run.
+        IncompatibleModelError: the layer's forward pass was replaced, so that ours would not run.
     """
     plain = type(layer)
     if "forward" in layer.__dict__:
@@ -50,20 +50,20 @@ def _checked_pair(output: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     if isinstance(output, tuple) and len(output) == 2 and all(isinstance(part, torch.Tensor) for part in output):
         return output
     raise IncompatibleModelError(
-        f"{name} puts out a {type(output).__name__}; expected the pair (hidden_states, residual), whose sum is the "
+        f"{name} returns a {type(output).__name__}; expected the pair (hidden_states, residual), whose sum is the "
         "residual stream. This architecture cannot be steered in vLLM"
     )
 
 
 def self_check(injection: Injection, vllm_config: Any) -> None:
-    """Sends made-up states through the operation as the engine will, and looks at what it did to them.
+    """Sends random states through the operation as the engine will, and checks what it did to them.
 
     Args:
-        injection: the engine's, which has planned nothing yet; it is left so.
+        injection: the engine's, with nothing planned; left in that state.
         vllm_config: the engine's.
 
     Raises:
-        RuntimeError: the operation did something else than it was planned to.
+        RuntimeError: the operation did not do what was planned.
     """
     from vllm.forward_context import create_forward_context, override_forward_context
 

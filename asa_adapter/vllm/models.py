@@ -1,6 +1,6 @@
 """The steered model classes that are registered with vLLM, each a subclass of vLLM's own, by the same name.
 
-vLLM imports this module where it builds a model, and in the process that only looks at a model's class.
+vLLM imports this module where it builds a model, and in the process that only inspects a model's class.
 """
 
 import functools
@@ -49,7 +49,7 @@ def _steered_class(module: str, name: str) -> type[nn.Module]:
     def get_model_state_cls(self: Any) -> type[Any]:
         from vllm.v1.worker.gpu.model_states import resolve_model_state_cls
 
-        # The inner model has no say of its own, so this is what vLLM would take without us.
+        # What vLLM would take without us: the inner model defines no class of its own.
         plain = base.get_model_state_cls(self) if hasattr(base, "get_model_state_cls") else None
         return steered_model_state(plain or resolve_model_state_cls(self.asa_vllm_config, self.model))
 
@@ -58,14 +58,14 @@ def _steered_class(module: str, name: str) -> type[nn.Module]:
 
 
 def inject(model: nn.Module, vllm_config: Any) -> None:
-    """Puts the adapter into a model that was just built, before weights, compilation and graphs.
+    """Puts the adapter into a model that was just built, before its weights are loaded and its graphs compiled.
 
     Args:
         model: vLLM's, of the adapter's architecture.
         vllm_config: the engine's.
 
     Raises:
-        IncompatibleModelError: the model does not fit the adapter, or the engine was not told of it.
+        IncompatibleModelError: the model does not fit the adapter, or the engine was configured for another one.
     """
     from vllm.config import CompilationMode
 

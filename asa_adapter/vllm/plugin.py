@@ -1,8 +1,8 @@
 """What the plug-in does in each of vLLM's processes: checks, loads the adapter, registers the steered architecture.
 
-Three places of vLLM are changed besides, none of them in the model: the names of cache blocks (`keys`), the method
-with which every front end makes its configuration, and the one that takes requests. There, what cannot be served is
-refused before anything runs.
+Three more places of vLLM are changed, none of them in the model: the names of cache blocks (`keys`), the method that
+makes every front end's configuration, and the one that takes requests. The last two refuse what cannot be served,
+before anything runs.
 """
 
 import functools
@@ -49,7 +49,7 @@ def install() -> None:
     """Prepares this process for the adapter that the environment names; calling it again does nothing.
 
     Raises:
-        RuntimeError: another version of vLLM than those the plug-in was tried with.
+        RuntimeError: a version of vLLM that the plug-in was not tested with.
         AdapterDownloadError, AdapterFormatError, FileNotFoundError: the adapter cannot be loaded.
         IncompatibleModelError: its architecture is not steered in vLLM.
     """
@@ -62,13 +62,13 @@ def install() -> None:
     check_version(__version__)
     adapter = ASAAdapter.from_pretrained(os.environ[ADAPTER], revision=os.environ.get(REVISION) or None)
     if adapter.commit:
-        # The processes that this one starts load the same commit, whatever a branch means by then.
+        # Child processes load the same commit, even if the branch has moved by then.
         os.environ[REVISION] = adapter.commit
     architecture = architecture_of(adapter.config)
     own = ModelRegistry.models[architecture]
     plugin = Plugin(adapter, adapter.digest(), architecture, own.module_name)
     ModelRegistry.register_model(architecture, f"{_STEERED_MODELS}:{architecture}")
-    if adapter.config.layer < adapter.config.num_layers - 1:  # behind the last layer nothing is kept
+    if adapter.config.layer < adapter.config.num_layers - 1:  # no layer after the last one caches anything
         install_block_keys(plugin.digest)
     _check_configurations(plugin)
     _check_requests()
@@ -76,7 +76,7 @@ def install() -> None:
 
 
 def _check_configurations(plugin: Plugin) -> None:
-    """Every front end's configuration is checked, and says which adapter it is for."""
+    """Checks every front end's configuration, and records in it which adapter it is for."""
     from vllm.engine.arg_utils import EngineArgs
 
     original = EngineArgs.create_engine_config
@@ -92,7 +92,7 @@ def _check_configurations(plugin: Plugin) -> None:
 
 
 def _check_requests() -> None:
-    """Every request is checked where it comes in, so that a wrong one is answered with an error of its own."""
+    """Checks every request on arrival, so that a wrong one is answered with an error of its own."""
     from vllm.exceptions import VLLMValidationError
     from vllm.sampling_params import BeamSearchParams
     from vllm.v1.engine.input_processor import InputProcessor
@@ -112,8 +112,8 @@ def _check_requests() -> None:
 
     @functools.wraps(resolve)
     def resolve_watermarking(self: Any, params: Any) -> Any:
-        # The one method that every beam search calls before it begins. Each of its steps is a prompt of its own to the
-        # engine, and would be steered again.
+        # Every beam search calls this method before it begins. To the engine each of its steps is a new prompt, and
+        # would be steered again.
         if isinstance(params, BeamSearchParams):
             raise VLLMValidationError("a steered model has no beam search in vLLM; transformers steers it")
         return resolve(self, params)

@@ -1,4 +1,4 @@
-"""What the plug-in does not serve, each with its reason: other versions of vLLM, other models, untried settings."""
+"""What the plug-in does not serve, each with its reason: other versions of vLLM, other models, untested settings."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.steering.compatibility import misfits, other_origin
 
-# Tried with 0.32.0. The plug-in leans on functions that vLLM may change in any release but a bug fix.
+# Tested with 0.32.0. The plug-in uses functions that vLLM may change in any release except a bug fix.
 OLDEST, NEWEST = (0, 32), (0, 33)
 
 # Architectures by model type whose steered tokens were compared with those of transformers.
@@ -17,7 +17,7 @@ ARCHITECTURES = {"lfm2": "Lfm2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
 
 def check_version(version: str) -> None:
-    """Refuses a vLLM that the plug-in was not tried with.
+    """Refuses a version of vLLM that the plug-in was not tested with.
 
     Raises:
         RuntimeError: another version.
@@ -34,7 +34,7 @@ def architecture_of(config: ASAConfig) -> str:
     """The architecture that vLLM must serve an adapter's model as.
 
     Raises:
-        IncompatibleModelError: one that was not tried.
+        IncompatibleModelError: it was not tested.
     """
     if config.model_type not in ARCHITECTURES:
         raise IncompatibleModelError(
@@ -71,7 +71,7 @@ _SETTINGS = (
     _Setting("KV connectors and KV offloading", lambda c: c.kv_transfer_config is not None),
     _Setting("encoder-cache connectors", lambda c: getattr(c, "ec_transfer_config", None) is not None),
     _Setting("weights offloaded to the CPU", lambda c: _offloads(c.offload_config)),
-    _Setting(  # requests would not come by where they are checked
+    _Setting(  # its requests bypass the place where they are checked
         "the Rust front end (VLLM_USE_RUST_FRONTEND)",
         lambda c: os.environ.get("VLLM_USE_RUST_FRONTEND", "0") != "0",
     ),
@@ -85,15 +85,15 @@ _SETTINGS = (
 
 
 def check_engine(vllm_config: Any, config: ASAConfig, architecture: str) -> None:
-    """Refuses an engine that would serve another model than the adapter's, or in a way that was not tried.
+    """Refuses an engine whose model is not the adapter's, or that serves it in an untested way.
 
     Args:
         vllm_config: vLLM's whole configuration.
         config: the adapter's.
-        architecture: which the served model must have.
+        architecture: what the served model must have.
 
     Raises:
-        IncompatibleModelError: everything that was found, in one message.
+        IncompatibleModelError: all reasons, in one message.
     """
     reasons = [f"asa_adapter was not tried with {setting.name}" for setting in _SETTINGS if setting.is_on(vllm_config)]
     if reasons := [*_other_model(vllm_config.model_config, config, architecture), *reasons]:

@@ -1,4 +1,4 @@
-"""What one request asks of the adapter, and which of a step's tokens end a prompt. Nothing here needs vLLM."""
+"""How far one request is steered, and which of a step's tokens end a prompt. Nothing here needs vLLM."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +11,11 @@ MAX_FACTOR = 100.0
 
 
 def steering_factor(extra_args: Mapping[str, Any] | None) -> float:
-    """What the adapter's step is multiplied by in a request; 0 leaves the request as the bare model answers it.
+    """What the adapter's step is multiplied by in a request; 0 leaves the request to the bare model.
 
     Args:
         extra_args: `SamplingParams.extra_args`, over HTTP `vllm_xargs`: "asa" is 0 or 1 (off or on, the default), and
-            "asa_factor" a number from 0 to 100. Keys that do not begin with "asa" are somebody else's.
+            "asa_factor" a number from 0 to 100. Keys that do not begin with "asa" are ignored.
 
     Raises:
         ValueError: another key that begins with "asa", or another value.
@@ -36,10 +36,10 @@ def prompt_ends(
     counts: NDArray[np.integer[Any]],
     lengths: NDArray[np.integer[Any]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where the tokens of one step, laid side by side, meet last prompt tokens.
+    """The rows of last prompt tokens among the tokens of one step, which are concatenated.
 
-    Chunks, decoding, recomputation after a preemption and draft tokens need no memory: a request is met exactly where
-    the index of its last prompt token is among those that this step computes.
+    No state is kept for chunks, decoding, recomputation after a preemption or draft tokens: a request is met exactly
+    when this step computes its last prompt token.
 
     Args:
         starts: (n,) number of tokens of each request that were computed before this step.

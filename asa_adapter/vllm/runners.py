@@ -1,4 +1,4 @@
-"""Before each step of the engine: which rows end a prompt, told to the injection by either of vLLM's model runners."""
+"""The plan of each step: vLLM's model runners, V1 or V2, tell the injection which rows end a prompt."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ def plan_step(
         factor_of: the factor of a request, by its index; 0 where it is not steered.
 
     Raises:
-        RuntimeError: the steps before were not steered as planned.
+        RuntimeError: the previous steps were not steered as planned.
     """
     injection.check()
     met, rows = prompt_ends(starts, counts, lengths)
@@ -37,7 +37,7 @@ def plan_step(
 
 
 def hook_first_runner() -> None:
-    """Model Runner V1: plans in the method that its docstring lets subclasses override, called once a real step."""
+    """Model Runner V1: plans in a method that subclasses may override by its docstring, called once per real step."""
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
     original = GPUModelRunner._model_forward
@@ -57,7 +57,7 @@ def hook_first_runner() -> None:
         try:
             return original(self, *args, **kwargs)
         finally:
-            injection.clear()  # the engine's dummy steps do not come by here, and have other rows
+            injection.clear()  # the engine's dummy steps do not call this method, and have other rows
 
     forward.asa_original = original  # type: ignore[attr-defined]
     GPUModelRunner._model_forward = forward
@@ -83,7 +83,7 @@ def steered_model_state(base: type[Any]) -> type[Any]:
                 self.asa_injection,
                 input_batch.num_computed_tokens_np[:n],
                 np.diff(input_batch.query_start_loc_np[: n + 1]),
-                # Not the batch's prefill length, which grows when a preempted request comes back.
+                # Not the batch's prefill length, which grows when a preempted request is resumed.
                 req_states.prompt_len.np[indices],
                 lambda request: self.asa_factors[int(indices[request])],
             )

@@ -1,4 +1,4 @@
-"""Are the weights that vLLM loads those that the adapter was fitted for? Told by a fingerprint, as they pass by."""
+"""Checks by their fingerprint that the weights vLLM loads are those the adapter was fitted for."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,11 +12,11 @@ from asa_adapter.modeling.residual import decoder_blocks
 
 
 class WatchedWeights:
-    """The weights of a checkpoint on their way into vLLM; those that the fingerprint reads are looked at.
+    """The weights of a checkpoint on their way into vLLM; copies of those that the fingerprint reads are kept.
 
     Args:
         hf_config: the model's configuration, of transformers.
-        stored: the fingerprint in the adapter; None where it has none, and nothing is looked at.
+        stored: the fingerprint in the adapter; None if it has none, and nothing is checked.
     """
 
     def __init__(self, hf_config: Any, stored: str | None) -> None:
@@ -29,17 +29,17 @@ class WatchedWeights:
             self._wanted = _read_by_fingerprint(self._model)
 
     def passing(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
-        """The same weights, one after the other."""
+        """The same weights, one by one."""
         for name, weight in weights:
             if name in self._wanted:
                 self._seen[name] = weight.detach().to("cpu", copy=True)
             yield name, weight
 
     def check(self) -> None:
-        """Compares what passed with the adapter's fingerprint; says nothing where they cannot be compared.
+        """Compares the weights with the adapter's fingerprint; passes if they cannot be compared.
 
         Raises:
-            IncompatibleModelError: these are other weights.
+            IncompatibleModelError: the weights differ.
         """
         if self._stored is None:
             return

@@ -170,7 +170,7 @@ def test_generate_is_greedy_whatever_the_model_says(
     greedy = capsys.readouterr().out
     model, tokenizer = commands._load_model(argparse.Namespace(model=str(TINY_LFM2), quiet=True, json=False))
     model.generation_config.update(do_sample=True, temperature=50.0)
-    monkeypatch.setattr(commands, "_load_model", lambda _: (model, tokenizer))
+    monkeypatch.setattr(commands, "_load_model", lambda *_: (model, tokenizer))
     assert main(words) == 0
     assert capsys.readouterr().out == greedy
 

@@ -10,20 +10,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from strangers import CONFIG, PAYLOAD, PROBES, ROUTER, members, sealed, sound_files, write, zipped
+from strangers import CONFIG, PAYLOAD, PROBES, ROUTER, members, sealed, write, zipped
 
 from asa_adapter import AdapterFormatError, ASAAdapter, ASAConfig
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return sound_files(tmp_path_factory.mktemp("sound"))
-
-
-@pytest.fixture
-def folder(sound: dict[str, bytes], tmp_path: Path) -> Path:
-    write(tmp_path, sound)
-    return tmp_path
 
 
 def valid(adapter: ASAAdapter) -> None:

@@ -4,43 +4,17 @@ A row of FAMILIES is a family of architectures. What transformers itself refuses
 its own error comes through, and nothing stays behind.
 """
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from architectures import tiny_model
-from models import DEPTH, FAMILIES, PAD, fitted_adapter, greedy, prompts, random_model, traces
+from families import LACKS, families
+from models import DEPTH, PAD, fitted_adapter, greedy, prompts, random_model, traces
 
 from asa_adapter import ASAAdapter
 from asa_adapter.modeling.residual import decoder_blocks, hidden_state
-
-LACKS = {
-    "mamba2": {"chunked prefill", "draft tokens", "continued cache"},
-    "falcon_h1": {"draft tokens", "inputs_embeds"},
-}
-
-
-def families(mode: str = "") -> pytest.MarkDecorator:
-    """The families that generate in this mode."""
-    return pytest.mark.parametrize("model", sorted(f for f in FAMILIES if mode not in LACKS.get(f, ())), indirect=True)
-
-
-@pytest.fixture
-def model(request: pytest.FixtureRequest) -> Any:
-    return random_model(request.param)
-
-
-@pytest.fixture
-def adapter() -> ASAAdapter:
-    return fitted_adapter()
-
-
-@pytest.fixture
-def lfm2() -> Any:
-    return random_model("lfm2")
 
 
 def block_outputs(model: Any, layer: int, ids: torch.Tensor, **keywords: Any) -> list[torch.Tensor]:
@@ -136,31 +110,6 @@ def test_rows_with_gate_zero_keep_every_bit_beside_steered_ones(lfm2: Any) -> No
         assert torch.equal(after[row], before[row]) == (gate == 0)
 
 
-@families()
-def test_same_tokens_without_a_cache(model: Any, adapter: ASAAdapter) -> None:
-    with adapter.attach(model):
-        assert torch.equal(greedy(model, prompts(), use_cache=False), greedy(model, prompts()))
-
-
-def test_a_model_that_has_no_cache_is_steered_in_every_pass(adapter: ASAAdapter) -> None:
-    model = tiny_model("openai-gpt")
-    base = greedy(model, prompts())
-    with adapter.attach(model) as steering:
-        steered = greedy(model, prompts())
-        assert torch.equal(steered, greedy(model, prompts(), use_cache=False))
-        assert [d.position for d in steering.decisions] == [8, 8, 8]
-    assert not torch.equal(steered[:, 10:], base[:, 10:])
-
-
-@families("chunked prefill")
-@pytest.mark.parametrize("chunk", [*range(1, 11), 20])
-def test_same_tokens_and_position_with_chunked_prefill(model: Any, adapter: ASAAdapter, chunk: int) -> None:
-    with adapter.attach(model) as steering:
-        whole = greedy(model, prompts())
-        assert torch.equal(greedy(model, prompts(), prefill_chunk_size=chunk), whole)
-        assert [d.position for d in steering.decisions] == [8, 8, 8]
-
-
 @families("draft tokens")
 def test_same_tokens_with_prompt_lookup(model: Any, adapter: ASAAdapter) -> None:
     ids = prompts(rows=1, length=12).repeat(1, 2)
@@ -238,30 +187,11 @@ def test_inputs_embeds_are_steered_like_their_tokens(model: Any, adapter: ASAAda
     assert torch.equal(output, tokens)
 
 
-@families("continued cache")
-@pytest.mark.parametrize("whole_row", [True, False])
-def test_a_continued_cache_is_steered_at_its_new_last_token(model: Any, adapter: ASAAdapter, whole_row: bool) -> None:
-    ids = prompts(length=14)
-    cache = model(ids[:, :10], use_cache=True).past_key_values
-    given = ids if whole_row else ids[:, 10:]
-    with adapter.attach(model) as steering:
-        greedy(model, given, past_key_values=cache, attention_mask=torch.ones_like(ids))
-        record = steering._record
-        assert [d.position for d in steering.decisions] == [given.shape[1] - 1] * 3
-    assert record is not None and len(record.met) == 1
-
-
 def test_a_mask_that_generate_infers_from_pad_tokens_is_followed(lfm2: Any, adapter: ASAAdapter) -> None:
     ids, _ = padded(prompts(), [9, 6, 4], "right")
     with adapter.attach(lfm2) as steering:
         greedy(lfm2, ids)
         assert [d.position for d in steering.decisions] == [8, 5, 3]
-
-
-@families("static cache")
-def test_static_cache_gives_the_same_tokens(model: Any, adapter: ASAAdapter) -> None:
-    with adapter.attach(model):
-        assert torch.equal(greedy(model, prompts(), cache_implementation="static"), greedy(model, prompts()))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -319,20 +249,6 @@ def test_rows_with_all_three_gates_side_by_side(model: Any, adapter: ASAAdapter)
         direction = adapter._controller.direction[adapter.config.domains.index(steering.decisions[row].domain)]
         torch.testing.assert_close(moved[row], gate * 20.0 * direction, rtol=0, atol=1e-4)
         assert torch.equal(after[row, :-1], before[row, :-1])
-
-
-@families("continued cache")
-def test_a_prefilled_prefix_is_shared_by_a_batch(model: Any, adapter: ASAAdapter) -> None:
-    prefix, rest = prompts(rows=1, length=10), prompts(rows=3, length=4, seed=2)
-    ids = torch.cat([prefix.expand(3, -1), rest], dim=1)
-    with torch.no_grad():
-        cache = model(prefix, use_cache=True).past_key_values
-    with adapter.attach(model) as steering:
-        whole = greedy(model, ids)
-        shared = copy.deepcopy(cache)
-        shared.reorder_cache(torch.zeros(3, dtype=torch.long))
-        assert torch.equal(greedy(model, ids, past_key_values=shared), whole)
-        assert [d.position for d in steering.decisions] == [13] * 3
 
 
 @families()

@@ -8,23 +8,13 @@ import accelerate
 import peft
 import pytest
 import torch
-from models import fitted_adapter, greedy, prompts, random_model, traces
+from models import greedy, prompts, random_model, traces
 
 from asa_adapter import ASAAdapter, IncompatibleModelError
 from asa_adapter.steering.hook import is_steered
 
 # PEFT 0.21 asks transformers 5.23 for a property by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
-
-@pytest.fixture
-def adapter() -> ASAAdapter:
-    return fitted_adapter()
-
-
-@pytest.fixture
-def lfm2() -> Any:
-    return random_model("lfm2")
 
 
 def test_a_compiled_forward_gives_the_same_tokens_without_a_graph_break(lfm2: Any, adapter: ASAAdapter) -> None:

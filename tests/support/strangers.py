@@ -1,19 +1,26 @@
-"""What a stranger can do with an adapter's files: rewrite them, checksums and all."""
+"""What a stranger can do with an adapter's files: rewrite them, checksums and all. And how such files are refused."""
 
 import hashlib
 import io
 import json
+import time
+import tracemalloc
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from models import fitted_adapter
 
+from asa_adapter import AdapterFormatError, ASAAdapter
 from asa_adapter.hub.folder import SIZE_LIMITS
 
 CONFIG, VECTORS, ROUTER, PROBES, REPORT = SIZE_LIMITS
 PAYLOAD = (VECTORS, ROUTER, PROBES, REPORT)
 DOMAINS = ("code", "math")
+SECONDS, MEBIBYTES = 5.0, 300.0
 
 
 def sound_files(folder: Path) -> dict[str, bytes]:
@@ -49,3 +56,23 @@ def zipped(parts: dict[str, bytes]) -> bytes:
         for name, content in parts.items():
             archive.writestr(name, content)
     return buffer.getvalue()
+
+
+@contextmanager
+def bounded(seconds: float = SECONDS, mebibytes: float = MEBIBYTES) -> Iterator[None]:
+    """Fails where what is inside takes longer (of the processor's time) or holds more memory at once."""
+    tracemalloc.start()
+    began = time.process_time()
+    try:
+        yield
+    finally:
+        took, peak = time.process_time() - began, tracemalloc.get_traced_memory()[1] / 2**20
+        tracemalloc.stop()
+    assert took < seconds, f"it took {took:.1f} s"
+    assert peak < mebibytes, f"it held {peak:.0f} MiB"
+
+
+def refused(folder: Path, message: str) -> None:
+    """Asserts that a folder is refused with a message of its own, soon, and without much memory."""
+    with bounded(), pytest.raises(AdapterFormatError, match=message):
+        ASAAdapter.from_pretrained(folder)

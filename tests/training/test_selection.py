@@ -156,3 +156,13 @@ def test_the_screens_front_has_more_recall_wherever_it_has_more_false_calls() ->
     assert found["settings"] == 32
     assert len(found["alpha_tau"]) == 4
     assert max(point["score"] for point in found["alpha_tau"]) == max(s.score for s in candidates)
+
+
+def test_objectives_score_what_they_name() -> None:
+    counts = Counts.of([1] * 5 + [0] * 4, [1, 1, 1, 1, 0, 1, 0, 0, 0])
+    assert float(Objective().rank(counts)) == pytest.approx(0.8)
+    assert float(Objective("balanced_accuracy").rank(counts)) == pytest.approx(0.775)
+    assert float(Objective(max_fpr=0.25).rank(counts)) == 0.8
+    assert float(Objective(max_fpr=0.2).rank(counts)) == -0.25
+    assert float(Objective(max_fpr=0.2).value(counts)) == 0.8
+    assert float(Objective(max_fpr=0.2).gain(counts)) == pytest.approx(0.775)

@@ -1,7 +1,6 @@
+"""A whole training on the shipped model and data, and what comes of it."""
+
 import json
-import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,43 +9,13 @@ import torch
 from checkout import DATA
 from hub import LocalHub
 from models import traces
+from trainings import SMALL
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
-from asa_adapter import report as report_module
 from asa_adapter.data.prompts import chat_template_sha256, with_chat_template
 from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.answers import Evaluation
-from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.training.selection import Objective, Setting
-
-SMALL: dict[str, Any] = {
-    "layers": (1, 4, 6),
-    "alphas": (0.5, 1.0),
-    "taus": (0.5, 0.7),
-    "betas": (0.0, 1.0),
-    "Cs": (0.01, 0.1),
-    "finalists": 2,
-    "max_new_tokens": 24,
-    "progress": False,
-}
-
-
-@pytest.fixture(scope="module")
-def small(splits: Any) -> dict[str, list[dict[str, Any]]]:
-    """Every second row, of TEST every fifth: all domains and labels, in seconds."""
-    return {name: list(rows)[:: 5 if name == "test" else 2] for name, rows in splits.items()}
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """SMALL with a folder in which what one test has asked the model is kept for the others."""
-    return {**SMALL, "output_dir": tmp_path_factory.mktemp("shared")}
-
-
-@pytest.fixture(scope="module")
-def trained(tiny_lfm2: Any, small: Any, shared: Any) -> tuple[ASATrainer, ASAAdapter]:
-    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**shared))
-    return trainer, trainer.train()
+from asa_adapter.training.selection import Setting
 
 
 def test_the_adapter_carries_what_it_was_fitted_with(trained: Any, tiny_lfm2: Any, small: Any) -> None:
@@ -173,98 +142,6 @@ def test_test_rows_are_not_looked_at_before_the_choice(
     assert results["asa"]["f1"] == 1.0
 
 
-def test_what_was_measured_goes_into_the_report_and_the_report_is_json(trained: Any, small: Any) -> None:
-    trainer, adapter = trained
-    results = trainer.evaluate("test")
-    found = trainer.report["evaluations"]["test"]
-    assert {name: found[name] for name in ("base", "asa")} == results
-    low, high = found["intervals"]["gain"]["f1"]
-    assert low < results["asa"]["f1"] - results["base"]["f1"] < high
-    assert found["mcnemar_p"] < 0.05
-    assert set(found["by_domain"]) == set(adapter.config.domains)
-    controls = trainer.report["controls"]["test"]
-    assert controls["probe_auc"] > controls["bag_of_words"]["auc"] > 0.4
-    assert abs(controls["shuffled_auc"] - 0.5) < 0.15
-    assert json.loads(json.dumps(trainer.report, allow_nan=False)) == trainer.report
-    assert adapter.report is trainer.report
-    assert results["base"]["n"] == len(small["test"])
-    assert results["asa"]["f1"] > results["base"]["f1"]
-    assert set(results["asa"]["per_domain"]) == set(adapter.config.domains)
-    assert set(results["asa"]["validity"]) == {
-        "format",
-        "tool_name",
-        "arguments",
-        "success_precision",
-        "success_recall",
-    }
-
-
-def documented() -> list[tuple[str, str]]:
-    """Patterns of paths and types, as the table in report.py gives them, its groups written out."""
-    text = report_module.__doc__ or ""
-    rows = [tuple(part.strip() for part in line.split(" | ")[:2]) for line in text.splitlines() if " | " in line]
-    ratios = [(name, "number") for name in ("precision", "recall", "f1", "accuracy", "fpr")]
-    counted = [(name, "int") for name in ("n", "tp", "fp", "fn", "tn")] + ratios
-    scores = ("score", "f1", "recall", "fpr", "fpr_upper_bound_95")
-    groups = {
-        "SETTING": [*((name, "number") for name in ("alpha", "tau", "beta")), ("layer", "int"), ("probe", "text")],
-        "SCORES": [(name, "number") for name in scores],
-        "COUNTED": counted,
-        "METRICS": [*counted, *((f"per_domain.*.{n}", t) for n, t in counted)]
-        + [("validity.*", "number"), ("gold.*", "number")],
-        "SURE": [("intervals.*.*[]", "number"), ("mcnemar_p", "number")]
-        + [(name, "int") for name in ("only_base_right", "only_asa_right")],
-    }
-    found = []
-    for path, kind in rows:
-        whole, _, last = path.rpartition(".")
-        found += [(f"{whole}.{name}", type_) for name, type_ in groups[last]] if last in groups else [(path, kind)]
-    return found
-
-
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a report by their path; keys with dots in them become one segment."""
-    if isinstance(value, dict):
-        for key, part in value.items():
-            yield from leaves(part, f"{path}.{key.replace('.', '_')}" if path else key)
-    elif isinstance(value, list):
-        for part in value:
-            yield from leaves(part, f"{path}[]")
-    else:
-        yield path, value
-
-
-def test_every_key_of_a_report_is_documented_with_its_type(trained: Any) -> None:
-    trainer = trained[0]
-    trainer.evaluate("valid")
-    trainer.ablate("test")
-    kinds = {"text": (str,), "int": (int,), "number": (int, float), "bool": (bool,)}
-    patterns = [(re.compile(re.escape(path).replace(r"\*", r"[^.\[]+")), kind) for path, kind in documented()]
-    used = set()
-    for path, value in leaves(trainer.report):
-        fits = [(pattern, kind) for pattern, kind in patterns if pattern.fullmatch(path)]
-        if path.startswith("arguments."):
-            continue
-        assert fits, f"{path} is in no line of the table in report.py"
-        assert type(value) in kinds[fits[0][1]], f"{path} is {value!r}; the table says {fits[0][1]}"
-        used.add(fits[0][0].pattern)
-    stale = {pattern.pattern for pattern, _ in patterns} - used
-    assert all(re.search("leaks|gold|arguments", pattern) for pattern in stale), f"nothing has {sorted(stale)}"
-
-
-def test_the_report_names_no_place_on_this_machine(trained: Any, shared: Any) -> None:
-    assert str(shared["output_dir"]) not in json.dumps(trained[0].report)
-    assert "output_dir" not in trained[0].report["arguments"]
-
-
-def test_evaluating_another_adapter_does_not_touch_the_report(trained: Any, tiny_lfm2: Any, tmp_path: Path) -> None:
-    trainer, adapter = trained
-    other = ASAAdapter.from_pretrained(adapter.save_pretrained(tmp_path))
-    before = json.dumps(trainer.report)
-    trainer.evaluate("valid", adapter=other)
-    assert json.dumps(trainer.report) == before
-
-
 def test_a_step_that_does_nothing_gives_an_abstaining_adapter(tiny_lfm2: Any, small: Any, shared: Any) -> None:
     arguments = ASATrainingArguments(**{**shared, "layers": (6,), "alphas": (1e-6,), "finalists": 1})
     trainer = ASATrainer(*tiny_lfm2, small, arguments)
@@ -329,74 +206,6 @@ def test_ablations_are_told_apart_by_generation(trained: Any) -> None:
     assert results["negative gate only"]["recall"] < results["full"]["recall"]
 
 
-@pytest.mark.skipif(not Path("/proc/sys").is_dir(), reason="needs a folder that not even root can write into")
-def test_an_output_dir_that_cannot_be_written_is_refused_before_any_work(tiny_lfm2: Any, small: Any) -> None:
-    arguments = ASATrainingArguments(**{**SMALL, "output_dir": "/proc/sys"})
-    with pytest.raises(OSError, match="cannot write into /proc/sys"):
-        ASATrainer(*tiny_lfm2, small, arguments).train()
-
-
-def test_output_dir_holds_the_adapter(tiny_lfm2: Any, small: Any, tmp_path: Path) -> None:
-    arguments = ASATrainingArguments(
-        **{**SMALL, "layers": (6,), "alphas": (1.0,), "finalists": 1, "output_dir": tmp_path / "out"}
-    )
-    adapter = ASATrainer(*tiny_lfm2, small, arguments).train()
-    assert ASAAdapter.from_pretrained(tmp_path / "out").config.alpha == adapter.config.alpha
-
-
-def test_only_blind_layers_are_refused(tiny_lfm2: Any, small: Any) -> None:
-    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**{**SMALL, "layers": (0, 1)}))
-    with pytest.raises(ValueError, match=r"the same for every prompt at layers \[0, 1\]: these blocks cannot see"):
-        trainer.train()
-
-
-def test_a_layer_out_of_range_is_refused(tiny_lfm2: Any, small: Any) -> None:
-    with pytest.raises(ValueError, match="layers holds 99; expected 0 to 7 in this model"):
-        ASATrainer(*tiny_lfm2, small, ASATrainingArguments(layers=(1, 99)))
-
-
-def test_a_missing_split_is_refused(tiny_lfm2: Any, small: Any) -> None:
-    rest = {name: rows for name, rows in small.items() if name != "valid"}
-    with pytest.raises(ValueError, match="the data has no valid split; expected cal, train, valid and test"):
-        ASATrainer(*tiny_lfm2, rest)
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([], "valid: there are no rows"),
-        ([{"instruction": "a", "label": 1}, {"instruction": "b"}], "valid, row 1: label is None; expected 0"),
-        ([{"instruction": "a", "label": 1}, {"instruction": "b", "label": 1}], "valid: every label is 1"),
-        ([{"label": 1}], "valid, row 0: no instruction and no messages"),
-    ],
-)
-def test_a_split_that_nothing_can_be_measured_on_is_refused(
-    tiny_lfm2: Any, small: Any, rows: list[dict[str, Any]], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        ASATrainer(*tiny_lfm2, {**small, "valid": rows})
-
-
-def test_a_tokenizer_without_a_chat_template_is_refused(tiny_lfm2: Any, small: Any) -> None:
-    class Bare:
-        chat_template = None
-        name_or_path = "bare"
-
-    with pytest.raises(ValueError, match="the tokenizer 'bare' has no chat template"):
-        ASATrainer(tiny_lfm2[0], Bare(), small)
-
-
-def test_a_folder_instead_of_splits_is_refused(tiny_lfm2: Any) -> None:
-    with pytest.raises(ValueError, match="splits is 'my_data/'; expected what load_splits gives"):
-        ASATrainer(*tiny_lfm2, "my_data/")  # type: ignore[arg-type]
-
-
-def test_a_domain_name_that_no_config_takes_is_refused_at_once(tiny_lfm2: Any, small: Any) -> None:
-    rows = [{**row, "domain": "math "} for row in small["train"]]
-    with pytest.raises(ValueError, match="a domain is 'math '; expected 1 to 64 printable characters"):
-        ASATrainer(*tiny_lfm2, {**small, "train": rows})
-
-
 def test_training_twice_starts_afresh(tiny_lfm2: Any, small: Any, shared: Any) -> None:
     arguments = ASATrainingArguments(**{**shared, "layers": (6,), "alphas": (1.0,), "finalists": 1})
     trainer = ASATrainer(*tiny_lfm2, small, arguments)
@@ -436,73 +245,10 @@ def test_evaluating_before_training_is_refused(tiny_lfm2: Any, small: Any) -> No
         trainer.evaluate("dev")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"layers": "some"}, "layers is 'some'; expected 'all' or layer numbers"),
-        ({"layers": 5}, "layers is 5; expected 'all' or layer numbers"),
-        ({"layers": ()}, r"layers is \(\); expected different layer numbers"),
-        ({"layers": (5, 5)}, r"layers is \(5, 5\); expected different layer numbers"),
-        ({"layers": (5.7,)}, r"layers is \(5.7,\); expected different layer numbers"),
-        ({"alphas": ()}, r"alphas is \(\); expected a sequence of at least one value"),
-        ({"alphas": 1.0}, "alphas is 1.0; expected a sequence"),
-        ({"alphas": (-1,)}, "alphas holds -1; expected 0 to 1000"),
-        ({"seed": "x"}, "seed is 'x'; expected an int of at least 0"),
-        ({"batch_size": 1.5}, "batch_size is 1.5; expected an int of at least 1"),
-        ({"alphas": (0,)}, r"alphas is \(0,\); expected at least one step above 0"),
-        ({"taus": (0.3,)}, "taus holds 0.3; expected 0.5 to 1"),
-        ({"betas": (2,)}, "betas holds 2; expected 0 to 1"),
-        ({"max_fpr": 1.5}, "max_fpr holds 1.5; expected 0 to 1"),
-        ({"batch_size": 0}, "batch_size is 0; expected an int of at least 1"),
-        ({"probes": ("all",)}, r"probes is \('all',\); expected some of"),
-        ({"objective": "recall"}, "objective is 'recall'; expected one of"),
-        ({"chat_template": ""}, "chat_template is ''; expected a text that is not empty, or None"),
-        ({"tool_call_start": 5}, "tool_call_start is 5; expected a text"),
-    ],
-)
-def test_arguments_are_checked(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ASATrainingArguments(**changes)
-
-
-def test_objectives_score_what_they_name() -> None:
-    counts = Counts.of([1] * 5 + [0] * 4, [1, 1, 1, 1, 0, 1, 0, 0, 0])
-    assert float(Objective().rank(counts)) == pytest.approx(0.8)
-    assert float(Objective("balanced_accuracy").rank(counts)) == pytest.approx(0.775)
-    assert float(Objective(max_fpr=0.25).rank(counts)) == 0.8
-    assert float(Objective(max_fpr=0.2).rank(counts)) == -0.25
-    assert float(Objective(max_fpr=0.2).value(counts)) == 0.8
-    assert float(Objective(max_fpr=0.2).gain(counts)) == pytest.approx(0.775)
-
-
 def test_a_model_that_was_steered_since_is_not_measured_as_the_base(tiny_lfm2: Any, small: Any, trained: Any) -> None:
     trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**SMALL))
     with trained[1].attach(tiny_lfm2[0]), pytest.raises(ValueError, match="the base would be measured steered"):
         trainer.evaluate("valid", adapter=trained[1])
-
-
-def test_rows_that_stand_in_two_splits_are_named(tiny_lfm2: Any, small: Any, shared: Any) -> None:
-    leaked = {**small, "test": [*small["test"], {**small["train"][0], "id": "copied"}]}
-    arguments = ASATrainingArguments(**{**shared, "layers": (6,), "alphas": (1.0,), "finalists": 1})
-    trainer = ASATrainer(*tiny_lfm2, leaked, arguments)
-    name = small["train"][0]["id"]
-    with pytest.warns(UserWarning, match=f"1 exact and 0 near duplicates stand in two splits: train:{name} and test:"):
-        trainer.train()
-    assert trainer.report["leaks"] == [["exact", f"train:{name}", "test:copied"]]
-
-
-def test_prompts_that_the_model_has_no_room_for_are_counted_and_named(tiny_lfm2: Any, small: Any) -> None:
-    long = {**small["valid"][0], "id": "novel", "instruction": "word " * 5000}
-    trainer = ASATrainer(*tiny_lfm2, {**small, "valid": [*small["valid"], long]}, ASATrainingArguments(**SMALL))
-    with pytest.raises(ValueError, match=r"1 of \d+ prompts are too long: the model takes \d+ tokens.* valid:novel"):
-        trainer.train()
-
-
-def test_too_few_rows_of_a_label_are_refused(tiny_lfm2: Any, small: Any) -> None:
-    needed = [row for row in small["train"] if row["label"]]
-    rows = needed + [row for row in small["train"] if not row["label"]][:7]
-    with pytest.raises(ValueError, match="train: 7 rows have label 0; expected at least 8 of each label"):
-        ASATrainer(*tiny_lfm2, {**small, "train": rows})
 
 
 def test_one_domain_is_fitted_and_steered(tiny_lfm2: Any, splits: Any) -> None:

@@ -1,0 +1,34 @@
+from typing import Any
+
+import pytest
+
+from asa_adapter import ASATrainingArguments
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": "some"}, "layers is 'some'; expected 'all' or layer numbers"),
+        ({"layers": 5}, "layers is 5; expected 'all' or layer numbers"),
+        ({"layers": ()}, r"layers is \(\); expected different layer numbers"),
+        ({"layers": (5, 5)}, r"layers is \(5, 5\); expected different layer numbers"),
+        ({"layers": (5.7,)}, r"layers is \(5.7,\); expected different layer numbers"),
+        ({"alphas": ()}, r"alphas is \(\); expected a sequence of at least one value"),
+        ({"alphas": 1.0}, "alphas is 1.0; expected a sequence"),
+        ({"alphas": (-1,)}, "alphas holds -1; expected 0 to 1000"),
+        ({"seed": "x"}, "seed is 'x'; expected an int of at least 0"),
+        ({"batch_size": 1.5}, "batch_size is 1.5; expected an int of at least 1"),
+        ({"alphas": (0,)}, r"alphas is \(0,\); expected at least one step above 0"),
+        ({"taus": (0.3,)}, "taus holds 0.3; expected 0.5 to 1"),
+        ({"betas": (2,)}, "betas holds 2; expected 0 to 1"),
+        ({"max_fpr": 1.5}, "max_fpr holds 1.5; expected 0 to 1"),
+        ({"batch_size": 0}, "batch_size is 0; expected an int of at least 1"),
+        ({"probes": ("all",)}, r"probes is \('all',\); expected some of"),
+        ({"objective": "recall"}, "objective is 'recall'; expected one of"),
+        ({"chat_template": ""}, "chat_template is ''; expected a text that is not empty, or None"),
+        ({"tool_call_start": 5}, "tool_call_start is 5; expected a text"),
+    ],
+)
+def test_arguments_are_checked(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ASATrainingArguments(**changes)

@@ -1,0 +1,102 @@
+"""What a training writes into its report."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from asa_adapter import ASAAdapter
+from asa_adapter import report as report_module
+
+
+def test_what_was_measured_goes_into_the_report_and_the_report_is_json(trained: Any, small: Any) -> None:
+    trainer, adapter = trained
+    results = trainer.evaluate("test")
+    found = trainer.report["evaluations"]["test"]
+    assert {name: found[name] for name in ("base", "asa")} == results
+    low, high = found["intervals"]["gain"]["f1"]
+    assert low < results["asa"]["f1"] - results["base"]["f1"] < high
+    assert found["mcnemar_p"] < 0.05
+    assert set(found["by_domain"]) == set(adapter.config.domains)
+    controls = trainer.report["controls"]["test"]
+    assert controls["probe_auc"] > controls["bag_of_words"]["auc"] > 0.4
+    assert abs(controls["shuffled_auc"] - 0.5) < 0.15
+    assert json.loads(json.dumps(trainer.report, allow_nan=False)) == trainer.report
+    assert adapter.report is trainer.report
+    assert results["base"]["n"] == len(small["test"])
+    assert results["asa"]["f1"] > results["base"]["f1"]
+    assert set(results["asa"]["per_domain"]) == set(adapter.config.domains)
+    assert set(results["asa"]["validity"]) == {
+        "format",
+        "tool_name",
+        "arguments",
+        "success_precision",
+        "success_recall",
+    }
+
+
+def documented() -> list[tuple[str, str]]:
+    """Patterns of paths and types, as the table in report.py gives them, its groups written out."""
+    text = report_module.__doc__ or ""
+    rows = [tuple(part.strip() for part in line.split(" | ")[:2]) for line in text.splitlines() if " | " in line]
+    ratios = [(name, "number") for name in ("precision", "recall", "f1", "accuracy", "fpr")]
+    counted = [(name, "int") for name in ("n", "tp", "fp", "fn", "tn")] + ratios
+    scores = ("score", "f1", "recall", "fpr", "fpr_upper_bound_95")
+    groups = {
+        "SETTING": [*((name, "number") for name in ("alpha", "tau", "beta")), ("layer", "int"), ("probe", "text")],
+        "SCORES": [(name, "number") for name in scores],
+        "COUNTED": counted,
+        "METRICS": [*counted, *((f"per_domain.*.{n}", t) for n, t in counted)]
+        + [("validity.*", "number"), ("gold.*", "number")],
+        "SURE": [("intervals.*.*[]", "number"), ("mcnemar_p", "number")]
+        + [(name, "int") for name in ("only_base_right", "only_asa_right")],
+    }
+    found = []
+    for path, kind in rows:
+        whole, _, last = path.rpartition(".")
+        found += [(f"{whole}.{name}", type_) for name, type_ in groups[last]] if last in groups else [(path, kind)]
+    return found
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a report by their path; keys with dots in them become one segment."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from leaves(part, f"{path}.{key.replace('.', '_')}" if path else key)
+    elif isinstance(value, list):
+        for part in value:
+            yield from leaves(part, f"{path}[]")
+    else:
+        yield path, value
+
+
+def test_every_key_of_a_report_is_documented_with_its_type(trained: Any) -> None:
+    trainer = trained[0]
+    trainer.evaluate("valid")
+    trainer.ablate("test")
+    kinds = {"text": (str,), "int": (int,), "number": (int, float), "bool": (bool,)}
+    patterns = [(re.compile(re.escape(path).replace(r"\*", r"[^.\[]+")), kind) for path, kind in documented()]
+    used = set()
+    for path, value in leaves(trainer.report):
+        fits = [(pattern, kind) for pattern, kind in patterns if pattern.fullmatch(path)]
+        if path.startswith("arguments."):
+            continue
+        assert fits, f"{path} is in no line of the table in report.py"
+        assert type(value) in kinds[fits[0][1]], f"{path} is {value!r}; the table says {fits[0][1]}"
+        used.add(fits[0][0].pattern)
+    stale = {pattern.pattern for pattern, _ in patterns} - used
+    assert all(re.search("leaks|gold|arguments", pattern) for pattern in stale), f"nothing has {sorted(stale)}"
+
+
+def test_the_report_names_no_place_on_this_machine(trained: Any, shared: Any) -> None:
+    assert str(shared["output_dir"]) not in json.dumps(trained[0].report)
+    assert "output_dir" not in trained[0].report["arguments"]
+
+
+def test_evaluating_another_adapter_does_not_touch_the_report(trained: Any, tiny_lfm2: Any, tmp_path: Path) -> None:
+    trainer, adapter = trained
+    other = ASAAdapter.from_pretrained(adapter.save_pretrained(tmp_path))
+    before = json.dumps(trainer.report)
+    trainer.evaluate("valid", adapter=other)
+    assert json.dumps(trainer.report) == before

@@ -1,0 +1,101 @@
+"""Splits, tokenizers and folders that a trainer takes or refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainings import SMALL
+
+from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
+
+
+@pytest.mark.skipif(not Path("/proc/sys").is_dir(), reason="needs a folder that not even root can write into")
+def test_an_output_dir_that_cannot_be_written_is_refused_before_any_work(tiny_lfm2: Any, small: Any) -> None:
+    arguments = ASATrainingArguments(**{**SMALL, "output_dir": "/proc/sys"})
+    with pytest.raises(OSError, match="cannot write into /proc/sys"):
+        ASATrainer(*tiny_lfm2, small, arguments).train()
+
+
+def test_output_dir_holds_the_adapter(tiny_lfm2: Any, small: Any, tmp_path: Path) -> None:
+    arguments = ASATrainingArguments(
+        **{**SMALL, "layers": (6,), "alphas": (1.0,), "finalists": 1, "output_dir": tmp_path / "out"}
+    )
+    adapter = ASATrainer(*tiny_lfm2, small, arguments).train()
+    assert ASAAdapter.from_pretrained(tmp_path / "out").config.alpha == adapter.config.alpha
+
+
+def test_only_blind_layers_are_refused(tiny_lfm2: Any, small: Any) -> None:
+    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**{**SMALL, "layers": (0, 1)}))
+    with pytest.raises(ValueError, match=r"the same for every prompt at layers \[0, 1\]: these blocks cannot see"):
+        trainer.train()
+
+
+def test_a_layer_out_of_range_is_refused(tiny_lfm2: Any, small: Any) -> None:
+    with pytest.raises(ValueError, match="layers holds 99; expected 0 to 7 in this model"):
+        ASATrainer(*tiny_lfm2, small, ASATrainingArguments(layers=(1, 99)))
+
+
+def test_a_missing_split_is_refused(tiny_lfm2: Any, small: Any) -> None:
+    rest = {name: rows for name, rows in small.items() if name != "valid"}
+    with pytest.raises(ValueError, match="the data has no valid split; expected cal, train, valid and test"):
+        ASATrainer(*tiny_lfm2, rest)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "valid: there are no rows"),
+        ([{"instruction": "a", "label": 1}, {"instruction": "b"}], "valid, row 1: label is None; expected 0"),
+        ([{"instruction": "a", "label": 1}, {"instruction": "b", "label": 1}], "valid: every label is 1"),
+        ([{"label": 1}], "valid, row 0: no instruction and no messages"),
+    ],
+)
+def test_a_split_that_nothing_can_be_measured_on_is_refused(
+    tiny_lfm2: Any, small: Any, rows: list[dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ASATrainer(*tiny_lfm2, {**small, "valid": rows})
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(tiny_lfm2: Any, small: Any) -> None:
+    class Bare:
+        chat_template = None
+        name_or_path = "bare"
+
+    with pytest.raises(ValueError, match="the tokenizer 'bare' has no chat template"):
+        ASATrainer(tiny_lfm2[0], Bare(), small)
+
+
+def test_a_folder_instead_of_splits_is_refused(tiny_lfm2: Any) -> None:
+    with pytest.raises(ValueError, match="splits is 'my_data/'; expected what load_splits gives"):
+        ASATrainer(*tiny_lfm2, "my_data/")  # type: ignore[arg-type]
+
+
+def test_a_domain_name_that_no_config_takes_is_refused_at_once(tiny_lfm2: Any, small: Any) -> None:
+    rows = [{**row, "domain": "math "} for row in small["train"]]
+    with pytest.raises(ValueError, match="a domain is 'math '; expected 1 to 64 printable characters"):
+        ASATrainer(*tiny_lfm2, {**small, "train": rows})
+
+
+def test_rows_that_stand_in_two_splits_are_named(tiny_lfm2: Any, small: Any, shared: Any) -> None:
+    leaked = {**small, "test": [*small["test"], {**small["train"][0], "id": "copied"}]}
+    arguments = ASATrainingArguments(**{**shared, "layers": (6,), "alphas": (1.0,), "finalists": 1})
+    trainer = ASATrainer(*tiny_lfm2, leaked, arguments)
+    name = small["train"][0]["id"]
+    with pytest.warns(UserWarning, match=f"1 exact and 0 near duplicates stand in two splits: train:{name} and test:"):
+        trainer.train()
+    assert trainer.report["leaks"] == [["exact", f"train:{name}", "test:copied"]]
+
+
+def test_prompts_that_the_model_has_no_room_for_are_counted_and_named(tiny_lfm2: Any, small: Any) -> None:
+    long = {**small["valid"][0], "id": "novel", "instruction": "word " * 5000}
+    trainer = ASATrainer(*tiny_lfm2, {**small, "valid": [*small["valid"], long]}, ASATrainingArguments(**SMALL))
+    with pytest.raises(ValueError, match=r"1 of \d+ prompts are too long: the model takes \d+ tokens.* valid:novel"):
+        trainer.train()
+
+
+def test_too_few_rows_of_a_label_are_refused(tiny_lfm2: Any, small: Any) -> None:
+    needed = [row for row in small["train"] if row["label"]]
+    rows = needed + [row for row in small["train"] if not row["label"]][:7]
+    with pytest.raises(ValueError, match="train: 7 rows have label 0; expected at least 8 of each label"):
+        ASATrainer(*tiny_lfm2, {**small, "train": rows})

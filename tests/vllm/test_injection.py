@@ -1,0 +1,93 @@
+"""The operation that steers the planned rows of a step."""
+
+import pytest
+import torch
+from engines import CPU, controller
+from models import WIDTH
+
+from asa_adapter.vllm.injection import Injection
+
+
+def test_planned_rows_are_steered_as_the_controller_does_and_others_keep_every_bit() -> None:
+    one = controller()
+    injection = Injection(one, slots=8, device=CPU)
+    hidden, residual = torch.randn(2, 7, WIDTH, generator=torch.Generator().manual_seed(0)) * 3
+    steered = hidden.clone()
+    injection.plan([5, 2], [1.0, 0.5])
+    injection.steer(steered, residual)
+    verdicts = one.decide((hidden + residual)[[5, 2]])
+    assert verdicts.gate.abs().tolist() == [1, 1]
+    expected = one.steer(hidden[[5, 2]], verdicts._replace(gate=verdicts.gate * torch.tensor([1.0, 0.5])))
+    assert torch.equal(steered[[5, 2]], expected)
+    assert torch.equal(steered[[0, 1, 3, 4, 6]], hidden[[0, 1, 3, 4, 6]])
+    assert injection.ran.tolist() == [1, 2]
+
+
+def test_the_steered_stream_is_that_of_transformers() -> None:
+    """The sum of the pair after steering is the steered sum, up to the last bit or two of float32."""
+    one = controller()
+    injection = Injection(one, slots=1, device=CPU)
+    hidden, residual = torch.randn(2, 1, WIDTH, generator=torch.Generator().manual_seed(1))
+    stream = hidden + residual
+    injection.plan([0], [1.0])
+    injection.steer(hidden, residual)
+    torch.testing.assert_close(hidden + residual, one.steer(stream, one.decide(stream)), rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_planned_changes_nothing(dtype: torch.dtype) -> None:
+    injection = Injection(controller(), slots=4, device=CPU)
+    hidden, residual = torch.randn(2, 3, WIDTH).to(dtype)
+    hidden[0, 0] = -0.0
+    before = hidden.clone()
+    injection.steer(hidden, residual)
+    injection.plan([1], [1.0])
+    injection.clear()
+    injection.steer(hidden, residual)
+    assert torch.equal(hidden.view(torch.int8), before.view(torch.int8))
+    assert injection.ran.tolist() == [2, 0]
+
+
+def test_an_empty_plan_clears() -> None:
+    injection = Injection(controller(), slots=4, device=CPU)
+    injection.plan([1], [1.0])
+    injection.plan([], [])
+    assert injection.factors.tolist() == [0.0] * 4
+    assert injection.due.tolist() == [1, 0]
+
+
+def test_more_ends_than_slots_are_refused() -> None:
+    with pytest.raises(ValueError, match="a step has 3 ends of prompts; expected at most 2"):
+        Injection(controller(), slots=2, device=CPU).plan([0, 1, 2], [1.0] * 3)
+
+
+def test_the_injection_is_not_part_of_the_checkpoint() -> None:
+    injection = Injection(controller(), slots=2, device=CPU)
+    assert injection.state_dict() == {}
+    assert not list(injection.parameters())
+
+
+def test_a_layer_that_did_not_run_as_planned_is_told() -> None:
+    injection = Injection(controller(), slots=2, device=CPU)
+    injection.check()
+    injection.plan([0], [1.0])
+    with pytest.raises(RuntimeError, match="ran 0 times and steered 0 prompts, where 1 were planned"):
+        injection.check()
+
+
+def test_an_engine_that_warmed_up_without_the_layer_is_told_before_the_first_request() -> None:
+    injection = Injection(controller(), slots=2, device=CPU, warms_up=True)
+    with pytest.raises(RuntimeError, match="the engine runs another graph than the one with the adapter"):
+        injection.check()
+
+
+def test_what_ran_as_planned_passes_and_is_not_counted_again() -> None:
+    injection = Injection(controller(), slots=2, device=CPU, warms_up=True)
+    injection.steer(torch.zeros(1, WIDTH), torch.zeros(1, WIDTH))
+    injection.check()
+    injection.plan([0], [1.0])
+    injection.steer(torch.zeros(1, WIDTH), torch.zeros(1, WIDTH))
+    injection.check()
+    injection.ran.zero_()
+    injection.check()
+    assert injection.planned == 1

@@ -1,0 +1,108 @@
+"""Installing the plug-in; tests/serving compares what it serves with transformers."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from engines import engine_config, fake, lfm2_adapter, sampling
+from models import DEPTH
+
+from asa_adapter import IncompatibleModelError
+from asa_adapter.vllm import plugin
+
+
+class ValidationError(Exception):
+    """As vLLM's."""
+
+    def __init__(self, message: str, parameter: str | None = None) -> None:
+        super().__init__(message)
+
+
+class BeamSearchParams:
+    """As vLLM's."""
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
+    """As much of vLLM as the plug-in changes, and an adapter at the last layer, which needs no keys."""
+
+    class EngineArgs:
+        def create_engine_config(self, **changes: Any) -> Any:
+            return engine_config(**changes)
+
+    class InputProcessor:
+        def process_inputs(self, request_id: str, prompt: Any, params: Any, resumable: bool = False) -> Any:
+            return SimpleNamespace(request_id=request_id, resumable=resumable)
+
+        def resolve_watermarking(self, params: Any) -> bool:
+            return True
+
+    own = SimpleNamespace(module_name="vllm.model_executor.models.lfm2")
+    registered: dict[str, str] = {}
+    registry = SimpleNamespace(models={"Lfm2ForCausalLM": own}, register_model=registered.__setitem__)
+    fake(monkeypatch, "vllm", ModelRegistry=registry)
+    fake(monkeypatch, "vllm.version", __version__="0.32.0")
+    fake(monkeypatch, "vllm.engine.arg_utils", EngineArgs=EngineArgs)
+    fake(monkeypatch, "vllm.exceptions", VLLMValidationError=ValidationError)
+    fake(monkeypatch, "vllm.sampling_params", BeamSearchParams=BeamSearchParams)
+    fake(monkeypatch, "vllm.v1.engine.input_processor", InputProcessor=InputProcessor)
+    monkeypatch.setattr(plugin, "_active", None)
+    monkeypatch.setenv("ASA_ADAPTER", str(lfm2_adapter(layer=DEPTH - 1).save_pretrained(tmp_path / "adapter")))
+    monkeypatch.setenv("ASA_ADAPTER_REVISION", "")
+    return SimpleNamespace(args=EngineArgs, processor=InputProcessor, registered=registered)
+
+
+def test_installing_registers_the_steered_architecture_and_marks_the_configuration(vllm: SimpleNamespace) -> None:
+    plugin.install()
+    active = plugin.active()
+    assert active is not None and active.module == "vllm.model_executor.models.lfm2"
+    assert vllm.registered == {"Lfm2ForCausalLM": "asa_adapter.vllm.models:Lfm2ForCausalLM"}
+    assert vllm.args().create_engine_config().additional_config == {"asa_adapter": active.adapter.digest()}
+
+
+def test_installing_twice_changes_nothing(vllm: SimpleNamespace) -> None:
+    plugin.install()
+    before = (plugin.active(), vllm.args.create_engine_config, vllm.processor.process_inputs)
+    plugin.install()
+    assert (plugin.active(), vllm.args.create_engine_config, vllm.processor.process_inputs) == before
+
+
+def test_an_engine_that_cannot_be_steered_is_refused_where_it_is_configured(vllm: SimpleNamespace) -> None:
+    plugin.install()
+    with pytest.raises(IncompatibleModelError, match="not tried with LoRA"):
+        vllm.args().create_engine_config(lora_config=object())
+
+
+def test_requests_are_checked_where_they_come_in(vllm: SimpleNamespace) -> None:
+    plugin.install()
+    processor = vllm.processor()
+    assert processor.process_inputs("a", [1], sampling(asa=0)).request_id == "a"
+    with pytest.raises(ValidationError, match="asa is 7; expected 0"):
+        processor.process_inputs("a", [1], sampling(asa=7))
+    with pytest.raises(ValidationError, match="no streaming input"):
+        processor.process_inputs("a", [1], sampling(), resumable=True)
+
+
+def test_beam_search_is_refused(vllm: SimpleNamespace) -> None:
+    plugin.install()
+    assert vllm.processor().resolve_watermarking(sampling()) is True
+    with pytest.raises(ValidationError, match="no beam search"):
+        vllm.processor().resolve_watermarking(BeamSearchParams())
+
+
+def test_an_untried_vllm_stops_before_anything_is_changed(
+    vllm: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["vllm.version"], "__version__", "0.99.0")
+    with pytest.raises(RuntimeError, match="this is vLLM 0.99.0"):
+        plugin.install()
+    assert vllm.registered == {} and plugin.active() is None
+
+
+def test_a_missing_adapter_stops_the_engine(vllm: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASA_ADAPTER", "/nowhere/at/all")
+    with pytest.raises(FileNotFoundError, match="no adapter folder at /nowhere/at/all"):
+        plugin.install()
+    assert vllm.registered == {} and plugin.active() is None
