@@ -81,6 +81,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
         "asa_adapter_vllm.py",  # that entry point: vLLM imports it, and it must not import the package
         "asa_adapter/py.typed",
         "asa_adapter/model_card_template.md",
+        *(f"asa_adapter/{wing}/README.md" for wing in ("hub", "steering", "tool_calls", "vllm")),
     }
     assert {f"{info}/METADATA", f"{info}/entry_points.txt", f"{info}/licenses/LICENSE"} <= names
 
@@ -93,6 +94,8 @@ def test_the_sdist_builds_the_same_wheel(built: Path, tmp_path: Path) -> None:
     assert {"README.md", "LICENSE", "PKG-INFO", "pyproject.toml", "asa_adapter", "tests", "examples"} <= {
         path.name for path in source.iterdir()
     }
+    linked = ("asa_adapter/vllm/README.md", "tests/benchmarks/README.md", ".github/CONTRIBUTING.md", ".ci/check")
+    assert [name for name in linked if not (source / name).is_file()] == []
     done = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "again"],
         capture_output=True,

@@ -1,6 +1,7 @@
-"""Every code block of the README, and the Python of the other cards, run on the shipped tiny LFM2 and a small Hub.
+"""Every code block of the READMEs, and the Python of the cards, run on the shipped tiny LFM2 and a small Hub.
 
 A block that cannot be run here is listed below with what covers it; one that is neither run nor listed fails.
+Links lead to files and headings that are there.
 """
 
 import json
@@ -15,13 +16,27 @@ import datasets
 import pytest
 from checkout import DATA, ROOT, TINY_LFM2
 from hub import LocalHub
+from markdown_it import MarkdownIt
 from models import traces
 
 from asa_adapter import ASAAdapter, ASATrainingArguments, load_splits
 from asa_adapter.cli.entrypoint import main
 from asa_adapter.data.splits import read_tools
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+# What people read, by its path: the README, those of wings and benchmarks, and GitHub's pages.
+DOCUMENTS = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (
+        ROOT / "README.md",
+        *sorted((ROOT / "asa_adapter").glob("**/README.md")),
+        ROOT / "tests" / "benchmarks" / "README.md",
+        *sorted((ROOT / ".github").glob("*.md")),
+    )
+}
+CARDS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").glob("*/README.md"))
+README = DOCUMENTS["README.md"]
+FORMATS, HUB = "asa_adapter/tool_calls/README.md", "asa_adapter/hub/README.md"
+CONTRIBUTING = ".github/CONTRIBUTING.md"
 SHIPPED = ROOT / "examples" / "tiny_lfm2_asa"
 REPO = "user/lfm25-asa"
 # What stands in the README for a user's own, and what stands for it here; a training of one setting takes seconds.
@@ -61,32 +76,45 @@ def blocks_of(readme: str) -> list[Block]:
     return found
 
 
-BLOCKS = blocks_of(README)
-COMMANDS = [b for b in BLOCKS if b.language == "bash" and b.text.startswith("asa-adapter ")]
-# How the other blocks begin, why they are not run here, and where what they say is tested.
+BLOCKS = [(document, block) for document, text in DOCUMENTS.items() for block in blocks_of(text)]
+COMMANDS = [(document, b) for document, b in BLOCKS if b.language == "bash" and b.text.startswith("asa-adapter ")]
+# Where the other blocks are and how they begin, why they are not run here, and where what they say is tested.
 ELSEWHERE = {
-    "python3 -m venv .venv && .venv/bin/pip install -q -c tests/constraints.txt . ": (
+    ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -c tests/constraints.txt . "): (
         "needs a package registry; the script that it starts is run there",
         "tests/examples/test_quickstart.py",
     ),
-    'python3 -m venv .venv && .venv/bin/pip install -q -c tests/constraints.txt -e ".[test]"': (
-        "needs a package registry, and starts these tests",
+    ("README.md", "prompt ──> blocks"): ("a drawing", "tests/support/reference.py"),
+    ("README.md", "@misc{"): ("a citation, looked at below", "tests/test_readme.py"),
+    (FORMATS, "answers  "): ("what a script prints, compared there", "tests/examples/test_examples.py"),
+    ("asa_adapter/vllm/README.md", "pip install vllm"): ("needs vLLM and a server", "tests/serving/run.py"),
+    (CONTRIBUTING, "python3 -m venv .venv && . .venv/bin/activate && pip install "): (
+        "needs a package registry",
         ".ci/run",
     ),
-    "prompt ──> blocks": ("a drawing", "tests/support/reference.py"),
-    "answers  ": ("what a script prints, compared there", "tests/examples/test_examples.py"),
-    "pip install vllm": ("needs vLLM and a server", "tests/serving/run.py"),
-    "@misc{": ("a citation, looked at below", "tests/test_readme.py"),
+    (CONTRIBUTING, ".ci/check tool_calls"): ("starts these tests", "tests/test_checkout.py"),
 }
 
 
 def test_every_block_is_run_or_listed() -> None:
-    rest = [b for b in BLOCKS if b.language not in ("python", "json") and b not in COMMANDS]
-    listed = {beginning: [b for b in rest if b.text.startswith(beginning)] for beginning in ELSEWHERE}
-    unlisted = [b for b in rest if not any(b in some for some in listed.values())]
-    assert not unlisted, f"neither run nor listed: the blocks of the README at {', '.join(map(str, unlisted))}"
-    assert {beginning: len(some) for beginning, some in listed.items()} == dict.fromkeys(ELSEWHERE, 1)
+    rest = [
+        (document, block)
+        for document, block in BLOCKS
+        if block.language != "python" and (document, block.language) != ("README.md", "json")
+    ]
+    rest = [entry for entry in rest if entry not in COMMANDS]
+    listed = {
+        (where, beginning): [(d, b) for d, b in rest if d == where and b.text.startswith(beginning)]
+        for where, beginning in ELSEWHERE
+    }
+    unlisted = [(d, b) for d, b in rest if not any((d, b) in some for some in listed.values())]
+    assert not unlisted, f"neither run nor listed: {', '.join(f'{d}, {b}' for d, b in unlisted)}"
+    assert {entry: len(some) for entry, some in listed.items()} == dict.fromkeys(ELSEWHERE, 1)
     assert all((ROOT / covered).is_file() for _, covered in ELSEWHERE.values())
+
+
+def test_the_python_of_each_document_is_run_below() -> None:
+    assert {d for d, b in BLOCKS if b.language == "python"} == {"README.md", FORMATS, HUB, CONTRIBUTING}
 
 
 @pytest.mark.parametrize(
@@ -143,23 +171,52 @@ def test_the_readmes_python_runs_from_its_first_block_to_its_last(
     users_hub: LocalHub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quick = ASATrainingArguments(layers=[6], alphas=[1.0], taus=[0.5], betas=[1.0], finalists=1, progress=False)
-    names: dict[str, Any] = {
-        "tools": read_tools(DATA / "tools.json"),
-        "quick": quick,
-        "Path": Path,
-        "ASATrainingArguments": ASATrainingArguments,
-    }
+    names: dict[str, Any] = {"tools": read_tools(DATA / "tools.json"), "quick": quick}
     run_python(ROOT / "README.md", names)
-    decisions, decision, results, commit = capsys.readouterr().out.splitlines()
-    assert decisions.startswith("[Decision(domain=")
+    decision, results = capsys.readouterr().out.splitlines()
+    assert str(names["steering"].decisions).startswith("[Decision(domain=")
+    fields = re.search(r"for each row: (.*)", README)
+    assert fields is not None and all(hasattr(names["decision"], field) for field in fields[1].split(", "))
     comment = re.search(r"print\(decision\)  # on the tiny LFM2: (.*)", README)
     assert comment is not None
     compare(decision, comment[1])
     assert results.startswith("{'base': {'n': 24, ")
-    assert commit == users_hub.repos[REPO].refs["main"]
     assert traces(names["model"]) == []
-    assert names["adapter"].digest() == ASAAdapter.from_pretrained("my_adapter").digest()
+    pushed = ASAAdapter.from_pretrained(REPO)
+    assert pushed.commit == users_hub.repos[REPO].refs["main"]
+    for same in (pushed, ASAAdapter.from_pretrained("my_adapter")):
+        assert names["adapter"].digest() == same.digest()
     assert names["adapter"].digest() != ASAAdapter.from_pretrained(SHIPPED).digest()
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_python_of_the_hubs_readme_pushes_and_loads(
+    users_hub: LocalHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = users_hub.repos[REPO].refs["main"]
+    adapter = ASAAdapter.from_pretrained(SHIPPED)
+    adapter.report["metadata"] = {"license": "mit"}
+    adapter.save_pretrained("my_adapter")
+    names: dict[str, Any] = {}
+    run_python(ROOT / HUB, names)
+    commit = users_hub.repos[REPO].refs["main"]
+    assert capsys.readouterr().out.splitlines() == [commit]
+    assert commit != before and names["url"].endswith(commit)
+    assert names["adapter"].digest() == adapter.digest()
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_python_of_the_formats_readme_gives_arguments() -> None:
+    names: dict[str, Any] = {}
+    run_python(ROOT / FORMATS, names)
+    assert isinstance(names["arguments"], ASATrainingArguments)
+    assert names["arguments"].chat_template == Path("own.jinja").read_text()
+
+
+def test_the_example_of_a_docstring_is_python_with_a_docstring() -> None:
+    names: dict[str, Any] = {}
+    run_python(ROOT / CONTRIBUTING, names)
+    assert [section in names["last_positions"].__doc__ for section in ("Args:", "Returns:", "Raises:")] == [True] * 3
 
 
 @pytest.mark.usefixtures("workplace", "users_hub")
@@ -177,7 +234,7 @@ def test_the_python_of_another_readme_runs(
 
 
 def test_the_rows_that_it_shows_are_rows_that_load_splits_takes(tmp_path: Path) -> None:
-    rows = [line for block in BLOCKS if block.language == "json" for line in block.text.splitlines()]
+    rows = [line for block in blocks_of(README) if block.language == "json" for line in block.text.splitlines()]
     assert {json.loads(row)["label"] for row in rows} == {0, 1}
     for name in ("cal", "train", "valid", "test"):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(rows), "utf-8")
@@ -191,7 +248,7 @@ def test_the_rows_that_it_shows_are_rows_that_load_splits_takes(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("workplace", "users_hub")
-@pytest.mark.parametrize("block", COMMANDS, ids=str)
+@pytest.mark.parametrize("block", [block for _, block in COMMANDS], ids=[f"{d}, {b}" for d, b in COMMANDS])
 def test_the_commands_run_and_print_what_is_shown(
     block: Block, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,26 +271,83 @@ def compare(printed: str, shown: str) -> None:
 
 
 def test_it_shows_every_command() -> None:
-    commands = {line.split()[1] for block in COMMANDS for line in block.text.splitlines()}
+    commands = {
+        line.split()[1] for document, block in COMMANDS if document == "README.md" for line in block.text.splitlines()
+    }
     assert commands == {"diagnose", "evaluate", "explain", "generate", "inspect", "push", "train"}
 
 
+# --- Names and links
+
+
 def test_the_scripts_that_it_names_are_there() -> None:
-    names = set(re.findall(r"(?<![\w/])(?:examples|tests)/[\w/]+\.(?:py|md|png|txt|ipynb)", README))
-    assert len(names) >= 8
-    assert [name for name in sorted(names) if not (ROOT / name).is_file()] == []
+    named = {document: scripts(text) for document, text in DOCUMENTS.items()}
+    assert len(named["README.md"]) >= 8
+    missing = {d: [name for name in sorted(names) if not (ROOT / name).is_file()] for d, names in named.items()}
+    assert missing == dict.fromkeys(DOCUMENTS, [])
+
+
+def scripts(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w/])(?:examples|tests|asa_adapter)/[\w/]+\.(?:py|md|png|txt|ipynb)", text))
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *CARDS])
+def test_its_links_lead_to_files_and_headings_that_are_there(document: str) -> None:
+    place = ROOT / document
+    broken = [link for link in links(place.read_text(encoding="utf-8")) if not arrives(place, link)]
+    assert not broken, f"{document} links to what is not there: {', '.join(broken)}"
+
+
+def test_broken_links_are_noticed() -> None:
+    text = "# A b\n\n[a](README.md#see-it-work) ![b](no.png) [c](README.md#no) [d](#no) [e](#a-b) [f](http://f.g)\n"
+    assert links(text) == ["README.md#see-it-work", "no.png", "README.md#no", "#no", "#a-b", "http://f.g"]
+    assert arrives(ROOT / "README.md", "README.md#see-it-work") and arrives(ROOT / "README.md", "http://f.g")
+    assert not any(arrives(ROOT / "README.md", link) for link in ("no.png", "README.md#no", "#no", "#a-b"))
+    assert anchors(text) == {"a-b"}
+
+
+def links(text: str) -> list[str]:
+    """Where a Markdown text's links and pictures lead."""
+    inside = [
+        token for block in MarkdownIt("gfm-like", {"linkify": False}).parse(text) for token in block.children or []
+    ]
+    targets = [
+        token.attrs.get("href", token.attrs.get("src")) for token in inside if token.type in ("link_open", "image")
+    ]
+    return [str(target) for target in targets]
+
+
+def arrives(document: Path, link: str) -> bool:
+    """Whether a relative link leads to something, and an anchor to a heading; other sites are not asked."""
+    if link.startswith(("https://", "http://")):
+        return True
+    file, _, anchor = link.partition("#")
+    target = document.parent / file if file else document
+    return target.exists() and (not anchor or anchor in anchors(target.read_text(encoding="utf-8")))
+
+
+def anchors(text: str) -> set[str]:
+    """The names that GitHub gives to the headings of a Markdown text."""
+    tokens = MarkdownIt().parse(text)
+    titles = [after.content for token, after in zip(tokens, tokens[1:], strict=False) if token.type == "heading_open"]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 # --- The rest
 
 
 def test_the_citation_is_of_the_paper_that_it_opens_with() -> None:
-    [entry] = [block.text for block in BLOCKS if block.language == "bibtex"]
+    [entry] = [block.text for block in blocks_of(README) if block.language == "bibtex"]
     opening = README.partition("\n## ")[0]
     number = re.search(r"eprint\s+= \{(.*)\}", entry)
     assert number is not None and f"[arXiv {number[1]}](https://arxiv.org/abs/{number[1]})" in opening
     assert entry.count("{") == entry.count("}")
 
 
-def test_the_readme_has_no_placeholder_left() -> None:
-    assert not re.search(r"(^|: )[A-Z]{4,}$", README, flags=re.MULTILINE)
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_it_has_no_placeholder_left(document: str) -> None:
+    assert not re.search(r"(^|: )[A-Z]{4,}$", DOCUMENTS[document], flags=re.MULTILINE)
+
+
+def test_the_readme_is_read_in_five_minutes() -> None:
+    assert len(README.splitlines()) <= 260
