@@ -84,6 +84,10 @@ ELSEWHERE = {
         "needs a package registry; the script that it starts is run there",
         "tests/examples/test_quickstart.py",
     ),
+    ("README.md", 'python3 -m venv .venv && .venv/bin/pip install -q -c tests/constraints.txt -e ".[test]"'): (
+        "starts these tests",
+        ".ci/run",
+    ),
     ("README.md", "prompt ──> blocks"): ("a drawing", "tests/support/reference.py"),
     ("README.md", "@misc{"): ("a citation, looked at below", "tests/test_readme.py"),
     (FORMATS, "answers  "): ("what a script prints, compared there", "tests/examples/test_examples.py"),
