@@ -229,13 +229,13 @@ def test_an_edited_config_is_noticed(folder: Path) -> None:
 def test_a_config_without_a_checksum_is_refused(folder: Path) -> None:
     values = json.loads((folder / "asa_config.json").read_text())
     (folder / "asa_config.json").write_text(json.dumps({**values, "config_sha256": None}))
-    with pytest.raises(AdapterFormatError, match="asa_config.json: has no config_sha256, so damage would not be seen"):
+    with pytest.raises(AdapterFormatError, match=r"asa_config\.json: has no config_sha256, so damage would"):
         ASAAdapter.from_pretrained(folder)
 
 
 def test_a_payload_without_a_checksum_is_refused(folder: Path) -> None:
     edit(folder, files={})
-    with pytest.raises(AdapterFormatError, match="asa_config.json: names no SHA-256 for steering_vectors.safetensors"):
+    with pytest.raises(AdapterFormatError, match=r"config\.json: names no SHA-256 for steering_vectors\.safetensors"):
         ASAAdapter.from_pretrained(folder)
 
 
@@ -280,7 +280,7 @@ def test_a_report_that_is_no_object_is_refused(folder: Path) -> None:
     (folder / "report.json").write_text("[1]")
     files = ASAConfig.from_json((folder / "asa_config.json").read_text()).files
     edit(folder, files={**files, "report.json": hashlib.sha256(b"[1]").hexdigest()})
-    with pytest.raises(AdapterFormatError, match="report.json: found a list; expected a JSON object"):
+    with pytest.raises(AdapterFormatError, match=r"report\.json: found a list; expected a JSON object"):
         ASAAdapter.from_pretrained(folder)
 
 
@@ -292,5 +292,5 @@ def test_a_folder_that_is_missing_is_not_looked_for_on_the_hub(name: str | Path)
 
 def test_saving_where_nothing_can_be_written_says_so(adapter: ASAAdapter, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError):
+    with pytest.raises(FileExistsError, match="file"):
         adapter.save_pretrained(tmp_path / "file")

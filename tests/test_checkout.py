@@ -22,7 +22,8 @@ def check(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("wing", ["tools", "", "tool", "tool_calls/", "--help", "."])
 def test_the_check_refuses_an_unknown_wing_and_lists_the_wings(wing: str) -> None:
     done = check(wing)
-    assert done.returncode == 2 and not done.stdout
+    assert done.returncode == 2
+    assert not done.stdout
     assert done.stderr == f"'{wing}' is no wing of asa_adapter; there are: {', '.join(WINGS)}\n"
 
 
@@ -46,11 +47,14 @@ def test_there_is_a_form_for_each_kind_of_issue() -> None:
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
 def test_an_issue_form_has_what_github_asks_for(path: Path) -> None:
     form = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert form["name"] and form["description"] and set(form) == {"name", "description", "labels", "body"}
+    assert form["name"]
+    assert form["description"]
+    assert set(form) == {"name", "description", "labels", "body"}
     ids = [field["id"] for field in form["body"]]
     assert len(set(ids)) == len(ids)
     for field in form["body"]:
-        assert field["type"] in ("textarea", "input", "dropdown") and field["attributes"]["label"]
+        assert field["type"] in ("textarea", "input", "dropdown")
+        assert field["attributes"]["label"]
         assert field["type"] != "dropdown" or len(set(field["attributes"]["options"])) >= 2
         assert field.get("validations", {"required": True}) == {"required": True}
     assert any("validations" in field for field in form["body"])

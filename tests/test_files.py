@@ -25,20 +25,20 @@ def test_file_of_exactly_the_limit_is_read(tmp_path: Path) -> None:
 
 def test_file_over_the_limit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"123456")
-    with pytest.raises(AdapterFormatError, match="^a: 6 bytes; expected at most 5$"):
+    with pytest.raises(AdapterFormatError, match=r"^a: 6 bytes; expected at most 5$"):
         read_bounded(tmp_path / "a", 5)
 
 
 def test_huge_sparse_file_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "big").open("wb") as file:
         file.truncate(2**36)
-    with pytest.raises(AdapterFormatError, match="^big: 68719476736 bytes; expected at most 1000$"):
+    with pytest.raises(AdapterFormatError, match=r"^big: 68719476736 bytes; expected at most 1000$"):
         read_bounded(tmp_path / "big", 1000)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs a file that is longer than it says")
 def test_file_that_is_longer_than_it_says_is_refused() -> None:
-    with pytest.raises(AdapterFormatError, match="^status: grew past 10 bytes while it was read$"):
+    with pytest.raises(AdapterFormatError, match=r"^status: grew past 10 bytes while it was read$"):
         read_bounded(Path("/proc/self/status"), 10)
 
 
@@ -54,14 +54,14 @@ def test_name_with_a_zero_byte_is_refused(tmp_path: Path) -> None:
 
 def test_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(AdapterFormatError, match="^a: expected a regular file in "):
+    with pytest.raises(AdapterFormatError, match=r"^a: expected a regular file in "):
         read_bounded(tmp_path / "a", 10)
 
 
 @needs_fifo
 def test_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a")
-    with pytest.raises(AdapterFormatError, match="^a: expected a regular file in "):
+    with pytest.raises(AdapterFormatError, match=r"^a: expected a regular file in "):
         read_bounded(tmp_path / "a", 10)
 
 
@@ -69,13 +69,13 @@ def test_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
 def test_link_to_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "a").symlink_to(tmp_path / "pipe")
-    with pytest.raises(AdapterFormatError, match="^a: expected a regular file in "):
+    with pytest.raises(AdapterFormatError, match=r"^a: expected a regular file in "):
         read_bounded(tmp_path / "a", 10)
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="this system has no /dev/zero")
 def test_endless_device_is_refused() -> None:
-    with pytest.raises(AdapterFormatError, match="^zero: expected a regular file in /dev$"):
+    with pytest.raises(AdapterFormatError, match=r"^zero: expected a regular file in /dev$"):
         read_bounded(Path("/dev/zero"), 10)
 
 
@@ -87,20 +87,20 @@ def test_link_to_a_regular_file_is_read(tmp_path: Path) -> None:
 
 def test_link_to_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to(tmp_path / "gone")
-    with pytest.raises(AdapterFormatError, match="^a: missing from "):
+    with pytest.raises(AdapterFormatError, match=r"^a: missing from "):
         read_bounded(tmp_path / "a", 10)
 
 
 def test_link_to_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to(tmp_path / "a")
-    with pytest.raises(AdapterFormatError, match="^a: missing from "):
+    with pytest.raises(AdapterFormatError, match=r"^a: missing from "):
         read_bounded(tmp_path / "a", 10)
 
 
 def test_link_to_a_large_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "blob").write_bytes(b"123456")
     (tmp_path / "a").symlink_to(tmp_path / "blob")
-    with pytest.raises(AdapterFormatError, match="^a: 6 bytes; expected at most 5$"):
+    with pytest.raises(AdapterFormatError, match=r"^a: 6 bytes; expected at most 5$"):
         read_bounded(tmp_path / "a", 5)
 
 
@@ -240,7 +240,7 @@ def test_old_content_survives_when_renaming_fails(tmp_path: Path, monkeypatch: p
 
 def test_no_part_is_left_when_the_target_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(IsADirectoryError, match="a"):
         write_atomic(tmp_path / "a", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 

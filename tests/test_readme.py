@@ -4,6 +4,7 @@ A block that cannot be run here is listed below with what covers it; one that is
 Links lead to files and headings that are there.
 """
 
+import itertools
 import json
 import re
 import shlex
@@ -180,7 +181,8 @@ def test_the_readmes_python_runs_from_its_first_block_to_its_last(
     decision, results = capsys.readouterr().out.splitlines()
     assert str(names["steering"].decisions).startswith("[Decision(domain=")
     fields = re.search(r"for each row: (.*)", README)
-    assert fields is not None and all(hasattr(names["decision"], field) for field in fields[1].split(", "))
+    assert fields is not None
+    assert all(hasattr(names["decision"], field) for field in fields[1].split(", "))
     comment = re.search(r"print\(decision\)  # on the tiny LFM2: (.*)", README)
     assert comment is not None
     compare(decision, comment[1])
@@ -205,7 +207,8 @@ def test_the_python_of_the_hubs_readme_pushes_and_loads(
     run_python(ROOT / HUB, names)
     commit = users_hub.repos[REPO].refs["main"]
     assert capsys.readouterr().out.splitlines() == [commit]
-    assert commit != before and names["url"].endswith(commit)
+    assert commit != before
+    assert names["url"].endswith(commit)
     assert names["adapter"].digest() == adapter.digest()
 
 
@@ -288,7 +291,7 @@ def test_the_scripts_that_it_names_are_there() -> None:
     named = {document: scripts(text) for document, text in DOCUMENTS.items()}
     assert len(named["README.md"]) >= 8
     missing = {d: [name for name in sorted(names) if not (ROOT / name).is_file()] for d, names in named.items()}
-    assert missing == dict.fromkeys(DOCUMENTS, [])
+    assert {d: names for d, names in missing.items() if names} == {}
 
 
 def scripts(text: str) -> set[str]:
@@ -305,7 +308,8 @@ def test_its_links_lead_to_files_and_headings_that_are_there(document: str) -> N
 def test_broken_links_are_noticed() -> None:
     text = "# A b\n\n[a](README.md#see-it-work) ![b](no.png) [c](README.md#no) [d](#no) [e](#a-b) [f](http://f.g)\n"
     assert links(text) == ["README.md#see-it-work", "no.png", "README.md#no", "#no", "#a-b", "http://f.g"]
-    assert arrives(ROOT / "README.md", "README.md#see-it-work") and arrives(ROOT / "README.md", "http://f.g")
+    assert arrives(ROOT / "README.md", "README.md#see-it-work")
+    assert arrives(ROOT / "README.md", "http://f.g")
     assert not any(arrives(ROOT / "README.md", link) for link in ("no.png", "README.md#no", "#no", "#a-b"))
     assert anchors(text) == {"a-b"}
 
@@ -333,7 +337,7 @@ def arrives(document: Path, link: str) -> bool:
 def anchors(text: str) -> set[str]:
     """The names that GitHub gives to the headings of a Markdown text."""
     tokens = MarkdownIt().parse(text)
-    titles = [after.content for token, after in zip(tokens, tokens[1:], strict=False) if token.type == "heading_open"]
+    titles = [after.content for token, after in itertools.pairwise(tokens) if token.type == "heading_open"]
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
@@ -344,7 +348,8 @@ def test_the_citation_is_of_the_paper_that_it_opens_with() -> None:
     [entry] = [block.text for block in blocks_of(README) if block.language == "bibtex"]
     opening = README.partition("\n## ")[0]
     number = re.search(r"eprint\s+= \{(.*)\}", entry)
-    assert number is not None and f"[arXiv {number[1]}](https://arxiv.org/abs/{number[1]})" in opening
+    assert number is not None
+    assert f"[arXiv {number[1]}](https://arxiv.org/abs/{number[1]})" in opening
     assert entry.count("{") == entry.count("}")
 
 

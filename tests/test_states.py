@@ -168,7 +168,8 @@ def test_a_shared_prefix_is_run_once(tiny_lfm2: Any, splits: Any) -> None:
     (_, shared), *check, batch = passes(*tiny_lfm2, alike(splits, 8))
     assert shared > 100
     assert [rows for rows, _ in check] == [2, 1]
-    assert batch[0] == 8 and batch[1] < shared
+    assert batch[0] == 8
+    assert batch[1] < shared
 
 
 def test_half_precision_does_not_cost_the_shared_prefix(splits: Any) -> None:

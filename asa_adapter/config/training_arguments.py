@@ -96,14 +96,7 @@ class ASATrainingArguments:
 
     def __post_init__(self) -> None:
         self._check_layers()
-        for name in ("alphas", "taus", "betas", "Cs", "probes"):
-            value = getattr(self, name)
-            if isinstance(value, str) or not isinstance(value, Sequence) or not len(value):
-                raise ValueError(f"{name} is {value!r}; expected a sequence of at least one value")
-            object.__setattr__(self, name, tuple(value))
-        for name, low, high in _NUMBER_LISTS:
-            for value in getattr(self, name):
-                check_range(name, finite_float(name, value), low, high)
+        self._check_sequences()
         if self.max_fpr is not None:
             check_range("max_fpr", finite_float("max_fpr", self.max_fpr), 0, 1)
         for name, least in (
@@ -116,10 +109,6 @@ class ASATrainingArguments:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"{name} is {value!r}; expected an int of at least {least}")
-        if not any(self.alphas):
-            raise ValueError(f"alphas is {self.alphas}; expected at least one step above 0")
-        if not set(self.probes) <= set(PROBE_KINDS):
-            raise ValueError(f"probes is {self.probes!r}; expected some of {PROBE_KINDS}")
         for name in ("chat_template", "tool_call_format", "tool_call_start", "tool_call_end"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and value):
@@ -136,3 +125,17 @@ class ASATrainingArguments:
         if not numbers or any(type(n) is not int for n in numbers) or len(set(numbers)) != len(numbers):
             raise ValueError(f"layers is {numbers!r}; expected different layer numbers, or 'all'")
         object.__setattr__(self, "layers", numbers)
+
+    def _check_sequences(self) -> None:
+        for name in ("alphas", "taus", "betas", "Cs", "probes"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Sequence) or not len(value):
+                raise ValueError(f"{name} is {value!r}; expected a sequence of at least one value")
+            object.__setattr__(self, name, tuple(value))
+        for name, low, high in _NUMBER_LISTS:
+            for value in getattr(self, name):
+                check_range(name, finite_float(name, value), low, high)
+        if not any(self.alphas):
+            raise ValueError(f"alphas is {self.alphas}; expected at least one step above 0")
+        if not set(self.probes) <= set(PROBE_KINDS):
+            raise ValueError(f"probes is {self.probes!r}; expected some of {PROBE_KINDS}")

@@ -153,7 +153,7 @@ def test_step_that_overflows_is_refused() -> None:
 
 
 def test_number_too_large_for_a_float_is_refused() -> None:
-    with pytest.raises(ValueError, match="alpha .*expected a finite number"):
+    with pytest.raises(ValueError, match=r"alpha .*expected a finite number"):
         make(alpha=10**400)
 
 

@@ -79,13 +79,15 @@ def test_every_field_is_edited_below() -> None:
 @pytest.mark.parametrize("name", EDITS)
 def test_edited_field_is_noticed(name: str) -> None:
     sealed = full().sealed({"router.skops": DIGEST})
-    with pytest.raises(AdapterFormatError, match="^asa_config.json: its content does not match its config_sha256"):
+    with pytest.raises(AdapterFormatError, match=r"^asa_config\.json: its content does not match its config_sha256"):
         ASAConfig.from_json(stored(sealed, **{name: EDITS[name]}))
 
 
 def test_edited_field_is_noticed_beside_an_unknown_key() -> None:
     sealed = full().sealed({"router.skops": DIGEST})
-    with pytest.warns(UserWarning), pytest.raises(AdapterFormatError, match="does not match its config_sha256"):
+    ignored = r"ignored unknown keys \['new_in_0_2'\]"
+    refused = "does not match its config_sha256"
+    with pytest.warns(UserWarning, match=ignored), pytest.raises(AdapterFormatError, match=refused):
         ASAConfig.from_json(stored(sealed, alpha=0.5, new_in_0_2=True))
 
 
@@ -108,7 +110,7 @@ def test_missing_field_is_named(name: str) -> None:
 
 
 def test_future_format_version_is_refused_before_anything_else_is_read() -> None:
-    with pytest.raises(AdapterFormatError, match="format_version is 2; .* reads up to 1: upgrade asa_adapter"):
+    with pytest.raises(AdapterFormatError, match=r"format_version is 2; .* reads up to 1: upgrade asa_adapter"):
         ASAConfig.from_json('{"format_version": 2, "all_else": "is new"}')
 
 
@@ -176,14 +178,14 @@ def test_file_that_is_not_strict_json_is_refused(text: str, message: str) -> Non
 def test_nested_tools_are_read_or_refused_at_any_depth(depth: int, sealed: bool) -> None:
     nested = '{"a":' * depth + "1" + "}" * depth
     text = stored(make(), tools=[{}], config_sha256=OTHER_DIGEST if sealed else None).replace("[{}]", f"[{nested}]")
+    refused = ""
     try:
         config = ASAConfig.from_json(text)
     except AdapterFormatError as error:
-        assert str(error).startswith("asa_config.json: ")
-    else:
-        assert json.loads(config.to_json())["tools"] == [json.loads(nested)]
+        refused = str(error)
+    assert refused.startswith("asa_config.json: ") or json.loads(config.to_json())["tools"] == [json.loads(nested)]
 
 
 def test_error_names_the_given_source() -> None:
-    with pytest.raises(AdapterFormatError, match="^their/adapter: missing"):
+    with pytest.raises(AdapterFormatError, match=r"^their/adapter: missing"):
         ASAConfig.from_json("{}", source="their/adapter")

@@ -78,7 +78,8 @@ def test_results_follow_their_calls_by_id() -> None:
     messages = chat(wrapped(RAIN, id="a"), wrapped(NOW, id="b"))
     messages[3]["tool_call_id"], messages[4]["tool_call_id"] = "b", "a"
     text = render("writes the first")(kept_history(messages, render("writes the first"), WRITE))
-    assert FIRST + "<tool>result 1" in text and SECOND + "<tool>result 0" in text
+    assert FIRST + "<tool>result 1" in text
+    assert SECOND + "<tool>result 0" in text
 
 
 @pytest.mark.parametrize(

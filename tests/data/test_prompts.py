@@ -108,7 +108,7 @@ def test_tools_of_a_row_are_copies() -> None:
 
 @pytest.mark.parametrize("template", [None, ""], ids=repr)
 def test_tokenizer_without_template_is_refused_by_name(template: str | None) -> None:
-    with pytest.raises(ValueError, match="the tokenizer 'some/model' has no chat template; .*instruct version"):
+    with pytest.raises(ValueError, match=r"the tokenizer 'some/model' has no chat template; .*instruct version"):
         check_chat_template(StubTokenizer(template, name_or_path="some/model"))
 
 
@@ -200,7 +200,8 @@ def get_weather(city: str, days: int) -> str:
 def test_python_functions_are_described_by_their_schema(tiny_lfm2: Any) -> None:
     tokenizer, messages = tiny_lfm2[1], [{"role": "user", "content": "Hi"}]
     text = tokenizer.decode(encode_prompt(tokenizer, messages, [get_weather]))
-    assert '"name": "get_weather"' in text and "For how many days." in text
+    assert '"name": "get_weather"' in text
+    assert "For how many days." in text
     [schema] = row_tools({}, [get_weather]) or []
     assert encode_prompt(tokenizer, messages, [schema]) == encode_prompt(tokenizer, messages, [get_weather])
 
@@ -232,7 +233,8 @@ HISTORY = [
 def test_calls_results_and_system_prompt_survive_where_the_template_drops_calls(tiny_lfm2: Any) -> None:
     tokenizer = tiny_lfm2[1]
     dropped = tokenizer.apply_chat_template([{"content": "", **turn} for turn in HISTORY], tokenize=False)
-    assert "6 * 7)" not in dropped and "calculator" not in dropped
+    assert "6 * 7)" not in dropped
+    assert "calculator" not in dropped
     ids = encode_prompt(tokenizer, HISTORY, [{"name": "calculator"}])
     text = tokenizer.decode(ids)
     assert text.startswith(f"{tokenizer.bos_token}<|im_start|>system\nBe brief.\nList of tools: ")
@@ -266,7 +268,7 @@ def test_a_prompt_format_of_ones_own_is_a_template(tiny_lfm2: Any) -> None:
     "ending", ["<think>", "<think>\n", "[THINK]", "<|channel>thought\n", "<|START_THINKING|>", "<seed:think>"]
 )
 def test_a_prompt_inside_an_open_reasoning_block_is_refused(ending: str) -> None:
-    with pytest.raises(ValueError, match="ends inside an open reasoning block .*chat template whose prompts close"):
+    with pytest.raises(ValueError, match=r"ends inside an open reasoning block .*chat template whose prompts close"):
         encode_prompt(StubTokenizer(ending=ending), [{"role": "user", "content": "abc"}])
 
 

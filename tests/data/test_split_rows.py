@@ -113,18 +113,18 @@ def test_different_texts_are_not_taken_for_duplicates() -> None:
 
 def test_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "all.jsonl").touch()
-    with pytest.raises(ValueError, match="all.jsonl: there are no rows; expected labelled prompts$"):
+    with pytest.raises(ValueError, match=r"all\.jsonl: there are no rows; expected labelled prompts$"):
         load_splits(tmp_path / "all.jsonl")
 
 
 def test_file_of_one_label_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="^all.jsonl: every label is 1; expected rows of both labels$"):
+    with pytest.raises(ValueError, match=r"^all\.jsonl: every label is 1; expected rows of both labels$"):
         load_splits(write(tmp_path / "all.jsonl", labelled(40, label=1)))
 
 
 def test_file_of_too_few_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match="^train: there are no rows; expected labelled prompts; the set was split here"
+        ValueError, match=r"^train: there are no rows; expected labelled prompts; the set was split here"
     ):
         load_splits(write(tmp_path / "all.jsonl", labelled(2)))
 

@@ -123,7 +123,7 @@ def test_other_splits_are_refused() -> None:
 
 def test_split_of_a_dataset_dict_is_checked() -> None:
     given = {name: labelled(4) for name in SPLITS} | {"test": []}
-    with pytest.raises(ValueError, match="^test: there are no rows; expected labelled prompts$"):
+    with pytest.raises(ValueError, match=r"^test: there are no rows; expected labelled prompts$"):
         load_splits(given)
 
 
@@ -153,7 +153,7 @@ def test_missing_path_is_not_looked_for_on_the_hub(name: str | Path) -> None:
 
 
 def test_a_name_that_is_neither_here_nor_to_be_had_on_the_hub_says_both() -> None:
-    with pytest.raises(FileNotFoundError, match="^no file or folder 'out/gone' here, and from the Hub: .*'out/gone'"):
+    with pytest.raises(FileNotFoundError, match=r"^no file or folder 'out/gone' here, and from the Hub: .*'out/gone'"):
         load_splits("out/gone")
 
 

@@ -57,7 +57,9 @@ def test_what_is_well_is_said_with_its_facts(healthy: dict[str, Finding]) -> Non
 def test_a_tokenizer_without_a_chat_template(tiny_lfm2: Any) -> None:
     model, tokenizer = tiny_lfm2
     finding = found(model, with_chat_template(tokenizer, ""), "chat_template")
-    assert not finding.ok and "has no chat template" in finding.meaning and "instruct version" in finding.cure
+    assert not finding.ok
+    assert "has no chat template" in finding.meaning
+    assert "instruct version" in finding.cure
 
 
 def test_a_format_that_is_not_known(tiny_lfm2: Any) -> None:
@@ -66,7 +68,8 @@ def test_a_format_that_is_not_known(tiny_lfm2: Any) -> None:
         "{% for m in messages %}{{ m.content }}{% if m.tool_calls %}<do>{{ m.tool_calls[0].function.name }}</do>"
     )
     finding = found(model, with_chat_template(tokenizer, template + "{% endif %}{% endfor %}"), "call_format")
-    assert not finding.ok and "tool_call_format=..." in finding.cure
+    assert not finding.ok
+    assert "tool_call_format=..." in finding.cure
 
 
 def test_a_template_that_ignores_tools(tiny_lfm2: Any) -> None:
@@ -74,7 +77,8 @@ def test_a_template_that_ignores_tools(tiny_lfm2: Any) -> None:
     finding = found(
         model, with_chat_template(tokenizer, "{% for m in messages %}{{ m.content }}{% endfor %}"), "tools"
     )
-    assert not finding.ok and "ignores tools=: the model never sees 'calculator'" in finding.meaning
+    assert not finding.ok
+    assert "ignores tools=: the model never sees 'calculator'" in finding.meaning
 
 
 HERMES = (
@@ -88,9 +92,11 @@ def test_markers_of_several_tokens_and_a_history_that_keeps_its_calls(tiny_lfm2:
     model, tokenizer = tiny_lfm2
     other = with_chat_template(tokenizer, HERMES)
     markers = found(model, other, "markers")
-    assert not markers.ok and "'<tool_call>' and '</tool_call>' is not one token" in markers.meaning
+    assert not markers.ok
+    assert "'<tool_call>' and '</tool_call>' is not one token" in markers.meaning
     history = found(model, other, "history")
-    assert history.ok and history.meaning == "a call and its result come back from the rendered history"
+    assert history.ok
+    assert history.meaning == "a call and its result come back from the rendered history"
 
 
 def test_results_that_the_template_drops(tiny_lfm2: Any) -> None:
@@ -99,21 +105,24 @@ def test_results_that_the_template_drops(tiny_lfm2: Any) -> None:
         "<|im_start|>{{ m.role }}\n{{ m.content }}", "{{ m.role != 'tool' and m.content or '' }}"
     )
     finding = found(model, with_chat_template(tokenizer, template), "history")
-    assert not finding.ok and "do not both reach the prompt" in finding.meaning
+    assert not finding.ok
+    assert "do not both reach the prompt" in finding.meaning
 
 
 def test_two_bos_tokens(tiny_lfm2: Any) -> None:
     model, tokenizer = tiny_lfm2
     template = "{{ bos_token }}" + tokenizer.chat_template
     finding = found(model, with_chat_template(tokenizer, template), "prompt")
-    assert not finding.ok and "two BOS tokens" in finding.meaning
+    assert not finding.ok
+    assert "two BOS tokens" in finding.meaning
 
 
 def test_an_open_reasoning_block_is_why_the_prompt_cannot_be_rendered(tiny_lfm2: Any) -> None:
     model, tokenizer = tiny_lfm2
     template = tokenizer.chat_template + "{% if add_generation_prompt %}<think>\n{% endif %}"
     finding = found(model, with_chat_template(tokenizer, template), "prompt")
-    assert not finding.ok and "could not be checked: ValueError: the prompt ends inside an open" in finding.meaning
+    assert not finding.ok
+    assert "could not be checked: ValueError: the prompt ends inside an open" in finding.meaning
 
 
 def test_a_switch_for_thinking_is_named(tiny_lfm2: Any) -> None:
@@ -132,19 +141,22 @@ def test_padding(tiny_lfm2: Any, changes: dict[str, Any], cure: str) -> None:
     for name, value in changes.items():
         setattr(other, name, value)
     finding = found(model, other, "padding")
-    assert not finding.ok and cure in finding.cure
+    assert not finding.ok
+    assert cure in finding.cure
 
 
 def test_an_attached_adapter(tiny_lfm2: Any) -> None:
     model = random_model()
     with fitted_adapter().attach(model):
         finding = found(model, tiny_lfm2[1], "unsteered")
-    assert not finding.ok and "remove()" in finding.cure
+    assert not finding.ok
+    assert "remove()" in finding.cure
 
 
 def test_a_compiled_model(tiny_lfm2: Any) -> None:
     finding = found(torch.compile(random_model(), backend="eager"), tiny_lfm2[1], "compiled")
-    assert not finding.ok and "attach first, then compile" in finding.cure
+    assert not finding.ok
+    assert "attach first, then compile" in finding.cure
     inside = random_model()
     inside.model.layers[0].compile(backend="eager")
     assert "'model.layers.0'" in found(inside, tiny_lfm2[1], "compiled").meaning
@@ -156,7 +168,8 @@ def test_packed_attention_and_weights(tiny_lfm2: Any) -> None:
     assert "packs requests into one row" in found(model, tiny_lfm2[1], "attention").meaning
     model.config.quantization_config = {"bits": 4}
     finding = found(model, tiny_lfm2[1], "weights")
-    assert not finding.ok and "on these very weights" in finding.cure
+    assert not finding.ok
+    assert "on these very weights" in finding.cure
 
 
 def test_a_model_whose_blocks_are_not_found(tiny_lfm2: Any) -> None:
@@ -164,7 +177,8 @@ def test_a_model_whose_blocks_are_not_found(tiny_lfm2: Any) -> None:
         config = SimpleNamespace(hidden_size=4, quantization_config=None, _attn_implementation=None)
 
     finding = found(Flat(), tiny_lfm2[1], "blocks")
-    assert not finding.ok and "layer_path" in finding.cure
+    assert not finding.ok
+    assert "layer_path" in finding.cure
 
 
 class Scripted:
@@ -199,14 +213,15 @@ class Scripted:
 def test_answers_that_show_a_problem(tiny_lfm2: Any, answer: str, name: str, meaning: str) -> None:
     model, tokenizer = tiny_lfm2
     finding = found(Scripted(model, tokenizer, answer), tokenizer, name)
-    assert not finding.ok and meaning in finding.meaning
+    assert not finding.ok
+    assert meaning in finding.meaning
 
 
 @pytest.mark.parametrize("width", [80, 60])
 def test_the_table_fits_the_terminal(healthy: dict[str, Finding], width: int) -> None:
     lines = findings_table(list(healthy.values()), width).splitlines()
     assert max(map(len, lines)) <= width
-    assert [line for line in lines if line.startswith("!!")][0].split()[1] == "history"
+    assert next(line for line in lines if line.startswith("!!")).split()[1] == "history"
     assert sum(line.startswith(("ok", "!!")) for line in lines) == len(NAMES)
     assert lines[-1] == "15 checks, 1 with something to look at"
 

@@ -41,7 +41,8 @@ def test_the_prompt_is_the_rendered_one(explained: Explanation, adapter: ASAAdap
     ids = encode_prompt(tokenizer, [{"role": "user", "content": LAZY}], adapter.config.tools)
     prompt = explained["prompt"]
     assert (prompt["tokens"], prompt["position"]) == (len(ids), len(ids) - 1)
-    assert tokenizer.decode(ids).endswith(prompt["tail"]) and LAZY in prompt["tail"]
+    assert tokenizer.decode(ids).endswith(prompt["tail"])
+    assert LAZY in prompt["tail"]
     assert prompt["tools"] == ["calculator", "python_interpreter", "web_search", "translator"]
 
 
@@ -56,8 +57,11 @@ def test_the_step_and_what_it_does_are_measured(explained: Explanation, adapter:
 
 def test_both_answers_are_shown_with_their_calls(explained: Explanation, adapter: ASAAdapter, tiny_lfm2: Any) -> None:
     base, steered = explained["base"], explained["steered"]
-    assert not base["triggered"] and base["calls"] == [] and base["errors"] == []
-    assert steered["triggered"] and steered["arguments"]
+    assert not base["triggered"]
+    assert base["calls"] == []
+    assert base["errors"] == []
+    assert steered["triggered"]
+    assert steered["arguments"]
     assert [call["name"] for call in steered["calls"]] == ["calculator"]
     model, tokenizer = tiny_lfm2
     ids = encode_prompt(tokenizer, [{"role": "user", "content": LAZY}], adapter.config.tools)
@@ -82,7 +86,8 @@ def test_the_page_fits_the_terminal_and_says_everything(explained: Explanation, 
 def test_the_page_of_a_shut_gate_shows_no_step(explained: Explanation) -> None:
     shut = Explanation(explained | {"gate": 0, "step": explained["step"] | {"absolute": 0.0, "relative": 0.0}})
     lines = [line.strip() for line in shut.page().splitlines()]
-    assert "step         none" in lines and "+0" not in shut.page()
+    assert "step         none" in lines
+    assert "+0" not in shut.page()
     assert any(line.endswith("with tau 0.6 the gate is 0") for line in lines)
 
 
@@ -105,13 +110,15 @@ def test_a_fault_is_named(explained: Explanation, check: dict[str, bool], verdic
     changed = Explanation({**explained, "steered": {**explained["steered"], **check, "errors": ["wrongly " * 40]}})
     page = changed.page(60)
     assert f"Answer, steered: {verdict}" in page
-    assert page.count("wrongly") == 40 and max(map(len, page.splitlines())) <= 60
+    assert page.count("wrongly") == 40
+    assert max(map(len, page.splitlines())) <= 60
 
 
 def test_a_chat_and_other_tools_can_be_explained(adapter: ASAAdapter, tiny_lfm2: Any) -> None:
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
     found = adapter.explain(*tiny_lfm2, chat, tools=[], max_new_tokens=4)
-    assert found["prompt"]["tools"] == [] and "Be brief." in found["prompt"]["tail"]
+    assert found["prompt"]["tools"] == []
+    assert "Be brief." in found["prompt"]["tail"]
 
 
 def test_a_template_of_the_adapters_own_renders_the_prompt(adapter: ASAAdapter, tiny_lfm2: Any) -> None:

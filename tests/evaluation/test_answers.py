@@ -196,9 +196,9 @@ def test_gold_calls_of_no_known_shape_are_refused_before_any_work(
 
 def test_a_steered_model_is_refused(tiny_lfm2: Any) -> None:
     model = random_model()
-    with fitted_adapter().attach(model):
-        with pytest.raises(ValueError, match=r"has an adapter attached; remove\(\) it first"):
-            Evaluation(model, tiny_lfm2[1], ToolCallParser("lfm2"))
+    refused = pytest.raises(ValueError, match=r"has an adapter attached; remove\(\) it first")
+    with fitted_adapter().attach(model), refused:
+        Evaluation(model, tiny_lfm2[1], ToolCallParser("lfm2"))
     Evaluation(model, tiny_lfm2[1], ToolCallParser("lfm2"))
 
 

@@ -45,7 +45,8 @@ def test_without_a_step_both_answers_are_the_same(loaded: Any) -> None:
 
 def test_tau_closes_the_gate(loaded: Any) -> None:
     gates = [dict(app.compare(loaded, PROMPT, TOOLS, 1.0, tau).trace)["gate"] for tau in (0.5, 1.0)]
-    assert gates[0].split(":")[0] in ("+1", "-1") and gates[1] == "0: left alone (tau 1)"
+    assert gates[0].split(":")[0] in ("+1", "-1")
+    assert gates[1] == "0: left alone (tau 1)"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,8 @@ def test_model_and_adapter_are_loaded_from_folders(tiny_adapter: ASAAdapter, tmp
     tiny_adapter.save_pretrained(tmp_path)
     loaded = app.load(str(ROOT / "examples" / "tiny_lfm2"), str(tmp_path))
     assert loaded.adapter.digest() == tiny_adapter.digest()
-    assert loaded.model.config.model_type == "lfm2" and loaded.tokenizer.chat_template
+    assert loaded.model.config.model_type == "lfm2"
+    assert loaded.tokenizer.chat_template
 
 
 def test_away_from_the_repository_it_says_what_to_set(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,8 +113,10 @@ def test_its_card_names_a_gradio_that_the_package_allows() -> None:
     card = RepoCard.load(FOLDER / "README.md").data
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     (gradio,) = map(Requirement, extras["app"])
-    assert gradio.name == "gradio" and gradio.specifier.contains(card.sdk_version)
-    assert card.sdk == "gradio" and (FOLDER / card.app_file).is_file()
+    assert gradio.name == "gradio"
+    assert gradio.specifier.contains(card.sdk_version)
+    assert card.sdk == "gradio"
+    assert (FOLDER / card.app_file).is_file()
     assert len(card.short_description) <= 60
 
 
@@ -143,7 +147,8 @@ def test_the_page_compares_one_request_at_a_time(page: Any, loaded: Any) -> None
     (event,) = page.fns.values()
     assert event.concurrency_limit == 1
     shown = event.fn(PROMPT, TOOLS, 1.0, 0.5)
-    assert len(shown) == len(event.outputs) and shown == app.compare(loaded, PROMPT, TOOLS, 1.0, 0.5)
+    assert len(shown) == len(event.outputs)
+    assert shown == app.compare(loaded, PROMPT, TOOLS, 1.0, 0.5)
 
 
 def test_what_is_wrong_is_shown_on_the_page(page: Any) -> None:

@@ -221,7 +221,8 @@ def test_a_call_that_does_not_fit_is_not_run_and_told_so(chat: Any, answer: str,
 def test_a_tool_that_fails_does_not_end_the_others(chat: Any) -> None:
     scripted(chat, BOTH, WORDS)
     lines = list(chat.turn("two things"))
-    assert lines[1].endswith("-> 2") and lines[2].endswith("-> error: division by zero")
+    assert lines[1].endswith("-> 2")
+    assert lines[2].endswith("-> error: division by zero")
     assert len(chat.messages[1]["tool_calls"]) == 2
 
 
@@ -229,7 +230,8 @@ def test_a_model_that_calls_for_ever_is_stopped(chat: Any) -> None:
     steered = scripted(chat, *[CALL] * 9)
     *_, last = chat.turn("what is 6 times 7")
     assert last == "stopped: 4 rounds of tool calls, and no answer"
-    assert len(steered) == 4 and chat.messages[-1]["role"] == "assistant"
+    assert len(steered) == 4
+    assert chat.messages[-1]["role"] == "assistant"
 
 
 def test_a_file_cannot_end_the_turn(chat: Any) -> None:
@@ -309,7 +311,8 @@ def test_after_the_chats_answer_the_model_is_steered_no_more(tiny_adapter: ASAAd
         chat.answer(steered=True)
         decided = steering.decisions
         chat.answer(steered=False)
-        assert len(decided) == 1 and steering.decisions == []
+        assert len(decided) == 1
+        assert steering.decisions == []
     assert traces(model) == []
 
 

@@ -46,7 +46,8 @@ def test_lfm2s_calls_are_read_here_and_not_by_a_parser_of_json(comparison: Any) 
 @pytest.mark.parametrize("payload", ['{"name": "f", "arguments": {}}', "{'name': 'f', 'arguments': {}}"])
 def test_the_parser_of_json_reads_what_it_was_made_for(comparison: Any, payload: str) -> None:
     assert comparison.json_call(payload) == {"name": "f", "arguments": {}}
-    assert comparison.json_call(f"[{payload}]") is None and comparison.json_call("[f()]") is None
+    assert comparison.json_call(f"[{payload}]") is None
+    assert comparison.json_call("[f()]") is None
 
 
 def instructions() -> list[str]:
@@ -98,7 +99,8 @@ def test_each_request_that_is_written_out_is_another_with_a_known_kind_and_a_sou
             ast.parse(request.argument)
         if request.label and domain == "translation":
             language, _, text = request.argument.partition("|")
-            assert language.istitle() and text in request.text, request
+            assert language.istitle(), request
+            assert text in request.text, request
 
 
 def test_a_needed_tool_that_is_not_offered_makes_no_need(corpus: Any) -> None:

@@ -23,7 +23,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     spec = importlib.util.spec_from_file_location("quickstart", ROOT / "examples" / "quickstart.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     quickstart = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(quickstart)
     result: dict[str, Any] = quickstart.main(tmp_path_factory.mktemp("quickstart") / "adapter")
@@ -68,7 +69,8 @@ def test_steering_does_not_lower_the_share_of_calls_that_parse_and_fit(outcome: 
     # Steering moves the decision to call; what is called must be no worse than before, in form and in its arguments.
     assert asa["format"] >= base["format"]
     assert asa["arguments"] >= base["arguments"]
-    assert asa["success_precision"] > base["success_precision"] and asa["success_recall"] > base["success_recall"]
+    assert asa["success_precision"] > base["success_precision"]
+    assert asa["success_recall"] > base["success_recall"]
 
 
 def test_a_lazy_and_an_over_eager_prompt_are_corrected(outcome: dict[str, Any]) -> None:
@@ -139,7 +141,8 @@ def test_rows_with_gate_zero_answer_with_the_bases_logits(outcome: dict[str, Any
         steering.tau = 0.5 + sorted(abs(d.p_tool - 0.5) for d in _decisions(steering, trainer, inputs))[8]
         steered = trainer.model.generate(**inputs, **settings).logits[0]
         gates = [decision.gate for decision in steering.decisions]
-    assert 0 in gates and any(gates)
+    assert 0 in gates
+    assert any(gates)
     assert [torch.equal(a, b) for a, b in zip(steered, base, strict=True)] == [gate == 0 for gate in gates]
 
 

@@ -64,7 +64,8 @@ def test_the_quick_start_asks_for_a_folder_that_it_can_write_before_any_work(tmp
 def test_load_and_generate_shows_the_decision_and_both_answers(saved: str, capsys: pytest.CaptureFixture[str]) -> None:
     answers = script("load_and_generate").main(["--adapter", saved])
     decision, base, steered = capsys.readouterr().out.splitlines()
-    assert "p(tool)" in decision and "gate" in decision
+    assert "p(tool)" in decision
+    assert "gate" in decision
     assert (base, steered) == (f"base     {answers['base']}", f"steered  {answers['steered']}")
 
 
@@ -78,7 +79,8 @@ def test_load_and_generate_steers_as_explain_does(saved: str, tiny_adapter: ASAA
 def test_as_they_stand_they_take_the_adapter_that_is_shipped() -> None:
     answers = script("load_and_generate").main([])
     marker = "<|tool_call_start|>"
-    assert marker not in answers["base"] and marker in answers["steered"]
+    assert marker not in answers["base"]
+    assert marker in answers["steered"]
 
 
 # --- inspect_decisions
@@ -89,7 +91,8 @@ def test_inspect_decisions_lists_the_worst_first_and_explains_it(
 ) -> None:
     pairs = script("inspect_decisions").main(["--adapter", saved, "--rows", "12"])
     wrong = [abs(row["label"] - decision.p_tool) for row, decision in pairs]
-    assert len(wrong) == 12 and wrong == sorted(wrong, reverse=True)
+    assert len(wrong) == 12
+    assert wrong == sorted(wrong, reverse=True)
     heading, *table = capsys.readouterr().out.partition("\n\n")[0].splitlines()
     assert heading.split() == ["needed", "p(tool)", "gate", "domain", "routed", "to", "prompt"]
     signs = {1: "+1", 0: "0", -1: "-1"}
@@ -101,7 +104,8 @@ def test_inspect_decisions_lists_the_worst_first_and_explains_it(
 def test_inspect_decisions_shows_an_explanation_of_the_worst(saved: str, capsys: pytest.CaptureFixture[str]) -> None:
     [(_, worst), *_] = script("inspect_decisions").main(["--adapter", saved, "--rows", "4"])
     explanation = capsys.readouterr().out.partition("\n\n")[2]
-    assert f"p(tool)      {worst.p_tool:.3f};" in explanation and "Answer, steered: " in explanation
+    assert f"p(tool)      {worst.p_tool:.3f};" in explanation
+    assert "Answer, steered: " in explanation
 
 
 # --- fit_and_push
@@ -138,7 +142,9 @@ def test_fit_and_push_pushes_what_it_saved(
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
     url = fit("--repo", NAME, "--private", "--license", "mit")
     repo = hub.repos[NAME]
-    assert url == f"{hub.url}/{NAME}/commit/{repo.refs['main']}" and repo.private
+    assert url == f"{hub.url}/{NAME}/commit/{repo.refs['main']}"
+    assert repo.private
     pushed, saved = ASAAdapter.from_pretrained(NAME), ASAAdapter.from_pretrained("mine")
-    assert pushed.digest() == saved.digest() and pushed.report == saved.report
+    assert pushed.digest() == saved.digest()
+    assert pushed.report == saved.report
     assert huggingface_hub.ModelCard(repo.files()["README.md"].decode()).data.license == "mit"

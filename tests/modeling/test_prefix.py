@@ -27,7 +27,7 @@ def faithful_sharing(model: Any) -> Sharing:
 
 def test_prompts_are_divided_so_that_the_fewest_tokens_are_run() -> None:
     one, other = [list(range(40)), list(range(3)) + [9] * 40]
-    rows = [one + [50], other + [51], one + [52], other + [53, 54], one + [55]]
+    rows = [[*one, 50], [*other, 51], [*one, 52], [*other, 53, 54], [*one, 55]]
     assert families(rows) == [Family([1, 3], 43), Family([0, 2, 4], 40)]
 
 

@@ -118,7 +118,7 @@ def test_code_inside_a_skops_file_is_refused_and_not_run(tmp_path: Path, kind: A
 def test_torch_file_in_disguise_is_refused() -> None:
     buffer = io.BytesIO()
     torch.save({"pooled": torch.ones(2)}, buffer)
-    with pytest.raises(AdapterFormatError, match="^router.skops: refused: "):
+    with pytest.raises(AdapterFormatError, match=r"^router\.skops: refused: "):
         read_router(buffer.getvalue())
 
 
@@ -129,7 +129,7 @@ def test_file_that_unpacks_to_too_much_is_refused() -> None:
         with archive.open("0.npy", "w") as member:
             for _ in range(129):
                 member.write(bytes(2**20))
-    with pytest.raises(AdapterFormatError, match="^router.skops: unpacks to more than 128 MiB or 1000 members$"):
+    with pytest.raises(AdapterFormatError, match=r"^router\.skops: unpacks to more than 128 MiB or 1000 members$"):
         read_router(buffer.getvalue())
 
 
@@ -141,7 +141,7 @@ def test_file_with_too_many_members_is_refused() -> None:
 def test_file_that_was_cut_is_refused() -> None:
     content = router().to_bytes()
     for length in range(0, len(content), 97):
-        with pytest.raises(AdapterFormatError, match="^router.skops: refused: "):
+        with pytest.raises(AdapterFormatError, match=r"^router\.skops: refused: "):
             read_router(content[:length])
 
 
@@ -166,7 +166,7 @@ def test_router_file_with_something_else_is_refused(other: Any, name: str) -> No
 
 @pytest.mark.parametrize("other", [KMeans(2, n_init=1).fit(data(1)[0]), DummyClassifier().fit(*data(1)[:2]), None, 3])
 def test_probe_that_is_something_else_is_refused(other: Any) -> None:
-    with pytest.raises(AdapterFormatError, match="^probes.skops: holds a .*; expected a LogisticRegression$"):
+    with pytest.raises(AdapterFormatError, match=r"^probes\.skops: holds a .*; expected a LogisticRegression$"):
         read_probes(estimator(), math=other)
 
 
@@ -177,12 +177,12 @@ def test_probe_that_is_something_else_is_refused(other: Any) -> None:
     ids=["estimator", "empty", "no domains", "list of domains", "list", "no pooled", "more"],
 )  # fmt: skip
 def test_probes_file_with_another_structure_is_refused(value: Any) -> None:
-    with pytest.raises(AdapterFormatError, match="^probes.skops: expected a dict with 'pooled' and 'by_domain'$"):
+    with pytest.raises(AdapterFormatError, match=r"^probes\.skops: expected a dict with 'pooled' and 'by_domain'$"):
         Probes.from_bytes(skops.io.dumps(value), WIDTH, NAMES)
 
 
 def test_probes_of_unknown_domains_are_refused() -> None:
-    with pytest.raises(AdapterFormatError, match="^probes.skops: probes for unknown domains 'cooking'$"):
+    with pytest.raises(AdapterFormatError, match=r"^probes\.skops: probes for unknown domains 'cooking'$"):
         read_probes(estimator(), cooking=estimator())
 
 

@@ -152,7 +152,8 @@ def test_step_under_autocast_is_the_same(dtype: torch.dtype) -> None:
     outside = one.steer(states, made)
     with torch.autocast("cpu", dtype=dtype):
         inside = one.steer(states, made)
-    assert inside.dtype == torch.float32 and torch.equal(inside, outside)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, outside)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -190,7 +191,8 @@ def test_half_precision_is_rounded_once_at_the_end(dtype: torch.dtype) -> None:
     states, one = random_states(dtype=dtype), controller()
     expected = states.float() + one.step * one.direction[[0] * len(states)]
     steered = one.steer(states, verdicts([1] * len(states)))
-    assert steered.dtype == dtype and torch.equal(steered, expected.to(dtype))
+    assert steered.dtype == dtype
+    assert torch.equal(steered, expected.to(dtype))
 
 
 @pytest.mark.parametrize("step", [2.5, 1e30], ids=str)
@@ -198,7 +200,8 @@ def test_half_precision_is_rounded_once_at_the_end(dtype: torch.dtype) -> None:
 def test_rows_with_gate_zero_keep_every_bit(dtype: torch.dtype, step: float) -> None:
     states = special_rows(dtype)
     steered = controller(step=step).steer(states, verdicts([0, 0]))
-    assert steered.dtype == dtype and torch.equal(bits(steered), bits(states))
+    assert steered.dtype == dtype
+    assert torch.equal(bits(steered), bits(states))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -47,7 +47,8 @@ def test_a_continued_cache_is_steered_at_its_new_last_token(model: Any, adapter:
         greedy(model, given, past_key_values=cache, attention_mask=torch.ones_like(ids))
         record = steering._record
         assert [d.position for d in steering.decisions] == [given.shape[1] - 1] * 3
-    assert record is not None and len(record.met) == 1
+    assert record is not None
+    assert len(record.met) == 1
 
 
 @families("static cache")

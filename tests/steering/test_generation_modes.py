@@ -105,7 +105,8 @@ def test_rows_with_gate_zero_keep_every_bit_beside_steered_ones(lfm2: Any) -> No
         steering.tau = tau
         after = block_outputs(lfm2, 2, ids)[0]
         gates = [d.gate for d in steering.decisions]
-    assert 0 in gates and any(gates)
+    assert 0 in gates
+    assert any(gates)
     for row, gate in enumerate(gates):
         assert torch.equal(after[row], before[row]) == (gate == 0)
 
@@ -139,7 +140,8 @@ def test_sampling_is_steered_once_and_follows_the_seed(model: Any, adapter: ASAA
             outputs.append(greedy(model, prompts(), do_sample=True, top_k=0))
         record = steering._record
     assert torch.equal(*outputs)
-    assert record is not None and [len(part.rows) for part in record.met] == [3]
+    assert record is not None
+    assert [len(part.rows) for part in record.met] == [3]
 
 
 def test_a_streamer_sees_the_steered_tokens(lfm2: Any, adapter: ASAAdapter) -> None:
@@ -213,7 +215,8 @@ def test_same_tokens_with_an_assistant_model(model: Any, adapter: ASAAdapter) ->
         assert torch.equal(greedy(model, ids, assistant_model=assistant), plain)
         assert [d.position for d in steering.decisions] == [8]
         record = steering._record
-    assert record is not None and [len(part.rows) for part in record.met] == [1]
+    assert record is not None
+    assert [len(part.rows) for part in record.met] == [1]
     assert torch.equal(greedy(assistant, ids), drafts)
 
 
@@ -275,7 +278,7 @@ def test_what_transformers_refuses_is_refused_alike_and_leaves_nothing(
     model: Any, adapter: ASAAdapter, keywords: dict[str, Any]
 ) -> None:
     ids = prompts(rows=1)
-    with pytest.raises(Exception) as plain:
+    with pytest.raises((AttributeError, RuntimeError, TypeError, ValueError)) as plain:
         greedy(model, ids, **keywords)
     with adapter.attach(model) as steering:
         steered = greedy(model, ids)

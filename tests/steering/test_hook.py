@@ -145,7 +145,8 @@ def test_a_training_model_is_steered_and_stays_in_training_mode(lfm2: Any, adapt
     with adapter.attach(lfm2) as steering:
         assert torch.equal(greedy(lfm2, ids), steered)  # this family has no dropout
         assert [d.applied for d in steering.decisions] == [True] * 3
-        assert lfm2.training and not lfm2.model.layers[1].training
+        assert lfm2.training
+        assert not lfm2.model.layers[1].training
     lfm2(ids, labels=ids).loss.backward()
     assert all(p.grad is not None for p in lfm2.parameters())
 
@@ -174,9 +175,9 @@ def test_generating_past_the_models_own_generate_warns(lfm2: Any, adapter: ASAAd
     base = greedy(lfm2, ids)
     settings = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
     with adapter.attach(lfm2) as steering:
-        with pytest.warns(RuntimeWarning, match="without its own generate.., so it is not steered") as seen:
-            assert torch.equal(before(ids, **settings), base)
-            assert torch.equal(type(lfm2).generate(lfm2, ids, **settings), base)
+        with pytest.warns(RuntimeWarning, match=r"without its own generate\(\), so it is not steered") as seen:
+            answers = [before(ids, **settings), type(lfm2).generate(lfm2, ids, **settings)]
+        assert all(torch.equal(answer, base) for answer in answers)
         assert len(seen) == 1
         with steering.disabled():
             before(ids, **settings)

@@ -159,7 +159,8 @@ def test_a_state_that_the_block_was_given_is_not_written_into(lfm2: Any, adapter
         assert [d.applied for d in steering.decisions] == [True] * 3
         assert steering._record is not None
         before = steering._record.met[0].states
-    assert output is given and after is not given
+    assert output is given
+    assert after is not given
     assert torch.equal(given[:, -1], before)
 
 
@@ -186,7 +187,8 @@ def test_a_decision_tells_how_long_the_step_was_beside_the_state(lfm2: Any, adap
         greedy(lfm2, ids)
         assert [d.relative_step for d in steering.decisions] == [0.0] * 3
     assert steps == pytest.approx((20 / norms[0]).tolist())
-    assert text.startswith("token 8: ") and text.endswith(f"step of {steps[0]:.2f} x the state's norm")
+    assert text.startswith("token 8: ")
+    assert text.endswith(f"step of {steps[0]:.2f} x the state's norm")
 
 
 @pytest.mark.parametrize(

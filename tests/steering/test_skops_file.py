@@ -118,13 +118,15 @@ def test_every_other_node_is_refused_wherever_it_stands(kind: tuple[str, str, st
 
 @pytest.mark.parametrize("value", [None, 1, ["ObjectNode"], {}], ids=repr)
 def test_a_node_whose_type_is_no_text_is_refused(value: Any) -> None:
-    with pytest.raises(AdapterFormatError, match="^a: refused: a part of schema.json names no type$"):
+    with pytest.raises(AdapterFormatError, match=r"^a: refused: a part of schema\.json names no type$"):
         audit_skops(edited(lambda found: attribute(found, "C").update(__class__=value)), "a")
 
 
-@pytest.mark.parametrize("name", ["../x.npy", "/x.npy", "x.py", "1.npy.py", "1.NPY", "a/1.npy", "1.npy\n", "１.npy"])
+@pytest.mark.parametrize(
+    "name", ["../x.npy", "/x.npy", "x.py", "1.npy.py", "1.NPY", "a/1.npy", "1.npy\n", "\uff11.npy"]
+)
 def test_a_member_with_another_name_is_refused(name: str) -> None:
-    with pytest.raises(AdapterFormatError, match="^a: refused: a member is called .*; expected schema.json and"):
+    with pytest.raises(AdapterFormatError, match=r"^a: refused: a member is called .*; expected schema\.json and"):
         audit_skops(zipped({**members(), name: b"x"}), "a")
 
 
@@ -134,25 +136,25 @@ def test_two_members_of_one_name_are_refused() -> None:
     with zipfile.ZipFile(buffer, "w") as archive:
         for content in (members()["schema.json"], b"{}"):
             archive.writestr("schema.json", content)
-    with pytest.raises(AdapterFormatError, match="^a: refused: two members have the same name$"):
+    with pytest.raises(AdapterFormatError, match=r"^a: refused: two members have the same name$"):
         audit_skops(buffer.getvalue(), "a")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_compressions_are_refused(method: int) -> None:
-    with pytest.raises(AdapterFormatError, match="is compressed or encrypted in another way$"):
+    with pytest.raises(AdapterFormatError, match=r"is compressed or encrypted in another way$"):
         audit_skops(zipped(members(), method), "a")
 
 
 def test_an_encrypted_member_is_refused() -> None:
     content = bytearray(zipped({"schema.json": b"{}"}))
     content[content.index(b"PK\x01\x02") + 8] |= 1
-    with pytest.raises(AdapterFormatError, match="is compressed or encrypted in another way$"):
+    with pytest.raises(AdapterFormatError, match=r"is compressed or encrypted in another way$"):
         audit_skops(bytes(content), "a")
 
 
 def test_a_giant_schema_is_refused_unread() -> None:
-    with pytest.raises(AdapterFormatError, match="^a: refused: schema.json has 5242880 bytes; expected at most"):
+    with pytest.raises(AdapterFormatError, match=r"^a: refused: schema\.json has 5242880 bytes; expected at most"):
         audit_skops(zipped({"schema.json": b" " * 5 * 2**20}), "a")
 
 
@@ -161,7 +163,7 @@ def test_a_member_that_holds_more_than_it_says_is_refused() -> None:
     content = zipped({**parts, "schema.json": parts["schema.json"] + b" " * 10_000})
     size = (len(parts["schema.json"]) + 10_000).to_bytes(4, "little")
     assert size in content
-    with pytest.raises(AdapterFormatError, match="^a: refused: "):
+    with pytest.raises(AdapterFormatError, match=r"^a: refused: "):
         audit_skops(content.replace(size, (1000).to_bytes(4, "little")), "a")
 
 
@@ -169,7 +171,7 @@ def test_one_member_behind_two_arrays_is_refused() -> None:
     def change(found: Any) -> None:
         attribute(found, "intercept_")["file"] = attribute(found, "coef_")["file"]
 
-    with pytest.raises(AdapterFormatError, match="^a: refused: two arrays are said to be in "):
+    with pytest.raises(AdapterFormatError, match=r"^a: refused: two arrays are said to be in "):
         audit_skops(edited(change), "a")
 
 
@@ -178,17 +180,17 @@ def test_one_member_behind_two_arrays_is_refused() -> None:
     ids=repr,
 )  # fmt: skip
 def test_an_array_without_a_member_of_its_own_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(AdapterFormatError, match="^a: refused: an array without a member of its own$"):
+    with pytest.raises(AdapterFormatError, match=r"^a: refused: an array without a member of its own$"):
         audit_skops(edited(lambda found: attribute(found, "coef_").update(changes)), "a")
 
 
 def test_an_array_whose_member_is_missing_is_refused() -> None:
-    with pytest.raises(AdapterFormatError, match="^a: refused: KeyError: "):
+    with pytest.raises(AdapterFormatError, match=r"^a: refused: KeyError: "):
         audit_skops(edited(lambda found: attribute(found, "coef_").update(file="1.npy")), "a")
 
 
 def test_the_schema_itself_is_no_array() -> None:
-    with pytest.raises(AdapterFormatError, match="^a: refused: ValueError: .*magic string"):
+    with pytest.raises(AdapterFormatError, match=r"^a: refused: ValueError: .*magic string"):
         audit_skops(edited(lambda found: attribute(found, "coef_").update(file="schema.json")), "a")
 
 

@@ -180,7 +180,7 @@ def test_mixed_falls_back_to_the_global_direction(beta: float) -> None:
 
 def test_mixed_directions_that_cancel_are_refused() -> None:
     made = SteeringVectors(torch.tensor([1.0, 0.0]), torch.tensor([[0.0, 1.0], [-1.0, 0.0]]))
-    with pytest.raises(ValueError, match="with beta 0.5 the global direction and a domain's cancel out"):
+    with pytest.raises(ValueError, match=r"with beta 0\.5 the global direction and a domain's cancel out"):
         made.mixed(0.5)
 
 
@@ -214,12 +214,14 @@ def read(content: bytes) -> SteeringVectors:
 def test_round_trip_keeps_every_bit() -> None:
     made = vectors()
     back = SteeringVectors.from_bytes(made.to_bytes(), hidden_size=4, domains=3)
-    assert torch.equal(back.v_global, made.v_global) and torch.equal(back.v_domain, made.v_domain)
+    assert torch.equal(back.v_global, made.v_global)
+    assert torch.equal(back.v_domain, made.v_domain)
 
 
 def test_file_written_by_hand_is_read() -> None:
     back = read(raw(HEADER, DATA))
-    assert back.v_global.tolist() == GLOBAL.tolist() and back.v_domain.tolist() == DOMAIN.tolist()
+    assert back.v_global.tolist() == GLOBAL.tolist()
+    assert back.v_domain.tolist() == DOMAIN.tolist()
 
 
 def test_metadata_in_the_header_is_ignored() -> None:
@@ -264,13 +266,13 @@ DOUBLE_NAME = (
     ],
 )  # fmt: skip
 def test_other_tensors_are_refused(content: bytes) -> None:
-    with pytest.raises(AdapterFormatError, match="^steering_vectors.safetensors: holds .*; expected .* in float32$"):
+    with pytest.raises(AdapterFormatError, match=r"^steering_vectors\.safetensors: holds .*; expected .* in float32$"):
         read(content)
 
 
 def test_a_giant_header_is_refused_unread() -> None:
     header = {**HEADER, **{f"t{i}": entry("F32", [0], 32, 32) for i in range(2000)}}
-    with pytest.raises(AdapterFormatError, match="^steering_vectors.safetensors: its header has .*at most 100000$"):
+    with pytest.raises(AdapterFormatError, match=r"^steering_vectors\.safetensors: its header has .*at most 100000$"):
         read(raw(header, DATA))
 
 
@@ -295,14 +297,14 @@ def test_a_giant_header_is_refused_unread() -> None:
     ],
 )  # fmt: skip
 def test_file_without_readable_header_is_refused(content: bytes) -> None:
-    with pytest.raises(AdapterFormatError, match="^steering_vectors.safetensors: "):
+    with pytest.raises(AdapterFormatError, match=r"^steering_vectors\.safetensors: "):
         read(content)
 
 
 def test_file_that_was_cut_anywhere_is_refused() -> None:
     content = vectors().to_bytes()
     for length in range(len(content)):
-        with pytest.raises(AdapterFormatError, match="^steering_vectors.safetensors: "):
+        with pytest.raises(AdapterFormatError, match=r"^steering_vectors\.safetensors: "):
             SteeringVectors.from_bytes(content[:length], hidden_size=4, domains=3)
 
 
@@ -317,7 +319,7 @@ def test_file_that_was_cut_anywhere_is_refused() -> None:
     ids=["more bytes", "overlap", "gap", "far offset"],
 )
 def test_data_that_does_not_fit_the_header_is_refused(header: dict[str, Any], data: bytes) -> None:
-    with pytest.raises(AdapterFormatError, match="^steering_vectors.safetensors: "):
+    with pytest.raises(AdapterFormatError, match=r"^steering_vectors\.safetensors: "):
         read(raw(header, data))
 
 

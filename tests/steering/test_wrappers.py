@@ -92,7 +92,8 @@ def test_a_peft_model_is_steered_wherever_the_adapter_is_attached(lora: Any, ada
             assert len(steering.decisions) == 3
     assert not torch.equal(steered, base)
     assert torch.equal(greedy(lora, ids), base)
-    assert traces(lora) == [] and not is_steered(lora)
+    assert traces(lora) == []
+    assert not is_steered(lora)
 
 
 def test_a_peft_model_made_of_a_steered_model_is_steered(adapter: ASAAdapter) -> None:

@@ -37,7 +37,7 @@ def metadata_errors(card: str) -> list[str]:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) or isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
 
 
 def _is_number(value: Any) -> bool:

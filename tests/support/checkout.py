@@ -13,7 +13,8 @@ DATA = ROOT / "examples" / "data"
 def load_script(path: Path) -> Any:
     """A script as a module, with its neighbours importable as when it is run."""
     spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.insert(0, str(path.parent))

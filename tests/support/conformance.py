@@ -58,10 +58,25 @@ _GENERATE: dict[str, dict[str, Any]] = {"blt": {"use_cache": False}}
 
 # Outcomes with the pinned transformers; every type that is not named here is steered.
 EXPECTED = dict.fromkeys(
-    "blt cpmant deepseek_v4 gemma3n_text hrm_text hy_v4 mllama prophetnet qwen4_exp qwen4_exp_text reformer xlm "
-    "xlnet".split(),
+    [
+        "blt",
+        "cpmant",
+        "deepseek_v4",
+        "gemma3n_text",
+        "hrm_text",
+        "hy_v4",
+        "mllama",
+        "prophetnet",
+        "qwen4_exp",
+        "qwen4_exp_text",
+        "reformer",
+        "xlm",
+        "xlnet",
+    ],
     "refused",
-) | dict.fromkeys("gemma3n gemma4_assistant gemma4_unified_assistant musicgen musicgen_melody".split(), "not built")
+) | dict.fromkeys(
+    ["gemma3n", "gemma4_assistant", "gemma4_unified_assistant", "musicgen", "musicgen_melody"], "not built"
+)
 
 
 @dataclasses.dataclass
@@ -233,7 +248,7 @@ def unexpected(results: Sequence[Result]) -> list[Result]:
     """Failures, and with the pinned transformers every outcome that is not the expected one."""
     exact = f"transformers=={transformers.__version__}" in CONSTRAINTS.splitlines()
     return [
-        r for r in results if r.outcome == "failed" or exact and r.outcome != EXPECTED.get(r.model_type, "steered")
+        r for r in results if r.outcome == "failed" or (exact and r.outcome != EXPECTED.get(r.model_type, "steered"))
     ]
 
 

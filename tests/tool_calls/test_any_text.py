@@ -45,7 +45,8 @@ def test_written_calls_come_back(format: str, calls: list[ToolCall]) -> None:
     parser = ToolCallParser(format)
     text = parser.write(calls)
     assert repr(parser.parse(text, tools)) == repr(calls)
-    assert parser.triggered(text) and parser.check(text, tools)["format"]
+    assert parser.triggered(text)
+    assert parser.check(text, tools)["format"]
 
 
 # --- any text at all

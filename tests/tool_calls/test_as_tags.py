@@ -35,4 +35,5 @@ def test_unquoted_value_is_what_the_schema_says(format: str, schema: Any, writte
         }[format],
         [{"name": "f", "parameters": parameters}],
     )
-    assert type(call.arguments["a"]) is type(value) and call.arguments["a"] == value
+    assert type(call.arguments["a"]) is type(value)
+    assert call.arguments["a"] == value

@@ -119,7 +119,8 @@ def test_format_and_markers_can_be_set_by_hand(format: str | None) -> None:
     parser = ToolCallParser.from_tokenizer(tokenizer, format, start="<tools>", end="</tools>")
     assert (parser.format, parser.start, parser.end, parser.start_id) == ("hermes", "<tools>", "</tools>", 1)
     text = '<tools>{"name": "now"}</tools>'
-    assert parser.parse(text) == [ToolCall("now", {})] and parser.triggered(text)
+    assert parser.parse(text) == [ToolCall("now", {})]
+    assert parser.triggered(text)
     assert not parser.triggered('<tool_call>{"name": "now"}</tool_call>')
     assert parser.parse(parser.write([ToolCall("now", {"a": 1})])) == [ToolCall("now", {"a": 1})]
 

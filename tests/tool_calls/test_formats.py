@@ -288,7 +288,8 @@ def test_good_calls_are_read_and_fit(format: str, text: str, calls: list[ToolCal
 def test_odd_calls_are_read(format: str, text: str, calls: list[ToolCall]) -> None:
     parser = ToolCallParser(format)
     assert repr(parser.parse(text)) == repr(calls)
-    assert parser.triggered(text) and parser.check(text, [])["format"]
+    assert parser.triggered(text)
+    assert parser.check(text, [])["format"]
 
 
 @pytest.mark.parametrize(("format", "text", "calls"), BROKEN)

@@ -112,11 +112,11 @@ def test_gold_comes_in_other_shapes(gold: dict[str, Any]) -> None:
     ids=str,
 )
 def test_gold_of_another_shape_is_refused(gold: Any) -> None:
-    with pytest.raises(ValueError, match="a gold call is .*; expected a name and an object of arguments"):
+    with pytest.raises(ValueError, match=r"a gold call is .*; expected a name and an object of arguments"):
         matches_gold([A], [gold])
 
 
 @pytest.mark.parametrize("allowed", [5, {"a": 1}], ids=str)
 def test_alternatives_that_are_no_lists_are_refused(allowed: Any) -> None:
-    with pytest.raises(ValueError, match="a gold call allows .*; expected a list of values for each argument"):
+    with pytest.raises(ValueError, match=r"a gold call allows .*; expected a list of values for each argument"):
         matches_gold([A], [{"name": "f", "arguments": {}, "allowed": allowed}])

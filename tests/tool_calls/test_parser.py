@@ -75,7 +75,9 @@ def test_trigger_by_token_does_not_depend_on_decoding(tiny_lfm2: Any) -> None:
     parser = ToolCallParser.from_tokenizer(tokenizer)
     ids = tokenizer.encode(lfm2("[now()]"), add_special_tokens=False)
     assert parser.start_id == tokenizer.convert_tokens_to_ids(LFM2_START) == ids[0]
-    assert parser.triggered(ids) and parser.triggered(torch.tensor(ids)) and not parser.triggered(ids[1:])
+    assert parser.triggered(ids)
+    assert parser.triggered(torch.tensor(ids))
+    assert not parser.triggered(ids[1:])
     assert not parser.triggered(tokenizer.decode(ids, skip_special_tokens=True))
 
 
@@ -153,14 +155,15 @@ def test_a_response_template_reads_the_calls(tiny_lfm2: Any) -> None:
     good = hermes('{"name": "add", "arguments": {"a": 1}}')
     assert parser.parse(good + good) == [ToolCall("add", {"a": 1})] * 2
     assert parser.check(good, TOOLS)["arguments"] is True
-    assert parser.parse("prose") == [] and parser.check("prose", TOOLS)["errors"] == []
+    assert parser.parse("prose") == []
+    assert parser.check("prose", TOOLS)["errors"] == []
 
 
 def test_what_a_response_template_cannot_read_is_a_trigger_that_does_not_parse(tiny_lfm2: Any) -> None:
     tokenizer = with_response_template(tiny_lfm2[1])
     parser = ToolCallParser.from_tokenizer(tokenizer, "hermes")
     broken = hermes('{"name": "add", ')
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="JSON"):
         tokenizer.parse_response(broken, prefix="")
     assert parser.parse(broken) == []
     result = parser.check(broken, TOOLS)
@@ -252,7 +255,8 @@ TEXTS = (
 @pytest.mark.parametrize("format", ["lfm2", "hermes"])
 def test_any_text_is_parsed_without_an_exception(format: str, text: str) -> None:
     for call in ToolCallParser(format).parse(text):
-        assert type(call.name) is str and type(call.arguments) is dict
+        assert type(call.name) is str
+        assert type(call.arguments) is dict
 
 
 @FUZZ

@@ -59,7 +59,8 @@ BROKEN_SCHEMAS = [
 def test_broken_schema_is_told_and_not_raised(parameters: Any) -> None:
     result = check_add(parameters)
     assert (result["format"], result["tool_name"], result["arguments"]) == (True, True, False)
-    assert len(result["errors"]) == 1 and result["errors"][0].startswith("add: ")
+    assert len(result["errors"]) == 1
+    assert result["errors"][0].startswith("add: ")
 
 
 def test_broken_pattern_is_told_and_not_raised() -> None:

@@ -47,8 +47,12 @@ def documented() -> list[tuple[str, str]]:
         "SETTING": [*((name, "number") for name in ("alpha", "tau", "beta")), ("layer", "int"), ("probe", "text")],
         "SCORES": [(name, "number") for name in scores],
         "COUNTED": counted,
-        "METRICS": [*counted, *((f"per_domain.*.{n}", t) for n, t in counted)]
-        + [("validity.*", "number"), ("gold.*", "number")],
+        "METRICS": [
+            *counted,
+            *((f"per_domain.*.{n}", t) for n, t in counted),
+            ("validity.*", "number"),
+            ("gold.*", "number"),
+        ],
         "SURE": [("intervals.*.*[]", "number"), ("mcnemar_p", "number")]
         + [(name, "int") for name in ("only_base_right", "only_asa_right")],
     }

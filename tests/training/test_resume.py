@@ -101,7 +101,8 @@ def test_a_killed_run_goes_on_and_comes_to_the_same(
     assert adapter.digest() == whole[0].digest()
     assert {p.name: p.read_bytes() for p in (tmp_path / "stages").iterdir() if p.name in kept} == kept
     loaded = ASAAdapter.from_pretrained(tmp_path)
-    assert loaded.digest() == adapter.digest() and outcome(loaded.report or {}) == whole[1]
+    assert loaded.digest() == adapter.digest()
+    assert outcome(loaded.report or {}) == whole[1]
 
     def asked(*_: Any, **__: Any) -> dict[str, list[str]]:
         raise AssertionError("the model was asked again")
@@ -130,9 +131,10 @@ def test_answers_are_kept_some_rows_at_a_time(
         asked.append(len(rows))
         return answers_of_each(self, rows, *args, **keywords)
 
-    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as broken:
         broken.setattr(Evaluation, "answers_of_each", dies_behind_two)
-        measured.answers("valid", {"base": None})
+        with pytest.raises(KeyboardInterrupt):
+            measured.answers("valid", {"base": None})
     measured.begin(tmp_path / "stages")
     found = measured.answers("valid", {"base": None})["base"]
     pad = trainer.tokenizer.pad_token  # how many end an answer depends on its batch

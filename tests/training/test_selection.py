@@ -71,7 +71,8 @@ def test_a_smaller_step_within_one_standard_error_is_chosen() -> None:
     far = scored(ARGS, setting(alpha=0.25), range(0, 40))
     chosen, errors = choose(ARGS, LABELS, [best, near, far])
     assert chosen is near
-    assert errors[0] == 0 and 0 < errors[1] < errors[2]
+    assert errors[0] == 0
+    assert 0 < errors[1] < errors[2]
 
 
 def test_a_smaller_step_that_is_clearly_worse_is_not_chosen() -> None:
@@ -91,7 +92,8 @@ def test_under_a_limit_recall_is_what_counts() -> None:
     args = ASATrainingArguments(max_fpr=0.3)
     much = scored(args, setting(alpha=2.0), range(0, 48, 2))  # FPR .3, recall 1
     little = scored(args, setting(alpha=0.25), range(1, 61, 2))  # FPR 0, recall .625
-    assert much.score == 1.0 and little.score == 0.625
+    assert much.score == 1.0
+    assert little.score == 0.625
     assert choose(args, LABELS, [little, much])[0] is much
 
 
@@ -141,7 +143,8 @@ def test_layer_effects_are_taken_at_the_step_nearest_to_one() -> None:
         probability[i] += sign * (0.1 if alpha == 0.5 else 0.4) + 0.05 * beta
     effects = layer_effects(keys, probability)
     assert effects[3]["alpha"] == 0.5
-    assert effects[3]["up"] == pytest.approx(0.125) and effects[3]["down"] == pytest.approx(-0.075)
+    assert effects[3]["up"] == pytest.approx(0.125)
+    assert effects[3]["down"] == pytest.approx(-0.075)
 
 
 def test_the_screens_front_has_more_recall_wherever_it_has_more_false_calls() -> None:
@@ -149,7 +152,8 @@ def test_the_screens_front_has_more_recall_wherever_it_has_more_false_calls() ->
     candidates = [scored(ARGS, s, np.flatnonzero(generator.random(ROWS) < 0.3)) for s in grid(ARGS, [1, 2])]
     found = screen_facts(ARGS, LABELS, np.zeros(ROWS, dtype=bool), candidates)
     front = [(point["fpr"], point["recall"]) for point in found["front"]]
-    assert front == sorted(front) and len({recall for _, recall in front}) == len(front)
+    assert front == sorted(front)
+    assert len({recall for _, recall in front}) == len(front)
     every = [facts(ARGS, LABELS, s.triggered) for s in candidates]
     for numbers in every:
         assert any(fpr <= numbers["fpr"] and recall >= numbers["recall"] for fpr, recall in front)

@@ -55,7 +55,8 @@ def test_texts_that_are_missing_are_computed_together(tmp_path: Path) -> None:
     a, b, c = ({"adapter": name} for name in "abc")
     Stages(tmp_path).texts("t", {"b": b}, compute)
     found = Stages(tmp_path).texts("t", {"a": a, "b": b, "c": c}, compute)
-    assert found == {"a": ["a"], "b": ["b"], "c": ["c"]} and list(found) == ["a", "b", "c"]
+    assert found == {"a": ["a"], "b": ["b"], "c": ["c"]}
+    assert list(found) == ["a", "b", "c"]
     assert asked == [["b"], ["a", "c"]]
 
 
@@ -99,7 +100,7 @@ def test_a_full_disk_is_named_and_leaves_no_half_file(tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device", str(self))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="cannot keep the stage 't' in .*No space left on device.*run the same command"):
+    with pytest.raises(OSError, match=r"cannot keep the stage 't' in .*No space left on device.*run the same command"):
         texts_of(Stages(tmp_path), "t", Counting(["x"]))
     assert list(tmp_path.iterdir()) == []
 
@@ -108,7 +109,8 @@ def test_without_a_folder_a_stage_is_kept_in_memory() -> None:
     compute, stages = Counting(["x"]), Stages(None)
     assert texts_of(stages, "t", compute) == texts_of(stages, "t", compute) == ["x"]
     assert compute.times == 1
-    assert texts_of(Stages(None), "t", compute) == ["x"] and compute.times == 2
+    assert texts_of(Stages(None), "t", compute) == ["x"]
+    assert compute.times == 2
 
 
 def test_offloaded_weights_are_named_by_where_they_came_from() -> None:

@@ -102,12 +102,14 @@ def test_every_seeing_layer_has_an_effect_and_pushes_move_the_marker(trained: An
     report = trained[0].report
     for layer in ("4", "6"):
         effect = report["layers"][layer]["effect"]
-        assert effect["alpha"] == 1.0 and effect["up"] > effect["down"]
+        assert effect["alpha"] == 1.0
+        assert effect["up"] > effect["down"]
     marker = report["diagnostics"]["marker_probability"]
     assert marker["alphas"] == [0.5, 1.0]
     assert marker["along"][-1] > marker["base"] > marker["against"][-1]
     cosines = np.array(report["diagnostics"]["domain_cosines"])
-    assert np.allclose(np.diag(cosines), 1, atol=1e-5) and np.allclose(cosines, cosines.T)
+    assert np.allclose(np.diag(cosines), 1, atol=1e-5)
+    assert np.allclose(cosines, cosines.T)
 
 
 def test_the_same_seed_gives_the_same_adapter(trained: Any, tiny_lfm2: Any, small: Any) -> None:
@@ -212,7 +214,8 @@ def test_training_twice_starts_afresh(tiny_lfm2: Any, small: Any, shared: Any) -
     first = trainer.train()
     trainer.evaluate("valid")
     second = trainer.train()
-    assert first.report is not None and second.report is trainer.report
+    assert first.report is not None
+    assert second.report is trainer.report
     assert sorted(first.report["evaluations"]) == ["valid"]
     assert second.report["evaluations"] == {}
 

@@ -32,4 +32,5 @@ def test_without_an_adapter_nothing_is_imported(tmp_path: Path, environment: dic
 def test_with_an_adapter_whatever_is_wrong_is_raised(tmp_path: Path) -> None:
     (tmp_path / "vllm.py").write_text("raise ImportError('a broken vLLM')")
     done = run_entry(tmp_path, ASA_ADAPTER="somewhere")
-    assert done.returncode == 1 and "a broken vLLM" in done.stderr
+    assert done.returncode == 1
+    assert "a broken vLLM" in done.stderr

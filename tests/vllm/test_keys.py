@@ -23,7 +23,8 @@ def test_keys_tell_adapters_factors_and_places_apart() -> None:
         )
 
     keys = [key("a", 5), key("b", 5), key("a", 6), key("a", 5, asa_factor=0.5)]
-    assert len(set(keys)) == len(keys) and None not in keys
+    assert len(set(keys)) == len(keys)
+    assert None not in keys
     assert key("a", 5, asa=1) == key("a", 5, asa_factor=1) == key("a", 5)
 
 
@@ -102,5 +103,5 @@ def test_block_hashes_that_do_not_read_the_keys_are_refused(monkeypatch: pytest.
 def test_a_block_pool_with_another_function_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     _, pool = fake_block_hashes(monkeypatch)
     monkeypatch.setattr(pool, "generate_block_hash_extra_keys", lambda *args: (None, 0))
-    with pytest.raises(RuntimeError, match="vllm.v1.core.block_pool has another generate_block_hash_extra_keys than"):
+    with pytest.raises(RuntimeError, match=r"core\.block_pool has another generate_block_hash_extra_keys than"):
         install_block_keys("d")

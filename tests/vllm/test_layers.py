@@ -30,9 +30,12 @@ def test_a_steered_layer_puts_out_its_own_pair_with_the_planned_rows_steered(for
     expected = list(plain(hidden, residual))
     injection.steer(*expected)
     found = layer(hidden_states=hidden, residual=residual)
-    assert isinstance(layer, Layer) and layer.asa is injection
-    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
-    assert torch.equal(found[0][:2], 2 * hidden[:2]) and not torch.equal(found[0][2], 2 * hidden[2])
+    assert isinstance(layer, Layer)
+    assert layer.asa is injection
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+    assert torch.equal(found[0][:2], 2 * hidden[:2])
+    assert not torch.equal(found[0][2], 2 * hidden[2])
 
 
 def test_a_layer_that_puts_out_no_pair_is_refused() -> None:

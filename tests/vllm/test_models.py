@@ -55,7 +55,8 @@ def test_the_models_one_layer_is_steered_as_it_is_built(
     steered_class: type[Any], forward_context: dict[str, Any]
 ) -> None:
     model = built(steered_class, forward_context)
-    assert isinstance(model, Lfm2ForCausalLM) and type(model).__name__ == "Lfm2ForCausalLM"
+    assert isinstance(model, Lfm2ForCausalLM)
+    assert type(model).__name__ == "Lfm2ForCausalLM"
     assert [type(layer).__name__ for layer in model.model.layers] == ["Layer", "Layer", "SteeredLayer", "Layer"]
     assert model.model.layers[2].asa is forward_context[INJECTION]
     assert forward_context[INJECTION].slots == 4
@@ -107,5 +108,6 @@ def test_the_models_own_state_class_plans_for_the_second_runner(
     )
     model = built(steered_class, forward_context)
     state = model.get_model_state_cls()
-    assert issubclass(state, Own) and state.__name__ == "SteeredModelState"
+    assert issubclass(state, Own)
+    assert state.__name__ == "SteeredModelState"
     assert asked == [model.model]

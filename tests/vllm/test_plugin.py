@@ -57,7 +57,8 @@ def vllm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
 def test_installing_registers_the_steered_architecture_and_marks_the_configuration(vllm: SimpleNamespace) -> None:
     plugin.install()
     active = plugin.active()
-    assert active is not None and active.module == "vllm.model_executor.models.lfm2"
+    assert active is not None
+    assert active.module == "vllm.model_executor.models.lfm2"
     assert vllm.registered == {"Lfm2ForCausalLM": "asa_adapter.vllm.models:Lfm2ForCausalLM"}
     assert vllm.args().create_engine_config().additional_config == {"asa_adapter": active.adapter.digest()}
 
@@ -96,13 +97,15 @@ def test_an_untried_vllm_stops_before_anything_is_changed(
     vllm: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules["vllm.version"], "__version__", "0.99.0")
-    with pytest.raises(RuntimeError, match="this is vLLM 0.99.0"):
+    with pytest.raises(RuntimeError, match=r"this is vLLM 0\.99\.0"):
         plugin.install()
-    assert vllm.registered == {} and plugin.active() is None
+    assert vllm.registered == {}
+    assert plugin.active() is None
 
 
 def test_a_missing_adapter_stops_the_engine(vllm: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASA_ADAPTER", "/nowhere/at/all")
     with pytest.raises(FileNotFoundError, match="no adapter folder at /nowhere/at/all"):
         plugin.install()
-    assert vllm.registered == {} and plugin.active() is None
+    assert vllm.registered == {}
+    assert plugin.active() is None
