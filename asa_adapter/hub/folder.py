@@ -9,6 +9,7 @@ from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import MIB, decode_utf8, parse_json, read_bounded, sha256, write_atomic
 from asa_adapter.hub.card import CARD_NAME, PLOTS_FOLDER, REPORT_NAME, model_card, report_json
 from asa_adapter.hub.plots import PLOT_NAMES, plots
+from asa_adapter.report import Report
 from asa_adapter.steering.classifiers import PROBES_NAME, ROUTER_NAME, Probes, Router
 from asa_adapter.steering.vectors import VECTORS_NAME, SteeringVectors
 
@@ -52,8 +53,9 @@ def write_folder(folder: Path, parts: Parts, repo_id: str | None = None) -> None
     config = parts.config.sealed({name: sha256(content) for name, content in payload.items()})
     for name, content in payload.items():
         write_atomic(folder / name, content)
-    shown = _write_plots(folder / PLOTS_FOLDER, plots(parts.report))
-    write_atomic(folder / CARD_NAME, model_card(config, parts.report, repo_id, shown))
+    report = Report.read(parts.report)
+    shown = _write_plots(folder / PLOTS_FOLDER, plots(report))
+    write_atomic(folder / CARD_NAME, model_card(config, report, repo_id, shown))
     write_atomic(folder / CONFIG_NAME, config.to_json())
 
 
