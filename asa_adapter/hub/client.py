@@ -27,6 +27,14 @@ from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, Adapter
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LOG_IN = "log in with `hf auth login`, or pass token="
 _CONNECTION = "the Hub was not reached, or the connection broke off: check it and try again"
+_NOT_ACCEPTED = "the Hub does not accept what was sent; it says why in brackets"
+_BY_STATUS = {
+    400: _NOT_ACCEPTED,
+    401: f"you are not logged in, or the token is not valid: {_LOG_IN}",
+    403: "your token does not allow this: take one with the right to do it (and to write, where you push)",
+    422: _NOT_ACCEPTED,
+    429: "too many requests: wait some minutes, or log in for a higher limit",
+}
 
 
 class _Words(NamedTuple):
@@ -251,35 +259,23 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _cause(error: BaseException, repo_id: str, words: _Words) -> str | None:
     """One of the known causes with its cure; None for any other error."""
     page = f"{huggingface_hub.constants.ENDPOINT}/{repo_id}"
-    if isinstance(error, GatedRepoError):
-        return f"the repository is gated: ask for access at {page}, then {_LOG_IN}"
-    if isinstance(error, RepositoryNotFoundError):
-        return f"{words.missing}: check the name, {_LOG_IN}"
-    if isinstance(error, RevisionNotFoundError):
-        return f"the repository has no such revision: see {page}/commits/main"
-    if isinstance(error, HFValidationError):
-        return words.no_id
-    if isinstance(error, LocalTokenNotFoundError):
-        return f"you are not logged in: {_LOG_IN}"
-    if isinstance(error, OfflineModeIsEnabled):
-        return words.offline
+    # The first that fits: a gated repository's error is one of a missing repository too.
+    causes: tuple[tuple[type[BaseException], str], ...] = (
+        (GatedRepoError, f"the repository is gated: ask for access at {page}, then {_LOG_IN}"),
+        (RepositoryNotFoundError, f"{words.missing}: check the name, {_LOG_IN}"),
+        (RevisionNotFoundError, f"the repository has no such revision: see {page}/commits/main"),
+        (HFValidationError, words.no_id),
+        (LocalTokenNotFoundError, f"you are not logged in: {_LOG_IN}"),
+        (OfflineModeIsEnabled, words.offline),
+    )
+    for kind, text in causes:
+        if isinstance(error, kind):
+            return text
     if isinstance(error, HfHubHTTPError):
-        return _refusal(error.response.status_code)
+        status = error.response.status_code
+        return _BY_STATUS.get(status, f"the Hub answered with HTTP status {status}: try again later")
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is None:
         return words.offline
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return None
-
-
-def _refusal(status: int) -> str:
-    """What an HTTP status means here."""
-    if status == 401:
-        return f"you are not logged in, or the token is not valid: {_LOG_IN}"
-    if status == 403:
-        return "your token does not allow this: take one with the right to do it (and to write, where you push)"
-    if status == 429:
-        return "too many requests: wait some minutes, or log in for a higher limit"
-    if status in (400, 422):
-        return "the Hub does not accept what was sent; it says why in brackets"
-    return f"the Hub answered with HTTP status {status}: try again later"
