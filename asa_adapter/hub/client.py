@@ -6,7 +6,7 @@ Whatever goes wrong in between is told as one error of ours: the repository, the
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import huggingface_hub
 from huggingface_hub import CommitOperationAdd, HfApi
@@ -132,26 +132,31 @@ def full_repo_id(repo_id: str, token: str | bool | None = None) -> str:
         ) from error
 
 
-def push(
-    folder: Path,
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    token: str | bool | None = None,
-    commit_message: str | None = None,
-    branch: str | None = None,
-    create_pr: bool = False,
-) -> str:
-    """Pushes all files of a folder in one commit; the repository and the branch are made where they are missing.
+class PushOptions(TypedDict, total=False):
+    """How something is pushed.
 
-    Args:
-        folder: what to push.
-        repo_id: such as "user/name".
+    Attributes:
         private: whether a new repository is private; None for the Hub's default.
         token: access token; None takes the one you logged in with.
         commit_message: what the commit says.
         branch: where the commit goes; None for "main".
         create_pr: open a pull request against "main" instead.
+    """
+
+    private: bool | None
+    token: str | bool | None
+    commit_message: str | None
+    branch: str | None
+    create_pr: bool
+
+
+def push(folder: Path, repo_id: str, **options: Unpack[PushOptions]) -> str:
+    """Pushes all files of a folder in one commit; the repository and the branch are made where they are missing.
+
+    Args:
+        folder: what to push.
+        repo_id: such as "user/name".
+        **options: see `PushOptions`.
 
     Returns:
         The commit's URL (a `CommitInfo`, whose `pr_url` names the pull request).
@@ -160,6 +165,7 @@ def push(
         ValueError: both a branch and a pull request.
         AdapterUploadError: the Hub refused, or was not reached; no file was changed there.
     """
+    private, branch, create_pr = options.get("private"), options.get("branch"), options.get("create_pr", False)
     if branch is not None and create_pr:
         raise ValueError(
             f"branch is {branch!r} and create_pr is True; expected one of them: a pull request goes to main"
@@ -169,7 +175,7 @@ def push(
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     ]
-    api = HfApi(token=token)
+    api = HfApi(token=options.get("token"))
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private is not None:
@@ -179,7 +185,7 @@ def push(
         return api.create_commit(
             repo_id,
             additions,
-            commit_message=commit_message or "Upload an ASA adapter",
+            commit_message=options.get("commit_message") or "Upload an ASA adapter",
             revision=branch,
             create_pr=create_pr,
         )
