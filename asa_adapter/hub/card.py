@@ -1,6 +1,5 @@
 """The model card: an adapter's README.md, written from its config and its report."""
 
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -17,9 +16,6 @@ from asa_adapter.hub.weaknesses import weaknesses
 from asa_adapter.report import RATIOS, Comparison, Interval, Report
 from asa_adapter.tool_calls.schemas import unwrapped
 
-CARD_NAME = "README.md"
-REPORT_NAME = "report.json"
-PLOTS_FOLDER = "plots"
 TEMPLATE_NAME = "model_card_template.md"
 LIBRARY_NAME = "asa-adapter"
 TAGS = ("activation-steering", "tool-calling", "asa")
@@ -33,11 +29,6 @@ _MOST_TOOLS = 20
 _RATIOS = ("precision", "recall", "F1", "accuracy", "FPR")  # as heads of tables, in the order of RATIOS
 # What the command line can be told of the training arguments, by their names there.
 _FLAGS = set("layers alphas taus betas objective max_fpr finalists batch_size seed max_new_tokens".split())
-
-
-def report_json(report: Mapping[str, Any] | None) -> str:
-    """The text of report.json; an empty object where there is no report."""
-    return json.dumps(report or {}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, plots: Sequence[str] = ()) -> str:

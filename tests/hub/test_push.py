@@ -15,7 +15,7 @@ from models import WIDTH, fitted_adapter
 from asa_adapter import ASAAdapter
 from asa_adapter.cli.entrypoint import main
 from asa_adapter.errors import AdapterUploadError
-from asa_adapter.hub.card import CARD_NAME
+from asa_adapter.hub.folder import CARD_NAME
 
 NAME = "alice/lfm-asa"
 FILES = {
