@@ -14,7 +14,7 @@ domains[]                            | text    | names, in the order of the dire
 leaks[][]                            | text    | kind, first and second row of each pair that stands in two splits
 blind_layers[]                       | int     | layers whose state is the same for every prompt
 layers.*.probe_auc                   | number  | by layer: AUC on VALID of the probe for all domains; 0.5 if blind
-layers.*.blind                       | bool    | there where the layer is blind
+layers.*.blind                       | bool    | true; only where the layer is blind
 layers.*.shuffled_auc                | number  | AUC of probes of meaningless labels, which should be 0.5
 layers.*.out_of_fold_auc             | number  | AUC on TRAIN, each row read by a probe that was fitted without it
 layers.*.C                           | number  | inverse regularisation strength
@@ -59,7 +59,7 @@ evaluations.*.base.METRICS           |         | by split: the bare model, by re
 evaluations.*.asa.METRICS            |         | with the adapter
 evaluations.*.SURE                   |         | how sure the difference is
 evaluations.*.by_domain.*.SURE       |         | the same in each domain
-controls.*.bag_of_words.COUNTED      |         | by split: a classifier that sees the words alone
+controls.*.bag_of_words.COUNTED      |         | by split: a classifier that sees only the words
 controls.*.bag_of_words.auc          | number  | its AUC
 controls.*.probe_auc                 | number  | AUC of the probe at the chosen layer
 controls.*.shuffled_auc              | number  | of probes of meaningless labels
@@ -119,10 +119,10 @@ class Comparison:
     """The bare model and the steered one on one split.
 
     Attributes:
-        base: metrics as `trigger_metrics` gives them, with `per_domain`, `validity` and `gold` where they are there.
+        base: metrics as `trigger_metrics` gives them, with `per_domain`, `validity` and `gold`, empty if unknown.
         asa: the same, steered.
         intervals: 95 % intervals by "base", "asa" and "gain" (asa minus base), then by ratio.
-        mcnemar_p: p value of the exact McNemar test on which prompts were decided rightly.
+        mcnemar_p: p value of the exact McNemar test on which prompts were decided correctly.
         by_domain: such intervals for each domain.
     """
 
@@ -139,7 +139,7 @@ class Trials:
 
     Attributes:
         base: the bare model.
-        choice: the chosen setting, where its point is there; the bare model's where the adapter abstains.
+        choice: the chosen setting, or the bare model if the adapter abstains; None if unknown.
         points: the front of the screen, by rising FPR, or the finalists.
         alpha_tau: scores of the screen by alpha and tau.
         best: numbers of the screen's best setting.

@@ -26,7 +26,7 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})?")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _PLOT = re.compile(r"[A-Za-z0-9_-]{1,80}\.png")
 _MOST_TOOLS = 20
-_RATIOS = ("precision", "recall", "F1", "accuracy", "FPR")  # as heads of tables, in the order of RATIOS
+_RATIOS = ("precision", "recall", "F1", "accuracy", "FPR")  # as column heads, in the order of RATIOS
 # What the command line can be told of the training arguments, by their names there.
 _FLAGS = set("layers alphas taus betas objective max_fpr finalists batch_size seed max_new_tokens".split())
 
@@ -71,7 +71,7 @@ def tool_names(tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
 
 
 def _metadata(report: Report, name: str | None, on_hub: str | None, repo_id: str | None) -> ModelCardData:
-    """The YAML head; what has not the form that the Hub expects is left out."""
+    """The YAML head; what does not have the form that the Hub expects is left out."""
     known = report.metadata
     license = known.get("license")
     languages = [name for name in known.get("language", []) if _LANGUAGE.fullmatch(name)]
@@ -188,7 +188,7 @@ def _domains(comparison: Comparison) -> str | None:
 
 
 def _calls(comparison: Comparison) -> str | None:
-    """What the calls were worth."""
+    """How good the calls were, in a table; None where that was not measured."""
     parts = {"the model alone": comparison.base, "with ASA": comparison.asa}
     if not all(part["validity"] for part in parts.values()):
         return None
@@ -228,7 +228,7 @@ def _why(config: ASAConfig, report: Report) -> str:
 
 
 def _reproduction(base_model: str | None, report: Report) -> str | None:
-    """The command that fits the adapter again, or code where the command line has no word for an argument."""
+    """The command that fits the adapter again, or Python code where the command line has no flag for an argument."""
     names = {field.name for field in fields(ASATrainingArguments)}
     known = {name: value for name, value in report.arguments.items() if name in names}
     try:
@@ -261,7 +261,7 @@ def _versions(report: Report) -> str | None:
 
 
 def _template() -> str:
-    """Our own template: in the package where it was installed, one folder up in a checkout."""
+    """The text of our template, which lies in an installed package, but above the package in a checkout."""
     here = Path(__file__).resolve().parents[1]
     places = [here / TEMPLATE_NAME, here.parent / TEMPLATE_NAME]
     for place in places:

@@ -1,6 +1,6 @@
 """The Hugging Face Hub: an adapter's files fetched into the cache, and a folder pushed as one commit.
 
-Whatever goes wrong in between is told as one error of ours: the repository, the revision, the cause, and a way out.
+An error on the way becomes one of ours, which names the repository, the revision, the cause and a way out.
 """
 
 import re
@@ -38,7 +38,7 @@ _BY_STATUS = {
 
 
 class _Words(NamedTuple):
-    """What the same cause is called, and cured by, on the way down and on the way up."""
+    """Causes and cures that are worded differently for a fetch and a push."""
 
     missing: str
     no_id: str
@@ -78,7 +78,7 @@ def fetch(
     Args:
         repo_id: such as "user/name".
         limits: the largest size in bytes of each file, by name; sizes are asked for before anything is downloaded.
-        required: the file without which the repository is not what was looked for.
+        required: the file that the repository must have.
         revision: branch, tag or commit; None for "main".
         token: access token; None takes the one you logged in with, False none.
         cache_dir: where downloads are kept.
@@ -89,7 +89,7 @@ def fetch(
         The folder in the cache; its name is the commit.
 
     Raises:
-        AdapterDownloadError: the files could not be had; the message says why and what to do.
+        AdapterDownloadError: the files could not be fetched; the message says why and what to do.
         AdapterFormatError: a file is larger than its limit; nothing was downloaded.
     """
     if not local_files_only and (force_download or not _is_cached(repo_id, required, revision, cache_dir)):
@@ -113,7 +113,7 @@ def fetch(
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit that a folder in the cache holds; None where its name is none."""
+    """The commit that a folder in the cache holds; None if its name is not a commit."""
     return folder.name if _COMMIT.fullmatch(folder.name) else None
 
 
@@ -121,7 +121,7 @@ def full_repo_id(repo_id: str, token: str | bool | None = None) -> str:
     """A repository id with its owner: "name" alone means one of yours.
 
     Raises:
-        AdapterUploadError: no id, or you are not logged in.
+        AdapterUploadError: not a valid id, or you are not logged in.
     """
     try:
         validate_repo_id(repo_id)
@@ -133,7 +133,7 @@ def full_repo_id(repo_id: str, token: str | bool | None = None) -> str:
 
 
 class PushOptions(TypedDict, total=False):
-    """How something is pushed.
+    """Options of a push to the Hub.
 
     Attributes:
         private: whether a new repository is private; None for the Hub's default.
@@ -151,7 +151,7 @@ class PushOptions(TypedDict, total=False):
 
 
 def push(folder: Path, repo_id: str, **options: Unpack[PushOptions]) -> str:
-    """Pushes all files of a folder in one commit; the repository and the branch are made where they are missing.
+    """Pushes all files of a folder in one commit; the repository and the branch are created if missing.
 
     Args:
         folder: what to push.
@@ -196,7 +196,7 @@ def push(folder: Path, repo_id: str, **options: Unpack[PushOptions]) -> str:
 
 
 def _check_visibility(api: HfApi, repo_id: str, private: bool) -> None:
-    """Refuses a repository that was there before and is as visible as it was not meant to be."""
+    """Refuses an existing repository whose visibility is not the one asked for."""
     if bool(api.model_info(repo_id).private) != private:
         found = "public" if private else "private"
         raise AdapterUploadError(
@@ -206,7 +206,7 @@ def _check_visibility(api: HfApi, repo_id: str, private: bool) -> None:
 
 
 def _is_cached(repo_id: str, name: str, revision: str | None, cache_dir: str | Path | None) -> bool:
-    """Whether a commit was fetched before; what a branch or tag means now, only the Hub knows."""
+    """Whether a commit is in the cache; only the Hub knows which commit a branch or tag is now."""
     if revision is None or not _COMMIT.fullmatch(revision):
         return False
     return isinstance(huggingface_hub.try_to_load_from_cache(repo_id, name, cache_dir, revision), str)
@@ -224,7 +224,7 @@ def _check_sizes(
     try:
         found = HfApi(token=token).get_paths_info(repo_id, list(limits), revision=revision)
     except Exception as error:
-        # The client would give out what it has in the cache, even to those who asked for a fresh download.
+        # The client would return what is in the cache, even where a fresh download was asked for.
         if force_download:
             raise AdapterDownloadError(
                 f"{_cannot_fetch(repo_id, revision)}: {_reason(error, repo_id, _FETCHING)}"
@@ -249,7 +249,7 @@ def _cannot_fetch(repo_id: str, revision: str | None) -> str:
 
 
 def _reason(error: BaseException, repo_id: str, words: _Words) -> str:
-    """Cause and cure in words, then the client's own error in short."""
+    """Cause and cure in words, then the client's own error, shortened."""
     found = next(filter(None, (_cause(each, repo_id, words) for each in _chain(error))), words.connection)
     text = " ".join(str(error).split())
     return f"{found} [{type(error).__name__}: {text:.200}]"

@@ -38,7 +38,7 @@ class Parts(NamedTuple):
 
 
 def write_folder(folder: Path, parts: Parts, repo_id: str | None = None) -> None:
-    """Writes an adapter into a folder, which is made where it is missing, with its card and its plots.
+    """Writes an adapter with its card and its plots into a folder, which is created if missing.
 
     The config is written last: a folder without one is not an adapter.
 
@@ -69,7 +69,7 @@ def _report_json(report: Mapping[str, Any] | None) -> str:
 
 
 def _write_plots(folder: Path, drawn: Mapping[str, bytes]) -> list[str]:
-    """Writes plots in place of those of an earlier report, and names all that are there, others' own ones last."""
+    """Writes plots, removes ours of an earlier report, and returns the names of all, those not ours last."""
     for name in PLOT_NAMES:
         if name not in drawn:
             (folder / name).unlink(missing_ok=True)

@@ -130,7 +130,7 @@ def _score_name(report: Report) -> str:
 
 
 def _front(report: Report) -> "Figure | None":
-    """What could be had: recall against calls without need, and where the choice stands."""
+    """Recall and FPR of the settings that were tried, and of the chosen one."""
     screen, valid = report.screen, report.valid
     if not screen.points and not valid.points:
         return None
@@ -203,7 +203,7 @@ def _left_out(names: Sequence[str]) -> str:
 
 
 def _cosines(report: Report) -> "Figure | None":
-    """How alike the directions of the domains are; one alone is like itself."""
+    """Cosines between the directions of the domains; None where there is only one."""
     rows, names = report.cosines[:MOST_ROWS], report.domains
     if len(report.cosines) < 2 or len(names) != len(report.cosines):
         return None
@@ -219,7 +219,7 @@ def _cosines(report: Report) -> "Figure | None":
 
 
 def _ablations(report: Report) -> "Figure | None":
-    """What is left without each part."""
+    """F1 and FPR of variants of the adapter."""
     found = dict(list(report.ablations.items())[:MOST_ROWS])
     if not found:
         return None
