@@ -14,7 +14,7 @@ domains[]                            | text    | names, in the order of the dire
 leaks[][]                            | text    | kind, first and second row of each pair that stands in two splits
 blind_layers[]                       | int     | layers whose state is the same for every prompt
 layers.*.probe_auc                   | number  | by layer: AUC on VALID of the probe for all domains; 0.5 if blind
-layers.*.blind                       | bool    | there where the layer is blind
+layers.*.blind                       | bool    | true; only where the layer is blind
 layers.*.shuffled_auc                | number  | AUC of probes of meaningless labels, which should be 0.5
 layers.*.out_of_fold_auc             | number  | AUC on TRAIN, each row read by a probe that was fitted without it
 layers.*.C                           | number  | inverse regularisation strength
@@ -59,7 +59,7 @@ evaluations.*.base.METRICS           |         | by split: the bare model, by re
 evaluations.*.asa.METRICS            |         | with the adapter
 evaluations.*.SURE                   |         | how sure the difference is
 evaluations.*.by_domain.*.SURE       |         | the same in each domain
-controls.*.bag_of_words.COUNTED      |         | by split: a classifier that sees the words alone
+controls.*.bag_of_words.COUNTED      |         | by split: a classifier that sees only the words
 controls.*.bag_of_words.auc          | number  | its AUC
 controls.*.probe_auc                 | number  | AUC of the probe at the chosen layer
 controls.*.shuffled_auc              | number  | of probes of meaningless labels
@@ -76,11 +76,10 @@ SURE     intervals.*.*[] (95 %, of "base", "asa" and "gain" by ratio), mcnemar_p
          only_asa_right (int)
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-
-from asa_adapter.untrusted import as_dict, as_list, interval_of, is_count, is_index, is_within, numbers_of
 
 COUNTS = ("n", "tp", "fp", "fn", "tn")
 RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")
@@ -120,10 +119,10 @@ class Comparison:
     """The bare model and the steered one on one split.
 
     Attributes:
-        base: metrics as `trigger_metrics` gives them, with `per_domain`, `validity` and `gold` where they are there.
+        base: metrics as `trigger_metrics` gives them, with `per_domain`, `validity` and `gold`, empty if unknown.
         asa: the same, steered.
         intervals: 95 % intervals by "base", "asa" and "gain" (asa minus base), then by ratio.
-        mcnemar_p: p value of the exact McNemar test on which prompts were decided rightly.
+        mcnemar_p: p value of the exact McNemar test on which prompts were decided correctly.
         by_domain: such intervals for each domain.
     """
 
@@ -140,7 +139,7 @@ class Trials:
 
     Attributes:
         base: the bare model.
-        choice: the chosen setting, where its point is there; the bare model's where the adapter abstains.
+        choice: the chosen setting, or the bare model if the adapter abstains; None if unknown.
         points: the front of the screen, by rising FPR, or the finalists.
         alpha_tau: scores of the screen by alpha and tau.
         best: numbers of the screen's best setting.
@@ -170,26 +169,18 @@ class Marker:
 
 @dataclass(frozen=True)
 class Report:
-    """The sound part of a report.
+    """The sound part of a report: what it holds under the names of the attributes, where nothing else is said.
 
     Attributes:
-        evaluations: `evaluations[split]` with `base`, `asa`, and optionally `intervals` and `mcnemar_p`.
-        ablations: `ablations[name]`, metrics on TEST of variants of the adapter.
-        splits: `splits[name]` with `rows` and `tool_needed`.
-        layers: `layers[number]` with `probe_auc` and `shuffled_auc`.
-        effects: `layers[number].effect`.
-        screen: `screen`: `base`, `front`, `alpha_tau`, and the first of `best_of_each_layer`.
-        valid: `valid`: `base` and `finalists`.
+        layers: numbers by layer, of those that have a `probe_auc`.
+        effects: `effect` by layer.
         chosen: the numbers of `chosen`: `layer`, `alpha`, `tau`, `beta`.
-        domains: `domains`, their names in the order of `cosines`.
+        domains: names in the order of `cosines`.
         cosines: `diagnostics.domain_cosines`, a row for each domain.
         marker: `diagnostics.marker_probability`.
-        why: `chosen.why`, how the settings were chosen.
-        arguments: `arguments`, the fields of the ASATrainingArguments.
-        versions: `versions` by package.
-        seconds: `seconds` by stage.
-        metadata: `metadata`, what only the person who fitted it knows: `license` of the adapter, `datasets` (Hub ids),
-            `language` codes, and in words `data_license` and `labels` (who or what labelled the data).
+        why: `chosen.why`.
+        metadata: what only the person who fitted it knows: `license` of the adapter, `datasets` (Hub ids), `language`
+            codes, and in words `data_license` and `labels` (who or what labelled the data).
     """
 
     evaluations: Mapping[str, Comparison] = field(default_factory=dict)
@@ -211,163 +202,148 @@ class Report:
 
     @classmethod
     def read(cls, report: Mapping[str, Any] | None) -> "Report":
-        """Reads a report; an empty one, or none, gives empty findings."""
-        found = as_dict(report)
-        comparisons = {split: _comparison(value) for split, value in as_dict(found.get("evaluations")).items()}
-        ablations = {name: _metrics(value) for name, value in as_dict(found.get("ablations")).items()}
-        splits = {name: as_dict(value) for name, value in as_dict(found.get("splits")).items()}
-        layers = {int(name): as_dict(value) for name, value in as_dict(found.get("layers")).items() if is_index(name)}
-        effects = {layer: _effect(value.get("effect")) for layer, value in layers.items()}
-        chosen, diagnostics = as_dict(found.get("chosen")), as_dict(found.get("diagnostics"))
-        domains, why = found.get("domains"), chosen.get("why")
+        """The sound part of a report; an empty `Report` for an empty one, or none."""
+        found = next(_sound(report, _SCHEMA))
+        chosen, diagnostics = found["chosen"], found["diagnostics"]
+        cosines = diagnostics["domain_cosines"]
+        layers = {int(name): layer for name, layer in found["layers"].items() if _INDEX.fullmatch(name)}
         return cls(
-            evaluations={split: value for split, value in comparisons.items() if value is not None},
-            ablations={name: value for name, value in ablations.items() if value is not None},
-            splits={n: v for n, v in splits.items() if is_count(v.get("rows")) and is_count(v.get("tool_needed"))},
-            layers={layer: numbers_of(value) for layer, value in layers.items() if "probe_auc" in numbers_of(value)},
-            effects={layer: effect for layer, effect in effects.items() if effect is not None},
-            screen=_screen(as_dict(found.get("screen")), chosen),
-            valid=_valid(as_dict(found.get("valid")), chosen),
-            chosen=numbers_of(chosen),
-            domains=tuple(name for name in as_list(domains) if isinstance(name, str)),
-            cosines=_square(diagnostics.get("domain_cosines")),
-            marker=_marker(as_dict(diagnostics.get("marker_probability"))),
-            why=why if isinstance(why, str) else None,
-            arguments=as_dict(found.get("arguments")),
-            versions={name: v for name, v in as_dict(found.get("versions")).items() if isinstance(v, str)},
-            seconds=numbers_of(found.get("seconds")),
-            metadata=_metadata(as_dict(found.get("metadata"))),
+            evaluations={split: _comparison(part) for split, part in found["evaluations"].items()},
+            layers={layer: _numbers(part) for layer, part in layers.items() if "probe_auc" in part},
+            effects={layer: Effect(**part["effect"]) for layer, part in layers.items() if "effect" in part},
+            screen=_trials(found["screen"], chosen),
+            valid=_trials(found["valid"], chosen),
+            chosen=_numbers(chosen),
+            domains=tuple(name for name in found["domains"] if isinstance(name, str)),
+            cosines=tuple(map(tuple, cosines)) if all(len(row) == len(cosines) for row in cosines) else (),
+            marker=_marker(diagnostics["marker_probability"]) if "marker_probability" in diagnostics else None,
+            why=chosen.get("why"),
+            **{name: found[name] for name in ("ablations", "splits", "arguments", "versions", "seconds", "metadata")},
         )
 
 
-def _metrics(value: Any) -> Metrics | None:
-    """Trigger metrics whose counts and ratios are all there; None for anything else."""
-    value = as_dict(value)
-    whole = _counts_and_ratios(value)
-    if whole is None:
-        return None
-    per_domain = {name: _counts_and_ratios(as_dict(part)) for name, part in as_dict(value.get("per_domain")).items()}
-    validity, gold = numbers_of(value.get("validity")), numbers_of(value.get("gold"))
+def _within(low: float, high: float) -> dict[str, Any]:
+    return {"type": "number", "minimum": low, "maximum": high}
+
+
+def _list_of(schema: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "array", "items": schema, **more}
+
+
+def _by_name(schema: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": schema, **more}
+
+
+def _with(required: Iterable[str] = (), **properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
+# What is read of a report, as JSON Schema.
+_TEXT, _WORDS = {"type": "string"}, {"type": "string", "minLength": 1}
+_NAMES = _list_of(_WORDS, minItems=1)
+_COUNT = {"type": "integer", "minimum": 0, "maximum": 10**12 - 1}
+_NUMBER = _within(-1e300, 1e300)  # a whole number in JSON may be longer than any float
+_SHARE, _CHANGE, _STEP, _COSINE = _within(0, 1), _within(-1, 1), _within(0, 1000), _within(-1.001, 1.001)
+_COUNTED = dict.fromkeys(COUNTS, _COUNT) | dict.fromkeys(RATIOS, _SHARE)
+_METRICS = _with(
+    _COUNTED,
+    **_COUNTED,
+    per_domain=_by_name(_with(_COUNTED, **_COUNTED)),
+    validity=_by_name(_NUMBER, required=list(VALIDITY), default={}),
+    gold=_by_name(_NUMBER, required=list(GOLD), default={}),
+)
+_INTERVALS = _by_name(_with(**dict.fromkeys(RATIOS, _list_of(_NUMBER, minItems=2, maxItems=2))))
+_SURE = {"intervals": _INTERVALS, "mcnemar_p": _SHARE, "by_domain": _by_name(_with(intervals=_INTERVALS))}
+_POINT = _with(Point._fields, fpr=_SHARE, recall=_SHARE)
+_SETTINGS = _list_of(_by_name(_NUMBER, properties={"fpr": _SHARE, "recall": _SHARE, "probe": _TEXT}))
+_CELLS = _list_of(_with(alpha=_STEP, tau=_SHARE, score=_CHANGE))
+_EFFECT = _with(Effect._fields, alpha=_STEP, up=_CHANGE, down=_CHANGE)
+_SERIES = dict.fromkeys(("along", "against", "random"), _list_of(_SHARE, default=[]))
+_MARKER = _with(("base", "alphas"), base=_SHARE, alphas=_list_of(_STEP, minItems=1), **_SERIES)
+_SCHEMA = _with(
+    evaluations=_by_name(_with(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),
+    ablations=_by_name(_METRICS),
+    splits=_by_name(_with(("rows", "tool_needed"), rows=_COUNT, tool_needed=_COUNT)),
+    layers=_by_name(_by_name(_NUMBER, properties={"effect": _EFFECT})),
+    screen=_with(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),
+    valid=_with(base=_POINT, finalists=_SETTINGS),
+    chosen=_by_name(_NUMBER, properties={"probe": _TEXT, "why": _TEXT, "abstains": {"type": "boolean"}}),
+    domains=_list_of({}),
+    diagnostics=_with(domain_cosines=_list_of(_list_of(_COSINE), default=[]), marker_probability=_MARKER),
+    arguments=_by_name({}),
+    versions=_by_name(_TEXT),
+    seconds=_by_name(_NUMBER),
+    metadata=_with(license=_WORDS, data_license=_WORDS, labels=_WORDS, datasets=_NAMES, language=_NAMES),
+)
+_TYPES = {"boolean": (bool,), "integer": (int,), "number": (int, float)}
+_INDEX, _MOST = re.compile("[0-9]{1,5}"), 10_000
+
+
+def _sound(value: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
+    """Yields the part of a value that fits a schema, else the schema's default; nothing where it has none.
+
+    An object loses the entries that do not fit or that the schema does not name. A list must fit as a whole, of which
+    the first 10,000 entries count. Anything else counts as an empty object or list, a text as a list of one.
+    """
+    kind, fits = schema.get("type"), True
+    if kind == "object":
+        given = value if isinstance(value, Mapping) else {}
+        known, others = schema.get("properties", {}), schema.get("additionalProperties")
+        required = set(schema.get("required", ()))
+        names = [] if required - given.keys() else known if others is None else given
+        value = {n: part for n in names if isinstance(n, str) for part in _sound(given.get(n), known.get(n, others))}
+        fits = value.keys() >= required
+    elif kind == "array":
+        listed = [value] if isinstance(value, str) else value[:_MOST] if isinstance(value, list | tuple) else []
+        value = [part for entry in listed for part in _sound(entry, schema["items"])]
+        fits = len(value) == len(listed) and schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", _MOST)
+    elif kind == "string":
+        fits = isinstance(value, str) and len(value) >= schema.get("minLength", 0)
+    elif kind is not None:
+        fits = type(value) in _TYPES[kind] and schema.get("minimum", value) <= value <= schema.get("maximum", value)
+    if fits:
+        yield float(value) if kind == "number" else value
+    elif "default" in schema:
+        yield schema["default"]
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in found.items() if type(value) is float}
+
+
+def _comparison(found: Mapping[str, Any]) -> Comparison:
+    by_domain = {name: _intervals(part) for name, part in found["by_domain"].items()}
+    return Comparison(found["base"], found["asa"], _intervals(found), found.get("mcnemar_p"), by_domain)
+
+
+def _intervals(found: Mapping[str, Any]) -> Intervals:
     return {
-        **whole,
-        "per_domain": {name: part for name, part in per_domain.items() if part is not None},
-        "validity": validity if set(VALIDITY) <= validity.keys() else {},
-        "gold": gold if set(GOLD) <= gold.keys() else {},
-    }
-
-
-def _counts_and_ratios(value: Mapping[str, Any]) -> Metrics | None:
-    counted = all(is_count(value.get(key)) for key in COUNTS)
-    if not counted or not all(is_within(value.get(key), 0, 1) for key in RATIOS):
-        return None
-    return {key: value[key] for key in (*COUNTS, *RATIOS)}
-
-
-def _comparison(value: Any) -> Comparison | None:
-    value = as_dict(value)
-    base, asa = _metrics(value.get("base")), _metrics(value.get("asa"))
-    if base is None or asa is None:
-        return None
-    p = value.get("mcnemar_p")
-    by_domain = {name: _intervals(as_dict(part)) for name, part in as_dict(value.get("by_domain")).items()}
-    return Comparison(base, asa, _intervals(value), float(p) if is_within(p, 0, 1) else None, by_domain)
-
-
-def _intervals(value: Mapping[str, Any]) -> Intervals:
-    return {
-        name: {ratio: found for ratio in RATIOS if (found := interval_of(as_dict(part).get(ratio))) is not None}
-        for name, part in as_dict(value.get("intervals")).items()
+        name: {ratio: (low, high) for ratio, (low, high) in part.items() if low <= high}
+        for name, part in found["intervals"].items()
         if name in ("base", "asa", "gain")
     }
 
 
-def _screen(value: Mapping[str, Any], chosen: Mapping[str, Any]) -> Trials:
-    leaders, front = as_list(value.get("best_of_each_layer")), as_list(value.get("front"))
-    cells = [cell for part in as_list(value.get("alpha_tau")) if (cell := _cell(part)) is not None]
+def _trials(found: Mapping[str, Any], chosen: Mapping[str, Any]) -> Trials:
+    base = found.get("base")
+    leaders, front, finalists = (found.get(name, []) for name in ("best_of_each_layer", "front", "finalists"))
+    setting = {name: chosen.get(name) for name in ("layer", "alpha", "tau", "beta", "probe")}.items()
+    own = (part for part in (*leaders, *front, *finalists) if setting <= part.items())
     return Trials(
-        base=_point(value.get("base")),
-        choice=_choice([*leaders, *front], value.get("base"), chosen),
-        points=tuple(sorted(point for part in front if (point := _point(part)) is not None)),
-        alpha_tau=tuple(cells),
-        best=numbers_of(leaders[0]) if leaders else {},
+        base=_point(base),
+        choice=_point(base if chosen.get("abstains") is True else next(own, None)),
+        points=tuple(filter(None, [*sorted(filter(None, map(_point, front))), *map(_point, finalists)])),
+        alpha_tau=tuple(Cell(**cell) for cell in found.get("alpha_tau", []) if len(cell) == len(Cell._fields)),
+        best=_numbers(leaders[0]) if leaders else {},
     )
 
 
-def _valid(value: Mapping[str, Any], chosen: Mapping[str, Any]) -> Trials:
-    finalists = as_list(value.get("finalists"))
-    return Trials(
-        base=_point(value.get("base")),
-        choice=_choice(finalists, value.get("base"), chosen),
-        points=tuple(point for part in finalists if (point := _point(part)) is not None),
-    )
+def _point(found: Mapping[str, Any] | None) -> Point | None:
+    return Point(found["fpr"], found["recall"]) if found and found.keys() >= set(Point._fields) else None
 
 
-def _choice(tried: Sequence[Any], base: Any, chosen: Mapping[str, Any]) -> Point | None:
-    """Where the chosen setting stands among those tried; with an adapter that abstains, the bare model."""
-    if chosen.get("abstains") is True:
-        return _point(base)
-    names = ("layer", "alpha", "tau", "beta", "probe")
-    own = (part for part in map(as_dict, tried) if all(n in part and part[n] == chosen.get(n) for n in names))
-    return next(map(_point, own), None)
-
-
-def _point(value: Any) -> Point | None:
-    numbers = _numbers_within(value, {"fpr": (0, 1), "recall": (0, 1)})
-    return None if numbers is None else Point(*numbers)
-
-
-def _cell(value: Any) -> Cell | None:
-    numbers = _numbers_within(value, {"alpha": (0, 1000), "tau": (0, 1), "score": (-1, 1)})
-    return None if numbers is None else Cell(*numbers)
-
-
-def _effect(value: Any) -> Effect | None:
-    numbers = _numbers_within(value, {"alpha": (0, 1000), "up": (-1, 1), "down": (-1, 1)})
-    return None if numbers is None else Effect(*numbers)
-
-
-def _numbers_within(value: Any, ranges: Mapping[str, tuple[float, float]]) -> list[float] | None:
-    """The numbers under some keys; None where one is missing or out of its range."""
-    found = as_dict(value)
-    sound = all(is_within(found.get(name), low, high) for name, (low, high) in ranges.items())
-    return [float(found[name]) for name in ranges] if sound else None
-
-
-def _square(value: Any) -> tuple[tuple[float, ...], ...]:
-    """A square matrix of cosines, which rounding may have made a little larger than 1; empty for anything else."""
-    rows = [as_list(row) for row in as_list(value)]
-    if not all(len(row) == len(rows) and all(is_within(number, -1.001, 1.001) for number in row) for row in rows):
-        return ()
-    return tuple(tuple(float(number) for number in row) for row in rows)
-
-
-def _marker(value: Mapping[str, Any]) -> Marker | None:
-    alphas, base = as_list(value.get("alphas")), _numbers_within(value, {"base": (0, 1)})
-    if not alphas or not all(is_within(alpha, 0, 1000) for alpha in alphas) or base is None:
-        return None
-    order = sorted(range(len(alphas)), key=lambda i: alphas[i])
-    series = {name: as_list(value.get(name)) for name in ("along", "against", "random")}
-    return Marker(
-        base[0],
-        tuple(float(alphas[i]) for i in order),
-        {
-            name: tuple(float(numbers[i]) for i in order)
-            for name, numbers in series.items()
-            if len(numbers) == len(alphas) and all(is_within(number, 0, 1) for number in numbers)
-        },
-    )
-
-
-def _metadata(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Texts under their keys, lists of texts under theirs."""
-    texts = {key: value.get(key) for key in ("license", "data_license", "labels")}
-    lists = {key: value.get(key) for key in ("datasets", "language")}
-    lists = {key: [part] if isinstance(part, str) else part for key, part in lists.items()}
-    return {
-        **{key: text for key, text in texts.items() if isinstance(text, str) and text},
-        **{
-            key: part
-            for key, part in lists.items()
-            if isinstance(part, list) and part and all(isinstance(item, str) and item for item in part)
-        },
-    }
+def _marker(found: Mapping[str, Any]) -> Marker:
+    names = [name for name in _SERIES if len(found[name]) == len(found["alphas"])]
+    rows = sorted(zip(found["alphas"], *(found[name] for name in names), strict=True), key=lambda row: row[0])
+    alphas, *series = zip(*rows, strict=True)
+    return Marker(found["base"], alphas, dict(zip(names, series, strict=True)))

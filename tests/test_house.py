@@ -1,4 +1,4 @@
-"""The house: what each wing is, and how little an import brings along.
+"""The house: how large its wings are, what each may do, and how little an import brings along.
 
 That imports run downwards is import-linter's: `lint-imports`, by the contract in pyproject.toml.
 """
@@ -16,10 +16,45 @@ import asa_adapter
 
 PACKAGE = Path(asa_adapter.__file__).parent
 EXAMPLES = PACKAGE.parent / "examples"
+FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 WINGS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 
 
 INSIDE_A_WING = re.compile(rf"(?:from|import) asa_adapter\.(?:{'|'.join(WINGS)})\.\w+")
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def functions(path: Path) -> dict[str, int]:
+    """The functions of a file with their lines, those of the docstring left out."""
+    found = {}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            told = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            docstring = (first.end_lineno or 0) - first.lineno + 1 if told else 0
+            found[f"{node.name}, line {node.lineno}"] = (node.end_lineno or 0) - node.lineno + 1 - docstring
+    return found
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_has_at_most_350_lines(name: str) -> None:
+    assert lines(PACKAGE / name) <= 350
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_function_has_at_most_40_lines_without_its_docstring(name: str) -> None:
+    assert {n: count for n, count in functions(PACKAGE / name).items() if count > 40} == {}
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_wing_has_at_most_11_files_and_1500_lines(wing: str) -> None:
+    files = [path for path in (PACKAGE / wing).rglob("*.py") if path.name != "__init__.py"]
+    assert len(files) <= 11
+    assert sum(map(lines, files)) <= 1500
+
 
 # What changes a module for as long as it is there: a hook, or another forward().
 CHANGES = re.compile(r"\.register_\w*hook\(|\bforward = |\"forward\"\] = |setattr\([^)]*forward")

@@ -39,7 +39,7 @@ def inspection_text(adapter: ASAAdapter, source: str, width: int = 120) -> str:
 
     Texts of the adapter go to a terminal here: they are made printable.
     """
-    config, findings = adapter.config, Report.read(adapter.report)
+    config, report = adapter.config, Report.read(adapter.report)
     model = ", ".join(filter(None, [config.model_type, f"{config.num_layers} blocks", f"width {config.hidden_size}"]))
     rows = {
         "commit": adapter.commit,
@@ -49,15 +49,15 @@ def inspection_text(adapter: ASAAdapter, source: str, width: int = 120) -> str:
         "domains": ", ".join(config.domains),
         "tools": ", ".join(tool_names(config.tools)) or "those of each prompt",
         "marker": config.tool_call_start,
-        "chosen": findings.why,
-        "made with": ", ".join(f"{name} {version}" for name, version in findings.versions.items()),
+        "chosen": report.why,
+        "made with": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
     }
     lines = [f"ASA adapter {one_line(source)}"]
     for name, text in rows.items():
         lines += textwrap.wrap(
             one_line(text or ""), width, initial_indent=f"  {name:<10}", subsequent_indent=" " * _INDENT
         )
-    for split, comparison in findings.evaluations.items():
+    for split, comparison in report.evaluations.items():
         table = metrics_table({"base": comparison.base, "asa": comparison.asa})
         lines += ["", f"{one_line(split).upper()}, {comparison.base['n']} prompts", table]
     return "\n".join(lines)

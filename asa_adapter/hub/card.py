@@ -1,6 +1,5 @@
 """The model card: an adapter's README.md, written from its config and its report."""
 
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -17,9 +16,6 @@ from asa_adapter.hub.weaknesses import weaknesses
 from asa_adapter.report import RATIOS, Comparison, Interval, Report
 from asa_adapter.tool_calls.schemas import unwrapped
 
-CARD_NAME = "README.md"
-REPORT_NAME = "report.json"
-PLOTS_FOLDER = "plots"
 TEMPLATE_NAME = "model_card_template.md"
 LIBRARY_NAME = "asa-adapter"
 TAGS = ("activation-steering", "tool-calling", "asa")
@@ -30,51 +26,43 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})?")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _PLOT = re.compile(r"[A-Za-z0-9_-]{1,80}\.png")
 _MOST_TOOLS = 20
-_RATIOS = ("precision", "recall", "F1", "accuracy", "FPR")  # as heads of tables, in the order of RATIOS
+_RATIOS = ("precision", "recall", "F1", "accuracy", "FPR")  # as column heads, in the order of RATIOS
 # Training arguments that the card writes as flags. A text could end the block of code that the command stands in.
 _FLAGS = {
     field.name for field in fields(ASATrainingArguments) if field.metadata and field.metadata.get("type") is not str
 }
 
 
-def report_json(report: Mapping[str, Any] | None) -> str:
-    """The text of report.json; an empty object where there is no report."""
-    return json.dumps(report or {}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def model_card(
-    config: ASAConfig, report: Mapping[str, Any] | None, repo_id: str | None = None, plots: Sequence[str] = ()
-) -> str:
+def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, plots: Sequence[str] = ()) -> str:
     """The text of the model card, by our own template alone.
 
     Args:
         config: the adapter's settings.
-        report: what was measured; the card says so where there is none. `report.Report` says what is read of it.
+        report: what was measured; where something was not, the card says so.
         repo_id: the repository that the usage example names.
         plots: names of the files in the folder plots/.
     """
-    findings = Report.read(report)
     on_hub = config.base_model if _HUB_ID.fullmatch(config.base_model or "") else None
     base_model = escaped(config.base_model or "an unnamed model")
     card = ModelCard.from_template(
-        _metadata(findings, config.base_model, on_hub, repo_id),
+        _metadata(report, config.base_model, on_hub, repo_id),
         template_str=_template(),
         title=f"ASA for {base_model}",
         abstains=config.alpha == 0,
         base_model=f"[{base_model}](https://huggingface.co/{on_hub})" if on_hub else base_model,
-        headline=None if config.alpha == 0 else _headline(findings),
+        headline=None if config.alpha == 0 else _headline(report),
         repo_id=repo_id if _HUB_ID.fullmatch(repo_id or "") else _PLACEHOLDER,
         model_id=on_hub or "path/to/the/model",
         fitted_for=_fitted_for(config),
         tools=_tools(config.tools),
-        results=[_result(split, comparison) for split, comparison in findings.evaluations.items()],
-        ablations=_ablations(findings),
+        results=[_result(split, comparison) for split, comparison in report.evaluations.items()],
+        ablations=_ablations(report),
         plots=[{"file": name, "title": _plot_title(name)} for name in plots if _PLOT.fullmatch(name)],
         settings=_settings(config),
-        why=_why(config, findings),
-        weaknesses=weaknesses(config, findings),
-        reproduction=_reproduction(on_hub, findings),
-        versions=_versions(findings),
+        why=_why(config, report),
+        weaknesses=weaknesses(config, report),
+        reproduction=_reproduction(on_hub, report),
+        versions=_versions(report),
     )
     return str(card.content).rstrip() + "\n"
 
@@ -84,9 +72,9 @@ def tool_names(tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
     return [str(unwrapped(tool).get("name")) for tool in tools or []]
 
 
-def _metadata(findings: Report, name: str | None, on_hub: str | None, repo_id: str | None) -> ModelCardData:
-    """The YAML head; what has not the form that the Hub expects is left out."""
-    known = findings.metadata
+def _metadata(report: Report, name: str | None, on_hub: str | None, repo_id: str | None) -> ModelCardData:
+    """The YAML head; what does not have the form that the Hub expects is left out."""
+    known = report.metadata
     license = known.get("license")
     languages = [name for name in known.get("language", []) if _LANGUAGE.fullmatch(name)]
     datasets = [name for name in known.get("datasets", []) if _HUB_ID.fullmatch(name)]
@@ -101,7 +89,7 @@ def _metadata(findings: Report, name: str | None, on_hub: str | None, repo_id: s
     )
     if on_hub:
         data["base_model_relation"] = "adapter"
-    if findings.evaluations:
+    if report.evaluations:
         data.model_name = repo_id.rpartition("/")[2] if repo_id else f"ASA for {name or 'an unnamed model'}"
         data.eval_results = [
             EvalResult(
@@ -114,15 +102,15 @@ def _metadata(findings: Report, name: str | None, on_hub: str | None, repo_id: s
                 metric_name=f"{ratio}, with ASA",
                 metric_value=round(comparison.asa[ratio], 4),
             )
-            for split, comparison in findings.evaluations.items()
+            for split, comparison in report.evaluations.items()
             for ratio in RATIOS
         ]
     return data
 
 
-def _headline(findings: Report) -> str | None:
+def _headline(report: Report) -> str | None:
     """The one sentence that most readers want."""
-    test = findings.evaluations.get("test")
+    test = report.evaluations.get("test")
     if test is None:
         return None
     base, asa = test.base, test.asa
@@ -202,7 +190,7 @@ def _domains(comparison: Comparison) -> str | None:
 
 
 def _calls(comparison: Comparison) -> str | None:
-    """What the calls were worth."""
+    """How good the calls were, in a table; None where that was not measured."""
     parts = {"the model alone": comparison.base, "with ASA": comparison.asa}
     if not all(part["validity"] for part in parts.values()):
         return None
@@ -210,8 +198,8 @@ def _calls(comparison: Comparison) -> str | None:
     return calls_table(parts, "", worth)
 
 
-def _ablations(findings: Report) -> str | None:
-    return metrics_table(findings.ablations, "variant", _RATIOS) if findings.ablations else None
+def _ablations(report: Report) -> str | None:
+    return metrics_table(report.ablations, "variant", _RATIOS) if report.ablations else None
 
 
 def _plot_title(name: str) -> str:
@@ -230,9 +218,9 @@ def _settings(config: ASAConfig) -> str:
     return table(["setting", "value"], rows, numbers=1)
 
 
-def _why(config: ASAConfig, findings: Report) -> str:
-    why = f"Why these: {escaped(findings.why)}." if findings.why else "How these were chosen is not recorded."
-    layer = findings.layers.get(config.layer)
+def _why(config: ASAConfig, report: Report) -> str:
+    why = f"Why these: {escaped(report.why)}." if report.why else "How these were chosen is not recorded."
+    layer = report.layers.get(config.layer)
     if layer is None:
         return why
     control = f" (a control with shuffled labels: {layer['shuffled_auc']:.3f})" if "shuffled_auc" in layer else ""
@@ -241,10 +229,10 @@ def _why(config: ASAConfig, findings: Report) -> str:
     )
 
 
-def _reproduction(base_model: str | None, findings: Report) -> str | None:
-    """The command that fits the adapter again, or code where the command line has no word for an argument."""
+def _reproduction(base_model: str | None, report: Report) -> str | None:
+    """The command that fits the adapter again, or Python code where the command line has no flag for an argument."""
     names = {field.name for field in fields(ASATrainingArguments)}
-    known = {name: value for name, value in findings.arguments.items() if name in names}
+    known = {name: value for name, value in report.arguments.items() if name in names}
     try:
         given, default = ASATrainingArguments(**known), ASATrainingArguments()
     except (TypeError, ValueError):
@@ -268,14 +256,14 @@ def _reproduction(base_model: str | None, findings: Report) -> str | None:
     )
 
 
-def _versions(findings: Report) -> str | None:
-    if not findings.versions:
+def _versions(report: Report) -> str | None:
+    if not report.versions:
         return None
-    return "Made with " + ", ".join(f"{escaped(name)} {escaped(v)}" for name, v in findings.versions.items()) + "."
+    return "Made with " + ", ".join(f"{escaped(name)} {escaped(v)}" for name, v in report.versions.items()) + "."
 
 
 def _template() -> str:
-    """Our own template: in the package where it was installed, one folder up in a checkout."""
+    """The text of our template, which lies in an installed package, but above the package in a checkout."""
     here = Path(__file__).resolve().parents[1]
     places = [here / TEMPLATE_NAME, here.parent / TEMPLATE_NAME]
     for place in places:

@@ -1,12 +1,12 @@
 """The Hugging Face Hub: an adapter's files fetched into the cache, and a folder pushed as one commit.
 
-Whatever goes wrong in between is told as one error of ours: the repository, the revision, the cause, and a way out.
+An error on the way becomes one of ours, which names the repository, the revision, the cause and a way out.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import huggingface_hub
 from huggingface_hub import CommitOperationAdd, HfApi
@@ -27,10 +27,18 @@ from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, Adapter
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LOG_IN = "log in with `hf auth login`, or pass token="
 _CONNECTION = "the Hub was not reached, or the connection broke off: check it and try again"
+_NOT_ACCEPTED = "the Hub does not accept what was sent; it says why in brackets"
+_BY_STATUS = {
+    400: _NOT_ACCEPTED,
+    401: f"you are not logged in, or the token is not valid: {_LOG_IN}",
+    403: "your token does not allow this: take one with the right to do it (and to write, where you push)",
+    422: _NOT_ACCEPTED,
+    429: "too many requests: wait some minutes, or log in for a higher limit",
+}
 
 
 class _Words(NamedTuple):
-    """What the same cause is called, and cured by, on the way down and on the way up."""
+    """Causes and cures that are worded differently for a fetch and a push."""
 
     missing: str
     no_id: str
@@ -70,7 +78,7 @@ def fetch(
     Args:
         repo_id: such as "user/name".
         limits: the largest size in bytes of each file, by name; sizes are asked for before anything is downloaded.
-        required: the file without which the repository is not what was looked for.
+        required: the file that the repository must have.
         revision: branch, tag or commit; None for "main".
         token: access token; None takes the one you logged in with, False none.
         cache_dir: where downloads are kept.
@@ -81,7 +89,7 @@ def fetch(
         The folder in the cache; its name is the commit.
 
     Raises:
-        AdapterDownloadError: the files could not be had; the message says why and what to do.
+        AdapterDownloadError: the files could not be fetched; the message says why and what to do.
         AdapterFormatError: a file is larger than its limit; nothing was downloaded.
     """
     if not local_files_only and (force_download or not _is_cached(repo_id, required, revision, cache_dir)):
@@ -105,7 +113,7 @@ def fetch(
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit that a folder in the cache holds; None where its name is none."""
+    """The commit that a folder in the cache holds; None if its name is not a commit."""
     return folder.name if _COMMIT.fullmatch(folder.name) else None
 
 
@@ -113,7 +121,7 @@ def full_repo_id(repo_id: str, token: str | bool | None = None) -> str:
     """A repository id with its owner: "name" alone means one of yours.
 
     Raises:
-        AdapterUploadError: no id, or you are not logged in.
+        AdapterUploadError: not a valid id, or you are not logged in.
     """
     try:
         validate_repo_id(repo_id)
@@ -124,26 +132,31 @@ def full_repo_id(repo_id: str, token: str | bool | None = None) -> str:
         ) from error
 
 
-def push(
-    folder: Path,
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    token: str | bool | None = None,
-    commit_message: str | None = None,
-    branch: str | None = None,
-    create_pr: bool = False,
-) -> str:
-    """Pushes all files of a folder in one commit; the repository and the branch are made where they are missing.
+class PushOptions(TypedDict, total=False):
+    """Options of a push to the Hub.
 
-    Args:
-        folder: what to push.
-        repo_id: such as "user/name".
+    Attributes:
         private: whether a new repository is private; None for the Hub's default.
         token: access token; None takes the one you logged in with.
         commit_message: what the commit says.
         branch: where the commit goes; None for "main".
         create_pr: open a pull request against "main" instead.
+    """
+
+    private: bool | None
+    token: str | bool | None
+    commit_message: str | None
+    branch: str | None
+    create_pr: bool
+
+
+def push(folder: Path, repo_id: str, **options: Unpack[PushOptions]) -> str:
+    """Pushes all files of a folder in one commit; the repository and the branch are created if missing.
+
+    Args:
+        folder: what to push.
+        repo_id: such as "user/name".
+        **options: see `PushOptions`.
 
     Returns:
         The commit's URL (a `CommitInfo`, whose `pr_url` names the pull request).
@@ -152,6 +165,7 @@ def push(
         ValueError: both a branch and a pull request.
         AdapterUploadError: the Hub refused, or was not reached; no file was changed there.
     """
+    private, branch, create_pr = options.get("private"), options.get("branch"), options.get("create_pr", False)
     if branch is not None and create_pr:
         raise ValueError(
             f"branch is {branch!r} and create_pr is True; expected one of them: a pull request goes to main"
@@ -161,7 +175,7 @@ def push(
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     ]
-    api = HfApi(token=token)
+    api = HfApi(token=options.get("token"))
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private is not None:
@@ -171,7 +185,7 @@ def push(
         return api.create_commit(
             repo_id,
             additions,
-            commit_message=commit_message or "Upload an ASA adapter",
+            commit_message=options.get("commit_message") or "Upload an ASA adapter",
             revision=branch,
             create_pr=create_pr,
         )
@@ -182,7 +196,7 @@ def push(
 
 
 def _check_visibility(api: HfApi, repo_id: str, private: bool) -> None:
-    """Refuses a repository that was there before and is as visible as it was not meant to be."""
+    """Refuses an existing repository whose visibility is not the one asked for."""
     if bool(api.model_info(repo_id).private) != private:
         found = "public" if private else "private"
         raise AdapterUploadError(
@@ -192,7 +206,7 @@ def _check_visibility(api: HfApi, repo_id: str, private: bool) -> None:
 
 
 def _is_cached(repo_id: str, name: str, revision: str | None, cache_dir: str | Path | None) -> bool:
-    """Whether a commit was fetched before; what a branch or tag means now, only the Hub knows."""
+    """Whether a commit is in the cache; only the Hub knows which commit a branch or tag is now."""
     if revision is None or not _COMMIT.fullmatch(revision):
         return False
     return isinstance(huggingface_hub.try_to_load_from_cache(repo_id, name, cache_dir, revision), str)
@@ -210,7 +224,7 @@ def _check_sizes(
     try:
         found = HfApi(token=token).get_paths_info(repo_id, list(limits), revision=revision)
     except Exception as error:
-        # The client would give out what it has in the cache, even to those who asked for a fresh download.
+        # The client would return what is in the cache, even where a fresh download was asked for.
         if force_download:
             raise AdapterDownloadError(
                 f"{_cannot_fetch(repo_id, revision)}: {_reason(error, repo_id, _FETCHING)}"
@@ -235,7 +249,7 @@ def _cannot_fetch(repo_id: str, revision: str | None) -> str:
 
 
 def _reason(error: BaseException, repo_id: str, words: _Words) -> str:
-    """Cause and cure in words, then the client's own error in short."""
+    """Cause and cure in words, then the client's own error, shortened."""
     found = next(filter(None, (_cause(each, repo_id, words) for each in _chain(error))), words.connection)
     text = " ".join(str(error).split())
     return f"{found} [{type(error).__name__}: {text:.200}]"
@@ -251,35 +265,23 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _cause(error: BaseException, repo_id: str, words: _Words) -> str | None:
     """One of the known causes with its cure; None for any other error."""
     page = f"{huggingface_hub.constants.ENDPOINT}/{repo_id}"
-    if isinstance(error, GatedRepoError):
-        return f"the repository is gated: ask for access at {page}, then {_LOG_IN}"
-    if isinstance(error, RepositoryNotFoundError):
-        return f"{words.missing}: check the name, {_LOG_IN}"
-    if isinstance(error, RevisionNotFoundError):
-        return f"the repository has no such revision: see {page}/commits/main"
-    if isinstance(error, HFValidationError):
-        return words.no_id
-    if isinstance(error, LocalTokenNotFoundError):
-        return f"you are not logged in: {_LOG_IN}"
-    if isinstance(error, OfflineModeIsEnabled):
-        return words.offline
+    # The first that fits: a gated repository's error is one of a missing repository too.
+    causes: tuple[tuple[type[BaseException], str], ...] = (
+        (GatedRepoError, f"the repository is gated: ask for access at {page}, then {_LOG_IN}"),
+        (RepositoryNotFoundError, f"{words.missing}: check the name, {_LOG_IN}"),
+        (RevisionNotFoundError, f"the repository has no such revision: see {page}/commits/main"),
+        (HFValidationError, words.no_id),
+        (LocalTokenNotFoundError, f"you are not logged in: {_LOG_IN}"),
+        (OfflineModeIsEnabled, words.offline),
+    )
+    for kind, text in causes:
+        if isinstance(error, kind):
+            return text
     if isinstance(error, HfHubHTTPError):
-        return _refusal(error.response.status_code)
+        status = error.response.status_code
+        return _BY_STATUS.get(status, f"the Hub answered with HTTP status {status}: try again later")
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is None:
         return words.offline
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return None
-
-
-def _refusal(status: int) -> str:
-    """What an HTTP status means here."""
-    if status == 401:
-        return f"you are not logged in, or the token is not valid: {_LOG_IN}"
-    if status == 403:
-        return "your token does not allow this: take one with the right to do it (and to write, where you push)"
-    if status == 429:
-        return "too many requests: wait some minutes, or log in for a higher limit"
-    if status in (400, 422):
-        return "the Hub does not accept what was sent; it says why in brackets"
-    return f"the Hub answered with HTTP status {status}: try again later"

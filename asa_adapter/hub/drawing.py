@@ -35,7 +35,7 @@ MOST_ROWS, _MOST_CELLS, _MOST_NAME = 24, 10, 25
 
 @contextlib.contextmanager
 def own_style() -> Iterator[None]:
-    """Draws by our settings; the user's come back, and a sign that the font lacks is a box and no warning."""
+    """Draws with our settings and restores the user's. A character that the font lacks is a box, without a warning."""
     from matplotlib import style
 
     with warnings.catch_warnings(), style.context(["default", _STYLE]):
@@ -45,7 +45,7 @@ def own_style() -> Iterator[None]:
 
 
 def png(figure: "Figure") -> bytes:
-    """A PNG with a palette, a third as large as one without, and nothing of when and by what it was made."""
+    """A PNG with a palette, a third as large as one without. It does not tell when and by what it was made."""
     from PIL import Image  # matplotlib's own dependency
 
     drawn, file = io.BytesIO(), io.BytesIO()
@@ -70,7 +70,7 @@ def short(name: str) -> str:
 
 
 def columns(values: Mapping[int, float]) -> tuple[list[int], list[float]]:
-    """What is drawn to the right, and what upwards."""
+    """The x and the y values of a line."""
     return list(values), list(values.values())
 
 
@@ -96,7 +96,7 @@ def draw_matrix(
 def draw_bars(
     ax: "Axes", values: Sequence[float], intervals: Sequence[Interval | None], shift: float, colour: str, label: str
 ) -> None:
-    """Lying bars, shares of 1, the first on top; their intervals as lines."""
+    """Horizontal bars of shares of 1, the first on top, with their intervals as lines."""
     places = [row + shift for row in range(len(values))]
     ax.barh(places, values, height=0.36, color=colour, label=label)
     for place, found in zip(places, intervals, strict=True):

@@ -1,5 +1,6 @@
 """An adapter as a folder: which files it has, how large each may be, and how they are read without trusting them."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,11 +8,15 @@ from typing import Any, NamedTuple
 from asa_adapter.config.asa_config import CONFIG_NAME, ASAConfig
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import MIB, decode_utf8, parse_json, read_bounded, sha256, write_atomic
-from asa_adapter.hub.card import CARD_NAME, PLOTS_FOLDER, REPORT_NAME, model_card, report_json
+from asa_adapter.hub.card import model_card
 from asa_adapter.hub.plots import PLOT_NAMES, plots
+from asa_adapter.report import Report
 from asa_adapter.steering.classifiers import PROBES_NAME, ROUTER_NAME, Probes, Router
 from asa_adapter.steering.vectors import VECTORS_NAME, SteeringVectors
 
+CARD_NAME = "README.md"
+REPORT_NAME = "report.json"
+PLOTS_FOLDER = "plots"
 # What is read of an adapter, here or on the Hub, and the largest size of each file that is accepted.
 SIZE_LIMITS = {
     CONFIG_NAME: MIB,
@@ -33,7 +38,7 @@ class Parts(NamedTuple):
 
 
 def write_folder(folder: Path, parts: Parts, repo_id: str | None = None) -> None:
-    """Writes an adapter into a folder, which is made where it is missing, with its card and its plots.
+    """Writes an adapter with its card and its plots into a folder, which is created if missing.
 
     The config is written last: a folder without one is not an adapter.
 
@@ -47,18 +52,24 @@ def write_folder(folder: Path, parts: Parts, repo_id: str | None = None) -> None
         VECTORS_NAME: parts.vectors.to_bytes(),
         ROUTER_NAME: parts.router.to_bytes(),
         PROBES_NAME: parts.probes.to_bytes(),
-        REPORT_NAME: report_json(parts.report).encode(),
+        REPORT_NAME: _report_json(parts.report).encode(),
     }
     config = parts.config.sealed({name: sha256(content) for name, content in payload.items()})
     for name, content in payload.items():
         write_atomic(folder / name, content)
-    shown = _write_plots(folder / PLOTS_FOLDER, plots(parts.report))
-    write_atomic(folder / CARD_NAME, model_card(config, parts.report, repo_id, shown))
+    report = Report.read(parts.report)
+    shown = _write_plots(folder / PLOTS_FOLDER, plots(report))
+    write_atomic(folder / CARD_NAME, model_card(config, report, repo_id, shown))
     write_atomic(folder / CONFIG_NAME, config.to_json())
 
 
+def _report_json(report: Mapping[str, Any] | None) -> str:
+    """The text of report.json; an empty object where there is no report."""
+    return json.dumps(report or {}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def _write_plots(folder: Path, drawn: Mapping[str, bytes]) -> list[str]:
-    """Writes plots in place of those of an earlier report, and names all that are there, others' own ones last."""
+    """Writes plots, removes ours of an earlier report, and returns the names of all, those not ours last."""
     for name in PLOT_NAMES:
         if name not in drawn:
             (folder / name).unlink(missing_ok=True)

@@ -35,7 +35,7 @@ def code(text: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: int) -> str:
-    """A Markdown table; the last `numbers` columns are set to the right.
+    """A Markdown table; the last `numbers` columns are aligned right.
 
     Example:
         >>> print(table(["", "n"], [["a", "1"]], numbers=1))
@@ -58,7 +58,7 @@ def metrics_table(results: Mapping[str, Metrics], first: str = "", names: Sequen
     Args:
         results: metrics by name.
         first: head of the column of names.
-        names: heads of the others.
+        names: heads of the other columns.
 
     Example:
         >>> print(metrics_table({"base": dict(precision=1, recall=0.5, f1=2 / 3, accuracy=0.75, fpr=0)}))
@@ -73,13 +73,13 @@ def metrics_table(results: Mapping[str, Metrics], first: str = "", names: Sequen
 def calls_table(
     results: Mapping[str, Metrics], first: str = "calls", names: Sequence[str] = (*VALIDITY, "gold")
 ) -> str:
-    """What the calls were worth, as a Markdown table: of the answers that call, how many parse, name an offered tool,
+    """How good the calls were, as a Markdown table: of the answers that call, how many parse, name an offered tool,
     and fit its schema; precision and recall of calls that do all three; and gold calls met, where all rows have some.
 
     Args:
         results: trigger metrics with `validity`, by name, such as {"base": ..., "asa": ...}.
         first: head of the column of names.
-        names: heads of the others.
+        names: heads of the other columns.
     """
     rows = [[name, *(f"{metrics['validity'][key]:.3f}" for key in VALIDITY)] for name, metrics in results.items()]
     if all(metrics.get("gold") for metrics in results.values()):

@@ -1,9 +1,9 @@
 """Figures from a report, for its model card. Without matplotlib (the extra [plots]) there are none.
 
-A report may come from a stranger: only `Report` of it are drawn, and its texts are never taken for formulas.
+A report may come from a stranger: only its sound part is drawn, and its texts are never taken for formulas.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asa_adapter.hub.drawing import (
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plots(report: Mapping[str, Any] | None) -> dict[str, bytes]:
+def plots(report: Report) -> dict[str, bytes]:
     """PNG files by name, about 800 pixels wide; the same report gives the same bytes.
 
     Returns:
@@ -42,34 +42,33 @@ def plots(report: Mapping[str, Any] | None) -> dict[str, bytes]:
     return {f"{name}.png": png(figure) for name, figure in figures(report).items()}
 
 
-def figures(report: Mapping[str, Any] | None) -> dict[str, "Figure"]:
+def figures(report: Report) -> dict[str, "Figure"]:
     """The figures that a report has the numbers for, by name, in the order in which they are read.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    findings = Report.read(report)
     with own_style():
-        drawn = {name: draw(findings) for name, draw in _FIGURES.items()}
+        drawn = {name: draw(report) for name, draw in _FIGURES.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _layers(findings: Report) -> "Figure | None":
+def _layers(report: Report) -> "Figure | None":
     """How well the need is read at each layer, and how far a step there moves the model."""
-    read = {name: _by_layer(findings, name) for name in ("probe_auc", "shuffled_auc")}
+    read = {name: _by_layer(report, name) for name in ("probe_auc", "shuffled_auc")}
     if not read["probe_auc"]:
         return None
-    figure = new_figure(5.2 if findings.effects else 3.2)
-    axes = figure.subplots(2 if findings.effects else 1, sharex=True, squeeze=False)[:, 0]
+    figure = new_figure(5.2 if report.effects else 3.2)
+    axes = figure.subplots(2 if report.effects else 1, sharex=True, squeeze=False)[:, 0]
     axes[0].plot(*columns(read["probe_auc"]), color=BLUE, marker="o", label="probe")
     if read["shuffled_auc"]:
         axes[0].plot(*columns(read["shuffled_auc"]), color=ORANGE, marker="s", ls="--", label="shuffled labels")
     axes[0].axhline(0.5, color=GREY, ls=":", label="chance")
     lowest = min(0.4, *(auc for values in read.values() for auc in values.values()))
     axes[0].set(title="How well the need for a tool is read (VALID)", ylabel="AUC", ylim=(lowest - 0.03, 1.03))
-    if findings.effects:
-        _draw_effects(axes[1], findings)
-    chosen = findings.chosen.get("layer")
+    if report.effects:
+        _draw_effects(axes[1], report)
+    chosen = report.chosen.get("layer")
     for ax in axes:
         if chosen in read["probe_auc"]:
             ax.axvspan(chosen - 0.3, chosen + 0.3, color=SKY, alpha=0.3, lw=0, label="chosen layer")
@@ -79,12 +78,12 @@ def _layers(findings: Report) -> "Figure | None":
     return figure
 
 
-def _by_layer(findings: Report, name: str) -> dict[int, float]:
-    return {layer: row[name] for layer, row in sorted(findings.layers.items()) if 0 <= row.get(name, -1) <= 1}
+def _by_layer(report: Report, name: str) -> dict[int, float]:
+    return {layer: row[name] for layer, row in sorted(report.layers.items()) if 0 <= row.get(name, -1) <= 1}
 
 
-def _draw_effects(ax: "Axes", findings: Report) -> None:
-    effects = dict(sorted(findings.effects.items()))
+def _draw_effects(ax: "Axes", report: Report) -> None:
+    effects = dict(sorted(report.effects.items()))
     up = {layer: effect.up for layer, effect in effects.items()}
     down = {layer: effect.down for layer, effect in effects.items()}
     ax.plot(*columns(up), color=VERMILION, marker="^", label="step up")
@@ -96,9 +95,9 @@ def _draw_effects(ax: "Axes", findings: Report) -> None:
     ax.margins(y=0.1)
 
 
-def _alpha_tau(findings: Report) -> "Figure | None":
+def _alpha_tau(report: Report) -> "Figure | None":
     """The screen's scores by step and confidence."""
-    scores = {(cell.alpha, cell.tau): cell.score for cell in findings.screen.alpha_tau}
+    scores = {(cell.alpha, cell.tau): cell.score for cell in report.screen.alpha_tau}
     alphas, taus = (sorted({key[i] for key in scores}) for i in (0, 1))
     if not scores or len(scores) != len(alphas) * len(taus):
         return None
@@ -106,8 +105,8 @@ def _alpha_tau(findings: Report) -> "Figure | None":
     ax = figure.subplots()
     rows = [[scores[alpha, tau] for tau in taus] for alpha in alphas]
     draw_matrix(ax, rows, [f"{tau:g}" for tau in taus], [f"{alpha:g}" for alpha in alphas], "cividis", "{:.3f}")
-    figure.colorbar(ax.images[0], ax=ax, label=_score_name(findings))
-    best = findings.screen.best
+    figure.colorbar(ax.images[0], ax=ax, label=_score_name(report))
+    best = report.screen.best
     fixed = ", ".join(f"{name} {best[name]:g}" for name in ("layer", "beta") if name in best)
     ax.set(
         title="Screen on TRAIN by first tokens" + (f", at {fixed}" if fixed else ""),
@@ -122,17 +121,17 @@ def _alpha_tau(findings: Report) -> "Figure | None":
     return figure
 
 
-def _score_name(findings: Report) -> str:
-    if findings.arguments.get("max_fpr") is not None:
+def _score_name(report: Report) -> str:
+    if report.arguments.get("max_fpr") is not None:
         return "recall; minus the FPR where it is too high"
     names = {"f1": "F1", "balanced_accuracy": "balanced accuracy"}
-    objective = findings.arguments.get("objective")
+    objective = report.arguments.get("objective")
     return names.get(objective, "score") if isinstance(objective, str) else "score"
 
 
-def _front(findings: Report) -> "Figure | None":
-    """What could be had: recall against calls without need, and where the choice stands."""
-    screen, valid = findings.screen, findings.valid
+def _front(report: Report) -> "Figure | None":
+    """Recall and FPR of the settings that were tried, and of the chosen one."""
+    screen, valid = report.screen, report.valid
     if not screen.points and not valid.points:
         return None
     figure = new_figure(4.4)
@@ -164,12 +163,12 @@ def _axes_of(points: Sequence[Point]) -> tuple[list[float], list[float]]:
     return [point.fpr for point in points], [point.recall for point in points]
 
 
-def _domains(findings: Report) -> "Figure | None":
+def _domains(report: Report) -> "Figure | None":
     """The bare and the steered model, overall and in each domain."""
-    split = "test" if "test" in findings.evaluations else next(iter(findings.evaluations), None)
+    split = "test" if "test" in report.evaluations else next(iter(report.evaluations), None)
     if split is None:
         return None
-    found = findings.evaluations[split]
+    found = report.evaluations[split]
     names = [name for name in found.base["per_domain"] if name in found.asa["per_domain"]]
     shown = names[: MOST_ROWS - 1]
     labels = [f"all ({found.base['n']})"]
@@ -203,10 +202,10 @@ def _left_out(names: Sequence[str]) -> str:
     return bars if len(names) < MOST_ROWS else f"{bars}; the first {MOST_ROWS - 1} of {len(names)} domains"
 
 
-def _cosines(findings: Report) -> "Figure | None":
-    """How alike the directions of the domains are; one alone is like itself."""
-    rows, names = findings.cosines[:MOST_ROWS], findings.domains
-    if len(findings.cosines) < 2 or len(names) != len(findings.cosines):
+def _cosines(report: Report) -> "Figure | None":
+    """Cosines between the directions of the domains; None where there is only one."""
+    rows, names = report.cosines[:MOST_ROWS], report.domains
+    if len(report.cosines) < 2 or len(names) != len(report.cosines):
         return None
     rows = tuple(row[:MOST_ROWS] for row in rows)
     labels = [f"{short(name)}  {i}" for i, name in enumerate(names[:MOST_ROWS], start=1)]
@@ -219,9 +218,9 @@ def _cosines(findings: Report) -> "Figure | None":
     return figure
 
 
-def _ablations(findings: Report) -> "Figure | None":
-    """What is left without each part."""
-    found = dict(list(findings.ablations.items())[:MOST_ROWS])
+def _ablations(report: Report) -> "Figure | None":
+    """F1 and FPR of variants of the adapter."""
+    found = dict(list(report.ablations.items())[:MOST_ROWS])
     if not found:
         return None
     figure = new_figure(1.2 + 0.3 * len(found))
@@ -236,9 +235,9 @@ def _ablations(findings: Report) -> "Figure | None":
     return figure
 
 
-def _marker(findings: Report) -> "Figure | None":
+def _marker(report: Report) -> "Figure | None":
     """What steps of each length do to the start of a call."""
-    marker = findings.marker
+    marker = report.marker
     if marker is None or not marker.series:
         return None
     figure = new_figure(3.6)
@@ -248,7 +247,7 @@ def _marker(findings: Report) -> "Figure | None":
         colour, sign, line = looks[name]
         label = "a random direction" if name == "random" else f"{name} the direction"
         ax.plot([0, *marker.alphas], [marker.base, *values], color=colour, marker=sign, ls=line, label=label)
-    layer = findings.chosen.get("layer")
+    layer = report.chosen.get("layer")
     ax.set(
         title="What a step does to the start of a call (VALID" + (f", layer {layer:g})" if layer is not None else ")"),
         xlabel="alpha (step in mean residual norms; 0: the model alone)",

@@ -16,13 +16,13 @@ _ODD_CONTROL = 0.1
 _GOOD_CALLS = 0.9
 
 
-def weaknesses(config: ASAConfig, findings: Report) -> list[str]:
+def weaknesses(config: ASAConfig, report: Report) -> list[str]:
     """One sentence or two for each weak spot, as Markdown; the most telling first."""
     found = []
-    for split, comparison in findings.evaluations.items():
-        if split == "test" or "test" not in findings.evaluations:
+    for split, comparison in report.evaluations.items():
+        if split == "test" or "test" not in report.evaluations:
             found += [*_overall(comparison, split), *_by_domain(comparison, split), *_calls(comparison, split)]
-    return [*found, *_reading(config, findings), *_data(findings)]
+    return [*found, *_reading(config, report), *_data(report)]
 
 
 def _overall(comparison: Comparison, split: str) -> Iterator[str]:
@@ -72,9 +72,9 @@ def _calls(comparison: Comparison, split: str) -> Iterator[str]:
         )
 
 
-def _reading(config: ASAConfig, findings: Report) -> Iterator[str]:
+def _reading(config: ASAConfig, report: Report) -> Iterator[str]:
     """How well the need can be read at the steered layer."""
-    layer = findings.layers.get(config.layer, {})
+    layer = report.layers.get(config.layer, {})
     auc, control = layer.get("probe_auc"), layer.get("shuffled_auc")
     if auc is not None and auc < _WEAK_AUC:
         yield f"The need for a tool is hard to read at its layer: the probe's AUC on VALID is {auc:.3f}."
@@ -82,13 +82,13 @@ def _reading(config: ASAConfig, findings: Report) -> Iterator[str]:
         yield f"A probe for shuffled labels has an AUC of {control:.3f} there, which should be 0.5: the data is small."
 
 
-def _data(findings: Report) -> Iterator[str]:
-    train = findings.splits.get("train")
+def _data(report: Report) -> Iterator[str]:
+    train = report.splits.get("train")
     rows = f"{train['rows']} labelled prompts" if train else "labelled prompts"
-    labels = findings.metadata.get("labels")
+    labels = report.metadata.get("labels")
     by = f"labelled by {escaped(labels).rstrip('.')}" if labels else "by whom they were labelled is not recorded"
     yield f"Router and probes are fitted on {rows} ({by}); a wrong label there is a wrong decision here."
-    licence = findings.metadata.get("data_license")
+    licence = report.metadata.get("data_license")
     if licence:
         yield f"The data's licence: {escaped(licence).rstrip('.')}."
     else:

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import nn
 
@@ -29,6 +29,7 @@ from asa_adapter.data.splits import SPLITS, check_split, row_text
 from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.intervals import comparison
 from asa_adapter.files import make_writable_folder
+from asa_adapter.hub.client import PushOptions
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.steering.classifiers import MIN_ROWS_PER_CLASS
@@ -212,17 +213,13 @@ class ASATrainer:
         if self.args.output_dir is not None and self._adapter is not None and Processes().is_main:
             self._adapter.save_pretrained(self.args.output_dir)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        commit_message: str | None = None,
-        branch: str | None = None,
-        create_pr: bool = False,
-    ) -> str:
-        """Pushes the trained adapter with its report; see `ASAAdapter.push_to_hub`.
+    def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
+        """Pushes the trained adapter with its report to the Hugging Face Hub.
+
+        Args:
+            repo_id: "user/name", or "name" for one of yours; made where it is missing.
+            **options: `private`, `token`, `commit_message`, `branch` and `create_pr`, as `ASAAdapter.push_to_hub`
+                explains them.
 
         Returns:
             The commit's URL.
@@ -233,9 +230,7 @@ class ASATrainer:
         """
         if self._adapter is None:
             raise ValueError("there is no adapter to push; call train() first")
-        return self._adapter.push_to_hub(
-            repo_id, private=private, token=token, commit_message=commit_message, branch=branch, create_pr=create_pr
-        )
+        return self._adapter.push_to_hub(repo_id, **options)
 
     def _build(self, setting: Setting, fit: LayerFit) -> ASAAdapter:
         config = ASAConfig(**self._origin, **setting._asdict(), residual_norm=fit.residual_norm)

@@ -1,5 +1,6 @@
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from asa_adapter import ASAConfig, ASATrainingArguments
 from asa_adapter.evaluation.metrics import trigger_metrics
 from asa_adapter.hub.card import model_card
 from asa_adapter.hub.markdown import escaped, metrics_table
+from asa_adapter.report import Report
 
 RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")
 SHA = "0123456789ab" + "c" * 52
@@ -83,6 +85,10 @@ def report(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def card(config: ASAConfig, report: Any, repo_id: str | None = None, plots: Sequence[str] = ()) -> str:
+    return model_card(config, Report.read(report), repo_id, plots)
+
+
 def body(text: str) -> str:
     return text.split("\n---\n", 1)[1]
 
@@ -128,7 +134,7 @@ def with_intervals(numbers: list[float], key: str, sign: str = "") -> list[str]:
 
 def test_its_overall_numbers_are_those_of_the_rows_with_intervals() -> None:
     gain = [asa - base for base, asa in zip(ratios(2), ratios(3), strict=True)]
-    assert table_of(model_card(config(), report()), "", "precision", "recall") == {
+    assert table_of(card(config(), report()), "", "precision", "recall") == {
         "the model alone": with_intervals(ratios(2), "base"),
         "with ASA": with_intervals(ratios(3), "asa"),
         "gain": with_intervals(gain, "gain", sign="+"),
@@ -138,12 +144,13 @@ def test_its_overall_numbers_are_those_of_the_rows_with_intervals() -> None:
 def test_without_intervals_the_numbers_stand_alone() -> None:
     plain = report()
     del plain["evaluations"]["test"]["intervals"], plain["evaluations"]["test"]["mcnemar_p"]
-    text = model_card(config(), plain)
+    text = card(config(), plain)
     assert table_of(text, "", "precision", "recall") == {
         "the model alone": cells(ratios(2)),
         "with ASA": cells(ratios(3)),
     }
-    assert "95 % intervals" not in text and "McNemar" not in text
+    assert "95 % intervals" not in text
+    assert "McNemar" not in text
 
 
 def test_its_numbers_by_domain_are_those_of_the_rows() -> None:
@@ -151,7 +158,7 @@ def test_its_numbers_by_domain_are_those_of_the_rows() -> None:
     for domain in ("code", "math"):
         base, asa = ratios(2, domain), ratios(3, domain)
         expected[domain] = ["6", *cells([base[2], asa[2], base[4], asa[4]])]
-    assert table_of(model_card(config(), report()), "domain") == expected
+    assert table_of(card(config(), report()), "domain") == expected
 
 
 def test_its_numbers_on_calls_are_those_of_the_rows() -> None:
@@ -161,40 +168,40 @@ def test_its_numbers_on_calls_are_those_of_the_rows() -> None:
         good = sum(label and all(check.values()) for label, check in called)
         shares = [sum(check[key] for _, check in called) for key in ("format", "tool_name", "arguments")]
         expected[name] = cells([*(n / len(called) for n in shares), good / len(called), good / 6])
-    assert table_of(model_card(config(), report()), "", "can be read") == expected
+    assert table_of(card(config(), report()), "", "can be read") == expected
 
 
 def test_gold_calls_have_a_column_where_both_were_measured() -> None:
     test = report()["evaluations"]["test"]
     gold = {"n": 6, "match": 0.1667, "in_order": 0.1}
     both = {"base": {**test["base"], "gold": {**gold, "match": 0.0}}, "asa": {**test["asa"], "gold": gold}}
-    found = table_of(model_card(config(), report(evaluations={"test": both})), "", "can be read")
+    found = table_of(card(config(), report(evaluations={"test": both})), "", "can be read")
     assert [row[-1] for row in found.values()] == ["0.000", "0.167"]
     half = {"base": test["base"], "asa": both["asa"]}
-    assert "the gold calls" not in model_card(config(), report(evaluations={"test": half}))
+    assert "the gold calls" not in card(config(), report(evaluations={"test": half}))
 
 
 def test_prompts_of_another_template_say_how_to_attach() -> None:
-    text = model_card(config(chat_template="{{ messages }}"), report())
+    text = card(config(chat_template="{{ messages }}"), report())
     assert "set `tokenizer.chat_template = adapter.config.chat_template`" in text
     assert "the model's own chat template" not in text
 
 
 def test_its_ablations_are_those_of_the_report() -> None:
-    assert table_of(model_card(config(), report()), "variant") == {
+    assert table_of(card(config(), report()), "variant") == {
         "no gate": cells([0.5, 1.0, 2 / 3, 0.5, 1.0]),
         "random": cells(ratios(2)),
     }
 
 
 def test_its_settings_are_those_of_the_config() -> None:
-    assert list(table_of(model_card(config(), report()), "setting").values()) == [
+    assert list(table_of(card(config(), report()), "setting").values()) == [
         ["2, of 0 to 3"], ["0.5"], ["2"], ["0.8"], ["0.25"], ["one for each domain"],
     ]  # fmt: skip
 
 
 def test_its_metadata_has_the_results() -> None:
-    data = ModelCard(model_card(config(), report(), "user/x")).data
+    data = ModelCard(card(config(), report(), "user/x")).data
     assert {result.metric_type: result.metric_value for result in data.eval_results or []} == {
         ratio: round(value, 4) for ratio, value in zip(RATIOS, ratios(3), strict=True)
     }
@@ -206,7 +213,7 @@ def test_its_metadata_has_the_results() -> None:
     ("base_model", "name"), [("tiny_lfm2", "ASA for tiny_lfm2"), (None, "ASA for an unnamed model")]
 )
 def test_without_a_repository_its_results_carry_the_base_models_name(base_model: str | None, name: str) -> None:
-    assert ModelCard(model_card(config(base_model=base_model), report())).data.model_name == name
+    assert ModelCard(card(config(base_model=base_model), report())).data.model_name == name
 
 
 def test_its_headline_says_of_what_the_false_calls_are_a_share() -> None:
@@ -214,13 +221,11 @@ def test_its_headline_says_of_what_the_false_calls_are_a_share() -> None:
     assert (
         f"**On 12 TEST prompts, F1 goes from {before[2]:.3f} to {after[2]:.3f}, and of the prompts without need, the "
         f"share that gets a call from {before[4]:.3f} to {after[4]:.3f}.**"
-    ) in model_card(config(), report())
+    ) in card(config(), report())
 
 
 def test_no_other_number_stands_in_it() -> None:
-    prose = [
-        line for line in body(model_card(config(base_model="user/model"), report())).splitlines() if line[:1] != "|"
-    ]
+    prose = [line for line in body(card(config(base_model="user/model"), report())).splitlines() if line[:1] != "|"]
     text = re.sub(r"```.*?```|`[^`]*`|\(http[^)]*\)", "", "\n".join(prose), flags=re.DOTALL)
     expected = {
         "2602.04935": "the paper", "12": "TEST prompts",
@@ -251,7 +256,7 @@ def good_calls() -> float:
 
 
 def test_the_hub_client_reads_its_metadata() -> None:
-    data = ModelCard(model_card(config(), report())).data.to_dict()
+    data = ModelCard(card(config(), report())).data.to_dict()
     assert data["base_model"] == "LiquidAI/LFM2.5-1.2B-Instruct"
     assert data["base_model_relation"] == "adapter"
     assert data["library_name"] == "asa-adapter"
@@ -262,7 +267,7 @@ def test_the_hub_client_reads_its_metadata() -> None:
 
 @asks_the_endpoint
 def test_the_hub_client_loads_and_the_hub_accepts_it(hub: LocalHub, tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text(model_card(config(), report()))
+    (tmp_path / "README.md").write_text(card(config(), report()))
     ModelCard.load(tmp_path / "README.md").validate()
     hub.add("alice/x", {"README.md": (tmp_path / "README.md").read_bytes()})
     ModelCard.load("alice/x").validate()
@@ -270,43 +275,44 @@ def test_the_hub_client_loads_and_the_hub_accepts_it(hub: LocalHub, tmp_path: Pa
 
 
 def test_what_is_not_known_is_not_in_its_metadata() -> None:
-    data = ModelCard(model_card(config(base_model=None), None)).data.to_dict()
+    data = ModelCard(card(config(base_model=None), None)).data.to_dict()
     assert set(data) == {"library_name", "pipeline_tag", "tags"}
 
 
 @pytest.mark.parametrize("name", ["/home/me/model", "model", "a/b/c", "a/b\n", "-x/y"])
 def test_a_local_path_is_not_given_out_as_a_base_model(name: str) -> None:
-    data = ModelCard(model_card(config(base_model=name), None)).data.to_dict()
-    assert "base_model" not in data and "base_model_relation" not in data
+    data = ModelCard(card(config(base_model=name), None)).data.to_dict()
+    assert "base_model" not in data
+    assert "base_model_relation" not in data
 
 
 def test_without_a_report_it_says_that_nothing_was_measured() -> None:
-    text = model_card(config(), None)
+    text = card(config(), None)
     assert "Nothing was measured: the adapter came without a report." in text
     assert "How these were chosen is not recorded." in text
     assert "How it was fitted is not recorded." in text
 
 
 def test_an_abstaining_adapter_says_so_first() -> None:
-    lines = body(model_card(config(alpha=0), report())).strip().splitlines()
+    lines = body(card(config(alpha=0), report())).strip().splitlines()
     assert lines[0].endswith("(abstains: it changes nothing)")
     assert lines[2].startswith("**This adapter abstains:")
-    assert "abstains" not in model_card(config(), report())
+    assert "abstains" not in card(config(), report())
 
 
 def test_what_to_copy_names_model_and_repository() -> None:
-    text = model_card(config(), report(), "user/my_adapter")
+    text = card(config(), report(), "user/my_adapter")
     assert 'ASAAdapter.from_pretrained("user/my_adapter")' in text
     assert 'AutoModelForCausalLM.from_pretrained("LiquidAI/LFM2.5-1.2B-Instruct")' in text
 
 
 def test_what_to_copy_is_python() -> None:
-    [snippet] = re.findall(r"```python\n(.*?)```", model_card(config(), None), re.DOTALL)
+    [snippet] = re.findall(r"```python\n(.*?)```", card(config(), None), re.DOTALL)
     compile(snippet, "card", "exec")
 
 
 def test_tools_and_prompt_format_are_named() -> None:
-    text = model_card(config(), report())
+    text = card(config(), report())
     assert "- `calculator`: Computes.\n- `run_code`\n" in text
     fitted = table_of(text, "", "")
     assert fitted["a call is written as"] == [r"`<\|tool_call_start\|>` … `<\|tool_call_end\|>`"]
@@ -314,18 +320,18 @@ def test_tools_and_prompt_format_are_named() -> None:
 
 
 def test_many_tools_are_shortened() -> None:
-    text = model_card(config(tools=[{"name": f"tool{i}"} for i in range(25)]), None)
+    text = card(config(tools=[{"name": f"tool{i}"} for i in range(25)]), None)
     assert "- `tool19`\n- and 5 more, in `asa_config.json`\n" in text
 
 
 def test_tools_that_differ_are_said_to() -> None:
-    text = model_card(config(tools=None), None)
+    text = card(config(tools=None), None)
     assert "Each prompt offered its own tools." in text
     assert "tools=tools,  # your JSON-schema tools" in text
 
 
 def test_plots_are_shown_where_they_are() -> None:
-    text = model_card(config(), report(), plots=["auc_per_layer.png", "a b](x).png", "../../x.png"])
+    text = card(config(), report(), plots=["auc_per_layer.png", "a b](x).png", "../../x.png"])
     assert re.findall(r"!\[.*", text) == ["![auc per layer](plots/auc_per_layer.png)"]
 
 
@@ -334,13 +340,13 @@ def test_it_says_how_to_fit_it_again() -> None:
         "asa-adapter train --model LiquidAI/LFM2.5-1.2B-Instruct --data my_data --output my_adapter "
         "--alphas 0.5 1.0 --layers 1 2 --seed 7\n"
     )
-    assert expected in model_card(config(), report())
+    assert expected in card(config(), report())
 
 
 def test_the_command_to_fit_it_again_gives_the_same_arguments() -> None:
     from asa_adapter.cli.parser import command_parser
 
-    text = model_card(config(), report())
+    text = card(config(), report())
     [words] = re.findall(r"^asa-adapter (train .*)$", text, re.MULTILINE)
     options = vars(command_parser().parse_args(words.split()))
     given = ASATrainingArguments(**report()["arguments"])
@@ -352,7 +358,7 @@ def test_the_command_to_fit_it_again_gives_the_same_arguments() -> None:
 
 
 def test_arguments_that_the_command_line_lacks_are_given_in_python() -> None:
-    text = model_card(config(), report(arguments={"Cs": [0.1], "objective": "balanced_accuracy"}))
+    text = card(config(), report(arguments={"Cs": [0.1], "objective": "balanced_accuracy"}))
     assert "ASATrainingArguments(Cs=(0.1,), objective='balanced_accuracy'))" in text
     for snippet in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         compile(snippet, "card", "exec")
@@ -360,7 +366,7 @@ def test_arguments_that_the_command_line_lacks_are_given_in_python() -> None:
 
 @pytest.mark.parametrize("arguments", [{}, {"alphas": "x"}, {"seed": -1}, {"layers": {"a": 1}}, []])
 def test_arguments_that_are_none_are_left_out(arguments: Any) -> None:
-    assert "How it was fitted is not recorded." in model_card(config(), report(arguments=arguments))
+    assert "How it was fitted is not recorded." in card(config(), report(arguments=arguments))
 
 
 # --- weak spots
@@ -383,14 +389,14 @@ def test_arguments_that_are_none_are_left_out(arguments: Any) -> None:
     ],
 )
 def test_a_weak_spot_is_named(sentence: str) -> None:
-    assert sentence in model_card(config(), report()).partition("## Limits and weak spots")[2]
+    assert sentence in card(config(), report()).partition("## Limits and weak spots")[2]
 
 
 def test_a_loss_is_named() -> None:
     swapped = report()
     test = swapped["evaluations"]["test"]
     test["base"], test["asa"] = test["asa"], test["base"]
-    text = model_card(config(), swapped)
+    text = card(config(), swapped)
     (_, good_recall, good_f1, *_), (_, bad_recall, bad_f1, *_) = cells(ratios(3)), cells(ratios(2))
     assert f"On TEST it does worse than the model alone: F1 {bad_f1} against {good_f1}." in text
     assert f"needed than the model alone: recall {bad_recall} against {good_recall} on TEST." in text
@@ -401,7 +407,7 @@ def test_a_strong_adapter_is_not_talked_down() -> None:
     good = trigger_metrics(labels, labels, ["a", "b"] * 150)
     strong = report(layers={"2": {"probe_auc": 0.99, "shuffled_auc": 0.51}})
     strong["evaluations"]["test"] = {"base": trigger_metrics(labels, [1] * 300, ["a", "b"] * 150), "asa": good}
-    text = model_card(config(), strong)
+    text = card(config(), strong)
     for words in ("worse than", "misses more", "Few TEST", "prompts only", "hard to read", "shuffled labels has"):
         assert words not in text
 
@@ -435,7 +441,7 @@ def card_of(domain: str, model: str, marker: str, tool: str, why: str, split: st
     found["metadata"] = {"labels": why, "data_license": tool, "license": model, "datasets": [model]}
     tools = [{"name": tool, "description": why}]
     settings = config(domains=(domain,), base_model=model, tool_call_start=marker, tools=tools)
-    return model_card(settings, found, plots=[plot])
+    return card(settings, found, plots=[plot])
 
 
 PLAIN = structure(card_of("math", "a model", "<call>", "calculator", "because", "dev", "no plot"))
@@ -482,8 +488,9 @@ def test_no_string_changes_the_cards_structure(**strings: str) -> None:
 
 
 def test_no_line_of_a_template_is_left() -> None:
-    text = model_card(config(), report())
-    assert "{{" not in text and "{%" not in text
+    text = card(config(), report())
+    assert "{{" not in text
+    assert "{%" not in text
 
 
 # --- a report may hold anything
@@ -514,7 +521,7 @@ def test_whatever_a_report_holds_a_card_is_written(path: tuple[str, ...], value:
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
-    text = model_card(config(), found)
+    text = card(config(), found)
     assert metadata_errors(text) == []
     assert "## Limits and weak spots" in text
 

@@ -101,7 +101,7 @@ def test_a_pull_request_leaves_main_alone(hub: LocalHub) -> None:
 def test_bad_metadata_is_refused(hub: LocalHub, api: HfApi, metadata: str) -> None:
     repo = hub.add("alice/x", {})
     card = f"---\n{metadata}\n---\n# Card\n".encode()
-    with pytest.raises(ValueError, match="Invalid metadata in README.md"):
+    with pytest.raises(ValueError, match=r"Invalid metadata in README\.md"):
         api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id="alice/x")
     assert repo.files() == {}
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from asa_adapter.evaluation.metrics import trigger_metrics
 from asa_adapter.hub.plots import PLOT_NAMES, figures, plots
+from asa_adapter.report import Report
 
 DOMAINS = ["code", "math"]
 LABELS, BASE, ASA = [1, 1, 0, 0] * 3, [1, 0, 1, 0] * 3, [1, 1, 0, 0] * 3
@@ -59,13 +60,21 @@ def report(names: list[str] = DOMAINS, layers: int = 3) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def figures_of(report: Any) -> dict[str, Any]:
+    return figures(Report.read(report))
+
+
+def plots_of(report: Any) -> dict[str, bytes]:
+    return plots(Report.read(report))
+
+
 def lines(ax: Any) -> dict[str, tuple[list[float], list[float]]]:
     """Points of the lines of some axes, by their label."""
     return {line.get_label(): tuple(map(list, line.get_data())) for line in ax.lines}
 
 
 def test_a_full_report_has_every_figure_with_title_and_named_axes() -> None:
-    drawn = figures(report())
+    drawn = figures_of(report())
     assert tuple(f"{name}.png" for name in drawn) == PLOT_NAMES
     for figure in drawn.values():
         panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
@@ -74,7 +83,7 @@ def test_a_full_report_has_every_figure_with_title_and_named_axes() -> None:
 
 
 def test_layers_show_auc_control_and_effect() -> None:
-    auc, effect = figures(report())["auc_and_effect_by_layer"].axes
+    auc, effect = figures_of(report())["auc_and_effect_by_layer"].axes
     assert lines(auc)["probe"] == ([0, 1, 2], [0.6] * 3)
     assert lines(auc)["shuffled labels"] == ([0, 1, 2], [0.5] * 3)
     assert lines(effect)["step up"] == ([0, 1, 2], [0.2] * 3)
@@ -82,13 +91,13 @@ def test_layers_show_auc_control_and_effect() -> None:
 
 
 def test_the_surface_has_the_scores_of_the_screen() -> None:
-    ax = figures(report())["score_by_alpha_and_tau"].axes[0]
+    ax = figures_of(report())["score_by_alpha_and_tau"].axes[0]
     assert ax.images[0].get_array().tolist() == [[0.125, 0.175, 0.225], [0.25, 0.35, 0.45]]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["0.5", "1"]
 
 
 def test_the_front_shows_base_choice_and_finalists() -> None:
-    shown = lines(figures(report())["recall_against_fpr"].axes[0])
+    shown = lines(figures_of(report())["recall_against_fpr"].axes[0])
     assert shown["front of the screen"] == ([0.0, 0.1], [0.6, 0.8])
     assert shown["finalists, VALID"] == ([0.2, 0.1], [0.9, 0.7])
     assert shown["base, VALID"] == ([0.45], [0.5])
@@ -99,7 +108,7 @@ def test_the_front_shows_base_choice_and_finalists() -> None:
 def test_an_abstaining_adapter_stands_where_the_base_stands() -> None:
     found = report()
     found["chosen"].update(alpha=0.0, abstains=True)
-    shown = lines(figures(found)["recall_against_fpr"].axes[0])
+    shown = lines(figures_of(found)["recall_against_fpr"].axes[0])
     assert shown["choice, VALID"] == shown["base, VALID"]
 
 
@@ -107,7 +116,7 @@ def test_an_abstaining_adapter_stands_where_the_base_stands() -> None:
 def test_domains_have_a_pair_of_bars_each_and_one_overall(count: int) -> None:
     names = [f"domain {i}" for i in range(count)]
     found = report(names)
-    for ax, ratio in zip(figures(found)["domains_base_and_asa"].axes, ("recall", "fpr"), strict=True):
+    for ax, ratio in zip(figures_of(found)["domains_base_and_asa"].axes, ("recall", "fpr"), strict=True):
         test = found["evaluations"]["test"]
         expected = [
             part[ratio]
@@ -119,27 +128,27 @@ def test_domains_have_a_pair_of_bars_each_and_one_overall(count: int) -> None:
 
 
 def test_cosines_are_a_matrix_and_one_domain_has_none() -> None:
-    ax = figures(report())["cosines_of_directions"].axes[0]
+    ax = figures_of(report())["cosines_of_directions"].axes[0]
     assert ax.images[0].get_array().tolist() == [[1.0, 0.2], [0.2, 1.0]]
-    assert "cosines_of_directions" not in figures(report(["one"]))
+    assert "cosines_of_directions" not in figures_of(report(["one"]))
 
 
 def test_the_marker_begins_at_the_bare_model() -> None:
-    shown = lines(figures(report())["marker_probability_by_step"].axes[0])
+    shown = lines(figures_of(report())["marker_probability_by_step"].axes[0])
     assert shown["along the direction"] == ([0, 0.5, 1.0], [0.4, 0.6, 0.8])
     assert shown["against the direction"] == ([0, 0.5, 1.0], [0.4, 0.2, 0.1])
 
 
 def test_ablations_are_a_bar_each() -> None:
-    ax = figures(report())["ablations"].axes[0]
+    ax = figures_of(report())["ablations"].axes[0]
     assert [bar.get_width() for bar in ax.patches] == [0.5, 1.0, 0.5]
 
 
 def test_names_are_no_formulas_and_stay_short() -> None:
     names = ["$x^{2$ _$\\frac{1}", "\u6570\u5b66", "w" * 200, "two\nlines"]
-    found = plots(report(names))
+    found = plots_of(report(names))
     assert set(found) == set(PLOT_NAMES)
-    ax = figures(report(names))["domains_base_and_asa"].axes[0]
+    ax = figures_of(report(names))["domains_base_and_asa"].axes[0]
     labels = [text.get_text() for text in ax.get_yticklabels()]
     assert any(label.startswith("$x^{2$ _$\\frac{1}") for label in labels)
     assert all(len(label) < 40 and "\n" not in label for label in labels)
@@ -147,30 +156,33 @@ def test_names_are_no_formulas_and_stay_short() -> None:
 
 def test_files_are_small_wide_and_the_same_each_time() -> None:
     names = [f"a domain with a long name, number {i}" for i in range(12)]
-    found = plots(report(names, layers=16))
-    assert found == plots(report(names, layers=16))
+    found = plots_of(report(names, layers=16))
+    assert found == plots_of(report(names, layers=16))
     for content in found.values():
         image = Image.open(io.BytesIO(content))
-        assert image.width == 800 and 200 < image.height <= 900 and len(content) < 60_000
+        assert image.width == 800
+        assert 200 < image.height <= 900
+        assert len(content) < 60_000
         assert image.info.keys() <= {"dpi", "transparency"}
 
 
 def test_settings_and_backend_of_the_user_are_left_alone() -> None:
     with matplotlib.rc_context({"font.size": 31, "text.usetex": True, "savefig.dpi": 13}):
         before, modules = dict(matplotlib.rcParams), set(sys.modules)
-        found = plots(report())
+        found = plots_of(report())
         assert dict(matplotlib.rcParams) == before
         assert "matplotlib.pyplot" not in set(sys.modules) - modules
-    assert found == plots(report())
+    assert found == plots_of(report())
 
 
 def test_without_matplotlib_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert plots(report()) == {}
+    assert plots_of(report()) == {}
     adapter = fitted_adapter()
     adapter.report = report()
     adapter.save_pretrained(tmp_path)
-    assert not (tmp_path / "plots").exists() and "### Plots" not in (tmp_path / "README.md").read_text()
+    assert not (tmp_path / "plots").exists()
+    assert "### Plots" not in (tmp_path / "README.md").read_text()
 
 
 def test_saving_writes_them_shows_them_and_removes_those_of_an_earlier_report(tmp_path: Path) -> None:
@@ -210,7 +222,7 @@ def test_no_mutilated_report_breaks_a_figure(data: st.DataObject) -> None:
                 del container[key]
             else:
                 container[key] = copy.deepcopy(data.draw(WRONG))
-    drawn = figures(found)
+    drawn = figures_of(found)
     assert set(drawn) <= {name.removesuffix(".png") for name in PLOT_NAMES}
     for figure in drawn.values():
         for ax in figure.axes:

@@ -15,7 +15,7 @@ from models import WIDTH, fitted_adapter
 from asa_adapter import ASAAdapter
 from asa_adapter.cli.entrypoint import main
 from asa_adapter.errors import AdapterUploadError
-from asa_adapter.hub.card import CARD_NAME
+from asa_adapter.hub.folder import CARD_NAME
 
 NAME = "alice/lfm-asa"
 FILES = {
@@ -209,7 +209,8 @@ def test_a_refused_push_says_why_and_changes_nothing(
     assert re.match(rf"cannot push to '{settings['repo_id']}': {words}", str(caught.value))
     assert "\n" not in str(caught.value)
     assert list(hub.repos) == [NAME]
-    assert len(repo.commits) == 1 and list(repo.refs) == ["main"]
+    assert len(repo.commits) == 1
+    assert list(repo.refs) == ["main"]
 
 
 def test_metadata_that_the_hub_does_not_accept_is_named(hub: LocalHub, adapter: ASAAdapter) -> None:

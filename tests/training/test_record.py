@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
 from asa_adapter import ASAAdapter
 from asa_adapter import report as report_module
 
@@ -91,6 +93,29 @@ def test_every_key_of_a_report_is_documented_with_its_type(trained: Any) -> None
         used.add(fits[0][0].pattern)
     stale = {pattern.pattern for pattern, _ in patterns} - used
     assert all(re.search("leaks|gold|arguments", pattern) for pattern in stale), f"nothing has {sorted(stale)}"
+
+
+def named(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Paths and types of the leaves of a schema, as `documented` gives them."""
+    for name, part in schema.get("properties", {}).items():
+        yield from named(part, f"{path}.{name}" if path else name)
+    if "additionalProperties" in schema and "properties" not in schema:
+        yield from named(schema["additionalProperties"], f"{path}.*")
+    if "items" in schema:
+        yield from named(schema["items"], f"{path}[]")
+    if schema.get("type") not in ("object", "array"):
+        yield path, {"string": "text", "integer": "int", "boolean": "bool"}.get(schema.get("type", ""), "number")
+
+
+def test_the_schema_of_a_report_is_sound_and_names_what_is_documented() -> None:
+    Draft202012Validator.check_schema(report_module._SCHEMA)
+    known = dict(documented())
+    for path, kind in named(report_module._SCHEMA):
+        pattern = next((p for p in known if re.fullmatch(re.escape(p).replace(r"\*", r"[^.\[]+"), path)), None)
+        if path.startswith(("metadata.", "arguments.", "domains")):
+            continue  # what no trainer writes, and what may be anything
+        assert pattern is not None, f"{path} is in no line of the table in report.py"
+        assert known[pattern] == kind, f"{path} is {kind} in the schema; the table says {known[pattern]}"
 
 
 def test_the_report_names_no_place_on_this_machine(trained: Any, shared: Any) -> None:
