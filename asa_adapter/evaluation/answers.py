@@ -194,10 +194,17 @@ class Evaluation:
         output = self.model.generate(  # type: ignore[operator]
             input_ids=prompt.ids,
             attention_mask=prompt.mask,
-            stopping_criteria=None if start is None else [EosTokenCriteria(start)],
+            stopping_criteria=None if start is None else [_CallBegins(start)],
             **settings,
         )
         answers = output[:, prompt.ids.shape[1] :].tolist()
         if self.parser.knows_tokens:
             return [self.parser.text(answer) for answer in answers]
         return list(self.tokenizer.batch_decode(answers, skip_special_tokens=False))
+
+
+class _CallBegins(EosTokenCriteria):
+    """Ends each row where its call begins.
+
+    A class of its own: generate() would take a plain `EosTokenCriteria` in place of the one for the end of the answer.
+    """

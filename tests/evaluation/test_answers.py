@@ -45,6 +45,17 @@ def test_batched_answers_are_those_of_each_prompt_alone(
     assert batched == alone
 
 
+def test_until_a_call_begins_an_answer_ends_there_or_where_it_ended_before(
+    rows: list[dict[str, Any]], evaluation: Evaluation
+) -> None:
+    pad, start = evaluation.tokenizer.pad_token, evaluation.parser.start
+    whole = [answer.replace(pad, "") for answer in evaluation.answers(rows)]
+    cut = [answer.replace(pad, "") for answer in evaluation.answers(rows, until_call=True)]
+
+    assert 0 < sum(start in answer for answer in whole) < len(rows)
+    assert cut == [before + start if marker else before for before, marker, _ in (a.partition(start) for a in whole)]
+
+
 def tokens_fed(model: Any, work: Any) -> tuple[int, Any]:
     """How many tokens go through a model's first pass over each prompt, and what the work gives."""
     seen: list[int] = []

@@ -17,6 +17,7 @@ from strangers import CONFIG, PROBES, ROUTER, VECTORS, bounded, members, refused
 from asa_adapter import ASAAdapter, IncompatibleModelError
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.hub.card import model_card
+from asa_adapter.report import Report
 
 # --- threat: numbers
 
@@ -203,7 +204,8 @@ def test_threat_the_card_of_a_repository_is_never_read_or_rendered(folder: Path,
 
 @pytest.mark.parametrize("name", ["chat_template", "tool_call_format", "tool_call_start", "tool_call_end"])
 def test_threat_a_text_among_the_arguments_stays_in_its_block_of_code(name: str) -> None:
-    text = model_card(fitted_adapter().config, {"arguments": {name: "x\n```\n# Run this instead"}})
+    report = Report.read({"arguments": {name: "x\n```\n# Run this instead"}})
+    text = model_card(fitted_adapter().config, report)
     assert f"ASATrainingArguments({name}=" in text
     assert "\n# Run this instead" not in text
 
