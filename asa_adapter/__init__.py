@@ -40,7 +40,7 @@ __all__ = [
     "load_splits",
 ]
 
-# Where each name comes from. A part is imported when it is first asked for, so that `import asa_adapter` is light.
+# The module of each public name. It is imported when the name is first used, so that `import asa_adapter` is fast.
 _MODULES = {
     "ASAAdapter": "adapter",
     "ASAConfig": "config.asa_config",

@@ -1,4 +1,4 @@
-"""`ASAAdapter`: a fitted adapter, which users load, attach to their model, save and share."""
+"""`ASAAdapter`: a fitted adapter, to be loaded, attached to a model, saved and shared."""
 
 import tempfile
 import warnings
@@ -31,14 +31,15 @@ class ASAAdapter:
     """Directions, router, probes and settings of one fitted adapter.
 
     Args:
-        config: its settings.
+        config: the settings.
         vectors: steering vectors, one row for each of the config's domains.
-        router: knows exactly the config's domains.
-        probes: at least the pooled one.
-        report: how it was fitted and what was measured; goes into report.json and the model card.
+        router: the router; its domains are those of the config, in any order.
+        probes: the pooled probe, and those of single domains.
+        report: how the adapter was fitted and what was measured, for report.json and the model card.
 
     Attributes:
-        commit: the commit that from_pretrained() resolved on the Hub; None for a local folder.
+        config, vectors, router, probes, report: the arguments.
+        commit: hash of the Hub commit that from_pretrained() loaded; None for a local folder.
 
     Raises:
         ValueError: the parts do not fit together.
@@ -70,16 +71,17 @@ class ASAAdapter:
         )
 
     def decide(self, states: ArrayLike) -> list[Decision]:
-        """What the controller decides for residual states, without a model.
+        """Decides for residual states, without a model.
 
         Args:
-            states: (n, D) states of the last prompt token at the config's layer; array or tensor.
+            states: (n, D) states of the last prompt token at the config's layer, as an array or tensor of any float
+                dtype.
 
         Returns:
-            n decisions, with position -1 and applied False: nothing was steered.
+            n decisions, with position -1 and applied False, since nothing is steered.
 
         Raises:
-            ValueError: another shape.
+            ValueError: `states` has another shape.
         """
         tensor = torch.as_tensor(states).detach().to(device="cpu", dtype=torch.float32)
         if tensor.ndim != 2 or tensor.shape[1] != self.config.hidden_size:
@@ -88,24 +90,30 @@ class ASAAdapter:
         return [Decision(self.config.domains[domain], p_tool, gate) for domain, p_tool, gate in values]
 
     def digest(self) -> str:
-        """SHA-256 of everything that decides and steers, by which two adapters are the same or not."""
+        """Hexadecimal SHA-256 of everything that decides and steers; adapters with the same digest do the same."""
         c = self._controller
         arrays = b"".join(part.numpy().tobytes() for part in (c.weight, c.bias, c.direction))
         return sha256(arrays + repr((self.config.layer, c.step, c.tau, c.gates)).encode())
 
     def attach(self, model: nn.Module, *, tokenizer: Any = None, allow_mismatch: bool = False) -> SteeringHandle:
-        """Steers a model: from here on its own generate() is steered, until the handle is removed.
+        """Steers the model's own generate() until the returned handle is removed.
 
-        Everything is checked first; a refused model is left as it was.
+        Everything is checked first; a model that is refused is left unchanged.
 
         Args:
             model: any AutoModelForCausalLM that fits the config, also inside a PeftModel or torch.compile().
-            tokenizer: the tokenizer that renders the prompts; with it the chat template and markers are checked too.
-            allow_mismatch: warn about what is only suspicious (another name, revision, weights or chat template)
-                instead of refusing it. Shapes and layers must always fit.
+            tokenizer: the tokenizer that renders the prompts. If given, its chat template and the tool-call marker
+                are checked too.
+            allow_mismatch: warn instead of refusing the model if its name, revision, weights, chat template or
+                tool-call marker is not that of the fitted adapter. Type, width and depth must always fit.
+
+        Returns:
+            The handle, which is also a context manager: the adapter is removed when the `with` block ends.
 
         Raises:
-            IncompatibleModelError: another type, width or depth, blocks that are not found, or a suspicious mismatch.
+            IncompatibleModelError: type, width or depth differ, the decoder blocks are not found, the block's output
+                is not the residual stream, PEFT puts learnt tokens before the prompt, or there is a mismatch that
+                `allow_mismatch` would allow.
             ValueError: the model already has an adapter at this layer.
         """
         config = self.config
@@ -124,15 +132,20 @@ class ASAAdapter:
         return SteeringHandle(model, block, config.layer, self._controller, config.residual_norm, config.domains)
 
     def generate(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """`model.generate(...)`, steered: attaches, generates and removes in one call."""
+        """Attaches the adapter, returns `model.generate(*args, **kwargs)`, and removes the adapter.
+
+        Raises:
+            IncompatibleModelError: as in `attach`.
+            ValueError: as in `attach`, or by generate().
+        """
         with self.attach(model):
             return model.generate(*args, **kwargs)  # type: ignore[operator]
 
     def parser(self, tokenizer: Any) -> ToolCallParser:
-        """What reads the model's tool calls: in the format that the adapter was fitted with, else the tokenizer's.
+        """A parser for the model's tool calls, in the config's format, or in the tokenizer's if the config has none.
 
         Raises:
-            ValueError: neither the adapter nor the tokenizer names a known format.
+            ValueError: the config's format is unknown, or it has none and the tokenizer shows no known one.
         """
         c = self.config
         if c.tool_call_format is None:
@@ -151,21 +164,21 @@ class ASAAdapter:
         max_new_tokens: int = 64,
         allow_mismatch: bool = False,
     ) -> Explanation:
-        """Answers one prompt without and with the adapter, and shows what led to it; print the result to read it.
+        """Answers one prompt without and with the adapter, and explains the decision; print the result to read it.
 
         Args:
             model: the model to steer.
             tokenizer: its tokenizer.
-            prompt: what the user says, or a chat.
-            tools: tools to offer; those that the adapter was fitted with where None.
-            max_new_tokens: longest answer.
+            prompt: the user's text, or a chat.
+            tools: tools to offer; None for those that the adapter was fitted with.
+            max_new_tokens: greatest length of an answer, in tokens.
             allow_mismatch: as in `attach`.
 
         Returns:
-            A dict of plain JSON types; `Explanation` names its keys.
+            A dict of plain JSON types; `Explanation` lists its keys.
 
         Raises:
-            ValueError: the model is steered already, or the prompt cannot be rendered.
+            ValueError: an adapter is attached to the model already, or the prompt cannot be rendered.
             IncompatibleModelError: the adapter does not fit the model.
         """
         return explain(
@@ -179,14 +192,20 @@ class ASAAdapter:
         )
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes the adapter into a folder, which is made where it is missing.
+        """Writes the adapter into a folder.
 
-        Files: asa_config.json, steering_vectors.safetensors, router.skops, probes.skops, report.json and README.md,
-        the model card, and where matplotlib is installed plots/*.png of what the report holds. The config is written
-        last: a folder without one is not an adapter.
+        The files are asa_config.json, steering_vectors.safetensors, router.skops, probes.skops, report.json, README.md
+        (the model card) and, if matplotlib is installed, plots/*.png of the report. The config is written last: a
+        folder without it is not an adapter.
+
+        Args:
+            folder: where to write; created if it is missing.
 
         Returns:
             The folder.
+
+        Raises:
+            OSError: the folder or a file cannot be written.
         """
         write_folder(Path(folder), self._parts())
         return Path(folder)
@@ -244,21 +263,27 @@ class ASAAdapter:
     ) -> "ASAAdapter":
         """Loads an adapter from a folder or from the Hugging Face Hub.
 
-        Nothing in the repository is run: arrays are read from safetensors and skops files that may hold nothing but
-        logistic regressions, after their sizes and checksums were checked. No other file is fetched.
+        No code from the repository is run. Sizes and checksums are checked first; then vectors are read from a
+        safetensors file, and classifiers from skops files that may hold only logistic regressions. No other files are
+        fetched.
 
         Args:
-            repo_id_or_folder: a folder on this machine, else a repository id such as "user/lfm25-asa".
-            revision: branch, tag or commit.
-            token: access token; None takes the one you logged in with, False none.
-            cache_dir: where downloads are kept.
-            force_download: fetch again what is already in the cache.
-            local_files_only: use the cache alone.
+            repo_id_or_folder: a local folder, or else a repository id such as "user/lfm25-asa".
+            revision: branch, tag or commit; None for "main".
+            token: access token; None uses the one you logged in with, False uses none.
+            cache_dir: folder of the download cache; None for the default one.
+            force_download: whether to fetch files again that are already in the cache.
+            local_files_only: whether to use only the cache, without a connection.
+
+        Returns:
+            The adapter.
 
         Raises:
-            FileNotFoundError: there is no such folder, and the name cannot be a repository's.
-            AdapterDownloadError: the repository could not be fetched, or came damaged.
-            AdapterFormatError: a file is missing, damaged, or not what it should be.
+            FileNotFoundError: there is no such folder, and the name cannot be a repository id.
+            AdapterDownloadError: the repository could not be fetched.
+            DamagedDownloadError: the fetched files are not a valid adapter. It is both an AdapterDownloadError and an
+                AdapterFormatError.
+            AdapterFormatError: a file is missing, damaged or invalid.
         """
         if Path(repo_id_or_folder).is_dir():
             return cls._from_folder(Path(repo_id_or_folder))
@@ -286,6 +311,11 @@ class ASAAdapter:
 
     @classmethod
     def _from_folder(cls, folder: Path) -> "ASAAdapter":
+        """The adapter in a folder.
+
+        Raises:
+            AdapterFormatError: a file is missing, damaged or invalid, or the parts do not fit together.
+        """
         parts = read_folder(folder)
         try:
             return cls(*parts)
@@ -297,6 +327,11 @@ class ASAAdapter:
 
 
 def _check_parts(config: ASAConfig, vectors: SteeringVectors, router: Router, probes: Probes) -> None:
+    """Refuses parts that do not fit together.
+
+    Raises:
+        ValueError: their domains or widths differ from the config's.
+    """
     expected = (len(config.domains), config.hidden_size)
     if tuple(vectors.v_domain.shape) != expected:
         raise ValueError(

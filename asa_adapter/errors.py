@@ -1,8 +1,8 @@
-"""The errors that are asa_adapter's own; everything else is a built-in type."""
+"""The package's own exceptions. All other errors are of built-in types."""
 
 
 class IncompatibleModelError(ValueError):
-    """The model is not one that this adapter can steer: another width, depth, type, or an unknown block layout."""
+    """The adapter cannot steer this model: its width, depth or type differs, or its decoder blocks are not found."""
 
 
 class AdapterFormatError(ValueError):
@@ -10,12 +10,12 @@ class AdapterFormatError(ValueError):
 
 
 class AdapterDownloadError(OSError):
-    """An adapter could not be fetched from the Hub; the message names the repository, the revision and a way out."""
+    """An adapter could not be fetched from the Hub; the message says which repository and revision, and what to do."""
 
 
 class DamagedDownloadError(AdapterDownloadError, AdapterFormatError):
-    """What came from the Hub is not a sound adapter: damaged on the way, or stored so; both bases are true of it."""
+    """The files that came from the Hub are not a valid adapter: damaged in the download, or already on the Hub."""
 
 
 class AdapterUploadError(OSError):
-    """An adapter could not be pushed to the Hub; the message names the repository and a way out."""
+    """An adapter could not be pushed to the Hub; the message says to which repository, and what to do."""

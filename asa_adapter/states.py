@@ -1,4 +1,4 @@
-"""Hidden states of a data set: the output of every decoder block at each row's last prompt token, in one pass."""
+"""Hidden states of a data set: the output of every decoder block at the last prompt token of each row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from asa_adapter.modeling.residual import decoder_blocks, headless, hidden_size,
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.tool_calls.schemas import Tools
 
-# Spread of a layer's states over different prompts, relative to their norm, below which it cannot have read them.
+# Spread of a layer's states over the prompts, relative to their norm, below which they do not depend on the prompt.
 _BLIND_SPREAD = 1e-4
 
-# How near states behind a shared prefix must be to those of the whole prompt, relative to their norm.
+# Greatest distance between states with and without a shared prefix, relative to their norm.
 _PREFIX_TOLERANCE = 1e-4
 
 
@@ -30,16 +30,16 @@ class HiddenStates:
     """Residual states of N rows at L layers.
 
     Attributes:
-        states: (L, N, D) float32 on the CPU, layer l being the OUTPUT of decoder block l, rows in the data's order.
+        states: (L, N, D) float32 on the CPU: the OUTPUT of decoder block l for each row, in the order of the data.
     """
 
     states: torch.Tensor
 
     def sees_prompt(self) -> list[bool]:
-        """Whether each layer's state depends on the prompt at all.
+        """For each of the L layers, whether its states depend on the prompt at all.
 
-        The last prompt tokens are the template's, alike in every prompt, so blocks that reach back a few tokens only
-        (short convolutions before the first attention) have the same output for all.
+        The last prompt tokens come from the chat template and are the same in every prompt. So blocks that see only a
+        few tokens back (short convolutions before the first attention) have the same output for all prompts.
         """
         spread = (self.states - self.states.mean(dim=1, keepdim=True)).norm(dim=2).mean(dim=1)
         return [bool(s > _BLIND_SPREAD * n) for s, n in zip(spread, self.states.norm(dim=2).mean(dim=1), strict=True)]
@@ -56,25 +56,27 @@ def collect_hidden_states(
     layer_path: str | None = None,
     parser: ToolCallParser | None = None,
 ) -> HiddenStates:
-    """Runs each row's prompt once and keeps all layers' states at its last token.
+    """Runs each row's prompt once and collects the states of all layers at its last token.
 
-    What prompts begin with alike is run once for all of them, where a sample shows that this changes nothing. The
-    memory that is needed besides the result depends on the batch, not on the number of rows.
+    Shared prompt prefixes are run once, if a sample shows that this does not change the states. The memory needed
+    besides the result depends on the batch size, not on the number of rows.
 
     Args:
         model: a causal language model.
         tokenizer: its tokenizer, with a chat template.
         rows: rows with `instruction` or `messages`, and optionally `tools` of their own.
         tools: JSON-schema tools for the rows that have none.
-        batch_size: whole prompts in one forward pass; behind a shared prefix as many tokens, and up to twice the
-            rows.
-        progress: whether to show a bar.
-        layer_path: dotted path of the block list, where the rule does not find it.
-        parser: writes the calls of a chat whose template drops them; found by the tokenizer where None.
+        batch_size: a forward pass has at most `2 * batch_size` rows, and at most `batch_size` times the tokens of the
+            longest prompt.
+        progress: whether to show a progress bar.
+        layer_path: dotted path of the list of decoder blocks; None finds it by the rule of `decoder_blocks`.
+        parser: writes the tool calls of a chat if the template drops them; None finds one by the tokenizer.
 
     Raises:
-        ValueError: no rows, a row without a prompt, or a tokenizer without a chat template.
-        IncompatibleModelError: the decoder blocks are not found, or their output is no (B, T, D) state.
+        ValueError: no rows, a row without a prompt, a prompt that cannot be rendered, or a tokenizer without a chat
+            template.
+        IncompatibleModelError: the decoder blocks are not found, a block does not run, or its output has no residual
+            stream of shape (B, T, D).
     """
     if not len(rows):
         raise ValueError("there are no rows to collect hidden states from")
@@ -85,7 +87,7 @@ def collect_hidden_states(
     most_tokens = batch_size * max(map(len, prompts))
 
     def behind(prefix: SharedPrefix, some: Sequence[Sequence[int]]) -> torch.Tensor:
-        # Right padding comes after the token that is read, and a causal model does not look ahead.
+        # Padding on the right comes after the token that is read, and a causal model does not attend to it.
         suffixes = [prompt[prefix.length :] for prompt in some]
         return last_token_states(model, blocks, *pad_batch(suffixes, pad_id, "right", input_device(model)), prefix)
 
@@ -107,7 +109,21 @@ def collect_hidden_states(
 def last_token_states(
     model: nn.Module, blocks: nn.ModuleList, ids: torch.Tensor, mask: torch.Tensor, prefix: SharedPrefix
 ) -> torch.Tensor:
-    """(L, B, D) float32 CPU states at each row's last token, from one forward pass behind the prefix."""
+    """States at each row's last token, from one forward pass.
+
+    Args:
+        model: a causal language model.
+        blocks: its L decoder blocks.
+        ids: (B, T) token ids after the prefix.
+        mask: (B, T), non-zero where there is a token.
+        prefix: the tokens that all rows begin with.
+
+    Returns:
+        (L, B, D) float32 on the CPU.
+
+    Raises:
+        IncompatibleModelError: a block does not run, or its output has no residual stream of shape (B, T, D).
+    """
     last = last_prompt_index(mask)
 
     def at_last(call: BlockCall) -> torch.Tensor:

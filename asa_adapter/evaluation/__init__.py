@@ -1,4 +1,4 @@
-"""What a model does, measured: its answers, their first tokens, and what numbers made of them are worth.
+"""Measures what a model does: its answers, their first tokens, trigger metrics and their confidence intervals.
 
 Nothing is fitted or chosen here.
 """

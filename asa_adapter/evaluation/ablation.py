@@ -1,4 +1,4 @@
-"""An adapter with one part taken away or spoilt, to see by real generation what each part is good for."""
+"""Ablations: an adapter with one part removed or replaced, to measure what each part adds by generation."""
 
 import copy
 from dataclasses import replace
@@ -12,20 +12,21 @@ RANDOM_SEEDS = (0, 1, 2)
 
 
 def ablations(adapter: ASAAdapter) -> dict[str, ASAAdapter]:
-    """Variants of an adapter by name, "full" first; all step by the same length at the same layer.
-
-    A variant that is the adapter itself, such as "global direction only" where beta is 1, is left out.
+    """Variants of an adapter by name, "full" first; all have the same layer and the same length of the step.
 
     - "full": the adapter itself.
-    - "no gate": always +1.
-    - "positive gate only", "negative gate only": the other one stays 0.
-    - "global direction only", "domain direction only": beta 1 and beta 0.
+    - "no gate": the gate is always +1.
+    - "positive gate only", "negative gate only": the gate is 0 where it would have the other sign.
+    - "global direction only", "domain direction only": beta is 1 or 0.
     - "random direction (seed n)": a random unit direction for each domain.
-    - "mismatched domain": each domain mixes in the direction of the one before; not there with one domain.
-    - "no router": the pooled probe and the global direction, whatever the domain; not there with one domain.
+    - "mismatched domain": each domain uses the direction of the domain before it in the config's order.
+    - "no router": the pooled probe and the global direction, whatever the domain.
+
+    The last two need more than one domain. A variant equal to the adapter, such as "global direction only" where beta
+    is 1, is left out.
 
     Raises:
-        ValueError: the adapter abstains, so that there is nothing to take away.
+        ValueError: the adapter abstains (alpha 0), so there is nothing to remove.
     """
     if not adapter.config.step:
         raise ValueError("the adapter abstains (alpha 0): it changes nothing, so there is nothing to take away")
@@ -60,6 +61,7 @@ def ablations(adapter: ASAAdapter) -> dict[str, ASAAdapter]:
 
 
 def _with_controller(adapter: ASAAdapter, controller: Controller) -> ASAAdapter:
+    """A copy of the adapter that steers with another controller."""
     variant = copy.copy(adapter)
     variant._controller = controller
     return variant

@@ -1,4 +1,4 @@
-"""What a model really does: greedy answers to every row, with and without an adapter, and their trigger metrics."""
+"""`Evaluation`: greedy answers to every row, with and without an adapter, and their trigger metrics."""
 
 import contextlib
 import functools
@@ -22,25 +22,25 @@ from asa_adapter.tool_calls.gold import matches_gold
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.tool_calls.schemas import Tools
 
-# Settings with which generate() makes a cache of its own, or feeds the prompt in another way.
+# Settings with which generate() creates its own cache, or feeds the prompt in another way.
 _OWN_CACHE = ("cache_implementation", "prefill_chunk_size", "prompt_lookup_num_tokens", "assistant_early_exit")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Generates answers with one model, tokenizer and setting, and scores them.
+    """Generates answers with a model and scores them.
 
     Attributes:
         model: a causal language model.
         tokenizer: its tokenizer, with a chat template.
-        parser: reads its tool calls.
+        parser: reads the model's tool calls.
         tools: JSON-schema tools for rows that have none of their own.
-        max_new_tokens: longest answer.
-        batch_size: prompts generated together.
-        progress: whether to show a bar.
+        max_new_tokens: greatest length of an answer, in tokens.
+        batch_size: number of prompts in a batch.
+        progress: whether to show a progress bar.
 
     Raises:
-        ValueError: the model is steered.
+        ValueError: an adapter is attached to the model.
     """
 
     model: nn.Module
@@ -68,13 +68,21 @@ class Evaluation:
         *,
         until_call: bool = False,
     ) -> list[str]:
-        """The model's greedy answer to each row, with its special tokens, steered where an adapter is given.
+        """The model's greedy answer to each row, with special tokens, steered if an adapter is given.
 
         Args:
-            rows: what to answer.
-            adapter: steers the model; None leaves it bare.
-            name: for the progress bar.
-            until_call: end an answer where a call begins, if all that is asked is whether one does.
+            rows: rows with `instruction` or `messages`.
+            adapter: steers the model; None runs the bare model.
+            name: label of the progress bar.
+            until_call: whether to end an answer where a tool call begins, if only the trigger is of interest. It has
+                no effect in formats whose calls do not begin with a token of their own.
+
+        Returns:
+            One text for each row, in the order of the rows.
+
+        Raises:
+            ValueError: an adapter is attached already, or a row has no prompt or cannot be rendered.
+            IncompatibleModelError: the adapter does not fit the model.
         """
         return self.answers_of_each(rows, {name: adapter}, until_call=until_call)[name]
 
@@ -86,16 +94,16 @@ class Evaluation:
         until_call: bool = False,
         part: str = "",
     ) -> dict[str, list[str]]:
-        """What `answers` gives for each of several adapters, by name; the prompts are run once for all of them.
+        """The `answers` for each of several adapters, by name; the prompts are run once for all of them.
 
         Args:
-            rows: what to answer.
+            rows: rows with `instruction` or `messages`.
             variants: adapters by name; None is the bare model.
             until_call: as in `answers`.
-            part: for the progress bar: which rows these are.
+            part: text after the label of the progress bar, which says which rows these are.
         """
         self._refuse_steered()
-        if len(variants) > 1 and compiled_parts(self.model):  # what was compiled is lost whenever an adapter changes
+        if len(variants) > 1 and compiled_parts(self.model):  # attaching and removing discards compiled graphs
             return {
                 name: self.answers_of_each(rows, {name: adapter}, until_call=until_call, part=part)[name]
                 for name, adapter in variants.items()
@@ -124,10 +132,15 @@ class Evaluation:
     def metrics(self, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
         """Trigger metrics of the answers, overall and per domain, and the validity of their calls.
 
-        Where rows have `gold_calls`, `gold` says how many of these rows got exactly those calls.
+        Args:
+            rows: N labelled rows.
+            answers: N texts, as `answers` returns them.
+
+        Returns:
+            The dict of `trigger_metrics`, and under "gold" that of `gold_metrics` if any row has `gold_calls`.
 
         Raises:
-            ValueError: gold calls of an unknown shape.
+            ValueError: the lengths differ, a label is neither 0 nor 1, or gold calls have an unknown shape.
         """
         checks = [
             self.parser.check(answer, row_tools(row, self.tools) or [])
@@ -142,7 +155,7 @@ class Evaluation:
         return {**metrics, "gold": gold_metrics(matches)} if matches else metrics
 
     def _gold_matches(self, row: Row, answer: str) -> tuple[bool, bool]:
-        """Whether an answer's calls are the row's gold calls: in any order, and in that order."""
+        """Whether an answer's calls are the row's gold calls: in any order, and in the same order."""
         calls = self.parser.parse(answer, row_tools(row, self.tools))
         try:
             return matches_gold(calls, row["gold_calls"]), matches_gold(calls, row["gold_calls"], ordered=True)
@@ -150,13 +163,18 @@ class Evaluation:
             raise ValueError(f"row {row.get('id', '?')!r}: {error}") from error
 
     def compare(self, rows: Sequence[Row], adapter: ASAAdapter) -> dict[str, Mapping[str, Any]]:
-        """Metrics of the bare model ("base") and of the steered one ("asa") on the same rows."""
-        self.metrics(rows, [""] * len(rows))  # rows that cannot be scored are refused before the work
+        """Metrics of the bare model ("base") and of the steered model ("asa") on the same rows.
+
+        Raises:
+            ValueError: a row cannot be scored or rendered, or an adapter is attached already.
+            IncompatibleModelError: the adapter does not fit the model.
+        """
+        self.metrics(rows, [""] * len(rows))  # refuses rows that cannot be scored before anything is generated
         answers = self.answers_of_each(rows, {"base": None, "asa": adapter})
         return {name: self.metrics(rows, found) for name, found in answers.items()}
 
     def _batches(self, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Prefilled]]:
-        """All prompts in batches of similar length: their indices, and where their answers begin."""
+        """All prompts in batches of similar length: the indices of the prompts, and the batch ready to be answered."""
         pad_id = pad_token_id(self.tokenizer)
         for prefix, members in self._prefixes(prompts):
             alike = [prompts[i] for i in members]
@@ -165,17 +183,17 @@ class Evaluation:
                 yield [members[i] for i in batch], Prefilled(self.model, [alike[i] for i in batch], begun, pad_id)
 
     def _prefixes(self, prompts: Sequence[Sequence[int]]) -> Iterable[tuple[SharedPrefix, Sequence[int]]]:
-        """Prompts by what they share."""
+        """Each shared prefix with the indices of its prompts; none is shared where generate() takes no cache."""
         return self._sharing.prefixes(prompts) if self._takes_a_cache() else [(SharedPrefix(), range(len(prompts)))]
 
     def _takes_a_cache(self) -> bool:
-        """Whether generate() can go on from a cache that it is given."""
+        """Whether the model's settings let generate() continue from a given cache."""
         settings, config = (getattr(self.model, name, None) for name in ("generation_config", "config"))
         uncached = any(getattr(place, "use_cache", None) is False for place in (settings, config))
         return not uncached and not any(getattr(settings, name, None) for name in _OWN_CACHE)
 
     def _can_branch(self, prompts: Sequence[Sequence[int]]) -> bool:
-        """Whether several answers can begin at one cache of such prompts, which share nothing."""
+        """Whether several answers can start from copies of one cache, for prompts without a shared prefix."""
         pad_id = pad_token_id(self.tokenizer)
         return self._takes_a_cache() and can_branch(self.model, prompts, SharedPrefix(), pad_id)
 
@@ -187,6 +205,7 @@ class Evaluation:
         return logit_sharing(self.model, pad_token_id(self.tokenizer))
 
     def _generate(self, prompt: Prefilled, until_call: bool) -> list[str]:
+        """The greedy answers to a batch of prompts."""
         start = self.parser.call_token if until_call else None
         settings = greedy_settings(self.tokenizer, self.max_new_tokens)
         if prompt.cache is not None:

@@ -1,7 +1,7 @@
-"""The screen of the trainer's grid: what the first token of the answer would be under each push.
+"""The first token of the answer under each of many pushes: how the trainer screens its grid of settings.
 
-What prompts share is run once for all of them, and the rest up to the last token once for each batch of rows. Every
-push then costs one pass of a single token behind a copy of the cache, and only through the blocks behind the push.
+Shared prompt prefixes are run once for all prompts, and the rest of the prompts, except the last token, once for each
+batch. Each push then costs one pass of a single token from a copy of the cache, through the later blocks only.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ from asa_adapter.modeling.residual import hidden_state, replace_hidden_state
 
 @dataclass(frozen=True)
 class Push:
-    """A change of the residual stream at one layer.
+    """A vector to add to the residual stream at the last prompt token.
 
     Attributes:
-        layer: the decoder block after which it is added.
-        steps: (K, D) float32, what is added in each domain.
-        domain: (N,) int64, the domain of each prompt.
+        layer: index of the decoder block to whose output it is added.
+        steps: (K, D) float32 vectors, one for each domain.
+        domain: (N,) int64, the domain of each prompt as an index into `steps`.
     """
 
     layer: int
@@ -38,11 +38,11 @@ class Push:
 
 
 class Screened(NamedTuple):
-    """The answer's first token under each push; row 0 is the unpushed model.
+    """The first token of N answers, without (row 0) and under each of P pushes.
 
     Attributes:
-        triggered: (1 + P, N) whether the most likely first token opens a tool call.
-        probability: (1 + P, N) float32 probability of the token that opens one.
+        triggered: (1 + P, N) bool, whether the most likely first token opens a tool call.
+        probability: (1 + P, N) float32 probability of the token that opens a call.
     """
 
     triggered: NDArray[np.bool_]
@@ -60,17 +60,17 @@ def first_tokens(
     batch_size: int,
     progress: bool,
 ) -> Screened:
-    """What the first token of the answer would be.
+    """Computes the first token of each answer, without and under each push.
 
     Args:
         model: a causal language model.
         blocks: its decoder blocks.
         prompts: N prompts as token ids.
-        pushes: P changes at the last prompt token, each tried alone.
-        start_id: the token that opens a call.
-        pad_id: token to pad with.
-        batch_size: prompts run together.
-        progress: whether to show a bar.
+        pushes: P pushes, each applied alone.
+        start_id: id of the token that opens a tool call.
+        pad_id: id of the token to pad with.
+        batch_size: number of prompts in a batch.
+        progress: whether to show a progress bar.
     """
     shape = (1 + len(pushes), len(prompts))
     screened = Screened(np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.float32))
@@ -78,7 +78,7 @@ def first_tokens(
     sharing = logit_sharing(model, pad_id)
     with evaluation_mode(model), progress_bar(total, "screen", progress) as bar:
         for prefix, members in sharing.prefixes(prompts):
-            # Some caches cannot be shared, but go on by one token all the same; some cannot even do that.
+            # Some caches cannot be shared, but can still be continued by one token; some cannot even be that.
             cached = bool(prefix.length) or can_branch(model, [prompts[i] for i in members], prefix, pad_id)
             begun = prefix if cached else None
             sample = Prefilled(model, [prompts[i] for i in members[:2]], begun, pad_id)
@@ -101,7 +101,16 @@ def _each_push(
     rows: Sequence[int],
     resumable: Collection[int],
 ) -> Iterator[torch.Tensor]:
-    """(B, V) logits of the bare model, then under each push; behind a layer that can be resumed, of the rest alone."""
+    """Yields (B, V) logits of the bare model, then under each push.
+
+    Args:
+        model: a causal language model.
+        blocks: its decoder blocks.
+        prompt: B prompts.
+        pushes: pushes for all N prompts.
+        rows: indices of the B prompts among the N.
+        resumable: layers after which only the later blocks are run.
+    """
     outputs, bare = _kept(model, blocks, prompt, resumable)
     yield bare
     for push in pushes:
@@ -114,16 +123,19 @@ def _each_push(
 
 
 def _resumable(model: nn.Module, blocks: nn.ModuleList, sample: Prefilled, layers: Collection[int]) -> set[int]:
-    """The layers behind which the model can be resumed: no later block needs anything else from those before."""
+    """Those of `layers` after which the later blocks can be run alone, with the same logits on a sample.
+
+    They can if no later block needs anything from the earlier ones but the residual stream.
+    """
     outputs, whole = _kept(model, blocks, sample, layers)
 
     def resumes(layer: int) -> bool:
-        # Whatever a model makes of blocks that do nothing: it is run as a whole then.
+        # If a model fails when blocks are skipped, all of its blocks are run.
         with (
             contextlib.suppress(AttributeError, LookupError, RuntimeError, TypeError, ValueError),
             resumed(blocks, layer, outputs[layer], torch.zeros(1)),
         ):
-            return torch.equal(sample.logits(model), whole)  # the same sums on the same numbers
+            return torch.equal(sample.logits(model), whole)  # exactly: it is the same arithmetic
         return False
 
     return {layer for layer in outputs if resumes(layer)}
@@ -132,12 +144,12 @@ def _resumable(model: nn.Module, blocks: nn.ModuleList, sample: Prefilled, layer
 def _kept(
     model: nn.Module, blocks: nn.ModuleList, prompt: Prefilled, layers: Collection[int]
 ) -> tuple[dict[int, Any], torch.Tensor]:
-    """Outputs of some blocks for the prompts' last token, and the bare model's logits."""
+    """Outputs of the blocks at `layers`, by layer, for the prompts' last token; and the bare model's (B, V) logits."""
     with recorded(blocks, layers, _copy) as outputs:
         logits = prompt.logits(model)
     return {layer: found[-1] for layer, found in outputs.items()}, logits
 
 
 def _copy(call: BlockCall) -> Any:
-    """A block's output that nothing behind the block can write into."""
+    """A block's output with a copy of the state, which later blocks cannot change in place."""
     return replace_hidden_state(call.output, hidden_state(call.output).clone())

@@ -1,4 +1,4 @@
-"""How sure a measured number is: bootstrap intervals over rows, and McNemar's test for two models on the same rows."""
+"""Uncertainty of metrics: bootstrap intervals over rows, and McNemar's test for two models on the same rows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,12 +13,12 @@ LEVEL = 0.95
 
 
 def resamples(rows: int, draws: int, seed: int) -> NDArray[np.int64]:
-    """(draws, rows) how often each row was drawn, when as many rows as there are are drawn with replacement."""
+    """(draws, rows) int64 bootstrap weights: how often each row was drawn, with replacement, in each resample."""
     return np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=draws)
 
 
 def interval(values: NDArray[np.float64]) -> list[float]:
-    """The middle 95 % of some resampled values."""
+    """95 % percentile interval [low, high] of (B,) resampled values."""
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return [float(low), float(high)]
 
@@ -31,20 +31,20 @@ def comparison(
     draws: int = 2000,
     seed: int = 42,
 ) -> dict[str, Any]:
-    """How sure the difference between the bare and the steered model is, on the same rows.
+    """Compares the bare and the steered model on the same rows, with confidence intervals and a test.
 
     Args:
         labels: (N,) 1 where a tool call is needed.
         base: (N,) true where the bare model began a call.
-        asa: (N,) the same for the steered one.
-        domains: (N,) names; when given, `by_domain` holds the same for each.
-        draws: bootstrap resamples.
-        seed: their seed.
+        asa: (N,) true where the steered model began a call.
+        domains: (N,) names; if given, the result has the same comparison for each domain in `by_domain`.
+        draws: number of bootstrap resamples.
+        seed: seed of the resamples.
 
     Returns:
         `intervals`: for "base", "asa" and "gain" (asa minus base) a 95 % percentile interval [low, high] of each
-        ratio, all from the same resamples; `only_base_right` and `only_asa_right`: how many rows only one of the two
-        decided rightly; `mcnemar_p`: the exact two-sided p-value of so uneven a split.
+        ratio, all from the same resamples; `only_base_right`, `only_asa_right`: number of rows that only one of the
+        two models decided correctly; `mcnemar_p`: two-sided p-value of McNemar's exact test on these two numbers.
     """
     needed = np.asarray(labels, dtype=bool)
     called = np.stack([np.asarray(base, dtype=bool), np.asarray(asa, dtype=bool)])
@@ -73,7 +73,7 @@ def comparison(
 
 
 def upper_confidence_bound(successes: int, trials: int, confidence: float = 0.95) -> float:
-    """One-sided upper bound of a proportion, by Wilson's score interval; 1.0 without a trial.
+    """One-sided upper confidence bound of a proportion, from Wilson's score interval; 1.0 without trials.
 
     Example:
         >>> round(upper_confidence_bound(0, 50), 3)

@@ -14,17 +14,19 @@ def trigger_metrics(
     domains: Sequence[str] | None = None,
     checks: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Compares what the model did with what was needed (the trigger metrics of arXiv 2602.04935).
+    """Trigger metrics (arXiv 2602.04935): a model's tool calls against the rows that need one.
 
     Args:
         labels: (N,) 1 where a tool call is needed.
         triggered: (N,) true where the model began a tool call.
-        domains: (N,) names; when given, `per_domain` holds the same numbers for each.
-        checks: (N,) results of `ToolCallParser.check`; when given, `validity` says what the calls were worth.
+        domains: (N,) names; if given, the result has the same numbers for each domain in `per_domain`.
+        checks: (N,) results of `ToolCallParser.check`; if given, the result has `validity`: the shares of the
+            triggered rows whose call can be parsed ("format"), names an offered tool ("tool_name") and fits its schema
+            ("arguments"), and precision and recall of calls that do all three.
 
     Returns:
-        n, tp, fp, fn, tn, precision, recall, f1, accuracy, fpr, and `per_domain` and `validity` where asked for.
-        A ratio without a denominator is 0.0.
+        n, tp, fp, fn, tn (counts), precision, recall, f1, accuracy, fpr (ratios), and `per_domain` and `validity` if
+        asked for. A ratio with denominator 0 is 0.0.
 
     Raises:
         ValueError: the sequences differ in length, or a label is neither 0 nor 1.
@@ -53,7 +55,14 @@ def trigger_metrics(
 
 
 class Counts(NamedTuple):
-    """Rows by what was needed and what was done: float64 arrays of one shape, an entry for each way of counting."""
+    """Confusion counts: float64 arrays of one shape, with an entry for each model, setting or resample counted.
+
+    Attributes:
+        tp: rows that need a tool call and got one.
+        fp: rows that need none and got one.
+        fn: rows that need one and got none.
+        tn: rows that need none and got none.
+    """
 
     tp: NDArray[np.float64]
     fp: NDArray[np.float64]
@@ -67,10 +76,10 @@ class Counts(NamedTuple):
         Args:
             labels: (N,) 1 where a tool call is needed.
             triggered: (..., N) true where a call began.
-            weights: (B, N) how often each row counts, in B resamples; None counts each once.
+            weights: (B, N) how often each row counts in each of B resamples; None counts each row once.
 
         Returns:
-            Counts of shape (..., B), or (...) without weights.
+            Counts of shape (..., B), or (...) if `weights` is None.
         """
         needed, called = np.asarray(labels, dtype=bool), np.asarray(triggered, dtype=bool)
         times = np.ones((1, len(needed))) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -80,7 +89,7 @@ class Counts(NamedTuple):
         return cls(*(part[..., 0] if weights is None else part for part in parts))
 
     def ratios(self) -> dict[str, NDArray[np.float64]]:
-        """precision, recall, f1, accuracy and fpr; 0 where a ratio has no denominator."""
+        """precision, recall, f1, accuracy and fpr, each of the counts' shape; 0 where a denominator is 0."""
         tp, fp, fn, tn = self
         return {
             "precision": _ratios(tp, tp + fp),
@@ -102,7 +111,7 @@ def _counts_and_ratios(needed: np.ndarray, called: np.ndarray) -> dict[str, Any]
 
 
 def _validity(needed: np.ndarray, called: np.ndarray, checks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Shares of the triggered rows whose call parses, names an offered tool, and fits that tool's schema."""
+    """The `validity` of `trigger_metrics`."""
     parses, names, fits = (
         np.asarray([bool(check[key]) for check in checks], dtype=bool) & called
         for key in ("format", "tool_name", "arguments")
@@ -118,10 +127,13 @@ def _validity(needed: np.ndarray, called: np.ndarray, checks: Sequence[Mapping[s
 
 
 def gold_metrics(matches: Sequence[tuple[bool, bool]]) -> dict[str, float]:
-    """How many rows with gold calls got exactly these: n, and the shares in any order and in the same order.
+    """How often the calls of an answer are exactly the row's gold calls.
 
     Args:
-        matches: for each row, whether its calls matched in any order, and whether they came in that order.
+        matches: for each row with gold calls, whether its calls match in any order, and in the same order.
+
+    Returns:
+        `n`: number of rows; `match`, `in_order`: shares of them that match in any order and in the same order.
 
     Example:
         >>> gold_metrics([(True, True), (True, False)])
@@ -132,12 +144,16 @@ def gold_metrics(matches: Sequence[tuple[bool, bool]]) -> dict[str, float]:
 
 
 def ratio(numerator: float, denominator: float) -> float:
-    """Their quotient; 0.0 where there is no denominator."""
+    """numerator / denominator; 0.0 where the denominator is 0."""
     return numerator / denominator if denominator else 0.0
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve; ties count half, and one class alone gives 0.5.
+    """Area under the ROC curve; ties count half. With one label only it is 0.5.
+
+    Args:
+        labels: (N,) 0 or 1.
+        scores: (N,) higher where label 1 is more likely.
 
     Example:
         >>> auc([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9])

@@ -1,4 +1,4 @@
-"""`Prefilled`: a batch of prompts that was run up to its last token, so that several answers can begin there."""
+"""`Prefilled`: a batch of prompts that was run up to its last token, so that several answers can start from there."""
 
 import contextlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from asa_adapter.data.batches import pad_batch
 from asa_adapter.modeling.forward import CACHE, forward, input_device, rounding
 from asa_adapter.modeling.prefix import Prompt, SharedPrefix, Sharing, copied
 
-# Mean difference of logits, relative to their spread, at which another way of running a prompt counts as the same.
+# Greatest mean difference of logits, relative to their standard deviation, between equal ways of running a prompt.
 _LOGIT_TOLERANCE = 1e-4
 
 
@@ -22,14 +22,15 @@ class Prefilled:
     Args:
         model: a causal language model.
         prompts: B prompts as token ids.
-        prefix: what they all begin with; one of length 0 runs them whole, None runs nothing.
-        pad_id: token to pad with.
+        prefix: what all of them begin with. With a prefix of length 0 the prompts are run from their first token; with
+            None nothing is run.
+        pad_id: id of the token to pad with.
 
     Attributes:
-        ids: (B, T) token ids.
-        mask: (B, T), 1 where there is a token.
-        cache: the model's cache behind all but the last token; None where it gives none, the prompts have one token
-            only, or nothing was run.
+        ids: (B, T) int64 token ids.
+        mask: (B, T) int64, 1 where there is a token.
+        cache: the model's cache after all tokens but the last; None if nothing was run, the prompts have one token
+            only, or the model returns no cache.
     """
 
     def __init__(self, model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix | None, pad_id: int) -> None:
@@ -44,11 +45,11 @@ class Prefilled:
             self.cache = getattr(output, CACHE, None)
 
     def branch(self) -> Any:
-        """A copy of the cache, for one of several ways to go on."""
+        """A copy of the cache, to continue from without changing the original."""
         return copied(self.cache)
 
     def logits(self, model: nn.Module, cached: bool = True) -> torch.Tensor:
-        """(B, V) float32 logits of the answer's first token; `cached` False runs the whole prompts."""
+        """(B, V) float32 logits of the answer's first token; with `cached=False` the whole prompts are run."""
         if cached and self.cache is not None:
             output = forward(model, self.ids[:, -1:], self.mask, self.branch(), use_cache=True)
         else:
@@ -56,35 +57,35 @@ class Prefilled:
         return output.logits[:, -1].float()
 
     def is_faithful(self, model: nn.Module) -> bool:
-        """Whether the last token behind the cache gives the logits of the whole prompts."""
+        """Whether the logits after the cache are those of the whole prompts; False without a cache."""
         return self.cache is not None and alike(model, self.logits(model), self.logits(model, cached=False))
 
 
 def can_branch(model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix, pad_id: int) -> bool:
-    """Whether answers to such prompts can begin at a cache; the shortest and the longest are tried."""
+    """Whether answers to these prompts can start from a cache; tried on the shortest and the longest of them."""
     sample = [min(prompts, key=len), max(prompts, key=len)]
-    # A cache that cannot be copied or joined; running whole prompts is slower, not wrong.
+    # These errors mean that a cache cannot be copied or joined. Whole prompts are slower, not wrong.
     with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
         return Prefilled(model, sample, prefix, pad_id).is_faithful(model)
     return False
 
 
 def logit_sharing(model: nn.Module, pad_id: int) -> Sharing:
-    """Shared prefixes, for as long as the answer's first logits are those of whole prompts."""
+    """Shared prefixes of a model, used where the logits of the answer's first token are those of whole prompts."""
     return Sharing(model, lambda prefix, sample: can_branch(model, sample, prefix, pad_id))
 
 
 def alike(model: nn.Module, logits: torch.Tensor, whole: torch.Tensor) -> bool:
-    """Whether two ways of running prompts gave the same (B, V) logits, but for rounding."""
+    """Whether two ways of running prompts gave the same (B, V) logits, except for rounding."""
     tolerance = max(_LOGIT_TOLERANCE, rounding(model))
     return bool((whole - logits).abs().mean() <= tolerance * whole.std())
 
 
 def _behind(model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix) -> Any:
-    """The cache of all but the prompts' last tokens, as left-padded prompts would leave it.
+    """The cache after all tokens of the prompts but the last, as if they were run left-padded.
 
-    Padding between prefix and prompt would run through short convolutions and recurrent states, so only prompts of one
-    length are run together; their caches are joined afterwards.
+    Padding between the prefix and the rest of a prompt would change the states of convolutional and recurrent layers,
+    so only prompts of the same length are run together, and their caches are joined afterwards.
     """
     by_length: dict[int, list[int]] = {}
     for row, prompt in enumerate(prompts):
@@ -105,10 +106,10 @@ def _behind(model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix) -
 
 
 def _joined(caches: list[Any], length: int) -> Any:
-    """Caches of different lengths as one, padded on the left.
+    """Caches of different lengths joined along the batch and padded on the left to `length` tokens.
 
     Raises:
-        TypeError: it holds something that cannot be padded, such as a sliding window.
+        TypeError: a layer of the cache cannot be padded, such as one with a sliding window.
     """
     first = caches[0]
     if len(caches) == 1:

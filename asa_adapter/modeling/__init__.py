@@ -1,4 +1,4 @@
-"""Reads and runs a model: its decoder blocks, one forward pass, shared beginnings of prompts, several processes.
+"""Reads and runs a model: its decoder blocks, one forward pass, shared prompt prefixes, several processes.
 
-Whatever is registered on a model here is gone again when the function returns.
+Every hook that is registered here is removed before the function returns or the `with` block ends.
 """

@@ -1,8 +1,8 @@
 """A cheap fingerprint of a model's weights: is this the model that the adapter was fitted for?
 
-A few numbers of the embedding and of three decoder blocks, in bfloat16, hashed: so the same checkpoint agrees whether
-it was loaded in float32 or in bfloat16. float16 rounds otherwise, and a difference says nothing there. Norms and
-embeddings are not quantised and matrices are, so the two are hashed apart.
+It is a hash of a few weights of the embedding and of three decoder blocks, rounded to bfloat16, so that a checkpoint
+has the same fingerprint whether it was loaded in float32 or in bfloat16. float16 rounds differently, so a difference
+means nothing there. Quantisation changes matrices but not norms and embeddings, so the two are hashed separately.
 """
 
 import hashlib
@@ -17,21 +17,27 @@ from asa_adapter.modeling.residual import decoder_blocks
 
 _FORM = re.compile(r"(\w+):([0-9a-f]{16}):([0-9a-f]{16}|-)")
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-_ROWS = (1, 10, 100, 1000, 10000)  # of the embedding, where it has them
+_ROWS = (1, 10, 100, 1000, 10000)  # of the embedding, as far as it has them
 _SAMPLE = 16  # numbers from each tensor
-# float16 holds smaller numbers with fewer digits than bfloat16.
+# Smaller numbers count as zero: float16 holds them with fewer digits than bfloat16.
 _TINY = 1e-5
 
 
 def model_fingerprint(model: nn.Module, layer_path: str | None = None) -> str | None:
-    """The fingerprint of a model's weights, "dtype:norms:matrices"; matrices is "-" where they are quantised.
+    """The fingerprint of a model's weights.
 
     Args:
         model: a causal language model.
-        layer_path: dotted path of the block list, where the rule does not find it.
+        layer_path: dotted path of the list of decoder blocks; None finds it by the rule of `decoder_blocks`.
 
     Returns:
-        None where the weights cannot be looked at: on no device yet (meta, offloaded), or spread over several.
+        "dtype:vectors:matrices": the embedding's dtype, a hash of the embedding and the blocks' one-dimensional
+        weights (norms, biases), and a hash of the blocks' matrices, "-" where they are quantised or cannot be read.
+        None where the embedding or the vectors cannot be read: they are on the meta device (not loaded, offloaded) or
+        sharded.
+
+    Raises:
+        IncompatibleModelError: the decoder blocks are not found.
     """
     blocks = decoder_blocks(model, layer_path)
     chosen = [blocks[i] for i in sorted({0, len(blocks) // 2, len(blocks) - 1})]
@@ -48,11 +54,14 @@ def model_fingerprint(model: nn.Module, layer_path: str | None = None) -> str | 
 
 
 def same_weights(stored: str | None, found: str | None) -> tuple[bool | None, str]:
-    """Whether two fingerprints are of the same weights, and why; None where they cannot tell.
+    """Whether two fingerprints are of the same weights.
 
     Args:
-        stored: that of the model that the adapter was fitted for.
-        found: that of the model at hand.
+        stored: fingerprint of the model that the adapter was fitted for.
+        found: fingerprint of the model at hand.
+
+    Returns:
+        True, False, or None where the fingerprints cannot be compared; and the reason as a sentence.
     """
     pair = [_FORM.fullmatch(text) if text else None for text in (stored, found)]
     if pair[0] is None:
@@ -77,13 +86,13 @@ def _embedding(model: Any) -> torch.Tensor | None:
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether a tensor's numbers are its own, here, and not packed or spread."""
+    """Whether a tensor's values can be read: floats on a device, not quantised, sharded or on the meta device."""
     return type(tensor) in (nn.Parameter, torch.Tensor) and tensor.dtype in _DTYPES and tensor.device.type != "meta"
 
 
 @torch.no_grad()
 def _digest(tensors: Iterable[torch.Tensor]) -> str:
-    """16 hexadecimal digits from the shapes of tensors and from a sample of each."""
+    """16 hexadecimal digits: a hash of the tensors' shapes and of a sample of each."""
     digest = hashlib.sha256()
     samples = []
     for tensor in tensors:
@@ -96,7 +105,7 @@ def _digest(tensors: Iterable[torch.Tensor]) -> str:
 
 
 def _sample(tensor: torch.Tensor) -> torch.Tensor:
-    """Some numbers of a tensor, evenly spread over its rows and, in each row, at another column."""
+    """At most `_SAMPLE` values: evenly spaced in a vector; else from evenly spaced rows, each at another column."""
     if tensor.ndim == 1:
         return tensor[:: max(1, len(tensor) // _SAMPLE)][:_SAMPLE]
     flat = tensor.flatten(1)

@@ -1,4 +1,4 @@
-"""How a model is run: its mode, device and precision, the keywords that it takes, and settings for greedy answers."""
+"""How a model is run: its mode, device and precision, the keywords it accepts, and settings for greedy decoding."""
 
 import contextlib
 import inspect
@@ -10,21 +10,24 @@ from torch import nn
 
 from asa_adapter.data.batches import pad_token_id
 
-# What transformers calls a model's cache, as an argument and in an output.
+# The name of a model's cache in transformers, both as an argument and as an attribute of the output.
 CACHE = "past_key_values"
 
 
 def forward(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, **keywords: Any) -> Any:
-    """A model's output for some tokens, behind a cache where one is given; the cache is changed by it.
+    """One forward pass. A cache that is given is updated in place.
 
     Args:
         model: a causal language model, or its decoder without the head.
         ids: (B, T) token ids.
-        mask: (B, P + T), non-zero where there is a token, P being the tokens that the cache holds.
-        cache: the model's, as it was in an earlier output; None begins anew.
-        keywords: more of them, such as `use_cache`; those that the model does not take are left out.
+        mask: (B, P + T), non-zero where there is a token; P is the number of tokens in the cache.
+        cache: the cache of an earlier pass, which holds the P tokens before `ids`; None if there are none.
+        keywords: further keyword arguments, such as `use_cache`; those that the model does not accept are left out.
+
+    Returns:
+        The model's output. Models that accept `logits_to_keep` compute the logits of the last token only.
     """
-    # The positions that generate() gives: some models, such as RoBERTa, would count otherwise by themselves.
+    # The same positions as in generate(); without them some models, such as RoBERTa, would count differently.
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     keywords = forward_keywords(model, position_ids=positions, logits_to_keep=1, **keywords)
     if cache is not None:
@@ -34,11 +37,11 @@ def forward(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: Any 
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, for a moment; each module's own mode comes back afterwards."""
+    """Evaluation mode without gradients inside the `with` block; afterwards each module has its own mode again."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        # Not inference_mode: what a model keeps for itself, such as rotary tables, must stay fit for training.
+        # Not inference_mode: tensors that a model caches, such as rotary tables, must stay usable in training.
         with torch.no_grad():
             yield
     finally:
@@ -47,25 +50,25 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """Where the model wants its token ids."""
+    """The device on which the model expects its token ids."""
     device = getattr(model, "device", None)
     return device if isinstance(device, torch.device) else next(model.parameters()).device
 
 
 def rounding(model: nn.Module) -> float:
-    """Relative difference that the model's precision alone may make between two ways of running one prompt."""
+    """Relative difference that rounding in the model's dtype can make between two ways of running one prompt."""
     dtype = next(model.parameters()).dtype
     return 8 * torch.finfo(dtype).eps if dtype.is_floating_point else 0.1  # packed weights: quantised models
 
 
 def forward_keywords(model: nn.Module, **keywords: Any) -> dict[str, Any]:
-    """Those of the keywords that the model's forward pass takes."""
+    """Those of the keywords that the model's `forward` accepts."""
     taken = inspect.signature(model.forward).parameters
     return {name: value for name, value in keywords.items() if name in taken}
 
 
 def greedy_settings(tokenizer: Any, max_new_tokens: int) -> dict[str, Any]:
-    """Keywords for generate() that give the most likely answer, whatever the model's own settings are."""
+    """Keywords of generate() for greedy decoding, whatever the model's own generation_config says."""
     return {
         "max_new_tokens": max_new_tokens,
         "do_sample": False,
@@ -83,7 +86,7 @@ def greedy_settings(tokenizer: Any, max_new_tokens: int) -> dict[str, Any]:
 
 
 def compiled_parts(model: nn.Module) -> list[str]:
-    """Names of the modules that torch.compile() was used on, by the user or by an earlier generate()."""
+    """Names of the modules that were compiled with torch.compile(), by the user or by an earlier generate()."""
     return [
         name or type(module).__name__
         for name, module in model.named_modules()

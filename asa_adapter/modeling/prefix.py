@@ -1,7 +1,7 @@
-"""`SharedPrefix`: what prompts begin with alike (system turn and tools), run once for all of them.
+"""`SharedPrefix`: the tokens that several prompts begin with (system turn and tools), run once for all of them.
 
-A prompt behind such a prefix costs its own tokens alone. Not every architecture can go on from a copy of its cache, so
-a run looks at a sample first and falls back to whole prompts where the sample comes out otherwise.
+Each prompt then costs only the tokens after the prefix. Not every architecture can continue from a copy of its cache,
+so a sample is tried first, and prompts are run whole where its results differ.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ from asa_adapter.modeling.forward import CACHE, forward, input_device
 
 Prompt = Sequence[int]
 
-# Shorter shared beginnings are not worth a cache, nor is a finer division of the prompts than this.
+# The fewest shared tokens that are worth a cache, and how often a family of prompts is divided at most.
 _SHORTEST_PREFIX = 16
 _DEEPEST_DIVISION = 40
 
 
 class Family(NamedTuple):
-    """Prompts that begin alike.
+    """Prompts that begin with the same tokens.
 
     Attributes:
-        rows: their indices.
-        length: how many tokens they share and leave out; 0 where it is not worth it.
+        rows: indices of the prompts.
+        length: number of tokens in the shared prefix; 0 where sharing is not worth it.
     """
 
     rows: list[int]
@@ -37,14 +37,15 @@ class Family(NamedTuple):
 
     @property
     def saved(self) -> int:
-        """Tokens that need not be run."""
+        """Number of tokens that need not be run."""
         return (len(self.rows) - 1) * self.length
 
 
 def families(prompts: Sequence[Prompt]) -> list[Family]:
-    """All prompts, divided so that the fewest tokens have to be run; the longest beginning first.
+    """All prompts in families, divided so that few tokens have to be run; the longest shared prefix first.
 
-    Every prompt keeps at least its last token for itself. What shares nothing comes last, as one family of length 0.
+    The last token of a prompt is never part of the prefix. Prompts that share nothing come last, as one family of
+    length 0.
     """
     order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
     ordered = [prompts[i] for i in order]
@@ -57,7 +58,14 @@ def families(prompts: Sequence[Prompt]) -> list[Family]:
 
 
 def _divided(ordered: list[Prompt], common: list[int], part: range, depth: int) -> list[Family]:
-    """Some neighbours in order: one family, or divided where they share the least, if that saves more."""
+    """The families of a part of the sorted prompts: one, or several if dividing saves more tokens.
+
+    Args:
+        ordered: all prompts, sorted.
+        common: number of tokens that each prompt shares with the next one in `ordered`.
+        part: indices in `ordered`.
+        depth: how often the part may still be divided, each time where neighbours share the fewest tokens.
+    """
     if len(part) < 2:
         return [Family(list(part), 0)] if part else []
     least = min(common[part.start : part.stop - 1])
@@ -75,16 +83,17 @@ def _divided(ordered: list[Prompt], common: list[int], part: range, depth: int) 
 
 
 def _common(a: Prompt, b: Prompt) -> int:
+    """Number of tokens that two prompts begin with in common."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """A beginning that was run.
+    """A prompt prefix that the model has read.
 
     Attributes:
-        length: its number of tokens; 0 where prompts are run whole.
-        cache: the model's cache behind them.
+        length: number of tokens; 0 where prompts are run whole.
+        cache: the model's cache after these tokens; None where `length` is 0.
     """
 
     length: int = 0
@@ -92,7 +101,7 @@ class SharedPrefix:
 
     @classmethod
     def of(cls, model: nn.Module, tokens: Prompt) -> "SharedPrefix":
-        """Runs the beginning; one of length 0 where there is none, or the model gives no cache."""
+        """Runs the tokens; a prefix of length 0 where there are none or the model returns no cache."""
         if not tokens:
             return cls()
         ids = torch.tensor([list(tokens)], device=input_device(model))
@@ -100,10 +109,10 @@ class SharedPrefix:
         return cls() if cache is None else cls(len(tokens), cache)
 
     def spread(self, rows: int) -> Any:
-        """A copy of the cache for a batch of rows; using a cache changes it."""
+        """A copy of the cache for a batch of `rows` rows: a forward pass changes the cache that it is given."""
         cache = copied(self.cache)
         for layer in cache.layers:
-            if type(layer) is DynamicLayer and layer.is_initialized:  # grows by concatenation: a view will do
+            if type(layer) is DynamicLayer and layer.is_initialized:  # it grows by concatenation, so a view is enough
                 for name in ("keys", "values"):
                     setattr(layer, name, getattr(layer, name).expand(rows, -1, -1, -1))
             else:
@@ -112,7 +121,7 @@ class SharedPrefix:
 
 
 def copied(cache: Any) -> Any:
-    """A copy of a cache that can be used in its place; keys and values that are never written into are shared."""
+    """A copy of a cache, to be used in its place; keys and values that are never changed in place are shared."""
     shared = [
         tensor
         for layer in getattr(cache, "layers", ())
@@ -123,14 +132,15 @@ def copied(cache: Any) -> Any:
 
 
 class Sharing:
-    """Shared prefixes of one model, for as long as they give what whole prompts give.
+    """Shared prefixes of one model, unused where they would change its results.
 
     Args:
-        model: a causal language model, in evaluation mode when it is used.
-        faithful: whether some prompts come out behind a prefix as they do whole; asked once, on the longest prefix.
+        model: a causal language model, in evaluation mode when prefixes are used.
+        faithful: called with a prefix and a sample of prompts; tells whether they have the same results after the
+            prefix's cache as when run whole. Called once, with the longest prefix.
 
     Attributes:
-        holds: what it said; None before.
+        holds: the result of that call; None before it.
     """
 
     def __init__(self, model: nn.Module, faithful: Callable[[SharedPrefix, list[Prompt]], bool]) -> None:
@@ -139,7 +149,7 @@ class Sharing:
         self.holds: bool | None = None
 
     def prefixes(self, prompts: Sequence[Prompt]) -> Iterator[tuple[SharedPrefix, list[int]]]:
-        """Each shared prefix with the prompts that begin with it; every prompt comes once."""
+        """Each shared prefix with the indices of the prompts to run after it; every prompt occurs once."""
         found = families(prompts)
         while found and found[0].length and self.holds is not False:
             family = found[0]
@@ -153,8 +163,8 @@ class Sharing:
             yield SharedPrefix(), rest
 
     def _checked(self, prefix: SharedPrefix, prompts: list[Prompt]) -> bool:
-        sample = [min(prompts, key=len), max(prompts, key=len)]  # two, so that copies and padding are looked at too
-        # A cache that cannot be copied, spread or joined; running whole prompts is slower, not wrong.
+        sample = [min(prompts, key=len), max(prompts, key=len)]  # two, so that copies and padding are checked too
+        # These errors mean that a cache cannot be copied, spread or joined. Whole prompts are slower, not wrong.
         with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
             return self._faithful(prefix, sample)
         return False

@@ -1,7 +1,7 @@
-"""`Processes`: the processes of one run (`accelerate launch`, `torchrun`), which share the model's work.
+"""`Processes`: the processes of one run (`accelerate launch`, `torchrun`), which divide the rows among them.
 
-Each does a part of the rows; then all have all results, and everything behind them is computed alike in each. What is
-exchanged are arrays and texts on the CPU; only the main process writes, and shows the progress bars of long work.
+Each runs the model on its part of the rows. Then they exchange the results, arrays and texts on the CPU, and each
+computes the same things from all of them. Only the main process writes files and shows progress bars.
 """
 
 import contextlib
@@ -18,13 +18,13 @@ from torch import distributed
 
 
 class Processes:
-    """The processes of this run; without torch.distributed this one is the only one.
+    """The processes of this run; without torch.distributed it is a single one.
 
-    What they exchange is exchanged by all of them: each has to make the same calls in the same order.
+    `arrays`, `texts` and `from_main` are collective: every process must make the same calls in the same order.
 
     Attributes:
-        index: this one's number, from 0.
-        count: how many there are.
+        index: rank of this process, from 0.
+        count: number of processes.
     """
 
     def __init__(self) -> None:
@@ -34,15 +34,23 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this is the main process (rank 0), the only one that writes files."""
         return self.index == 0
 
     def part(self, rows: int) -> list[int]:
-        """Which of so many rows this process does; all, where there are fewer rows than processes."""
+        """Indices, of `rows` rows, of those that this process runs; all where there are fewer rows than processes."""
         return list(range(rows)[self._slice(rows, self.index)])
 
     def arrays(self, mine: NDArray[Any], rows: int) -> NDArray[Any]:
-        """(A, rows, ...) made of what each process has for its part of the rows, (A, part, ...)."""
+        """The arrays of all processes as one.
+
+        Args:
+            mine: (A, n, ...) values for the n rows of this process's `part`.
+            rows: number of all rows.
+
+        Returns:
+            (A, rows, ...) of the same dtype.
+        """
         whole = np.empty((len(mine), rows, *mine.shape[2:]), dtype=mine.dtype)
         for index, content in enumerate(self._all(np.ascontiguousarray(mine).tobytes())):
             part = whole[:, self._slice(rows, index)]
@@ -50,14 +58,14 @@ class Processes:
         return whole
 
     def texts(self, mine: list[str], rows: int) -> list[str]:
-        """The texts of all rows, made of what each process has for its part of them."""
+        """The texts of all `rows` rows; `mine` are those of this process's `part`."""
         whole = [""] * rows
         for index, content in enumerate(self._all(json.dumps(mine).encode())):
             whole[self._slice(rows, index)] = json.loads(content)
         return whole
 
     def from_main(self, read: Callable[[], bytes | None]) -> bytes | None:
-        """What the main process reads, or None where it finds nothing; the others do not look."""
+        """What `read` returns in the main process; the others do not call it."""
         found = read() if self.is_main else None
         content = self._all(b"" if found is None else b"1" + found)[0]
         return content[1:] if content else None
@@ -66,7 +74,7 @@ class Processes:
         return slice(index, None, self.count) if rows >= self.count else slice(None)
 
     def _all(self, content: bytes) -> list[bytes]:
-        """What each process has to say, in order."""
+        """The bytes of each process, in the order of rank."""
         if self.count == 1:
             return [content]
         lengths = [int(length) for length in self._gathered(torch.tensor([len(content)]))]
@@ -74,7 +82,7 @@ class Processes:
         return [part[:length].numpy().tobytes() for part, length in zip(self._gathered(padded), lengths, strict=True)]
 
     def _gathered(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        # A process group for GPUs alone, which is the user's own, takes nothing from the CPU.
+        # The user's own process group may be for GPUs only (nccl), which exchanges no CPU tensors.
         here = tensor if "cpu" in str(distributed.get_backend_config()) else tensor.to("cuda")
         parts = [torch.empty_like(here) for _ in range(self.count)]
         distributed.all_gather(parts, here)
@@ -83,10 +91,16 @@ class Processes:
 
 @contextlib.contextmanager
 def launched_processes() -> Iterator[Processes]:
-    """Joins the other processes, where a launcher such as `accelerate launch` started several of this one."""
+    """Sets up a process group inside the `with` block if a launcher (`accelerate launch`) started several processes.
+
+    A process group that exists already is used and left in place.
+
+    Yields:
+        The processes of this run.
+    """
     joins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized()
     if joins:
-        # gloo, on GPUs too: each process runs a model of its own, and what they exchange lies on the CPU.
+        # gloo, on GPUs too: each process runs a model of its own, and they exchange CPU tensors only.
         distributed.init_process_group("gloo")
     try:
         yield Processes()
@@ -96,9 +110,14 @@ def launched_processes() -> Iterator[Processes]:
 
 
 def progress_bar(total: int, name: str, show: bool) -> Any:
-    """A bar with count and ETA, to be used as a context manager; `HF_HUB_DISABLE_PROGRESS_BARS` hides it too.
+    """A tqdm bar with count and ETA, to be used as a context manager.
 
-    Of several processes (`accelerate launch`) the first one shows it.
+    It is hidden if `show` is False or `HF_HUB_DISABLE_PROGRESS_BARS` is set, and in all processes but the main one.
+
+    Args:
+        total: number of steps.
+        name: text in front of the bar.
+        show: whether to show it.
     """
     shown = show and os.environ.get("RANK", "0") == "0"
     return tqdm(total=total, desc=name, disable=None if shown else True, smoothing=0.1)

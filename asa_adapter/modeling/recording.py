@@ -1,4 +1,4 @@
-"""Decoder blocks recorded, pushed, or passed over for a moment: hooks that are gone when the `with` block ends."""
+"""Context managers that record, change or skip decoder blocks; all hooks are removed when the `with` block ends."""
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
@@ -18,7 +18,7 @@ class BlockCall(NamedTuple):
     Attributes:
         layer: index of the block.
         inputs: the tensors among its arguments.
-        output: what it returned.
+        output: its return value.
     """
 
     layer: int
@@ -30,15 +30,15 @@ class BlockCall(NamedTuple):
 def recorded(
     blocks: nn.ModuleList, layers: Collection[int], keep: Callable[[BlockCall], T]
 ) -> Iterator[dict[int, list[T]]]:
-    """What some blocks do in the forward passes run inside.
+    """Records the calls of some blocks in the forward passes inside the `with` block.
 
     Args:
         blocks: the model's decoder blocks.
-        layers: indices of those to record.
-        keep: what is kept of a call.
+        layers: indices of the blocks to record.
+        keep: called with each `BlockCall`; its return value is recorded.
 
     Yields:
-        By layer what was kept, one entry for each time the block ran; no entry for a block that did not.
+        For each layer the recorded values, one for each call of the block; a block that did not run has no key.
     """
     found: dict[int, list[T]] = {}
 
@@ -58,13 +58,22 @@ def recorded(
 
 
 def pushed(block: nn.Module, delta: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
-    """A block to whose output (B, D) is added at the last token."""
+    """Adds `delta`, (B, D), to a block's output at the last token, inside the `with` block."""
     return block.register_forward_hook(lambda _module, _args, output: _with_delta(output, delta))
 
 
 @contextlib.contextmanager
 def resumed(blocks: nn.ModuleList, layer: int, output: Any, delta: torch.Tensor) -> Iterator[None]:
-    """A model that begins behind a block, with that block's output and (B, D) added to it, in all threads."""
+    """Skips the blocks up to and including `layer` inside the `with` block, in all threads.
+
+    Each of them returns `output` with `delta` added at the last token, so that the model continues after that block.
+
+    Args:
+        blocks: the model's decoder blocks.
+        layer: index of the last block to skip.
+        output: an earlier output of that block.
+        delta: (B, D) float32, or (1,) for the same value everywhere.
+    """
     begun, passed_over = _with_delta(output, delta), list(blocks)[: layer + 1]
     before = [block.__dict__.get("forward") for block in passed_over]
     try:
@@ -74,13 +83,13 @@ def resumed(blocks: nn.ModuleList, layer: int, output: Any, delta: torch.Tensor)
     finally:
         for block, own in zip(passed_over, before, strict=True):
             if own is None:
-                block.__dict__.pop("forward", None)  # a Ctrl-C may come before it was replaced
+                block.__dict__.pop("forward", None)  # Ctrl-C may come before it is replaced
             else:
                 block.__dict__["forward"] = own
 
 
 def _with_delta(output: Any, delta: torch.Tensor) -> Any:
-    """A block's output with (B, D) added at the last token."""
+    """A block's output with `delta`, (B, D), added at the last token, in the output's dtype."""
     state = hidden_state(output).clone()
     state[:, -1] = (state[:, -1].float() + delta.to(state.device)).to(state.dtype)
     return replace_hidden_state(output, state)

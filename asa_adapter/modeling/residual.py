@@ -1,6 +1,7 @@
 """Where the residual stream is: the decoder blocks, the last prompt token, and the state in a block's output.
 
-Calibration (`states`) and steering (`hook`) both read through this module, so what is learnt is what is steered.
+Calibration (`asa_adapter.states`) and steering (`asa_adapter.steering.hook`) both read the state through this module,
+so the adapter steers the same state that it was fitted on.
 """
 
 from typing import Any
@@ -10,12 +11,12 @@ from torch import nn
 
 from asa_adapter.errors import IncompatibleModelError
 
-# Parts of a model that hold blocks of their own but not the text decoder's.
+# Parts of names of modules that have blocks of their own, other than the text decoder's.
 _SIDE_TOWERS = ("encoder", "vision", "visual", "audio", "image", "speech", "tower", "mtp", "draft")
 
 
 def generating_model(model: nn.Module) -> nn.Module:
-    """The model whose generate() does the work, inside the wrappers of torch.compile() and PEFT."""
+    """The model inside the wrappers of torch.compile() and PEFT, whose generate() is the one that runs."""
     if isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):
         return generating_model(compiled)
     if hasattr(model, "get_base_model"):
@@ -24,7 +25,11 @@ def generating_model(model: nn.Module) -> nn.Module:
 
 
 def text_config(model: Any) -> Any:
-    """The configuration of the text decoder, which multimodal models keep inside their own."""
+    """The configuration of the text decoder; in multimodal models it is part of the model's configuration.
+
+    Raises:
+        IncompatibleModelError: the model has no `config`.
+    """
     config = getattr(model, "config", None)
     if config is None:
         raise IncompatibleModelError(
@@ -34,7 +39,11 @@ def text_config(model: Any) -> Any:
 
 
 def hidden_size(model: Any) -> int:
-    """Width D of the residual stream, from the model's configuration."""
+    """Width D of the residual stream, from the model's configuration.
+
+    Raises:
+        IncompatibleModelError: the model has no configuration, or this has no hidden size.
+    """
     config = text_config(model)
     for name in ("hidden_size", "n_embd", "d_model"):
         if isinstance(size := getattr(config, name, None), int):
@@ -43,6 +52,7 @@ def hidden_size(model: Any) -> int:
 
 
 def _decoder_depth(model: Any) -> int | None:
+    """Number of decoder blocks by the model's configuration; None where it does not say."""
     config = text_config(model)
     for name in ("num_hidden_layers", "n_layer", "num_layers"):
         if isinstance(depth := getattr(config, name, None), int):
@@ -51,18 +61,19 @@ def _decoder_depth(model: Any) -> int | None:
 
 
 def decoder_blocks(model: nn.Module, layer_path: str | None = None) -> nn.ModuleList:
-    """The list of decoder blocks: the output of element l is the residual stream after block l, (B, T, D).
+    """The list of decoder blocks; the output of block l is the residual stream after it, (B, T, D).
 
-    The rule: of the ModuleLists that are not inside another one, those as long as the configuration's depth, or the
-    longest where none has that length; of these the ones whose path names the fewest encoders and towers, since a
-    decoder itself may be called an encoder; and of these the one with the most parameters.
+    The list is found by a rule. It looks at each `nn.ModuleList` that is not inside another one, and takes those whose
+    length is the number of layers in the configuration, or the longest if none has it. Of these it takes those whose
+    path has the fewest words such as "encoder" or "vision" (a decoder may itself be called an encoder), and of these
+    the one with the most parameters.
 
     Args:
         model: a causal language model.
-        layer_path: dotted path of the list, where the rule would not find it.
+        layer_path: dotted path of the list, such as "model.layers"; None finds it by the rule.
 
     Raises:
-        IncompatibleModelError: no such list, or `layer_path` leads to something else.
+        IncompatibleModelError: no list is found, or `layer_path` is not a non-empty `nn.ModuleList`.
     """
     if layer_path is not None:
         try:
@@ -91,7 +102,7 @@ def decoder_blocks(model: nn.Module, layer_path: str | None = None) -> nn.Module
 
 
 def headless(model: nn.Module, blocks: nn.ModuleList) -> nn.Module:
-    """The decoder without the head that makes logits, where the model has it as a part; else the model itself."""
+    """The decoder without the language-model head, where it is a submodule that has the blocks; else the model."""
     whole: Any = generating_model(model)
     inner = getattr(whole, getattr(whole, "base_model_prefix", "") or "", None)
     return inner if isinstance(inner, nn.Module) and any(part is blocks for part in inner.modules()) else model
@@ -113,7 +124,11 @@ def _parameter_count(module: nn.Module) -> int:
 
 
 def hidden_state(output: Any) -> torch.Tensor:
-    """The residual stream (B, T, D) in a block's output: that tensor itself, or the first of a tuple or list."""
+    """The residual stream (B, T, D) in a block's output: a tensor, or the first element of a tuple or list.
+
+    Raises:
+        IncompatibleModelError: neither is a tensor.
+    """
     state = output[0] if type(output) in (tuple, list) and output else output
     if not isinstance(state, torch.Tensor):
         raise IncompatibleModelError(
@@ -123,7 +138,7 @@ def hidden_state(output: Any) -> torch.Tensor:
 
 
 def replace_hidden_state(output: Any, state: torch.Tensor) -> Any:
-    """A block's output with another residual stream, in the same kind of container."""
+    """A block's output with its residual stream replaced by `state`; the type of the output stays the same."""
     if isinstance(output, torch.Tensor):
         return state
     return type(output)((state, *output[1:]))
@@ -133,19 +148,19 @@ def last_prompt_index(mask: torch.Tensor) -> torch.Tensor:
     """Index of each row's last unmasked token.
 
     Args:
-        mask: (B, T), non-zero where there is a token; padding may stand on either side.
+        mask: (B, T), non-zero where there is a token; padding may be on either side.
 
     Returns:
         (B,) int64 on the CPU.
 
     Raises:
-        ValueError: a row has no token.
+        ValueError: the mask is not two-dimensional, or a row has no token.
     """
     if mask.ndim != 2:
         raise ValueError(f"the attention mask has shape {tuple(mask.shape)}; expected (rows, tokens)")
     present = mask.ne(0).cpu().numpy()
     rows, length = present.shape
-    if length and present[:, -1].all():  # no padding on the right, as nearly always
+    if length and present[:, -1].all():  # no padding on the right, the usual case
         return torch.full((rows,), length - 1)
     if not present.any(axis=1).all():
         raise ValueError("a row of the attention mask is all zeros; expected at least one token in each row")

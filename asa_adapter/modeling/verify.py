@@ -1,4 +1,4 @@
-"""Before a model is changed: is the block's output really the residual stream? Two tokens tell."""
+"""Checks on a run of two tokens that a block's output is the residual stream, before a model is steered."""
 
 import weakref
 from typing import Any
@@ -11,17 +11,18 @@ from asa_adapter.modeling.forward import evaluation_mode, forward_keywords, inpu
 from asa_adapter.modeling.recording import BlockCall, recorded
 from asa_adapter.modeling.residual import hidden_size, hidden_state
 
-# Blocks that passed, so that attaching again does not run the model again; says nothing to the model itself.
+# Blocks that passed, so that attaching again does not run the model again. Nothing is stored on the model.
 _verified: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 _WAY_OUT = "If the list of decoder blocks is not the right one, name another with the config's layer_path"
 
 
 def verify_block(model: nn.Module, blocks: nn.ModuleList, layer: int) -> None:
-    """Runs two tokens through the model and looks at a block's output; the model is left as it was.
+    """Runs two tokens through the model and checks a block's output; the model is left unchanged.
 
-    The block must run, its output must have the shape (rows, tokens, width), and the block beside it must read or
-    write the very same values: a vector added to something else would steer nothing, or something else.
+    The block must run exactly once, its output must have the shape (rows, tokens, width), and the next block must read
+    exactly these values; for the last block, it must read those of the block before. Otherwise a vector that is added
+    to the output would have no effect, or another one.
 
     Args:
         model: a causal language model.
@@ -29,7 +30,7 @@ def verify_block(model: nn.Module, blocks: nn.ModuleList, layer: int) -> None:
         layer: index of the block to steer.
 
     Raises:
-        IncompatibleModelError: one of these does not hold, or the forward pass fails.
+        IncompatibleModelError: one of these conditions fails, or the forward pass does.
     """
     if blocks[layer] in _verified:
         return
@@ -60,7 +61,11 @@ def verify_block(model: nn.Module, blocks: nn.ModuleList, layer: int) -> None:
 
 
 def _two_tokens(model: nn.Module, blocks: nn.ModuleList) -> dict[int, list[BlockCall]]:
-    """The calls of each block that runs when the model reads two tokens."""
+    """The calls of each block in a forward pass of two tokens, by layer.
+
+    Raises:
+        IncompatibleModelError: the forward pass fails.
+    """
     device = input_device(model)
     ids = torch.tensor([[1, 2]], device=device)
     keywords = forward_keywords(model, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=1)
@@ -81,5 +86,6 @@ def _two_tokens(model: nn.Module, blocks: nn.ModuleList) -> dict[int, list[Block
 
 
 def _hands_over(output: Any, inputs: list[torch.Tensor]) -> bool:
+    """Whether a block's output is among the next block's inputs, with the same values."""
     state = hidden_state(output)
     return any(t is state or (t.shape == state.shape and torch.equal(t.to(state.device), state)) for t in inputs)

@@ -1,4 +1,4 @@
-"""What decides and steers: directions, router and probes, the controller, and the hook that applies it.
+"""The parts that decide and steer: directions, router and probes, the controller, and the hook that applies it.
 
-`hook` is the one module of the package that leaves something on a model, until its handle is removed.
+Only `hook` leaves changes on a model after its functions return; removing the handle undoes them.
 """

@@ -1,7 +1,7 @@
 """`Router` and `Probes`: scikit-learn logistic regressions on residual states, kept in skops files.
 
-The standardisation that fitting needs is folded into the coefficients afterwards, so that a fitted classifier is one
-matrix and one bias: the controller runs it as tensors, and nothing of scikit-learn is needed at inference.
+States are standardised for fitting. Mean and deviation are then folded into the coefficients, so that a fitted
+classifier is one matrix and one bias. The controller runs these as tensors; inference does not need scikit-learn.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from asa_adapter.steering.skops_file import checked_estimator, dump_skops, load_
 ROUTER_NAME = "router.skops"
 PROBES_NAME = "probes.skops"
 
-# A domain with fewer calibration rows than this of either label is left to the pooled probe.
+# A domain with fewer training rows than this of either label has no probe of its own; the pooled one is used.
 MIN_ROWS_PER_CLASS = 8
 
 
@@ -30,7 +30,7 @@ class Router:
 
     Attributes:
         estimator_: that estimator.
-        domains: its classes.
+        domains: (K,) domain names, the estimator's classes in their order.
 
     Example:
         >>> router = Router.fit([[0.0], [0.1], [0.9], [1.0]], ["code", "code", "math", "math"])
@@ -49,11 +49,11 @@ class Router:
         Args:
             states: (N, D) residual states.
             domains: (N,) domain names; with a single name the router is constant.
-            C: inverse strength of the L2 penalty.
+            C: inverse of the L2 regularisation strength.
             seed: seed of the solver.
 
         Raises:
-            ValueError: empty or differing lengths, or numbers that are not finite.
+            ValueError: no rows, other lengths or shapes, or states that are not finite.
         """
         h, names = float64_states(states, domains=domains), [str(name) for name in domains]
         if len(set(names)) == 1:
@@ -61,34 +61,34 @@ class Router:
         return cls(fit_logistic(h, names, C, seed))
 
     def predict_proba(self, states: ArrayLike) -> NDArray[np.float32]:
-        """(N, K) probabilities of the domains, in the order of `domains`."""
+        """(N, K) float32 probabilities of the domains, in the order of `domains`; states are (N, D)."""
         return torch.softmax(self.linear(self.domains)(float32_tensor(states)), dim=1).numpy()
 
     def linear(self, domains: Sequence[str]) -> Linear:
-        """The router as one linear map whose rows are in the given order of domains.
+        """The router as a linear map with a row for each of `domains`; softmax of its scores gives probabilities.
 
         Raises:
-            ValueError: these are not the router's domains.
+            ValueError: `domains` are not the router's domains.
         """
         if sorted(domains) != sorted(self.domains):
             raise ValueError(f"the router knows the domains {sorted(self.domains)}; expected {sorted(domains)}")
         weight, bias = self.estimator_.coef_, self.estimator_.intercept_
         if len(self.domains) == 2:
-            # scikit-learn keeps one row for two classes: its log-odds. Half of it each way gives the same softmax.
+            # For two classes scikit-learn has one row, the log-odds. Minus and plus half of it give the same softmax.
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
         order = [self.domains.index(name) for name in domains]
         return Linear(float32_tensor(weight[order]), float32_tensor(bias[order]))
 
     def to_bytes(self) -> bytes:
-        """The skops file."""
+        """The bytes of the skops file."""
         return dump_skops(self.estimator_)
 
     @classmethod
     def from_bytes(cls, content: bytes, hidden_size: int, domains: Sequence[str]) -> "Router":
-        """Reads the skops file.
+        """Reads the bytes of the skops file; the other arguments are the expected D and domain names.
 
         Raises:
-            AdapterFormatError: not a skops file, another kind of object, or shapes and classes that do not fit.
+            AdapterFormatError: not a skops file, another kind of object, or shapes or classes that do not fit.
         """
         rows = 1 if len(domains) <= 2 else len(domains)
         estimator = checked_estimator(load_skops(content, ROUTER_NAME), ROUTER_NAME, rows, hidden_size)
@@ -102,12 +102,12 @@ class Probes:
     """Binary logistic regressions from residual states to p(tool needed): one pooled, and one for each domain.
 
     Args:
-        pooled: a LogisticRegression fitted on the rows of all domains.
-        by_domain: the same for each domain that had enough rows of both labels.
+        pooled: a LogisticRegression fitted on the rows of all domains, with classes 0 and 1.
+        by_domain: by domain name, one fitted on that domain's rows, for each domain with enough rows of both labels.
 
     Attributes:
         pooled_: the pooled estimator.
-        by_domain_: the others by domain name.
+        by_domain_: the domains' own estimators, by domain name.
     """
 
     def __init__(self, pooled: LogisticRegression, by_domain: dict[str, LogisticRegression]) -> None:
@@ -124,12 +124,12 @@ class Probes:
             states: (N, D) residual states.
             labels: (N,) 1 where a tool is needed, else 0.
             domains: (N,) domain names.
-            C: inverse strength of the L2 penalty.
+            C: inverse of the L2 regularisation strength.
             seed: seed of the solver.
 
         Raises:
-            ValueError: empty or differing lengths, other labels than 0 and 1, one class only, or numbers that are
-                not finite.
+            ValueError: no rows, other lengths or shapes, a label that is neither 0 nor 1, one label only, or states
+                that are not finite.
         """
         h, names = float64_states(states, domains=domains), [str(name) for name in domains]
         y = np.asarray(labels)
@@ -145,26 +145,26 @@ class Probes:
         return cls(fit_logistic(h, y.astype(int), C, seed), own)
 
     def p_tool(self, states: ArrayLike, domain: str | None = None) -> NDArray[np.float32]:
-        """(N,) probabilities that a tool is needed, from the domain's probe, or the pooled one where it has none."""
+        """(N,) float32 probabilities that a tool is needed, by the domain's own probe, else by the pooled one."""
         probe = Linear.of(self.by_domain_.get(domain, self.pooled_) if domain is not None else self.pooled_)
         return torch.sigmoid(probe(float32_tensor(states))[:, 0]).numpy()
 
     def linear(self, domains: Sequence[str], kind: str = "domain") -> Linear:
-        """One row for each domain, in the given order: its own probe ("domain") or the pooled one ("pooled")."""
+        """A linear map with a row for each of `domains`: its `p_tool` probe ("domain"), or the pooled ("pooled")."""
         own = self.by_domain_ if kind == "domain" else {}
         rows = [Linear.of(own.get(name, self.pooled_)) for name in domains]
         return Linear(torch.cat([row.weight for row in rows]), torch.cat([row.bias for row in rows]))
 
     def to_bytes(self) -> bytes:
-        """The skops file."""
+        """The bytes of the skops file."""
         return dump_skops({"pooled": self.pooled_, "by_domain": self.by_domain_})
 
     @classmethod
     def from_bytes(cls, content: bytes, hidden_size: int, domains: Sequence[str]) -> "Probes":
-        """Reads the skops file.
+        """Reads the bytes of the skops file; the other arguments are the expected D and domain names.
 
         Raises:
-            AdapterFormatError: not a skops file, another kind of object, or shapes and classes that do not fit.
+            AdapterFormatError: not a skops file, another kind of object, or shapes or classes that do not fit.
         """
         parts = load_skops(content, PROBES_NAME)
         if type(parts) is not dict or set(parts) != {"pooled", "by_domain"} or type(parts["by_domain"]) is not dict:

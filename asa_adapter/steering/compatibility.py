@@ -1,4 +1,4 @@
-"""Does an adapter fit a model? What must hold is refused at once; what is only suspicious is told as such."""
+"""Checks whether an adapter fits a model. A model that cannot be steered is refused; mere suspicions are listed."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,10 +15,10 @@ from asa_adapter.modeling.residual import decoder_blocks, hidden_size, text_conf
 
 
 def refuse_learnt_prompts(model: Any) -> None:
-    """Refuses a PEFT model whose prompts are not those that it is given.
+    """Refuses a PEFT model with prompt learning (prompt tuning, prefix tuning, P-tuning).
 
     Raises:
-        IncompatibleModelError: it puts tokens of its own before them.
+        IncompatibleModelError: the active PEFT method puts learnt tokens before the prompt.
     """
     peft_config = getattr(getattr(model, "_orig_mod", model), "active_peft_config", None)
     if getattr(peft_config, "is_prompt_learning", False):
@@ -29,10 +29,11 @@ def refuse_learnt_prompts(model: Any) -> None:
 
 
 def fitting_blocks(model: nn.Module, config: ASAConfig) -> nn.ModuleList:
-    """The decoder blocks of a model that fits.
+    """The decoder blocks of a model that the adapter fits.
 
     Raises:
-        IncompatibleModelError: no causal language model of transformers, or another width, depth or type.
+        IncompatibleModelError: the model is not a causal language model of transformers, its blocks are not found, or
+            its width, depth or type differs from the config's.
     """
     found = text_config(model)
     if not hasattr(model, "generate") or not hasattr(model, "prepare_inputs_for_generation"):
@@ -53,11 +54,12 @@ def fitting_blocks(model: nn.Module, config: ASAConfig) -> nn.ModuleList:
 
 
 def misfits(facts: Iterable[tuple[str, Any, Any]], config: ASAConfig) -> list[str]:
-    """What of a model is not as it was where the adapter was fitted, a sentence each.
+    """How a model differs from the one that the adapter was fitted for, a sentence for each difference.
 
     Args:
-        facts: name, value here, and value there; None there is not compared.
-        config: the adapter's.
+        facts: (name, the model's value, the config's value) of each property; it is not compared where the config's
+            value is None.
+        config: the adapter's config.
     """
     fitted = f" ({config.base_model})" if config.base_model else ""
     return [
@@ -68,12 +70,15 @@ def misfits(facts: Iterable[tuple[str, Any, Any]], config: ASAConfig) -> list[st
 
 
 def suspicions(model: Any, tokenizer: Any, config: ASAConfig) -> list[str]:
-    """What hints that a model is not the one, or that its prompts are written otherwise; a sentence each.
+    """Signs that a model is not the one that the adapter was fitted for, or renders prompts differently.
 
     Args:
-        model: a model that fits.
-        tokenizer: its tokenizer; None leaves prompts and calls out.
-        config: the adapter's.
+        model: a model that passed `fitting_blocks`.
+        tokenizer: its tokenizer; None skips the checks of chat template and tool-call marker.
+        config: the adapter's config.
+
+    Returns:
+        A sentence for each sign; empty if there is none.
     """
     name, revision = str(getattr(model, "name_or_path", "") or ""), getattr(model.config, "_commit_hash", None)
     found = other_origin(config.base_model, config.base_model_revision, name, revision)
@@ -87,7 +92,7 @@ def suspicions(model: Any, tokenizer: Any, config: ASAConfig) -> list[str]:
 def other_origin(
     fitted_name: str | None, fitted_revision: str | None, name: str | None, revision: str | None
 ) -> list[str]:
-    """What a model's name and revision say against its being the one that an adapter was fitted for.
+    """Signs in a model's name and revision that it is not the one that the adapter was fitted for, a sentence each.
 
     Args:
         fitted_name: Hub id or folder of the model that the adapter was fitted with.
@@ -96,7 +101,7 @@ def other_origin(
         revision: commit of that model.
     """
     suspicions = []
-    # A folder may have any name; only two names from the Hub say something about each other.
+    # A folder may have any name, so only two Hub ids are compared.
     if _is_hub_id(name or "") and _is_hub_id(fitted_name or "") and str(name).lower() != str(fitted_name).lower():
         suspicions.append(f"the model is {name!r}, but the adapter was fitted for {fitted_name!r}")
     if fitted_revision and revision and revision != fitted_revision:
@@ -105,12 +110,12 @@ def other_origin(
 
 
 def _is_hub_id(name: str) -> bool:
-    """Whether a model's name is that of a repository, "user/model", and not of a folder on this machine."""
+    """Whether a model's name is a Hub id, "user/model", and not a folder on this machine."""
     return name.count("/") == 1 and not looks_like_path(name) and not Path(name).exists()
 
 
 def _other_prompts(config: ASAConfig, tokenizer: Any) -> list[str]:
-    """What hints that prompts and calls are written differently from those the adapter was fitted with."""
+    """Signs that prompts and tool calls are written differently from those that the adapter was fitted with."""
     found = []
     if config.chat_template_sha256 not in (None, chat_template_sha256(tokenizer)):
         own = "; set tokenizer.chat_template = adapter.config.chat_template, which it was fitted with"
@@ -119,7 +124,7 @@ def _other_prompts(config: ASAConfig, tokenizer: Any) -> list[str]:
             + (own if config.chat_template else "")
         )
     marker = config.tool_call_start or ""
-    # A marker in plain words, "functools[", need not be known to the tokenizer.
+    # A marker in plain words, such as "functools[", need not be a token of its own.
     is_token = marker.endswith((">", "]"))
     if is_token and marker not in tokenizer.get_vocab() and marker not in str(tokenizer.chat_template):
         found.append(f"neither vocabulary nor chat template has the tool-call marker {marker!r}")

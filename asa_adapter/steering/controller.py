@@ -1,4 +1,4 @@
-"""`Controller`: from residual states to a decision and a step, as tensors on one device. It knows no model."""
+"""`Controller`: turns residual states into decisions and steps, as tensors on one device. It knows no model."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -18,10 +18,11 @@ class Decision:
     Attributes:
         domain: the domain that the router chose.
         p_tool: probability that a tool is needed, 0 to 1.
-        gate: +1 pushes towards a call, -1 away from one, 0 leaves the row as it is.
-        position: index of the steered token in the row as given to generate(); -1 where there was no row.
+        gate: +1 steers towards a tool call, -1 away from one, 0 leaves the row unchanged.
+        position: index of the last prompt token in the row as given to generate(); -1 from `ASAAdapter.decide`, where
+            there is no row.
         applied: whether the step was added to the model's state.
-        relative_step: length of the step that was added, as a share of the state's norm; 0 where none was.
+        relative_step: length of the step that was added, divided by the norm of the state before it; 0 if none was.
     """
 
     domain: str
@@ -39,7 +40,7 @@ class Decision:
 
 
 class Verdicts(NamedTuple):
-    """Decisions for n states, as tensors on the states' device."""
+    """Decisions for n states, as tensors on the device of the states."""
 
     domain: torch.Tensor  # (n,) int64, index into the config's domains
     p_tool: torch.Tensor  # (n,) float32
@@ -47,14 +48,13 @@ class Verdicts(NamedTuple):
 
 
 def ternary_gate(p_tool: torch.Tensor, tau: float) -> torch.Tensor:
-    """(n,) gates: +1 where p >= tau, else -1 where p <= 1 - tau, else 0 (the signed gate of
-    arXiv 2602.04935).
+    """(n,) int64 signed gates (arXiv 2602.04935): +1 where p >= tau, else -1 where p <= 1 - tau, else 0.
 
     Example:
         >>> ternary_gate(torch.tensor([0.9, 0.5, 0.1]), tau=0.8).tolist()
         [1, 0, -1]
     """
-    # At tau 0.5 the two meet; there a p of 0.5 is "needed".
+    # At tau 0.5 both conditions hold for a p of 0.5; it counts as "needed".
     down = p_tool < tau if tau == 0.5 else p_tool <= 1 - tau
     return (p_tool >= tau).long() - down.long()
 
@@ -64,12 +64,12 @@ class Controller:
     """The router, one probe for each domain, and the mixed directions, ready to run.
 
     Attributes:
-        weight: (2K, D) float32: the router's rows, then the probe asked for each domain.
-        bias: (2K,) float32.
-        direction: (K, D) float32 unit rows, the step's direction in each domain.
-        step: length of the step in the residual's own units; 0 keeps every gate at 0.
-        tau: confidence from which the gate opens.
-        gates: lowest and highest gate; narrower in ablations alone.
+        weight: (2K, D) float32: K rows of the router, then the row of each domain's probe.
+        bias: (2K,) float32, in the same order.
+        direction: (K, D) float32 unit rows, the direction of the step in each domain.
+        step: absolute length of the step, in the units of the residual stream; 0 keeps every gate at 0.
+        tau: confidence from which the gate opens, 0.5 to 1.
+        gates: lowest and highest gate; only ablations narrow it.
     """
 
     weight: torch.Tensor
@@ -81,7 +81,11 @@ class Controller:
 
     @classmethod
     def build(cls, config: ASAConfig, vectors: SteeringVectors, router: Router, probes: Probes) -> "Controller":
-        """Puts the parts of an adapter together, in the config's order of domains."""
+        """Puts the parts of an adapter together, in the config's order of domains.
+
+        Raises:
+            ValueError: the router's domains are not the config's, or a domain's direction cancels out the global one.
+        """
         route, probe = router.linear(config.domains), probes.linear(config.domains, config.probe)
         return cls(
             weight=torch.cat([route.weight, probe.weight]),
@@ -92,7 +96,7 @@ class Controller:
         )
 
     def to(self, device: torch.device) -> "Controller":
-        """The same controller with its tensors on a device."""
+        """The controller with its tensors on a device; itself if they are there already."""
         if self.weight.device == device:
             return self
         return replace(
@@ -100,7 +104,7 @@ class Controller:
         )
 
     def decide(self, states: torch.Tensor) -> Verdicts:
-        """Routes, probes and gates each of (n, D) states; everything in float32, under autocast too."""
+        """Routes, probes and gates each of (n, D) states on the controller's device, in float32 despite autocast."""
         device = states.device.type
         in_float32 = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
         with in_float32:
@@ -114,7 +118,7 @@ class Controller:
         return Verdicts(domain, p_tool, gate)
 
     def steer(self, states: torch.Tensor, verdicts: Verdicts) -> torch.Tensor:
-        """(n, D) states after h' = h + gate * step * direction[domain]; rows with gate 0 keep every bit."""
+        """(n, D) states after h' = h + gate * step * direction[domain]; rows with gate 0 are bit for bit the same."""
         gate = verdicts.gate[:, None]
         delta = gate.float() * self.step * self.direction.index_select(0, verdicts.domain)
         return torch.where(gate != 0, (states.float() + delta).to(states.dtype), states)

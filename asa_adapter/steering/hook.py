@@ -1,8 +1,9 @@
-"""`SteeringHandle`: the only place that changes a model, and changes it back.
+"""`SteeringHandle`: changes a model so that its generate() is steered, and undoes the change.
 
-On the model instance `generate` makes a plan (see `plan`), `prepare_inputs_for_generation` locates it in the coming
-forward pass, and a forward hook on the steered block applies it. The two replacements are shared by all adapters on a
-model and go away with the last of them. A generate() inside a generate() carries no plan.
+Methods of the model instance are replaced. `generate` makes a plan (see `asa_adapter.steering.plan`),
+`prepare_inputs_for_generation` finds the planned tokens in the next forward pass, and a forward hook on the steered
+block steers them there. The replaced methods are shared by all adapters on a model and restored when the last one is
+removed. A generate() call inside another one is not steered.
 """
 
 import contextlib
@@ -30,15 +31,18 @@ _NO_PICKLE = "a steered model cannot be pickled; call remove() first, and attach
 
 
 class SteeringHandle:
-    """An adapter on a model. Made by `ASAAdapter.attach`; also a context manager that removes it at the end.
+    """An attached adapter, made by `ASAAdapter.attach`; a context manager that removes it when the `with` block ends.
 
     Args:
-        model: the model to steer; everything about it has been checked.
-        block: its decoder block whose output is steered.
-        layer: that block's index.
-        controller: decides and steps.
-        residual_norm: length that alpha is a multiple of.
-        domains: names of the controller's domains.
+        model: the model to steer; the caller has checked that it fits.
+        block: the decoder block whose output is steered.
+        layer: index of that block.
+        controller: makes the decisions and the steps.
+        residual_norm: length of a step with alpha 1, in the units of the residual stream.
+        domains: (K,) names of the controller's domains.
+
+    Attributes:
+        layer: index of the steered block.
 
     Raises:
         ValueError: the model already has an adapter at this layer.
@@ -65,10 +69,10 @@ class SteeringHandle:
         self._steering.add(self)
         self._hook = block.register_forward_hook(self._steer, prepend=True, with_kwargs=True)
         if compiled_parts(model):
-            torch.compiler.reset()  # graphs that were made before do not know the hook
+            torch.compiler.reset()  # graphs that were compiled before do not have the hook
 
     def remove(self) -> None:
-        """Takes the adapter off; the model is then what it was before. Calling it again does nothing."""
+        """Detaches the adapter and restores the model. Calling it again does nothing."""
         if self._steering is not None:
             self._hook.remove()
             self._steering.discard(self)
@@ -76,7 +80,7 @@ class SteeringHandle:
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
-        """The base model for a moment: generate() calls that begin inside are not steered, in any thread."""
+        """Pauses steering: generate() calls that begin inside the `with` block are not steered, in any thread."""
         self._paused += 1
         try:
             yield
@@ -85,12 +89,12 @@ class SteeringHandle:
 
     @property
     def decisions(self) -> list[Decision]:
-        """One decision for each row of the latest generate() call, of whichever thread; [] before the first."""
+        """One decision for each row of the latest generate() call of any thread; [] if that was not steered."""
         return self._record.decisions() if self._record is not None else []
 
     @property
     def alpha(self) -> float:
-        """Length of the step in units of the config's residual_norm; a new value holds from the next generate()."""
+        """Length of the step in units of `residual_norm`, 0 or more; a new value applies to later generate() calls."""
         return self._controller.step / self._residual_norm
 
     @alpha.setter
@@ -101,7 +105,7 @@ class SteeringHandle:
 
     @property
     def tau(self) -> float:
-        """Confidence from which the gate opens; a new value holds from the next generate()."""
+        """Confidence from which the gate opens, 0.5 to 1; a new value applies to later generate() calls."""
         return self._controller.tau
 
     @tau.setter
@@ -123,15 +127,15 @@ class SteeringHandle:
         return f"SteeringHandle(layer={self.layer}, alpha={self.alpha:g}, tau={self.tau:g}, {state})"
 
     def _open(self, last: NDArray[np.int64]) -> Record:
-        """The record of a generate() call that begins now, with (B,) indices of the last prompt tokens."""
-        # Offloaded weights have no device of their own; the state's is asked for then.
+        """The record of a generate() call that begins now; `last` are the (B,) indices of the last prompt tokens."""
+        # Offloaded weights are on the meta device; then the controller is moved to the state's device later.
         if self._weight is not None and self._weight.device.type != "meta":
             self._controller = self._controller.to(self._weight.device)
         self._record = Record(self._slot, self._controller, self._domains, last)
         return self._record
 
     def _steer(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """The forward hook: applies the window that was opened for this forward pass."""
+        """The forward hook: steers the tokens of the window that is open for this forward pass, if any."""
         window = self._slot.window
         if window is None or window.used:
             return None
@@ -139,7 +143,7 @@ class SteeringHandle:
         return replace_hidden_state(output, window.steer(hidden, in_place=_is_its_own(hidden, output, args, kwargs)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SteeringHandle":
-        # Reached through a copy of the block's hooks: the copy does nothing, for no generate() opens its windows.
+        # Called when the block and its hooks are copied. The copy does nothing: no generate() opens its windows.
         inert = object.__new__(SteeringHandle)
         inert.__dict__.update(self.__dict__, _slot=Slot(), _record=None, _steering=None)
         return inert
@@ -149,9 +153,11 @@ class SteeringHandle:
 
 
 class _Calls(threading.local):
-    """The running thread's generate() calls under way, the innermost last; None for one that is not steered.
+    """The running generate() calls of the current thread.
 
-    `warned`: this thread was told that it generates past the adapter.
+    Attributes:
+        stack: the calls, the innermost last; None for a call that is not steered.
+        warned: this thread was warned that it generates without being steered.
     """
 
     def __init__(self) -> None:
@@ -160,7 +166,7 @@ class _Calls(threading.local):
 
 
 class _Steering:
-    """What all adapters on one model share: its replaced methods, and the calls under way."""
+    """What all adapters on one model share: its replaced methods, and the running generate() calls."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
@@ -170,10 +176,11 @@ class _Steering:
 
     @classmethod
     def of(cls, model: nn.Module) -> "_Steering":
-        """The one that the model has, or a new one that has changed nothing yet."""
+        """The model's instance, or a new one, which has not changed the model yet."""
         return _steering_of(model) or cls(model)
 
     def add(self, handle: SteeringHandle) -> None:
+        """Adds an adapter, if there is none at its layer; the first one replaces the model's methods."""
         if any(other.layer == handle.layer for other in self._handles):
             raise ValueError(
                 f"this model already has an adapter at layer {handle.layer}; remove() that one first, or attach at "
@@ -184,6 +191,7 @@ class _Steering:
         self._handles.append(handle)
 
     def discard(self, handle: SteeringHandle) -> None:
+        """Removes an adapter; the last one restores the model's methods."""
         self._handles.remove(handle)
         if not self._handles:
             self._uninstall()
@@ -196,7 +204,7 @@ class _Steering:
             "prepare_inputs_for_generation": _Replacement(self, prepare, self._prepare),
             "__deepcopy__": _Replacement(self, copy.deepcopy, self._deepcopy),
         }
-        if hasattr(model, "init_continuous_batching"):  # what generate_batch() and its kin begin with
+        if hasattr(model, "init_continuous_batching"):  # called first by generate_batch() and the like
             replacements["init_continuous_batching"] = _Replacement(
                 self, model.init_continuous_batching, self._continuous_batching
             )
@@ -208,13 +216,14 @@ class _Steering:
         for name, before in self._saved.items():
             now = self._model.__dict__.get(name)
             if not isinstance(now, _Replacement) or now.steering is not self:
-                continue  # another library wrapped ours, which passes everything through from here on
+                continue  # another library wrapped ours, which now calls the original only
             if before is None:
                 del self._model.__dict__[name]
             else:
                 self._model.__dict__[name] = before
 
     def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """In place of `generate`: makes a plan, unless inside another generate(), and warns if it was never used."""
         call = None if self._calls.stack else self._plan(args, kwargs)
         self._calls.stack.append(call)
         try:
@@ -233,6 +242,7 @@ class _Steering:
         return result
 
     def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """The plan of a generate() call with these arguments; None where all adapters are disabled."""
         for handle in self._handles:
             handle._record = None
         if not (active := self._active()):
@@ -244,12 +254,13 @@ class _Steering:
         return [handle for handle in self._handles if not handle._paused]
 
     def _prepare(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """In place of `prepare_inputs_for_generation`: opens the windows on the next forward pass."""
         inputs = original(*args, **kwargs)
         if not self._calls.stack:
             self._warn_of_another_generate()
             return inputs
         call = self._calls.stack[-1]
-        if call is not None and not call.closed:  # after the prompt this is all that a decoding step costs
+        if call is not None and not call.closed:  # once the prompt is done, a decoding step costs this check only
             call.locate(inputs, cached=_goes_on(inputs, kwargs))
         return inputs
 
@@ -288,7 +299,7 @@ class _Steering:
 
 
 def _is_its_own(hidden: torch.Tensor, output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a block's state can be written into: neither autograd nor anything beside it may need what it was."""
+    """Whether a block's output can be changed in place: neither autograd nor another tensor needs the old values."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or hidden._is_view():
         return False
     beside = (*args, *kwargs.values(), *(() if output is hidden else output[1:]))
@@ -296,20 +307,23 @@ def _is_its_own(hidden: torch.Tensor, output: Any, args: tuple[Any, ...], kwargs
 
 
 def _goes_on(inputs: dict[str, Any], asked: dict[str, Any]) -> bool:
-    """Whether a forward pass goes on where the one before ended; without a cache it begins with the prompt again."""
+    """Whether a forward pass continues where the one before ended; without a cache it starts at the first token.
+
+    `asked` are the keywords of prepare_inputs_for_generation(), `inputs` what it returned for them.
+    """
     wanted, ids = asked.get("next_sequence_length"), inputs.get("input_ids")
     if wanted and ids is not None and ids.shape[1] > wanted:
-        return False  # the first GPT has no cache, and sends whole rows whatever generate() asks for
+        return False  # GPT-1 has no cache, and is fed whole rows whatever generate() asks for
     return bool(asked.get("use_cache", inputs.get("use_cache", True)))
 
 
 def is_steered(model: nn.Module) -> bool:
-    """Whether an adapter is attached to the model, or to the one inside its wrappers."""
+    """Whether an adapter is attached to the model, or to the model inside its wrappers."""
     return _steering_of(generating_model(model)) is not None
 
 
 def _steering_of(model: nn.Module) -> _Steering | None:
-    """The one that a model has; its generate() may have been wrapped since."""
+    """The model's instance, or None. All attributes are searched: another library may have wrapped generate()."""
     for value in model.__dict__.values():
         if isinstance(value, _Replacement):
             return value.steering
@@ -317,7 +331,7 @@ def _steering_of(model: nn.Module) -> _Steering | None:
 
 
 class _Replacement:
-    """A method of a model instance, replaced; generate() reads signatures, so it keeps the original's."""
+    """A replaced method of a model instance. It keeps the original's signature, which generate() inspects."""
 
     def __init__(self, steering: _Steering, original: Callable[..., Any], replaced: Callable[..., Any]) -> None:
         functools.update_wrapper(self, original)

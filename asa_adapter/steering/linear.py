@@ -1,6 +1,6 @@
 """Linear maps on residual states: logistic regressions fitted to standardised states, as one matrix and one bias.
 
-States come as arrays or tensors of any float type, and are checked here.
+States may be arrays or tensors of any float dtype; they are checked and converted here.
 """
 
 from collections.abc import Sized
@@ -14,10 +14,10 @@ from sklearn.linear_model import LogisticRegression
 
 
 def float64_states(states: Any, **columns: Sized) -> NDArray[np.float64]:
-    """(N, D) states, arrays or tensors of any float type, beside columns of N values.
+    """(N, D) states of any float dtype as a float64 array, checked; each of `columns` must have N values.
 
     Raises:
-        ValueError: not two-dimensional, no rows, other lengths, or numbers that are not finite.
+        ValueError: the states are not two-dimensional, have no rows, hold NaN or infinity, or a length differs.
     """
     if isinstance(states, torch.Tensor):
         states = states.detach().cpu().double().numpy()
@@ -33,7 +33,7 @@ def float64_states(states: Any, **columns: Sized) -> NDArray[np.float64]:
 
 
 def float32_tensor(values: Any) -> torch.Tensor:
-    """A float32 CPU tensor that shares no memory with arrays that may not be written."""
+    """The values as a float32 CPU tensor. Arrays are copied: they may be read-only, which tensors cannot be."""
     if isinstance(values, torch.Tensor):
         return values.detach().to(device="cpu", dtype=torch.float32)
     return torch.from_numpy(np.array(values, dtype=np.float32))
@@ -41,27 +41,27 @@ def float32_tensor(values: Any) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Linear:
-    """One linear map as float32 CPU tensors: scores = states @ weight.T + bias, with weight (R, D) and bias (R,)."""
+    """A linear map as float32 CPU tensors: scores = states @ weight.T + bias, with weight (R, D) and bias (R,)."""
 
     weight: torch.Tensor
     bias: torch.Tensor
 
     @classmethod
     def of(cls, estimator: LogisticRegression) -> "Linear":
-        """The scores of a fitted estimator."""
+        """The decision function of a fitted estimator; R is 1 where it has two classes."""
         return cls(float32_tensor(estimator.coef_), float32_tensor(estimator.intercept_))
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        """(N, R) scores of (N, D) states."""
+        """(N, R) scores of (N, D) float32 states on the CPU; in float32, also under autocast."""
         with torch.autocast(device_type="cpu", enabled=False):
             return torch.nn.functional.linear(states, self.weight, self.bias)
 
 
 def fit_logistic(h: NDArray[np.float64], target: Any, C: float, seed: int) -> LogisticRegression:
-    """Fits on standardised states, then folds mean and deviation into coefficients for the raw ones."""
+    """Fits on standardised (N, D) states, then converts the coefficients to those for the raw states."""
     mean, deviation = h.mean(axis=0), h.std(axis=0)
-    # A feature that does not vary has no deviation to divide by; it carries nothing, whatever it is divided by.
-    # Around a large mean, float32 states vary in their last bits without any meaning.
+    # A constant feature carries no information, so it is divided by 1. With a large mean, float32 states also vary in
+    # their last bits without any meaning, so small deviations count as constant.
     deviation = np.where(deviation > 1e-6 * np.abs(mean) + 1e-30, deviation, 1.0)
     model = LogisticRegression(C=C, max_iter=1000, random_state=seed).fit((h - mean) / deviation, target)
     weight = model.coef_ / deviation
@@ -71,7 +71,7 @@ def fit_logistic(h: NDArray[np.float64], target: Any, C: float, seed: int) -> Lo
 def fitted_logistic(
     classes: NDArray[Any], weight: NDArray[np.float64], bias: NDArray[np.float64], C: float, seed: int
 ) -> LogisticRegression:
-    """A fitted LogisticRegression with these coefficients in float32, and nothing else to store."""
+    """A LogisticRegression that counts as fitted, with (R, D) coefficients and (R,) intercepts as float32."""
     model = LogisticRegression(C=float(C), max_iter=1000, random_state=int(seed))
     model.classes_ = classes
     model.coef_ = weight.astype(np.float32)

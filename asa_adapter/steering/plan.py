@@ -1,8 +1,8 @@
-"""The plan of one generate() call: which token of each row is the prompt's last, and which forward pass meets it.
+"""The plan of one generate() call: the last prompt token of each row, and the forward pass that processes it.
 
-transformers runs a prompt in many ways: padded on either side, in chunks, with draft tokens behind it, behind a cache,
-or again and again without one. So the token is fixed once, from what generate() was given, and then looked for in
-each forward pass by counting the tokens that were fed before it.
+transformers runs a prompt in many ways: padded on either side, in chunks, followed by draft tokens, after a cache, or
+again at every step without one. So the token's index is computed once, from the arguments of generate(), and is then
+found in a forward pass by counting the tokens of the passes before.
 """
 
 import threading
@@ -22,16 +22,16 @@ from asa_adapter.steering.controller import Controller, Decision, Verdicts
 
 @dataclass
 class Window:
-    """Where one forward pass meets last prompt tokens.
+    """The last prompt tokens in one forward pass.
 
     Attributes:
         shape: (rows, tokens) of the pass.
-        rows: (n,) rows to steer.
-        where: the same rows and the index of the token in each of them, two (n,) tensors on the model's device.
-        record: where the verdicts go.
-        again: the pass repeats tokens that were steered before (there is no cache): the same verdicts hold.
-        used: the pass was steered; whatever runs before the next one is located (guidance, a block that the model
-            runs twice) is not.
+        rows: (n,) indices of the rows whose last prompt token is in this pass.
+        where: these rows and the index of the token in each: two (n,) int64 tensors on the device of the inputs.
+        record: where the decisions are stored.
+        again: the pass repeats tokens that were steered before (there is no cache), so the same decisions apply.
+        used: the pass has been steered. The block may run again before the next pass is located (for classifier-free
+            guidance, or where a model runs a block twice); that run is not steered.
     """
 
     shape: tuple[int, int]
@@ -42,7 +42,11 @@ class Window:
     used: bool = False
 
     def steer(self, hidden: torch.Tensor, in_place: bool) -> torch.Tensor:
-        """The (B, T, D) residual stream with its last prompt tokens steered; the same tensor if `in_place`."""
+        """The residual stream `hidden`, (B, T, D), with its last prompt tokens steered; the same tensor if `in_place`.
+
+        Raises:
+            IncompatibleModelError: `hidden` has another shape than the pass.
+        """
         self.used = True
         if hidden.ndim != 3 or tuple(hidden.shape[:2]) != self.shape:
             raise IncompatibleModelError(
@@ -65,13 +69,19 @@ class Window:
 
 
 class Slot(threading.local):
-    """A handle's window on the next forward pass of the running thread."""
+    """The window on the next forward pass, for each thread its own; None where there is nothing to steer."""
 
     window: Window | None = None
 
 
 class Met(NamedTuple):
-    """What one forward pass met: (n,) rows, their (n, D) states before the step, and the verdicts."""
+    """The last prompt tokens that one forward pass steered.
+
+    Attributes:
+        rows: (n,) indices of the rows.
+        states: (n, D) their states before the step.
+        verdicts: their decisions.
+    """
 
     rows: NDArray[np.int64]
     states: torch.Tensor
@@ -80,15 +90,15 @@ class Met(NamedTuple):
 
 @dataclass
 class Record:
-    """What one adapter did during one generate() call.
+    """What one adapter did in one generate() call.
 
     Attributes:
-        slot: where its hook looks for the next window.
-        controller: its controller as it was when the call began.
+        slot: where the adapter's hook finds the next window.
+        controller: the adapter's controller when the call began.
         domains: (K,) names of the controller's domains.
         last: (B,) index of the last prompt token in each row as given to generate().
-        met: one for each forward pass that met last prompt tokens.
-        expand: number of beams or return sequences made of each row.
+        met: one entry for each forward pass with last prompt tokens that were not steered before.
+        expand: number of beams or return sequences for each of the B rows.
     """
 
     slot: Slot
@@ -99,7 +109,7 @@ class Record:
     expand: int = 1
 
     def decisions(self) -> list[Decision]:
-        """One decision for each row that was met so far, in order; a row's beams share their prompt and decision."""
+        """One decision for each row decided so far, in order; the beams of a row share its prompt and its decision."""
         found: dict[int, Decision] = {}
         for rows, states, verdicts in self.met:
             shares = self.controller.step / states.float().norm(dim=1).clamp(min=1e-12)
@@ -115,15 +125,15 @@ class Record:
 
 @dataclass
 class Call:
-    """One generate() call under way.
+    """One running generate() call.
 
     Attributes:
-        last: (B,) index of the last prompt token among the tokens that this call feeds.
-        width: number of prompt tokens that this call feeds.
-        records: one for each adapter that steers it.
-        fed: number of tokens that went through the model so far.
-        done: no later forward pass can meet a last prompt token.
-        closed: all windows are shut for good.
+        last: (B,) index of the last prompt token in each row of the tokens that this call feeds to the model.
+        width: number of prompt tokens in each of these rows, without those that a given cache already holds.
+        records: one for each adapter that steers the call.
+        fed: number of tokens in each row that went through the model so far.
+        done: all prompt tokens went through the model, so a pass with a cache has no last prompt token any more.
+        closed: no more windows will be opened.
     """
 
     last: NDArray[np.int64]
@@ -134,11 +144,14 @@ class Call:
     closed: bool = False
 
     def locate(self, inputs: Mapping[str, Any], cached: bool) -> None:
-        """Opens each record's window on the forward pass that `inputs` are for.
+        """Opens each record's window on the next forward pass, if that has last prompt tokens.
 
         Args:
-            inputs: what prepare_inputs_for_generation() returned.
-            cached: the pass goes on where the one before ended; without a cache each begins at the first token.
+            inputs: what prepare_inputs_for_generation() returned for the pass.
+            cached: whether the pass continues where the one before ended; without a cache it starts at token 0.
+
+        Raises:
+            IncompatibleModelError: the pass has a number of rows that is not a multiple of B.
         """
         if self.done and cached:
             self.close()
@@ -172,23 +185,33 @@ class Call:
             )
 
     def close(self) -> None:
-        """Shuts all windows: the prompt is done, or generate() ended, by an error perhaps."""
+        """Closes all windows, when the prompt is done or generate() ends, also by an error."""
         self.closed = True
         for record in self.records:
             record.slot.window = None
 
 
 def prompt_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[NDArray[np.int64], int, int]:
-    """Reads the arguments of a generate() call.
+    """Finds the last prompt tokens in the arguments of a generate() call.
+
+    Args:
+        model: the model whose generate() is called.
+        args: positional arguments of the call.
+        kwargs: keyword arguments of the call.
 
     Returns:
-        (B,) indices of the last prompt tokens among the tokens that the call feeds; the number of tokens it
-        feeds; and the number of tokens of the rows as given that a cache already holds.
+        last: (B,) index of the last prompt token in each row of the tokens that the call feeds to the model.
+        width: number of prompt tokens that the call feeds in each row.
+        cached: number of tokens in each given row that the cache already holds; they are not fed again.
+
+    Raises:
+        TypeError: the prompt is not a tensor of shape (rows, tokens), or the attention mask not one of two dimensions.
+        ValueError: draft tokens together with a filled cache, or a row of the attention mask without a token.
     """
     given = (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), kwargs.get("inputs"), *args[:1])
     tokens = next((value for value in given if value is not None), None)
     if tokens is None:
-        return np.zeros(1, dtype=np.int64), 1, 0  # generate() begins with one BOS
+        return np.zeros(1, dtype=np.int64), 1, 0  # generate() starts from one BOS token
     if not isinstance(tokens, torch.Tensor) or tokens.ndim < 2:
         found = tuple(tokens.shape) if isinstance(tokens, torch.Tensor) else type(tokens).__name__
         raise TypeError(f"generate() was given {found}; expected a tensor of token ids, shape (rows, tokens)")
@@ -210,25 +233,26 @@ def prompt_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
             "steered. Leave out one of the two"
         )
     if mask is None or mask.shape[1] == length:
-        # The rows hold what the cache holds and more; else they are the new tokens alone, and only the mask is longer.
+        # The rows include the tokens in the cache. Where they do not, the mask is longer than the rows.
         width -= cached
     last = np.full(rows, width - 1) if mask is None else last_prompt_index(mask[:, -width:]).numpy()
     return last, width, length - width
 
 
 def _cached_length(cache: Any) -> int:
+    """Number of tokens in a cache; 0 for None."""
     if cache is None:
         return 0
     try:
         return int(cache.get_seq_length())
-    except ValueError:  # a cache of recurrent states alone does not count tokens
+    except ValueError:  # a cache with recurrent states only does not count tokens
         return 0
 
 
 def _inferred_mask(
     model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], tokens: torch.Tensor
 ) -> torch.Tensor | None:
-    """The mask that generate() makes where it was given none: pad tokens are out, unless they end rows too."""
+    """The (B, T) mask that generate() makes where it is given none: without pad tokens, unless these are EOS too."""
     if tokens.ndim != 2 or tokens.is_floating_point():
         return None
     pad, eos = (_setting(name, model, args, kwargs) for name in ("pad_token_id", "eos_token_id"))
@@ -240,7 +264,7 @@ def _inferred_mask(
 
 
 def _setting(name: str, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """A setting as generate() finds it: its own argument, else the given configuration's, else the model's."""
+    """A setting as generate() resolves it: its own argument, else the given generation_config, else the model's."""
     configs = (kwargs.get("generation_config"), *args[1:2], getattr(model, "generation_config", None))
     values = (kwargs.get(name), *(getattr(config, name, None) for config in configs))
     return next((value for value in values if value is not None), None)

@@ -1,9 +1,9 @@
-"""skops files of logistic regressions, written, and read without trusting them.
+"""Writes skops files of logistic regressions, and reads them without trusting them.
 
-A file is looked at before skops reads it: names, sizes, a closed list of nodes, array headers.
+A file is audited before skops reads it: names and sizes of its members, a closed list of node types, array headers.
 
-skops itself builds some two hundred types that it trusts, reads every member that a schema names as often as it is
-named, and has no limits. Here a file may hold logistic regressions and nothing else, each member once.
+skops itself builds some two hundred types that it trusts by default, reads a member as often as the schema names it,
+and has no size limits. Here a file may hold only logistic regressions, and each member is read at most once.
 """
 
 import io
@@ -22,7 +22,7 @@ from asa_adapter.steering.linear import fitted_logistic
 
 try:
     import skops.io
-except NameError as error:  # transformers' own, at one of its modules that skops looks at
+except NameError as error:  # raised in a module of transformers that skops imports
     raise ImportError(
         f"transformers {transformers.__version__} cannot be used with skops where Pillow is missing: install pillow, "
         "or transformers 5.21 or newer"
@@ -37,7 +37,7 @@ _SCHEMA = "schema.json"
 _ARRAY = re.compile(r"[0-9]{1,24}\.npy")
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
-# (loader, module, class) of every node that a stored classifier is made of.
+# (loader, module, class) of every node in the schema of a stored classifier.
 _NODES = {
     ("ObjectNode", "sklearn.linear_model._logistic", "LogisticRegression"),
     ("DictNode", "builtins", "dict"),
@@ -49,14 +49,14 @@ _NODES = {
 
 
 def audit_skops(content: bytes, name: str) -> None:
-    """Refuses a skops file that holds anything but logistic regressions, or too much.
+    """Refuses a skops file that holds anything but logistic regressions, or is too large.
 
     Args:
-        content: the file.
-        name: how errors name it.
+        content: the bytes of the file.
+        name: how errors name the file.
 
     Raises:
-        AdapterFormatError: the file is refused; a damaged one too.
+        AdapterFormatError: the file is refused, or damaged.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -66,13 +66,13 @@ def audit_skops(content: bytes, name: str) -> None:
                 _check_array(archive, member, name)
     except AdapterFormatError:
         raise
-    # zipfile and numpy fail in many ways on damaged files; every way means the same to the user.
+    # zipfile and numpy raise many types of errors for damaged files; they all mean the same to the user.
     except Exception as error:
         raise AdapterFormatError(f"{name}: refused: {type(error).__name__}: {str(error)[:200]}") from error
 
 
 def _check_members(members: list[zipfile.ZipInfo], name: str) -> None:
-    """Number, sizes, names and compression of a zip's members, by its directory alone."""
+    """Checks number, sizes, names and compression of a zip's members, as its directory states them."""
     if len(members) > _MAX_MEMBERS or sum(member.file_size for member in members) > _MAX_UNPACKED:
         raise AdapterFormatError(f"{name}: unpacks to more than {_MAX_UNPACKED // MIB} MiB or {_MAX_MEMBERS} members")
     names = [member.filename for member in members]
@@ -90,7 +90,7 @@ def _check_members(members: list[zipfile.ZipInfo], name: str) -> None:
 
 
 def _array_members(schema: Any, name: str) -> set[str]:
-    """The members that the schema's arrays stand in; every node is checked on the way."""
+    """Checks every node of the schema; returns the names of the members that hold its arrays."""
     if not isinstance(schema, dict):
         raise AdapterFormatError(f"{name}: refused: {_SCHEMA} holds a {type(schema).__name__}; expected an object")
     owners: dict[str, int] = {}
@@ -105,14 +105,14 @@ def _array_members(schema: Any, name: str) -> set[str]:
         file, owner = node.get("file"), node.get("__id__")
         if node.get("type") != "numpy" or not isinstance(file, str) or type(owner) is not int:
             raise AdapterFormatError(f"{name}: refused: an array without a member of its own")
-        # skops reads a member again for each node that names it, but one that it met before.
+        # skops reads a member once for each node id, so two ids of one member would read it twice.
         if owners.setdefault(file, owner) != owner:
             raise AdapterFormatError(f"{name}: refused: two arrays are said to be in {file!r:.80}")
     return set(owners)
 
 
 def _nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every object of a schema that skops could take for a node, the outermost first."""
+    """Every object of a schema that skops could read as a node, breadth-first."""
     layer: list[Any] = [schema]
     while layer:
         yield from (value for value in layer if isinstance(value, dict) and (value is schema or "__loader__" in value))
@@ -125,7 +125,7 @@ def _nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _check_array(archive: zipfile.ZipFile, member: str, name: str) -> None:
-    """Refuses an array of objects, and one whose header says more than its member holds."""
+    """Refuses arrays of Python objects, and arrays whose header does not match the size of their member."""
     size = archive.getinfo(member).file_size
     with archive.open(member) as file:
         if np.lib.format.read_magic(file) != (1, 0):
@@ -141,28 +141,37 @@ def _check_array(archive: zipfile.ZipFile, member: str, name: str) -> None:
         raise AdapterFormatError(f"{name}: refused: {member} holds {held} bytes; its header says {expected}")
 
 
-# Beyond this, a stored coefficient times a state could leave the range of float32.
+# Above this, a stored coefficient times a state could overflow float32.
 _MAX_COEFFICIENT = 1e30
 
 
 def dump_skops(value: Any) -> bytes:
-    """The skops file of estimators, one or a dict of them."""
-    # A schema of ten kilobytes stands beside each estimator's coefficients; most of it is the same again and again.
+    """The bytes of a skops file with an estimator or a dict of them."""
+    # The schema has about ten kilobytes for each estimator, most of them the same, so they compress well.
     return skops.io.dumps(value, compression=zipfile.ZIP_DEFLATED)
 
 
 def load_skops(content: bytes, name: str) -> Any:
-    """An object from a skops file, which may hold nothing but logistic regressions."""
+    """Reads the bytes of a skops file after `audit_skops`; `name` is how errors name the file.
+
+    Raises:
+        AdapterFormatError: the file is refused, or damaged.
+    """
     audit_skops(content, name)
     try:
         return skops.io.loads(content, trusted=[])
-    # A hostile file can make the reader fail in any way; every way means the same to the user.
+    # A hostile file can make skops raise any error; they all mean the same to the user.
     except Exception as error:
         raise AdapterFormatError(f"{name}: refused: {type(error).__name__}: {str(error)[:200]}") from error
 
 
 def checked_estimator(estimator: Any, name: str, rows: int, hidden_size: int) -> LogisticRegression:
-    """A new estimator with the coefficients and classes of a stored one; nothing else of that is kept."""
+    """A new estimator with the coefficients, classes, C and seed of a stored one; nothing else is kept.
+
+    Raises:
+        AdapterFormatError: not a LogisticRegression; coefficients that are not floats of shape (rows, hidden_size),
+            not finite, or beyond 1e30; or classes that are neither names nor integers.
+    """
     if type(estimator) is not LogisticRegression:
         raise AdapterFormatError(f"{name}: holds a {type(estimator).__name__}; expected a LogisticRegression")
     shapes = {"coef_": (rows, hidden_size), "intercept_": (rows,)}

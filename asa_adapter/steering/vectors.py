@@ -17,7 +17,7 @@ from asa_adapter.steering.linear import float64_states
 VECTORS_NAME = "steering_vectors.safetensors"
 _NORM_TOLERANCE = 1e-3
 _SMALLEST_DIFFERENCE = 1e-6
-_MAX_HEADER = 100_000  # bytes; ours has about two hundred
+_MAX_HEADER = 100_000  # bytes; the header of a valid file has about two hundred
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,13 @@ class SteeringVectors:
     """One global direction and one for each domain.
 
     Attributes:
-        v_global: (D,) unit vector, float32.
-        v_domain: (K, D) unit rows, float32, in the order of the config's domains; a zero row where a domain has none.
+        v_global: (D,) float32 unit vector.
+        v_domain: (K, D) float32 unit rows, in the order of the config's domains; a zero row for a domain without a
+            direction of its own.
 
     Raises:
-        ValueError: other shapes, numbers that are not finite, or rows that are neither of unit length nor zero.
+        ValueError: other shapes, values that are not finite, a `v_global` that is not of unit length, or a row of
+            `v_domain` that is neither of unit length nor zero.
 
     Example:
         >>> states = [[0.0, 0.0], [3.0, 4.0]]
@@ -63,16 +65,16 @@ class SteeringVectors:
     def fit(
         cls, states: ArrayLike, labels: Sequence[int], domains: Sequence[str], names: Sequence[str]
     ) -> "SteeringVectors":
-        """Mean-difference directions (arXiv 2602.04935): mean(h | y=1) - mean(h | y=0), made unit length.
+        """Mean-difference directions (arXiv 2602.04935): mean(h | y=1) - mean(h | y=0), scaled to unit length.
 
         Args:
             states: (N, D) residual states of the calibration split.
-            labels: (N,) 0 or 1.
+            labels: (N,) 1 where a tool is needed, else 0.
             domains: (N,) domain of each row.
-            names: (K,) the domains, in the order of the rows wanted.
+            names: (K,) domain of each row of `v_domain`.
 
         Raises:
-            ValueError: one class is missing, the two means are the same, lengths differ, or a state is not finite.
+            ValueError: one label is missing, the two means are the same, lengths differ, or a state is not finite.
         """
         h = float64_states(states, labels=labels, domains=domains)
         y, d = np.asarray(labels), np.asarray(domains)
@@ -87,7 +89,7 @@ class SteeringVectors:
         return cls(torch.from_numpy(v_global), torch.from_numpy(v_domain))
 
     def mixed(self, beta: float) -> torch.Tensor:
-        """(K, D) unit directions normalise(beta * v_global + (1 - beta) * v_d); v_global where a domain has none.
+        """(K, D) unit rows normalise(beta * v_global + (1 - beta) * v_domain); v_global where a domain has none.
 
         Raises:
             ValueError: the two directions of a domain cancel out.
@@ -100,15 +102,15 @@ class SteeringVectors:
         return mix / lengths
 
     def to_bytes(self) -> bytes:
-        """The safetensors file."""
+        """The bytes of the safetensors file."""
         return write_tensors({"v_global": self.v_global, "v_domain": self.v_domain})
 
     @classmethod
     def from_bytes(cls, content: bytes, hidden_size: int, domains: int) -> "SteeringVectors":
-        """Reads the safetensors file.
+        """Reads the bytes of the safetensors file; the arguments are the expected D and K.
 
         Raises:
-            AdapterFormatError: damaged, or its tensors are not the two expected ones in float32.
+            AdapterFormatError: the file is damaged, or its tensors are not the two expected ones in float32.
         """
         expected = {"v_global": (hidden_size,), "v_domain": (domains, hidden_size)}
         _check_header(content, expected)
@@ -123,18 +125,18 @@ def _is_unit(vector: torch.Tensor) -> bool:
 
 
 def _mean_difference(states: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-    """Unit vector from the states of label 0 to those of label 1; None where a class is missing or they coincide."""
+    """(D,) unit vector from the mean state of label 0 to that of label 1; None if one is missing or they coincide."""
     if not (labels == 1).any() or not (labels == 0).any():
         return None
     difference = states[labels == 1].mean(axis=0) - states[labels == 0].mean(axis=0)
     length = float(np.linalg.norm(difference))
     scale = float(np.linalg.norm(states, axis=1).mean())
-    # Rounding alone leaves a difference of about 1e-7 of the states' norm: that is no direction.
+    # Rounding alone makes a difference of about 1e-7 of the states' norm, which is not a direction.
     return difference / length if length > _SMALLEST_DIFFERENCE * scale else None
 
 
 def _check_header(content: bytes, expected: dict[str, tuple[int, ...]]) -> None:
-    """Refuses other tensors than the expected ones before any is allocated."""
+    """Refuses a file with other tensors than the expected ones, before any is allocated."""
     size = int.from_bytes(content[:8], "little")
     if size > _MAX_HEADER:
         raise AdapterFormatError(f"{VECTORS_NAME}: its header has {size} bytes; expected at most {_MAX_HEADER}")

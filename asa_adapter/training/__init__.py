@@ -1,4 +1,4 @@
-"""Fits an adapter and chooses its settings by what the model really does; TEST has no part in any choice."""
+"""Fits an adapter and chooses its settings by the model's own answers; no choice depends on the TEST split."""
 
 from asa_adapter.training.baselines import bag_of_words
 

@@ -1,4 +1,4 @@
-"""What a number must be compared with: how far the wording alone goes, and labels that mean nothing."""
+"""Controls for the measured numbers: a classifier of the wording alone, and shuffled labels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +12,18 @@ from asa_adapter.evaluation.metrics import auc, trigger_metrics
 
 
 def bag_of_words(fitted_on: Sequence[Row], judged: Sequence[Row], seed: int = 42) -> dict[str, Any]:
-    """Trigger metrics and AUC of a classifier that sees the words of the user's text and nothing of the model.
+    """Trigger metrics and AUC of a classifier that sees the text of the prompt and not the model's states.
 
-    One- and two-word TF-IDF features and a logistic regression. Where it does as well as the probe, the probe may have
-    learnt the wording too.
+    It is a logistic regression on TF-IDF features of words and word pairs. If it is as good as the probe, the probe
+    may only have learnt the wording.
+
+    Args:
+        fitted_on: labelled rows to fit on.
+        judged: labelled rows to predict.
+        seed: seed of the solver.
+
+    Returns:
+        The dict of `trigger_metrics`, with "auc" added.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -29,10 +37,18 @@ def bag_of_words(fitted_on: Sequence[Row], judged: Sequence[Row], seed: int = 42
 
 
 def shuffled_within(labels: NDArray[np.int64], domains: Sequence[str], seed: int) -> NDArray[np.int64]:
-    """(N,) control labels, random but half 0 and half 1 within each true label and domain.
+    """Random control labels, half 0 and half 1 within each true label and domain.
 
-    Plainly permuted labels keep a small chance correlation with the true ones, and a strongly regularised probe
-    follows it: its AUC is then far from 0.5 on either side.
+    A plain permutation correlates with the true labels a little by chance, which a strongly regularised probe picks
+    up: its AUC is then far above or below 0.5.
+
+    Args:
+        labels: (N,) true labels, 0 or 1.
+        domains: (N,) domain names.
+        seed: seed of the shuffle.
+
+    Returns:
+        (N,) int64 labels, at least one of each.
     """
     generator = np.random.default_rng(seed)
     pairs = list(zip(labels.tolist(), domains, strict=True))
@@ -40,6 +56,6 @@ def shuffled_within(labels: NDArray[np.int64], domains: Sequence[str], seed: int
     for group in sorted(set(pairs)):
         rows = np.flatnonzero([pair == group for pair in pairs])
         shuffled[rows] = generator.permutation((np.arange(len(rows)) + generator.integers(2)) % 2)
-    if len(np.unique(shuffled)) < 2:  # groups of one row each, that all fell the same way
+    if len(np.unique(shuffled)) < 2:  # groups of one row each that all got the same label
         shuffled = generator.permutation(np.arange(len(labels)) % 2)
     return shuffled

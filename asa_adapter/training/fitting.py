@@ -1,4 +1,4 @@
-"""Everything that is fitted at one layer, from labelled residual states."""
+"""Fits directions, router and probes at one layer, from labelled residual states."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class LabelledStates:
     """One split at one layer.
 
     Attributes:
-        states: (N, D) residual states.
-        labels: (N,) 0 or 1.
-        domains: N names.
-        groups: (N,) int64; rows of one group say nearly the same. None: each row is a group of its own.
+        states: (N, D) float32 residual states.
+        labels: (N,) int64, 1 where a tool is needed, else 0.
+        domains: (N,) domain names.
+        groups: (N,) int64; near-duplicate rows have the same number. None makes each row a group of its own.
     """
 
     states: NDArray[np.float32]
@@ -37,11 +37,11 @@ class LabelledStates:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What router and probes say about N rows.
+    """Predictions of router and probes for N rows.
 
     Attributes:
         domain: (N,) int64, index of the domain that the router chooses.
-        p_tool: by kind of probe ("domain", "pooled"), (N,) probabilities that a tool is needed.
+        p_tool: for each kind of probe ("domain", "pooled") the (N,) float32 probabilities that a tool is needed.
     """
 
     domain: NDArray[np.int64]
@@ -50,15 +50,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class LayerFit:
-    """What a layer offers.
+    """Everything that is fitted at one layer.
 
     Attributes:
-        vectors: directions from CAL.
+        vectors: directions, fitted on CAL.
         router: fitted on TRAIN.
         probes: fitted on TRAIN.
-        residual_norm: mean norm of the states on CAL.
-        out_of_fold: predictions on TRAIN, each row's by a router and probes that were fitted without its fold.
-        facts: how well domain and need can be read there, for the report.
+        residual_norm: mean norm of the states of CAL.
+        out_of_fold: cross-validated predictions on TRAIN: each row's are from a router and probes fitted without its
+            fold.
+        facts: what the report says of the layer: out_of_fold_auc, C, residual_norm and the keys of `probe_quality`.
     """
 
     vectors: SteeringVectors
@@ -69,7 +70,7 @@ class LayerFit:
     facts: dict[str, Any]
 
     def predict(self, states: NDArray[np.float32]) -> Prediction:
-        """What the fitted router and probes say about (N, D) states of rows that they were not fitted on."""
+        """Predictions for (N, D) states of rows on which router and probes were not fitted."""
         return _predicted(self.router, self.probes, states, self.router.domains)
 
 
@@ -83,8 +84,19 @@ def fit_layer(
 ) -> LayerFit:
     """Fits directions on CAL, and router and probes on TRAIN.
 
-    The regularisation is the one whose pooled probe reads the rows of TRAIN best that it was not fitted on. VALID is
-    only reported on: the settings that it judges later must not depend on it.
+    The regularisation is chosen by the out-of-fold AUC of the pooled probe on TRAIN. VALID is only reported on:
+    it decides among the settings later, so nothing fitted may depend on it.
+
+    Args:
+        cal: the CAL split.
+        train: the TRAIN split.
+        valid: the VALID split.
+        names: (K,) domain names, in the order of the config.
+        Cs: inverse L2 regularisation strengths to try.
+        seed: seed of solvers, folds and shuffles.
+
+    Raises:
+        ValueError: a split has one label only, or its states give no direction.
     """
     folds = _folds(train, seed)
     read = {C: auc(train.labels, _pooled_out_of_fold(train, folds, C, seed)) for C in Cs}
@@ -104,11 +116,18 @@ def fit_layer(
 def probe_quality(
     fit: LayerFit, train: LabelledStates, judged: LabelledStates, names: Sequence[str], seed: int
 ) -> dict[str, float]:
-    """How well a layer's classifiers read rows that they were not fitted on, and how well a control does.
+    """Quality of a layer's classifiers on rows that they were not fitted on, and of a control.
+
+    Args:
+        fit: what was fitted at the layer.
+        train: the states on which the classifiers were fitted.
+        judged: the states to predict.
+        names: (K,) domain names, in the order of the config.
+        seed: seed of the shuffles and solvers.
 
     Returns:
-        `probe_auc` of the pooled probe, `shuffled_auc` of probes fitted like it to meaningless labels (it must be near
-        0.5, or the reading is luck), and `router_accuracy`.
+        `probe_auc`: AUC of the pooled probe; `shuffled_auc`: mean AUC of such probes fitted to shuffled labels, which
+        should be near 0.5; `router_accuracy`: share of rows whose domain is predicted correctly.
     """
     prediction = fit.predict(judged.states)
     shuffled = [
@@ -123,10 +142,10 @@ def probe_quality(
 
 
 def _folds(train: LabelledStates, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Rows to fit on and rows to predict, five times or as often as the rarest label allows.
+    """Pairs of indices (to fit on, to predict) of five cross-validation folds, or as many as the rarest label allows.
 
-    Rows that say nearly the same are predicted together: a row's twin with the other label would mislead the probe
-    about it, and one with the same label would flatter it.
+    Near-duplicates are kept in one fold: a duplicate that is fitted on makes the prediction of the other row better if
+    it has the same label, and worse if not.
     """
     both = [f"{domain} {label}" for domain, label in zip(train.domains, train.labels, strict=True)]
     rarest = min(both.count(kind) for kind in set(both))
@@ -140,11 +159,12 @@ def _folds(train: LabelledStates, seed: int) -> list[tuple[NDArray[np.int64], ND
             splitter = StratifiedGroupKFold(times, shuffle=True, random_state=seed)
             folds = [(fit, predicted) for fit, predicted in splitter.split(alone, kinds, groups) if len(predicted)]
         if folds and all(len(np.unique(train.labels[fit])) == 2 for fit, _ in folds):
-            break  # else one group holds a whole label, and cannot be kept together
+            break  # else one group holds all rows of a label, and has to be divided
     return folds
 
 
 def _pooled_out_of_fold(train: LabelledStates, folds: Sequence[Any], C: float, seed: int) -> NDArray[np.float32]:
+    """(N,) out-of-fold probabilities of the pooled probe."""
     p_tool = np.empty(len(train.labels), dtype=np.float32)
     for fitted_on, predicted in folds:
         probes = Probes.fit(train.states[fitted_on], train.labels[fitted_on], ["all"] * len(fitted_on), C, seed)
@@ -153,6 +173,7 @@ def _pooled_out_of_fold(train: LabelledStates, folds: Sequence[Any], C: float, s
 
 
 def _out_of_fold(train: LabelledStates, folds: Sequence[Any], names: Sequence[str], C: float, seed: int) -> Prediction:
+    """Out-of-fold predictions of router and probes; domains are indices into `names`."""
     n = len(train.labels)
     whole = Prediction(np.zeros(n, dtype=np.int64), {kind: np.empty(n, dtype=np.float32) for kind in PROBE_KINDS})
     for fitted_on, predicted in folds:
@@ -167,7 +188,7 @@ def _out_of_fold(train: LabelledStates, folds: Sequence[Any], names: Sequence[st
 
 
 def _predicted(router: Router, probes: Probes, states: NDArray[np.float32], names: Sequence[str]) -> Prediction:
-    """Predictions with domains counted as in `names`, of which the router may know fewer."""
+    """Predictions with domains as indices into `names`; a router that was fitted without a fold may know fewer."""
     chosen = [router.domains[i] for i in router.predict_proba(states).argmax(axis=1)]
     asked = {name: probes.p_tool(states, name) for name in set(chosen)}
     own = np.array([asked[name][i] for i, name in enumerate(chosen)], dtype=np.float32)
@@ -176,6 +197,6 @@ def _predicted(router: Router, probes: Probes, states: NDArray[np.float32], name
 
 
 def _pooled_auc(train: LabelledStates, labels: NDArray[np.int64], valid: LabelledStates, C: float, seed: int) -> float:
-    """AUC on VALID of a pooled probe that was fitted to some labels of TRAIN."""
+    """AUC on `valid` of a pooled probe that was fitted on `train` with other labels."""
     probes = Probes.fit(train.states, labels, ["all"] * len(labels), C, seed)
     return auc(valid.labels, probes.p_tool(valid.states))

@@ -1,6 +1,6 @@
-"""`Measurements`: everything that the model is asked while an adapter is fitted, each thing once.
+"""`Measurements`: everything that is run on the model while an adapter is fitted.
 
-With a folder the answers are kept there, so that a run that was killed does not ask again.
+Results can be stored in a folder, from which a run that was interrupted reads them again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,30 +30,30 @@ from asa_adapter.tool_calls.schemas import Tools
 from asa_adapter.training.fitting import LabelledStates
 from asa_adapter.training.stages import Stages, digest, model_digest
 
-# Rows that each process answers between two stages: what a run that is killed has to do again.
+# Rows that each process answers in one stage: at most so many are answered again after an interruption.
 _ROWS_OF_A_STAGE = 128
 
 
 class _Prompts(NamedTuple):
-    """The prompts of a split as token ids, and what names them."""
+    """The prompts of a split as token ids, and their digest."""
 
     ids: list[list[int]]
     digest: str
 
 
 class Measurements:
-    """What one model does with the rows of each split.
+    """What one model does on the rows of each split.
 
     Args:
         model: a causal language model.
         tokenizer: its tokenizer, with a chat template.
-        splits: rows by split.
-        args: batch size, longest answer, layer path and whether to show bars.
+        splits: rows by name of the split.
+        args: of these, batch_size, max_new_tokens, layer_path and progress are used.
         parser: reads the model's tool calls.
         tools: JSON-schema tools for rows that have none of their own.
 
     Raises:
-        ValueError: the model is steered.
+        ValueError: an adapter is attached to the model.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class Measurements:
         self._stages = Stages(None)
 
     def begin(self, folder: Path | None) -> None:
-        """Forgets what was measured; with a folder takes what is kept there, and keeps there what follows."""
+        """Forgets all results. With a folder, results that still hold are read from there, and new ones stored."""
         self._encoded, self._states = {}, {}
         self._stages = Stages(folder, self._surroundings() if folder is not None else None)
 
     def _surroundings(self) -> dict[str, Any]:
-        """What every measurement depends on besides its own question."""
+        """What every result depends on, besides its own inputs: the model, its settings and the versions."""
         silent = {"_name_or_path", "transformers_version"}
         configs = (getattr(self._model, name, None) for name in ("config", "generation_config"))
         return {
@@ -101,14 +101,14 @@ class Measurements:
 
     @property
     def reused(self) -> list[str]:
-        """Stages that were read back and not measured."""
+        """Names of the stages that were read from the folder and not computed."""
         return self._stages.reused
 
     def check_lengths(self) -> None:
-        """Refuses prompts that the model has no room for.
+        """Refuses prompts that are too long for the model.
 
         Raises:
-            ValueError: prompt and answer together are longer than the model takes; how many, and which.
+            ValueError: a prompt and the longest answer have more tokens than the model's or the tokenizer's limit.
         """
         limits = (
             getattr(text_config(self._model), "max_position_embeddings", None),
@@ -130,7 +130,7 @@ class Measurements:
             )
 
     def labels(self, split: str) -> NDArray[np.int64]:
-        """(N,) 1 where a row needs a tool."""
+        """(N,) int64, 1 where a row needs a tool, else 0."""
         return np.array([int(row["label"]) for row in self._splits[split]])
 
     def domains(self, split: str) -> list[str]:
@@ -138,7 +138,7 @@ class Measurements:
         return [row_domain(row) for row in self._splits[split]]
 
     def states(self, split: str) -> HiddenStates:
-        """All layers' states at each row's last prompt token."""
+        """The states of all layers at each row's last prompt token; collected once for each split."""
 
         def compute() -> dict[str, NDArray[np.float32]]:
             rows, processes = self._splits[split], Processes()
@@ -160,12 +160,12 @@ class Measurements:
         return self._states[split]
 
     def labelled(self, split: str, layer: int) -> LabelledStates:
-        """The states of a split at one layer, with labels and domains."""
+        """The states of a split at one layer, with labels, domains and groups of near-duplicates."""
         states = self.states(split).states[layer].numpy()
         return LabelledStates(states, self.labels(split), self.domains(split), self._groups(split))
 
     def first_tokens(self, split: str, pushes: Sequence[Push]) -> Screened:
-        """What the first token of each row's answer would be, bare and under each push."""
+        """The first token of each row's answer, by the bare model and under each push."""
         prompts = self._prompts(split)
         start = self._parser.opening_id(self._tokenizer)
 
@@ -191,7 +191,7 @@ class Measurements:
     def answers(
         self, split: str, variants: Mapping[str, ASAAdapter | None], *, until_call: bool = False
     ) -> dict[str, list[str]]:
-        """Each adapter's answer to each row, the bare model's for None; see `Evaluation.answers_of_each`."""
+        """Each adapter's answer to each row, by name of the adapter; see `Evaluation.answers_of_each`."""
         rows = self._splits[split]
         answers: dict[str, list[str]] = {name: [] for name in variants}
         of_a_stage = _ROWS_OF_A_STAGE * Processes().count
@@ -227,19 +227,19 @@ class Measurements:
         )
 
     def triggers(self, split: str, variants: Mapping[str, ASAAdapter | None]) -> dict[str, NDArray[np.bool_]]:
-        """(N,) for each adapter whether each row's answer calls a tool; answers end where a call begins."""
+        """By adapter, (N,) bool: whether each row's answer calls a tool; answers end where a call begins."""
         return {name: self.triggered(texts) for name, texts in self.answers(split, variants, until_call=True).items()}
 
     def triggered(self, answers: Sequence[str]) -> NDArray[np.bool_]:
-        """(N,) whether each answer calls a tool."""
+        """(N,) bool: whether each answer calls a tool."""
         return np.array([self._parser.triggered(answer) for answer in answers], dtype=bool)
 
     def metrics(self, split: str, answers: Sequence[str]) -> dict[str, Any]:
-        """Trigger metrics of the answers, overall and per domain, and the validity of their calls."""
+        """Metrics of a split's answers; see `Evaluation.metrics`."""
         return self._evaluation.metrics(self._splits[split], answers)
 
     def _groups(self, split: str) -> NDArray[np.int64]:
-        """(N,) a number for each row, the same for rows that say nearly the same."""
+        """(N,) int64 number of each row's group of near-duplicates."""
         if split not in self._alike:
             found = near_duplicate_groups([row_text(row) for row in self._splits[split]])
             numbers = np.empty(sum(map(len, found)), dtype=np.int64)

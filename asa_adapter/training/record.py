@@ -1,4 +1,4 @@
-"""What a run says of itself: the report that it begins with, and what its adapters belong to."""
+"""What a run records: its empty report, and the config fields about model, prompts and tools."""
 
 import json
 import platform
@@ -19,14 +19,14 @@ from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.tool_calls.schemas import Tools
 
 _REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
-# Where an adapter was saved on this machine, and whether bars were shown, is private.
+# Arguments that say something about the user's machine and nothing about the adapter.
 _PRIVATE = ("output_dir", "progress")
 
 
 def new_report(
     args: ASATrainingArguments, parser: ToolCallParser, splits: Mapping[str, Sequence[Row]], domains: Sequence[str]
 ) -> dict[str, Any]:
-    """The report of a run that has not measured anything yet; `python -m pydoc asa_adapter.report` explains it."""
+    """The report of a run before anything is measured; `python -m pydoc asa_adapter.report` describes its keys."""
     arguments = {name: value for name, value in asdict(args).items() if name not in _PRIVATE}
     return {
         "report_version": 1,
@@ -61,7 +61,7 @@ def origin(
     cal: Sequence[Row],
     tools: Tools | None,
 ) -> dict[str, Any]:
-    """Those fields of an ASAConfig that are the same for every setting: the model, its prompts, calls and tools."""
+    """The ASAConfig fields that are the same for every setting: about the model, its prompts, calls and tools."""
     return {
         "hidden_size": hidden_size(model),
         "num_layers": len(decoder_blocks(model, args.layer_path)),
@@ -82,7 +82,7 @@ def origin(
 
 
 def _shared_tools(rows: Sequence[Row], tools: Tools | None) -> list[dict[str, Any]] | None:
-    """The tools that most rows were offered; None where no list is that of more than half of them."""
+    """The list of tools that more than half of the rows offer; None if there is no such list."""
     offered = Counter(json.dumps(row_tools(row, tools)) for row in rows)
     most, count = offered.most_common(1)[0]
     shared: list[dict[str, Any]] | None = json.loads(most) if 2 * count > offered.total() else None
@@ -90,7 +90,7 @@ def _shared_tools(rows: Sequence[Row], tools: Tools | None) -> list[dict[str, An
 
 
 def _public_name(model: Any) -> str | None:
-    """The model's id on the Hub, or a folder's own name: where it lies on this machine is private."""
+    """The model's Hub id, or the name of its folder without the path, which is private; None if it has no name."""
     name = str(getattr(model, "name_or_path", "") or "")
     return (Path(name).resolve().name if Path(name).is_dir() else name) or None
 

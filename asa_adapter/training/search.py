@@ -1,7 +1,7 @@
-"""`Search`: the way from measurements to one setting. TRAIN ranks, VALID decides, and the bare model may win.
+"""`Search`: fits every layer, ranks all settings on TRAIN, and lets VALID decide among the best few.
 
-At each layer everything is fitted; all settings are ranked on TRAIN by the first token of the answer; the best few
-generate on VALID, which decides among them and whether any is a sure gain.
+Settings are ranked on TRAIN by the first token of the answer. The best few generate on VALID, which decides among them
+and makes the adapter abstain unless a gain over the bare model is certain.
 """
 
 import itertools
@@ -39,15 +39,15 @@ class Search:
     """One search for the best setting.
 
     Args:
-        measured: what the model does.
-        args: what to try, and what to choose by.
+        measured: runs the model.
+        args: which settings to try, and the objective.
         domains: names of the domains, sorted.
-        build: makes the adapter of a setting and what was fitted at its layer.
-        report: gets everything that was found.
+        build: makes an adapter of a setting and the fit of its layer.
+        report: the dict to which all results are added.
 
     Attributes:
-        objective: what is chosen by.
-        fits: what was fitted, by layer.
+        objective: what settings are chosen by.
+        fits: what was fitted, by layer; empty before `fit`.
     """
 
     def __init__(
@@ -67,10 +67,20 @@ class Search:
         self._build_adapter = build
 
     def fit(self, layers: Sequence[int]) -> list[int]:
-        """Fits every layer that can see the prompt, and reports how well intent can be read there."""
+        """Fits every layer whose state depends on the prompt, and reports the quality of its classifiers.
+
+        Args:
+            layers: indices of decoder blocks.
+
+        Returns:
+            The layers that were fitted.
+
+        Raises:
+            ValueError: no layer's state depends on the prompt.
+        """
         sees = self.measured.states("train").sees_prompt()
         self.report["blind_layers"] = [layer for layer in layers if not sees[layer]]
-        # All prompts have one state there, so all have one score: every pair is a tie.
+        # All prompts have the same state there, so a probe gives them the same score, and its AUC is 0.5.
         self.report["layers"] = {
             str(layer): {"probe_auc": 0.5, "blind": True} for layer in self.report["blind_layers"]
         }
@@ -89,7 +99,11 @@ class Search:
         return seeing
 
     def screen(self, layers: Sequence[int]) -> list[Scored]:
-        """Ranks the grid by first tokens on TRAIN, where router and probes judge rows that they were not fitted on."""
+        """Ranks all settings of the layers on TRAIN by the first token, with out-of-fold router and probes.
+
+        Returns:
+            The best settings, at most `finalists` of them.
+        """
         keys = list(itertools.product(layers, self.args.betas, (1, -1), [a for a in self.args.alphas if a]))
         predictions = {layer: self.fits[layer].out_of_fold for layer in layers}
         screened = self.measured.first_tokens(
@@ -115,11 +129,16 @@ class Search:
         return self.fits[layer].predict(self.measured.labelled(split, layer).states)
 
     def _push(self, prediction: Prediction, layer: int, beta: float, alpha: float) -> Push:
+        """The step of a setting for every row; a negative alpha steps away from a call."""
         fit = self.fits[layer]
         return Push(layer, alpha * fit.residual_norm * fit.vectors.mixed(beta), torch.from_numpy(prediction.domain))
 
     def decide(self, candidates: Sequence[Scored]) -> ASAAdapter:
-        """Lets the best of the screen generate on VALID; the bare model stays where no gain is sure."""
+        """Generates on VALID with each candidate, and chooses one of them.
+
+        Returns:
+            The adapter of the chosen setting; with alpha 0 (it abstains) unless a gain over the bare model is certain.
+        """
         labels = self.measured.labels("valid")
         variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
         base, *triggers = self.measured.triggers("valid", {"base": None, **variants}).values()
@@ -148,7 +167,7 @@ class Search:
         return self._settle(chosen, gain, base)
 
     def _agreements(self, finalists: Sequence[Scored]) -> list[float]:
-        """Share of VALID rows on which the first token says what generation then did, for each finalist."""
+        """For each finalist, the share of VALID rows whose first token correctly predicts whether a tool is called."""
         predictions = [self._predicted("valid", f.setting.layer) for f in finalists]
         pushes = [
             self._push(prediction, f.setting.layer, f.setting.beta, sign * f.setting.alpha)
@@ -163,7 +182,7 @@ class Search:
         return agreements
 
     def _settle(self, chosen: Scored, gain: Gain, base: NDArray[np.bool_]) -> ASAAdapter:
-        """The chosen adapter, or one that abstains."""
+        """The chosen adapter, or one that abstains; records the choice and its reason in the report."""
         labels, args = self.measured.labels("valid"), self.args
         missed = args.max_fpr is not None and chosen.score < 0
         called, bare = Counts.of(labels, chosen.triggered), Counts.of(labels, base)
@@ -195,7 +214,13 @@ class Search:
         return adapter
 
     def diagnose(self) -> dict[str, Any]:
-        """How alike the domains' directions are, and what pushes along, against and beside them do to the marker."""
+        """Diagnostics of the chosen layer and beta, for the report.
+
+        Returns:
+            `domain_cosines`: (K, K) cosines of the domains' directions; `marker_probability`: for each alpha, the mean
+            probability on VALID of the token that opens a call, with a step along the direction, against it, and in a
+            random one; and `layer` and `beta`.
+        """
         layer, beta = self.report["chosen"]["layer"], self.report["chosen"]["beta"]
         fit = self.fits[layer]
         prediction = self._predicted("valid", layer)

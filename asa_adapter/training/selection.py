@@ -1,6 +1,6 @@
-"""The choice of a setting from what was measured: which are tried on VALID, which one wins, and whether it is a gain.
+"""Chooses a setting from measured triggers: which ones are tried on VALID, which one wins, and whether it is a gain.
 
-Everything here is arithmetic on tables of triggers; no model is needed.
+Everything here is arithmetic on arrays of triggers; no model is needed.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from asa_adapter.steering.controller import ternary_gate
 
 @dataclass(frozen=True)
 class Objective:
-    """What settings are chosen by: three views of the same counts, each higher where it is better.
+    """What settings are chosen by: three scores of the same counts; higher is better.
 
     ========  =====================================  ============================
     method    with `max_fpr`                         without
@@ -30,8 +30,12 @@ class Objective:
     `gain`    the balanced accuracy                  the same
     ========  =====================================  ============================
 
-    `rank` orders settings. A limit is met or not, so it jumps under one: differences between settings are measured in
-    `value`, and what is gained over the bare model in `gain`, which have useful intervals.
+    `rank` orders settings. With `max_fpr` it jumps where the limit is crossed, so its bootstrap intervals are useless:
+    differences between settings are measured by `value`, and the gain over the bare model by `gain`.
+
+    Attributes:
+        name: "f1" or "balanced_accuracy"; unused with `max_fpr`.
+        max_fpr: highest FPR allowed, 0 to 1; None for no limit.
     """
 
     name: str = "f1"
@@ -39,7 +43,7 @@ class Objective:
 
     @classmethod
     def of(cls, args: ASATrainingArguments) -> "Objective":
-        """The one that the arguments ask for."""
+        """The objective in the training arguments."""
         return cls(args.objective, args.max_fpr)
 
     def __str__(self) -> str:
@@ -47,22 +51,22 @@ class Objective:
 
     @property
     def gain_name(self) -> str:
-        """What a gain over the bare model is measured in, in words."""
+        """Name of the metric that `gain` returns."""
         return "F1" if self.max_fpr is None and self.name == "f1" else "balanced accuracy"
 
     def rank(self, counts: Counts) -> NDArray[np.float64]:
-        """How well some counts meet the objective; below 0 where the FPR is above `max_fpr`."""
+        """Score by which settings are ordered, of the counts' shape; below 0 where the FPR is above `max_fpr`."""
         if self.max_fpr is None:
             return self.gain(counts)
         ratios = counts.ratios()
         return np.where(ratios["fpr"] <= self.max_fpr, ratios["recall"], -ratios["fpr"])
 
     def value(self, counts: Counts) -> NDArray[np.float64]:
-        """What is maximised, whether the limit is kept or not."""
+        """The metric to maximise, whether or not the limit is met, of the counts' shape."""
         return self.gain(counts) if self.max_fpr is None else counts.ratios()["recall"]
 
     def gain(self, counts: Counts) -> NDArray[np.float64]:
-        """What a gain over the bare model is measured in."""
+        """The metric in which a gain over the bare model is measured, of the counts' shape."""
         ratios = counts.ratios()
         if self.max_fpr is not None or self.name == "balanced_accuracy":
             return (ratios["recall"] + 1 - ratios["fpr"]) / 2
@@ -70,7 +74,7 @@ class Objective:
 
 
 class Setting(NamedTuple):
-    """One point of the grid: the settings of ASAConfig that are chosen."""
+    """One point of the grid: the fields of ASAConfig that are chosen. See there for what they mean."""
 
     layer: int
     alpha: float
@@ -79,27 +83,27 @@ class Setting(NamedTuple):
     probe: str
 
     def gentleness(self) -> tuple[float, float]:
-        """Sort key: the smaller step first, then the gate that opens less often."""
+        """Sort key: smaller steps first, then higher tau, with which the gate opens less often."""
         return (self.alpha, -self.tau)
 
 
 class Scored(NamedTuple):
-    """A setting and what it reached on some rows."""
+    """A setting and its result on N rows."""
 
     setting: Setting
-    score: float
-    triggered: NDArray[np.bool_]  # (N,)
+    score: float  # Objective.rank on these rows
+    triggered: NDArray[np.bool_]  # (N,) whether each row's answer calls a tool
 
     def rank(self) -> tuple[float, float, float]:
-        """Sort key: the best score first, then the gentler setting."""
+        """Sort key: higher scores first, then gentler settings."""
         return (-round(self.score, 9), *self.setting.gentleness())
 
 
 class Gain(NamedTuple):
-    """What a choice gains over the bare model on rows that did not take part in choosing.
+    """Gain over the bare model on rows that had no part in the choice, in the metric of `Objective.gain`.
 
     Attributes:
-        mean: mean over the resamples.
+        mean: mean over the bootstrap resamples.
         lower_bound: one-sided lower 95 % bound.
     """
 
@@ -108,7 +112,7 @@ class Gain(NamedTuple):
 
 
 def facts(args: ASATrainingArguments, labels: NDArray[np.int64], triggered: NDArray[np.bool_]) -> dict[str, Any]:
-    """The score of some triggers beside the numbers it was made of, for the report."""
+    """Score, F1, recall, FPR and the FPR's upper bound of (N,) triggers, for the report."""
     counts = Counts.of(labels, triggered)
     ratios = counts.ratios()
     return {
@@ -125,7 +129,18 @@ def gated(
     up: NDArray[np.bool_],
     down: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """(N,) what each row does when its gate picks among the bare model, the step up and the step down."""
+    """Whether each row calls a tool with its own gate, from triggers without and with a step.
+
+    Args:
+        p_tool: (N,) float32 probabilities that a tool is needed.
+        tau: confidence from which the gate opens.
+        base: (N,) triggers of the bare model (gate 0).
+        up: (N,) triggers with a step towards a call (gate +1).
+        down: (N,) triggers with a step away from a call (gate -1).
+
+    Returns:
+        (N,) bool.
+    """
     gate = ternary_gate(torch.from_numpy(p_tool), tau).numpy()
     return np.where(gate > 0, up, np.where(gate < 0, down, base))
 
@@ -133,15 +148,15 @@ def gated(
 def layer_effects(
     keys: Sequence[tuple[int, float, int, float]], probability: NDArray[np.float32]
 ) -> dict[int, dict[str, float]]:
-    """How far a push moves the start marker's probability at each layer.
+    """How much a push changes the probability of the token that opens a call, at each layer.
 
     Args:
-        keys: (layer, beta, sign, alpha) of each push.
-        probability: (1 + P, N) of the start marker; row 0 is the bare model.
+        keys: (layer, beta, sign, alpha) of each of P pushes.
+        probability: (1 + P, N) probabilities of that token; row 0 is the bare model.
 
     Returns:
-        For each layer the mean over rows and betas of the change by the step of length `alpha` up and down, alpha
-        being the one tried that is nearest to 1.
+        For each layer the mean change over rows and betas, `up` for steps towards a call and `down` for steps away, at
+        the tried `alpha` that is nearest to 1.
     """
     change = (probability[1:] - probability[:1]).mean(axis=1, dtype=np.float64)
     alpha = min((key[3] for key in keys), key=lambda a: (abs(a - 1), a))
@@ -160,7 +175,18 @@ def layer_effects(
 def screen_facts(
     args: ASATrainingArguments, labels: NDArray[np.int64], base: NDArray[np.bool_], scored: Sequence[Scored]
 ) -> dict[str, Any]:
-    """What the screen found: the best of each layer, the front of FPR and recall, alpha against tau."""
+    """Results of the screen, for the report.
+
+    Args:
+        args: the training arguments.
+        labels: (N,) 1 where a tool is needed.
+        base: (N,) triggers of the bare model.
+        scored: all settings with their results.
+
+    Returns:
+        split, settings (their number), base, best_of_each_layer, front (the Pareto front of low FPR and high recall)
+        and alpha_tau (scores by alpha and tau, the rest as in the best setting).
+    """
     ranked = sorted(scored, key=Scored.rank)
     best = ranked[0].setting
     leaders = shortlist(scored, len({s.setting.layer for s in scored}))
@@ -184,13 +210,13 @@ def screen_facts(
 
 
 def grid(args: ASATrainingArguments, layers: Sequence[int]) -> Iterator[Setting]:
-    """All settings to screen; a step of 0 is the bare model and no setting."""
+    """All settings to screen. Alpha 0 is left out: it is the bare model."""
     alphas = [alpha for alpha in args.alphas if alpha]
     return itertools.starmap(Setting, itertools.product(layers, alphas, args.taus, args.betas, args.probes))
 
 
 def shortlist(scored: Sequence[Scored], finalists: int) -> list[Scored]:
-    """The settings that generate on VALID: the best of each layer, best first, then the best of the rest."""
+    """At most `finalists` settings to generate with on VALID: the best of each layer first, then the best others."""
     ranked = sorted(scored, key=Scored.rank)
     leaders: dict[int, Scored] = {}
     for candidate in ranked:
@@ -202,13 +228,18 @@ def shortlist(scored: Sequence[Scored], finalists: int) -> list[Scored]:
 def choose(
     args: ASATrainingArguments, labels: NDArray[np.int64], finalists: Sequence[Scored]
 ) -> tuple[Scored, list[float]]:
-    """The gentlest finalist within one standard error of the best; of those that keep max_fpr, where any does.
+    """The gentlest finalist within one standard error of the best; one that meets max_fpr, if any does.
 
-    Small differences between finalists are mostly noise, and a small step is the safer one. The standard error is that
-    of the difference to the best on the same rows, by a paired bootstrap.
+    Small differences between finalists are mostly noise, and a smaller step is safer. The standard error is that of
+    the difference from the best finalist on the same rows, by a paired bootstrap.
+
+    Args:
+        args: of these, objective, max_fpr, resamples and seed are used.
+        labels: (N,) 1 where a tool is needed.
+        finalists: F settings with their results on these rows.
 
     Returns:
-        The choice, and each finalist's standard error.
+        The chosen finalist, and the F standard errors.
     """
     objective = Objective.of(args)
     best = min(range(len(finalists)), key=lambda i: finalists[i].rank())
@@ -228,10 +259,10 @@ def choose(
 def honest_gain(
     args: ASATrainingArguments, labels: NDArray[np.int64], base: NDArray[np.bool_], finalists: Sequence[Scored]
 ) -> Gain:
-    """What choosing among the finalists gains over the bare model, without the luck of having chosen.
+    """Gain over the bare model of choosing the best finalist, without the optimism of measuring on the same rows.
 
-    In each bootstrap resample the best finalist is chosen anew, and its gain is measured on the rows that the
-    resample left out, which had no say in it.
+    In each bootstrap resample the best finalist is chosen again, and its gain is measured on the rows that are not in
+    the resample. `labels` and `base`, the triggers of the bare model, are (N,).
     """
     objective = Objective.of(args)
     ordered = sorted(finalists, key=Scored.rank)
@@ -251,6 +282,6 @@ def sure_gain(
     finalists: Sequence[Scored],
     chosen: Scored,
 ) -> Gain:
-    """The smaller of two gains: that of choosing anew, and that of the choice itself, which may be gentler."""
+    """The smaller `honest_gain` (by its bound) of choosing among all finalists and of the chosen one alone."""
     gains = [honest_gain(args, labels, base, some) for some in (finalists, [chosen])]
     return min(gains, key=lambda gain: gain.lower_bound)

@@ -1,7 +1,7 @@
-"""Finished stages of a training run on disk, so that a run that was killed goes on where it stopped.
+"""Finished stages of a training run on disk, so that an interrupted run continues where it stopped.
 
-A stage is stored under a key of everything that its result depends on: a changed input has another key, and what
-still holds is read back. Files are written in one piece or not at all.
+A stage is stored under a hash of everything that its result depends on, so it is computed again if an input changed,
+and read otherwise. Files are written atomically.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from asa_adapter.modeling.processes import Processes
 
 STAGES_NAME = "stages"
 
-# Raised whenever what a stage computes changes, so that results of an older version are not taken for this one's.
+# Incremented whenever what a stage computes changes, so that results of older versions are not used.
 _VERSION = 2
 
 
@@ -30,11 +30,11 @@ class Stages:
     """A folder of finished stages.
 
     Args:
-        folder: where they are kept; None keeps them in memory.
-        depends: what every stage depends on.
+        folder: where stages are stored; None keeps them in memory.
+        depends: what every stage depends on, as JSON values.
 
     Attributes:
-        reused: names of the stages that were read back and not computed.
+        reused: names of the stages that were read from the folder and not computed.
     """
 
     def __init__(self, folder: Path | None, depends: Mapping[str, Any] | None = None) -> None:
@@ -46,7 +46,16 @@ class Stages:
     def arrays(
         self, name: str, depends: Mapping[str, Any], compute: Callable[[], Mapping[str, NDArray[Any]]]
     ) -> dict[str, NDArray[Any]]:
-        """The arrays of a stage, by name: read back, or computed and stored."""
+        """The arrays of a stage, by name: read, or computed and stored.
+
+        Args:
+            name: name of the stage, the beginning of its file's name.
+            depends: what the stage depends on besides, as JSON values.
+            compute: returns the arrays; called only if they are not stored.
+
+        Raises:
+            OSError: the result cannot be stored.
+        """
 
         def read(content: bytes) -> dict[str, NDArray[Any]]:
             return dict(safetensors.load(content))
@@ -65,12 +74,18 @@ class Stages:
         depends: Mapping[str, Mapping[str, Any]],
         compute: Callable[[list[str]], Mapping[str, list[str]]],
     ) -> dict[str, list[str]]:
-        """The texts of several stages of one name: read back, or computed together and stored each for itself.
+        """The texts of several stages with one name: each read, or computed with the other missing ones and stored.
 
         Args:
-            name: of the stages.
-            depends: what each of them depends on, by whatever they are called.
-            compute: gives the texts of those that were not found.
+            name: name of the stages, the beginning of their files' names.
+            depends: for each stage, by a key of its own, what it depends on besides, as JSON values.
+            compute: takes the keys of the stages that are not stored, and returns their texts by key.
+
+        Returns:
+            The texts of each stage, by key.
+
+        Raises:
+            OSError: a result cannot be stored.
         """
 
         def read(content: bytes) -> list[str]:
@@ -91,11 +106,11 @@ class Stages:
         return {key: list(value) for key, value in found.items()}
 
     def _found(self, file_name: str, name: str, read: Callable[[bytes], Any]) -> Any:
-        """A finished stage, or None."""
+        """The value of a stored stage; None if it is missing or damaged."""
         if self._folder is None:
             return self._memory.get(file_name)
         path = self._folder / file_name
-        processes = Processes()  # all of them have to agree on what is there and what is not
+        processes = Processes()  # all of them must agree on which stages are stored
         content = processes.from_main(lambda: path.read_bytes() if path.is_file() else None)
         with contextlib.suppress(ValueError, SafetensorError):  # a damaged file
             if content is not None:
@@ -125,7 +140,7 @@ class Stages:
 
 
 def digest(*parts: Any) -> str:
-    """SHA-256 of arrays, bytes and JSON values, to name what a stage depends on."""
+    """Hexadecimal SHA-256 of arrays, bytes and JSON values, to identify what a stage depends on."""
     found = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -137,9 +152,9 @@ def digest(*parts: Any) -> str:
 
 
 def model_digest(model: nn.Module) -> str:
-    """Names a model by its type, and by name, shape and a few numbers of each of its weights.
+    """Digest of a model's type, and of the name, shape, dtype and a sample of the values of each weight.
 
-    Weights that are offloaded cannot be read cheaply; where the model was loaded from stands for them.
+    Offloaded weights cannot be read cheaply, so `name_or_path` is used in place of their values.
     """
     found = [type(model).__name__]
     for name, weight in model.state_dict().items():

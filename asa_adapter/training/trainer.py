@@ -1,8 +1,8 @@
-"""`ASATrainer`: fits an adapter on four splits and chooses its settings by what the model really does.
+"""`ASATrainer`: fits an adapter on four splits and chooses its settings by the model's own answers.
 
-CAL gives the directions, TRAIN the router, the probes and a ranking of all settings by the first token of the answer;
-the best few generate on VALID, which decides among them and whether any is a sure gain. TEST is not looked at before
-all of it is fixed.
+Directions are fitted on CAL, router and probes on TRAIN. All settings are ranked on TRAIN by the first token of the
+answer. The best few generate on VALID, which decides among them and whether a gain over the bare model is certain.
+TEST is not used until everything is fixed.
 """
 
 import contextlib
@@ -47,22 +47,29 @@ from asa_adapter.training.stages import STAGES_NAME
 class ASATrainer:
     """Fits an adapter for one model, tokenizer and tool set.
 
-    Under torch.distributed (`accelerate launch`, `torchrun`) each process has the whole model and does a part of the
-    rows: call the same methods in all of them. All come to the same adapter, and the main one saves it.
+    Under torch.distributed (`accelerate launch`, `torchrun`) each process has the whole model and runs a part of the
+    rows. Call the same methods in all processes: they all get the same adapter, and the main process saves it.
 
     Args:
         model: any AutoModelForCausalLM; it is not changed.
         tokenizer: its tokenizer, with a chat template.
-        splits: cal, train, valid and test rows, as `load_splits` gives them.
-        args: what to try.
+        splits: cal, train, valid and test rows, as `load_splits` returns them.
+        args: what to try and to choose by; None for the defaults.
         tools: JSON-schema tools for rows that have none of their own.
 
     Attributes:
+        model: the model.
+        args: the training arguments.
+        tokenizer: the tokenizer, with the chat template of `args` if that has one.
+        tools: the tools.
+        splits: lists of rows, by name of the split.
+        parser: reads the model's tool calls.
         report: what was done and measured; it becomes report.json.
 
     Raises:
-        ValueError: a split that nothing can be fitted on, a tokenizer without a chat template or a known tool-call
-            marker, a layer that the model does not have, or a model that is steered.
+        ValueError: a split on which nothing can be fitted or measured, a tokenizer without a chat template or a known
+            tool-call format, a layer that the model does not have, or a model with an adapter attached.
+        IncompatibleModelError: the decoder blocks are not found.
     """
 
     def __init__(
@@ -94,16 +101,18 @@ class ASATrainer:
         self.report: dict[str, Any] = new_report(self.args, self.parser, self.splits, self._domains)
 
     def train(self) -> ASAAdapter:
-        """Fits and chooses; TEST stays closed.
+        """Fits an adapter and chooses its settings, without the TEST split.
 
-        With an output_dir each finished stage is kept in its folder "stages": after a break the same call goes on from
-        there, and what a changed input does not touch is not done again.
+        With an output_dir, the adapter is saved there, and each finished stage is stored in its folder "stages". After
+        an interruption the same call continues from these, and computes again only what depends on a changed input.
 
         Returns:
-            The adapter; one that abstains (alpha 0) unless a gain over the bare model on VALID is sure.
+            The adapter; it abstains (alpha 0) unless a gain over the bare model on VALID is certain.
 
         Raises:
-            ValueError: no layer's state depends on the prompt.
+            ValueError: prompts that are too long for the model or cannot be rendered, or no layer's state depends on
+                the prompt.
+            IncompatibleModelError: the states of a decoder block cannot be read.
             OSError: the output_dir cannot be written, or is full.
         """
         self.report = new_report(self.args, self.parser, self.splits, self._domains)
@@ -131,13 +140,21 @@ class ASATrainer:
         return self._adapter
 
     def evaluate(self, split: str = "test", adapter: ASAAdapter | None = None) -> dict[str, Mapping[str, Any]]:
-        """Metrics of the bare and the steered model on one split, by real generation.
+        """Metrics of the bare and the steered model on one split, measured by generation.
 
-        The result for the trained adapter goes into the report, with 95 % bootstrap intervals, McNemar's test, and the
-        controls: a bag-of-words classifier and a probe of shuffled labels.
+        The results of the trained adapter are added to the report, with 95 % bootstrap intervals, McNemar's test, and
+        the controls: a bag-of-words classifier and probes of shuffled labels.
+
+        Args:
+            split: name of the split.
+            adapter: the adapter to evaluate; None for the trained one.
+
+        Returns:
+            The metrics of `Evaluation.metrics`, under "base" and "asa".
 
         Raises:
-            ValueError: no such split, or nothing was trained and no adapter given.
+            ValueError: the split is unknown, or nothing was trained and no adapter is given.
+            IncompatibleModelError: the given adapter does not fit the model.
         """
         chosen = self._chosen(split, adapter)
         with self._timed(f"evaluation ({split})", chosen):
@@ -158,7 +175,7 @@ class ASATrainer:
         return results
 
     def _controls(self, split: str) -> dict[str, Any]:
-        """What the wording alone gives away, and what probes of true and shuffled labels read at the chosen layer."""
+        """Metrics of the bag-of-words classifier, and of probes of true and shuffled labels at the chosen layer."""
         layer, seed = self.report["chosen"]["layer"], self.args.seed
         assert self._fit is not None
         train, judged = (self._measured.labelled(name, layer) for name in ("train", split))
@@ -169,13 +186,21 @@ class ASATrainer:
         }
 
     def ablate(self, split: str = "test", adapter: ASAAdapter | None = None) -> dict[str, Mapping[str, Any]]:
-        """Metrics of the bare model ("base") and of variants of the adapter, each by real generation.
+        """Metrics of the bare model ("base") and of variants of the adapter, measured by generation.
 
-        The variants are those of `ablations`: the adapter with one part taken away or spoilt. The result for the
-        trained adapter on TEST goes into the report.
+        The variants are those of `ablations`: the adapter with one part removed or replaced. The results of the
+        trained adapter on TEST are added to the report.
+
+        Args:
+            split: name of the split.
+            adapter: the adapter to ablate; None for the trained one.
+
+        Returns:
+            The metrics of `Evaluation.metrics`, by name of the variant.
 
         Raises:
-            ValueError: no such split, no adapter, or one that abstains.
+            ValueError: the split is unknown, there is no adapter, or the adapter abstains.
+            IncompatibleModelError: the given adapter does not fit the model.
         """
         chosen = self._chosen(split, adapter)
         variants = ablations(chosen)
@@ -190,7 +215,7 @@ class ASATrainer:
         return results
 
     def _check_leaks(self) -> None:
-        """Warns of rows that stand in two splits: what is measured on them is too good."""
+        """Warns of duplicate rows in two splits: metrics on them are too good."""
         found = leaks(
             {
                 split: list(zip(row_names(rows), map(row_text, rows), strict=True))
@@ -202,6 +227,7 @@ class ASATrainer:
             warnings.warn(f"{leak_summary(found)}. Numbers measured on them are too good", stacklevel=3)
 
     def _chosen(self, split: str, adapter: ASAAdapter | None) -> ASAAdapter:
+        """The given adapter or the trained one, if the split is known."""
         if split not in self.splits:
             raise ValueError(f"split is {split!r}; expected one of {', '.join(self.splits)}")
         chosen = adapter or self._adapter
@@ -238,7 +264,7 @@ class ASATrainer:
 
     @contextlib.contextmanager
     def _timed(self, stage: str, adapter: ASAAdapter | None = None) -> Iterator[None]:
-        """Writes into the report how long something took; another adapter's time does not belong there."""
+        """Adds the seconds that a stage took to the report, unless it is for another adapter than the trained one."""
         began = time.perf_counter()
         yield
         if adapter is self._adapter or adapter is None:
@@ -246,10 +272,11 @@ class ASATrainer:
 
 
 def _checked_splits(splits: Any) -> dict[str, list[Row]]:
-    """The rows of each split, where something can be fitted and measured on them.
+    """The rows of each split, checked.
 
     Raises:
-        ValueError: no splits, one that is missing or no use, or too few rows of a label in TRAIN.
+        ValueError: no mapping of splits, a split is missing or cannot be fitted or measured on, or TRAIN has too few
+            rows of a label.
     """
     if not isinstance(splits, Mapping):
         raise ValueError(f"splits is {splits!r:.80}; expected what load_splits gives: cal, train, valid and test")
@@ -269,10 +296,10 @@ def _checked_splits(splits: Any) -> dict[str, list[Row]]:
 
 
 def _layers_to_try(layers: str | Sequence[int], depth: int) -> list[int]:
-    """The decoder blocks that the arguments name.
+    """Indices of the decoder blocks that the arguments name.
 
     Raises:
-        ValueError: one that a model of that depth does not have.
+        ValueError: an index is not below `depth`, the model's number of blocks.
     """
     chosen = list(range(depth)) if isinstance(layers, str) else list(layers)
     if wrong := [layer for layer in chosen if not 0 <= layer < depth]:
