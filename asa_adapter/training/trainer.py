@@ -27,21 +27,21 @@ from asa_adapter.data.prompts import (
 )
 from asa_adapter.data.splits import SPLITS, check_split, row_text
 from asa_adapter.evaluation.ablation import ablations
+from asa_adapter.evaluation.baselines import bag_of_words
 from asa_adapter.evaluation.intervals import comparison
 from asa_adapter.files import make_writable_folder
 from asa_adapter.hub.client import PushOptions
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.modeling.residual import decoder_blocks
+from asa_adapter.search.fitting import LayerFit, probe_quality
+from asa_adapter.search.measurements import Measurements
+from asa_adapter.search.selection import Setting
+from asa_adapter.search.stages import STAGES_NAME
+from asa_adapter.search.strategy import Search
 from asa_adapter.steering.classifiers import MIN_ROWS_PER_CLASS
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.tool_calls.schemas import Tools
-from asa_adapter.training.baselines import bag_of_words
-from asa_adapter.training.fitting import LayerFit, probe_quality
-from asa_adapter.training.measurements import Measurements
 from asa_adapter.training.record import new_report, origin
-from asa_adapter.training.search import Search
-from asa_adapter.training.selection import Setting
-from asa_adapter.training.stages import STAGES_NAME
 
 
 class ASATrainer:

@@ -13,7 +13,7 @@ from checkout import DATA, ROOT, TINY_LFM2
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
 from asa_adapter.evaluation.answers import Evaluation
-from asa_adapter.training import measurements
+from asa_adapter.search import measurements
 
 SMALL: dict[str, Any] = {
     "layers": (4, 6),
@@ -48,7 +48,7 @@ def whole(tiny_lfm2: Any, few: Any) -> tuple[ASAAdapter, dict[str, Any]]:
 
 KILLED_AT = """
 import os, signal, sys
-from asa_adapter.training.stages import Stages
+from asa_adapter.search.stages import Stages
 
 keep = Stages._keep
 done = []

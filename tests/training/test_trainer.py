@@ -15,7 +15,7 @@ from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
 from asa_adapter.data.prompts import chat_template_sha256, with_chat_template
 from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.answers import Evaluation
-from asa_adapter.training.selection import Setting
+from asa_adapter.search.selection import Setting
 
 
 def test_the_adapter_carries_what_it_was_fitted_with(trained: Any, tiny_lfm2: Any, small: Any) -> None:

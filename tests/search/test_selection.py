@@ -5,7 +5,7 @@ import pytest
 
 from asa_adapter import ASATrainingArguments
 from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.training.selection import (
+from asa_adapter.search.selection import (
     Objective,
     Scored,
     Setting,

@@ -17,9 +17,9 @@ from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.modeling.processes import progress_bar
-from asa_adapter.training.fitting import LayerFit, Prediction, fit_layer
-from asa_adapter.training.measurements import Measurements
-from asa_adapter.training.selection import (
+from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer
+from asa_adapter.search.measurements import Measurements
+from asa_adapter.search.selection import (
     Gain,
     Objective,
     Scored,

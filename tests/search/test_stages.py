@@ -6,7 +6,7 @@ import pytest
 import torch
 from models import random_model
 
-from asa_adapter.training.stages import Stages, digest, model_digest
+from asa_adapter.search.stages import Stages, digest, model_digest
 
 
 class Counting:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from asa_adapter.training.baselines import shuffled_within
-from asa_adapter.training.fitting import LabelledStates, fit_layer
+from asa_adapter.evaluation.baselines import shuffled_within
+from asa_adapter.search.fitting import LabelledStates, fit_layer
 
 
 def split(seed: int, rows: int = 80, signal: float = 3.0) -> LabelledStates:
