@@ -63,10 +63,10 @@ class ASAAdapter:
         self._controller = Controller.build(config, vectors, router, probes)
 
     def __repr__(self) -> str:
-        c = self.config
+        config = self.config
         return (
-            f"ASAAdapter(base_model={c.base_model!r}, layer={c.layer}, domains={list(c.domains)}, alpha={c.alpha:g}, "
-            f"tau={c.tau:g}, beta={c.beta:g}, probe={c.probe!r}"
+            f"ASAAdapter(base_model={config.base_model!r}, layer={config.layer}, domains={list(config.domains)}, "
+            f"alpha={config.alpha:g}, tau={config.tau:g}, beta={config.beta:g}, probe={config.probe!r}"
             + (f", commit={self.commit[:8]!r})" if self.commit else ")")
         )
 
@@ -91,9 +91,9 @@ class ASAAdapter:
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of everything that decides and steers; adapters with the same digest do the same."""
-        c = self._controller
-        arrays = b"".join(part.numpy().tobytes() for part in (c.weight, c.bias, c.direction))
-        return sha256(arrays + repr((self.config.layer, c.step, c.tau, c.gates)).encode())
+        own = self._controller
+        arrays = b"".join(part.numpy().tobytes() for part in (own.weight, own.bias, own.direction))
+        return sha256(arrays + repr((self.config.layer, own.step, own.tau, own.gates)).encode())
 
     def attach(self, model: nn.Module, *, tokenizer: Any = None, allow_mismatch: bool = False) -> SteeringHandle:
         """Steers the model's own generate() until the returned handle is removed.
@@ -147,12 +147,11 @@ class ASAAdapter:
         Raises:
             ValueError: the config's format is unknown, or it has none and the tokenizer shows no known one.
         """
-        c = self.config
-        if c.tool_call_format is None:
+        config = self.config
+        if config.tool_call_format is None:
             return ToolCallParser.from_tokenizer(tokenizer)
-        return ToolCallParser.from_tokenizer(
-            tokenizer, c.tool_call_format, start=c.tool_call_start, end=c.tool_call_end
-        )
+        markers = {"start": config.tool_call_start, "end": config.tool_call_end}
+        return ToolCallParser.from_tokenizer(tokenizer, config.tool_call_format, **markers)
 
     def explain(
         self,
