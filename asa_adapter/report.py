@@ -240,7 +240,7 @@ def _with(required: Iterable[str] = (), **properties: dict[str, Any]) -> dict[st
 
 # What is read of a report, as JSON Schema.
 _TEXT, _WORDS = {"type": "string"}, {"type": "string", "minLength": 1}
-_NAMES = _list_of(_WORDS, minItems=1)
+_NAMES = _list_of(_WORDS, minItems=1) | {"x-one": True}  # a text counts as a list of one
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 10**12 - 1}
 _NUMBER = _within(-1e300, 1e300)  # a whole number in JSON may be longer than any float
 _SHARE, _CHANGE, _STEP, _COSINE = _within(0, 1), _within(-1, 1), _within(0, 1000), _within(-1.001, 1.001)
@@ -283,7 +283,7 @@ def _sound(value: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
     """Yields the part of a value that fits a schema, else the schema's default; nothing where it has none.
 
     An object loses the entries that do not fit or that the schema does not name. A list must fit as a whole, of which
-    the first 10,000 entries count. Anything else counts as an empty object or list, a text as a list of one.
+    the first 10,000 entries count. Anything else counts as an empty object or list.
     """
     kind, fits = schema.get("type"), True
     if kind == "object":
@@ -294,7 +294,7 @@ def _sound(value: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
         value = {n: part for n in names if isinstance(n, str) for part in _sound(given.get(n), known.get(n, others))}
         fits = value.keys() >= required
     elif kind == "array":
-        listed = [value] if isinstance(value, str) else value[:_MOST] if isinstance(value, list | tuple) else []
+        listed = value[:_MOST] if isinstance(value, list | tuple) else [value] if "x-one" in schema else []
         value = [part for entry in listed for part in _sound(entry, schema["items"])]
         fits = len(value) == len(listed) and schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", _MOST)
     elif kind == "string":

@@ -229,13 +229,15 @@ def test_an_edited_config_is_noticed(folder: Path) -> None:
 def test_a_config_without_a_checksum_is_refused(folder: Path) -> None:
     values = json.loads((folder / "asa_config.json").read_text())
     (folder / "asa_config.json").write_text(json.dumps({**values, "config_sha256": None}))
-    with pytest.raises(AdapterFormatError, match=r"asa_config\.json: has no config_sha256, so damage would"):
+    message = r"asa_config\.json: has no config_sha256, so damage would not be seen"
+    with pytest.raises(AdapterFormatError, match=message):
         ASAAdapter.from_pretrained(folder)
 
 
 def test_a_payload_without_a_checksum_is_refused(folder: Path) -> None:
     edit(folder, files={})
-    with pytest.raises(AdapterFormatError, match=r"config\.json: names no SHA-256 for steering_vectors\.safetensors"):
+    message = r"asa_config\.json: names no SHA-256 for steering_vectors\.safetensors"
+    with pytest.raises(AdapterFormatError, match=message):
         ASAAdapter.from_pretrained(folder)
 
 

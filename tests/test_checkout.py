@@ -10,6 +10,7 @@ from checkout import ROOT
 GITHUB = ROOT / ".github"
 FORMS = sorted(path for path in (GITHUB / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
 WINGS = sorted(path.parent.name for path in (ROOT / "asa_adapter").glob("*/__init__.py"))
+PARTS = [*WINGS, "examples", "adapter", "files", "states"]
 
 
 # --- .ci/check
@@ -20,21 +21,22 @@ def check(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("wing", ["tools", "", "tool", "tool_calls/", "--help", "."])
-def test_the_check_refuses_an_unknown_wing_and_lists_the_wings(wing: str) -> None:
+def test_the_check_refuses_an_unknown_part_and_lists_the_parts(wing: str) -> None:
     done = check(wing)
     assert done.returncode == 2
     assert not done.stdout
-    assert done.stderr == f"'{wing}' is no wing of asa_adapter; there are: {', '.join(WINGS)}\n"
+    assert done.stderr == f"'{wing}' is no part of asa_adapter; there are: {', '.join(PARTS)}\n"
 
 
-def test_the_check_takes_one_wing_at_a_time() -> None:
+def test_the_check_takes_one_part_at_a_time() -> None:
     done = check("hub", "vllm")
-    assert (done.returncode, done.stderr) == (2, "usage: .ci/check [WING]\n")
+    assert (done.returncode, done.stderr) == (2, "usage: .ci/check [PART]\n")
 
 
-@pytest.mark.parametrize("wing", WINGS)
-def test_every_wing_has_tests_for_the_check_to_run(wing: str) -> None:
-    assert list((ROOT / "tests" / wing).glob("test_*.py"))
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_has_tests_for_the_check_to_run(part: str) -> None:
+    tests = ROOT / "tests"
+    assert list((tests / part).glob("test_*.py")) or (tests / f"test_{part}.py").is_file()
 
 
 # --- GitHub's forms

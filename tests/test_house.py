@@ -1,7 +1,4 @@
-"""The house: how large its wings are, what each may do, and how little an import brings along.
-
-That imports run downwards is import-linter's: `lint-imports`, by the contract in pyproject.toml.
-"""
+"""The house: which way imports run, how large wings are, what each may do, and how little an import brings along."""
 
 import ast
 import importlib
@@ -15,7 +12,8 @@ import pytest
 import asa_adapter
 
 PACKAGE = Path(asa_adapter.__file__).parent
-EXAMPLES = PACKAGE.parent / "examples"
+ROOT = PACKAGE.parent
+EXAMPLES = ROOT / "examples"
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 WINGS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 
@@ -54,6 +52,19 @@ def test_a_wing_has_at_most_11_files_and_1500_lines(wing: str) -> None:
     files = [path for path in (PACKAGE / wing).rglob("*.py") if path.name != "__init__.py"]
     assert len(files) <= 11
     assert sum(map(lines, files)) <= 1500
+
+
+def test_imports_run_downwards() -> None:
+    """The contract in pyproject.toml, as `lint-imports` checks it."""
+    command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = subprocess.run([sys.executable, "-c", command, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_module_that_tests_share_has_the_name_of_one_of_the_examples() -> None:
+    """Both folders lie on the path when scripts of the examples are loaded: the first of two would win."""
+    shared, examples = ({path.stem for path in folder.rglob("*.py")} for folder in (ROOT / "tests/support", EXAMPLES))
+    assert shared & examples == set()
 
 
 # What changes a module for as long as it is there: a hook, or another forward().

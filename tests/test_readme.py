@@ -360,3 +360,8 @@ def test_it_has_no_placeholder_left(document: str) -> None:
 
 def test_the_readme_is_read_in_five_minutes() -> None:
     assert len(README.splitlines()) <= 260
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_no_placeholder_is_left(document: str) -> None:
+    assert not re.search(r"(^|: )[A-Z]{4,}$", DOCUMENTS[document], flags=re.MULTILINE)

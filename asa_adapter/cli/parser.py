@@ -79,7 +79,7 @@ A tool is a JSON schema:
   {"name": "calculator", "description": "Computes.",
    "parameters": {"type": "object", "properties":
     {"expression": {"type": "string"}}}}
-Report marked !! are no errors: the exit status is 0.
+Findings marked !! are no errors: the exit status is 0.
 """,
     "inspect": """\
 examples:

@@ -14,7 +14,7 @@ from asa_adapter.config.fields import (
     check_files,
     check_json,
     check_text,
-    check_tools,
+    check_tool_list,
     checked_domains,
     finite_float,
 )
@@ -114,7 +114,7 @@ class ASAConfig:
         if not isinstance(self.chat_template_variables, dict):
             raise TypeError(f"chat_template_variables is {self.chat_template_variables!r:.80}; expected a dict")
         check_json("chat_template_variables", self.chat_template_variables)
-        check_tools(self.tools)
+        check_tool_list(self.tools)
         check_files(self.files)
 
     def _check_integers(self) -> None:

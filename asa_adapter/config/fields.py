@@ -67,7 +67,7 @@ def check_text(name: str, value: object, longest: int = 512) -> None:
         raise ValueError(f"{name} is {value!r:.80}; expected 64 hexadecimal digits")
 
 
-def check_tools(tools: object) -> None:
+def check_tool_list(tools: object) -> None:
     """Refuses anything but None or a list of JSON-schema tools.
 
     Raises:

@@ -109,6 +109,10 @@ class ASATrainingArguments:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"{name} is {value!r}; expected an int of at least {least}")
+        if not any(self.alphas):
+            raise ValueError(f"alphas is {self.alphas}; expected at least one step above 0")
+        if not set(self.probes) <= set(PROBE_KINDS):
+            raise ValueError(f"probes is {self.probes!r}; expected some of {PROBE_KINDS}")
         for name in ("chat_template", "tool_call_format", "tool_call_start", "tool_call_end"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and value):
@@ -135,7 +139,3 @@ class ASATrainingArguments:
         for name, low, high in _NUMBER_LISTS:
             for value in getattr(self, name):
                 check_range(name, finite_float(name, value), low, high)
-        if not any(self.alphas):
-            raise ValueError(f"alphas is {self.alphas}; expected at least one step above 0")
-        if not set(self.probes) <= set(PROBE_KINDS):
-            raise ValueError(f"probes is {self.probes!r}; expected some of {PROBE_KINDS}")

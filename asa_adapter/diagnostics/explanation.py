@@ -19,7 +19,7 @@ from asa_adapter.steering.classifiers import Probes, Router
 from asa_adapter.steering.controller import Decision
 from asa_adapter.steering.hook import SteeringHandle, is_steered
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.tool_calls.schemas import Tools, tool_schemas, unwrapped
+from asa_adapter.tool_calls.schemas import Tools, tool_names, tool_schemas
 
 _TAIL_CHARACTERS = 240
 _WIDTH = 80
@@ -109,7 +109,7 @@ def explain(
         ValueError: the model is steered already, or the prompt cannot be rendered.
         IncompatibleModelError: the adapter does not fit the model.
     """
-    model, config = generating_model(model), adapter.config
+    given, model, config = model, generating_model(model), adapter.config
     if is_steered(model):
         raise ValueError("the model has an adapter attached; remove() it first: the base would be shown steered")
     tokenizer = with_chat_template(tokenizer, config.chat_template)
@@ -121,7 +121,7 @@ def explain(
     ids = torch.tensor([prompt_ids], device=input_device(model))
     settings = greedy_settings(tokenizer, max_new_tokens) | {"output_logits": True, "return_dict_in_generate": True}
     with evaluation_mode(model):
-        with adapter.attach(model, tokenizer=tokenizer, allow_mismatch=allow_mismatch) as steering:
+        with adapter.attach(given, tokenizer=tokenizer, allow_mismatch=allow_mismatch) as steering:
             steered, after = _answer(model, ids, opening, settings)
             decision = steering.decisions[0]
         base, before = _answer(model, ids, opening, settings)
@@ -142,7 +142,7 @@ def _prompt(tokenizer: Any, ids: list[int], position: int, schemas: list[dict[st
         "tail": _tail(_decoded(tokenizer, ids)),
         "tokens": len(ids),
         "position": position,
-        "tools": [str(unwrapped(schema).get("name")) for schema in schemas],
+        "tools": tool_names(schemas),
     }
 
 

@@ -155,6 +155,9 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
         labels: (N,) 0 or 1.
         scores: (N,) higher where label 1 is more likely.
 
+    Raises:
+        ValueError: a score is NaN.
+
     Example:
         >>> auc([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9])
         0.75
@@ -163,5 +166,7 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     positives, negatives = int(needed.sum()), int((~needed).sum())
     if not positives or not negatives:
         return 0.5
+    if np.isnan(values).any():
+        raise ValueError("a score is NaN; expected numbers that can be ranked")
     rank_sum = rankdata(values)[needed].sum()
     return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))

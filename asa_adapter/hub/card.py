@@ -26,7 +26,7 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})?")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _PLOT = re.compile(r"[A-Za-z0-9_-]{1,80}\.png")
 _MOST_TOOLS = 20
-_RATIOS = ("precision", "recall", "F1", "accuracy", "FPR")  # as column heads, in the order of RATIOS
+_RATIO_HEADS = ("precision", "recall", "F1", "accuracy", "FPR")  # as column heads, in the order of RATIOS
 # Training arguments that the card writes as flags. A text could end the block of code that the command stands in.
 _FLAGS = {
     field.name for field in fields(ASATrainingArguments) if field.metadata and field.metadata.get("type") is not str
@@ -65,11 +65,6 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         versions=_versions(report),
     )
     return str(card.content).rstrip() + "\n"
-
-
-def tool_names(tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    """The names of JSON-schema tools."""
-    return [str(unwrapped(tool).get("name")) for tool in tools or []]
 
 
 def _metadata(report: Report, name: str | None, on_hub: str | None, repo_id: str | None) -> ModelCardData:
@@ -164,7 +159,7 @@ def _result(split: str, comparison: Comparison) -> dict[str, str | None]:
     p = comparison.mcnemar_p
     return {
         "heading": f"{escaped(split).upper()}, {base['n']} prompts ({base['tp'] + base['fn']} need a tool)",
-        "overall": table(["", *_RATIOS], rows, numbers=len(RATIOS)),
+        "overall": table(["", *_RATIO_HEADS], rows, numbers=len(RATIOS)),
         "intervals": "In brackets: 95 % intervals." if comparison.intervals else None,
         "mcnemar": None if p is None else f"Exact McNemar test on rightly decided prompts: p = {p:.3g}.",
         "domains": _domains(comparison),
@@ -199,7 +194,7 @@ def _calls(comparison: Comparison) -> str | None:
 
 
 def _ablations(report: Report) -> str | None:
-    return metrics_table(report.ablations, "variant", _RATIOS) if report.ablations else None
+    return metrics_table(report.ablations, "variant", _RATIO_HEADS) if report.ablations else None
 
 
 def _plot_title(name: str) -> str:

@@ -82,7 +82,8 @@ def calls_table(
         names: heads of the other columns.
     """
     rows = [[name, *(f"{metrics['validity'][key]:.3f}" for key in VALIDITY)] for name, metrics in results.items()]
-    if all(metrics.get("gold") for metrics in results.values()):
+    with_gold = all(metrics.get("gold") for metrics in results.values())
+    if with_gold:
         rows = [[*row, f"{m['gold']['match']:.3f}"] for row, m in zip(rows, results.values(), strict=True)]
-    head = [first, *names][: len(rows[0])]
+    head = [first, *names[: len(VALIDITY) + with_gold]]
     return table(head, rows, numbers=len(head) - 1)

@@ -1,4 +1,7 @@
-"""How a model is run: its mode, device and precision, the keywords it accepts, and settings for greedy decoding."""
+"""How a model is run: its mode, device and precision, the keywords it accepts, settings for greedy decoding.
+
+Also which of its parts were compiled by torch.compile().
+"""
 
 import contextlib
 import inspect

@@ -100,13 +100,13 @@ def other_origin(
         name: Hub id or folder of the model at hand.
         revision: commit of that model.
     """
-    suspicions = []
+    found = []
     # A folder may have any name, so only two Hub ids are compared.
     if _is_hub_id(name or "") and _is_hub_id(fitted_name or "") and str(name).lower() != str(fitted_name).lower():
-        suspicions.append(f"the model is {name!r}, but the adapter was fitted for {fitted_name!r}")
+        found.append(f"the model is {name!r}, but the adapter was fitted for {fitted_name!r}")
     if fitted_revision and revision and revision != fitted_revision:
-        suspicions.append(f"the model is at revision {revision}, but the adapter was fitted for {fitted_revision}")
-    return suspicions
+        found.append(f"the model is at revision {revision}, but the adapter was fitted for {fitted_revision}")
+    return found
 
 
 def _is_hub_id(name: str) -> bool:

@@ -32,6 +32,7 @@ except NameError as error:  # raised in a module of transformers that skops impo
 _MAX_UNPACKED = 128 * MIB
 _MAX_MEMBERS = 1000
 _MAX_SCHEMA = 4 * MIB
+_MAX_COEFFICIENT = 1e30  # above this, a stored coefficient times a state could overflow float32
 _MAX_TEXT = 64 * 4  # bytes of one entry of a text array: domain names have at most 64 characters
 _SCHEMA = "schema.json"
 _ARRAY = re.compile(r"[0-9]{1,24}\.npy")
@@ -139,10 +140,6 @@ def _check_array(archive: zipfile.ZipFile, member: str, name: str) -> None:
         expected *= length
     if min(shape, default=0) < 0 or expected != held:
         raise AdapterFormatError(f"{name}: refused: {member} holds {held} bytes; its header says {expected}")
-
-
-# Above this, a stored coefficient times a state could overflow float32.
-_MAX_COEFFICIENT = 1e30
 
 
 def dump_skops(value: Any) -> bytes:

@@ -72,3 +72,8 @@ def _schema(tool: Any) -> dict[str, Any]:
     except Exception as error:
         name = getattr(tool, "__name__", repr(tool))
         raise ValueError(f"the function {name!r} cannot be offered as a tool: {error}") from error
+
+
+def tool_names(tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """The names of JSON-schema tools."""
+    return [str(unwrapped(tool).get("name")) for tool in tools or []]

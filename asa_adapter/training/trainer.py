@@ -6,6 +6,7 @@ TEST is not used until everything is fixed.
 """
 
 import contextlib
+import copy
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -259,7 +260,7 @@ class ASATrainer:
         return self._adapter.push_to_hub(repo_id, **options)
 
     def _build(self, setting: Setting, fit: LayerFit) -> ASAAdapter:
-        config = ASAConfig(**self._origin, **setting._asdict(), residual_norm=fit.residual_norm)
+        config = ASAConfig(**copy.deepcopy(self._origin), **setting._asdict(), residual_norm=fit.residual_norm)
         return ASAAdapter(config, fit.vectors, fit.router, fit.probes, self.report)
 
     @contextlib.contextmanager

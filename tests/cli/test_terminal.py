@@ -228,3 +228,8 @@ def test_a_model_that_cannot_be_had_is_named(folder: Path, capsys: pytest.Captur
 def test_inspect_as_json_is_one_object(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["source"] == str(folder)
+
+
+def test_the_help_of_diagnose_says_that_findings_are_no_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diagnose", "--help"]) == 0
+    assert "Findings marked !! are no errors: the exit status is 0." in capsys.readouterr().out

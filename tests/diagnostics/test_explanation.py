@@ -1,12 +1,14 @@
+import copy
 import dataclasses
 import json
 from typing import Any
 
+import peft
 import pytest
 import torch
 from models import traces
 
-from asa_adapter import ASAAdapter
+from asa_adapter import ASAAdapter, IncompatibleModelError
 from asa_adapter.data.prompts import chat_template_sha256, encode_prompt, with_chat_template
 from asa_adapter.diagnostics.explanation import Explanation
 from asa_adapter.states import collect_hidden_states
@@ -134,3 +136,11 @@ def test_a_template_of_the_adapters_own_renders_the_prompt(adapter: ASAAdapter, 
 def test_a_steered_model_is_refused(adapter: ASAAdapter, tiny_lfm2: Any) -> None:
     with adapter.attach(tiny_lfm2[0]), pytest.raises(ValueError, match=r"has an adapter attached; remove\(\) it"):
         adapter.explain(*tiny_lfm2, LAZY)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_a_peft_model_with_learnt_prompts_is_refused_as_by_attach(adapter: ASAAdapter, tiny_lfm2: Any) -> None:
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    model = peft.get_peft_model(copy.deepcopy(tiny_lfm2[0]), config)
+    with pytest.raises(IncompatibleModelError, match="learnt tokens before the prompt"):
+        adapter.explain(model, tiny_lfm2[1], "How much is 2 + 2?")

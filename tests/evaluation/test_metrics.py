@@ -193,3 +193,13 @@ def test_the_table_of_calls_shows_gold_where_all_have_it() -> None:
 
 def test_no_row_with_gold_calls_is_no_division_by_zero() -> None:
     assert gold_metrics([]) == {"n": 0, "match": 0.0, "in_order": 0.0}
+
+
+def test_a_score_that_is_not_a_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="a score is NaN; expected numbers that can be ranked"):
+        auc([0, 1, 1], [float("nan"), 0.2, 0.3])
+
+
+def test_without_results_the_table_of_calls_is_its_head() -> None:
+    names = "format | tool_name | arguments | success_precision | success_recall | gold"
+    assert calls_table({}).splitlines()[0] == f"| calls | {names} |"

@@ -529,3 +529,9 @@ def test_whatever_a_report_holds_a_card_is_written(path: tuple[str, ...], value:
 def test_a_table_has_one_row_for_each_result() -> None:
     metrics = trigger_metrics([1, 0], [1, 0])
     assert metrics_table({"x": metrics, "y": metrics}).count("\n") == 3
+
+
+def test_a_text_in_place_of_the_domains_is_left_out_and_one_data_set_is_a_list_of_one() -> None:
+    found = Report.read({"domains": "math", "metadata": {"datasets": "user/data"}})
+    assert found.domains == ()
+    assert found.metadata == {"datasets": ["user/data"]}

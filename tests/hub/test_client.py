@@ -237,7 +237,8 @@ def test_a_name_that_is_no_repository_is_refused_without_a_request(hub: LocalHub
 
 def test_offline_mode_says_so(repo: Repo, hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(AdapterDownloadError, match=r"Hub may not be asked: load it once .* without HF_HUB_OFFLINE"):
+    message = r"the Hub may not be asked: load it once .* without HF_HUB_OFFLINE"
+    with pytest.raises(AdapterDownloadError, match=message):
         ASAAdapter.from_pretrained(NAME)
     assert hub.log == []
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from architectures import tiny_model
-from families import families
 from models import greedy, prompts
+from steered_families import families
 
 from asa_adapter import ASAAdapter
 

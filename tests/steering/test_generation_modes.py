@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from families import LACKS, families
 from models import DEPTH, PAD, fitted_adapter, greedy, prompts, random_model, traces
+from steered_families import LACKS, families
 
 from asa_adapter import ASAAdapter
 from asa_adapter.modeling.residual import decoder_blocks, hidden_state

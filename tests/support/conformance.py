@@ -16,6 +16,10 @@ steered tokens are the same where the base model's are. The exit status is 1 if 
 the one in EXPECTED while transformers has the version that tests/constraints.txt pins.
 """
 
+import os
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
+
 import argparse
 import copy
 import dataclasses
@@ -46,6 +50,9 @@ from asa_adapter.modeling.forward import evaluation_mode
 from asa_adapter.modeling.prefix import SharedPrefix
 from asa_adapter.modeling.residual import decoder_blocks, hidden_size
 from asa_adapter.states import last_token_states
+
+# The tensors here are tiny: waiting for a second thread costs more than it helps.
+torch.set_num_threads(1)
 
 LENGTHS = (7, 5)
 WIDEST = max(LENGTHS)

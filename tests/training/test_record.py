@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 
 from asa_adapter import ASAAdapter
 from asa_adapter import report as report_module
+from asa_adapter.search.selection import Setting
 
 
 def test_what_was_measured_goes_into_the_report_and_the_report_is_json(trained: Any, small: Any) -> None:
@@ -129,3 +130,13 @@ def test_evaluating_another_adapter_does_not_touch_the_report(trained: Any, tiny
     before = json.dumps(trainer.report)
     trainer.evaluate("valid", adapter=other)
     assert json.dumps(trainer.report) == before
+
+
+def test_no_two_configs_of_a_run_share_what_can_be_changed(trained: Any) -> None:
+    trainer, adapter = trained
+    setting = Setting(adapter.config.layer, 1.0, 0.5, 0.5, "domain")
+    first, second = (trainer._build(setting, trainer._fit).config for _ in range(2))
+
+    assert first == second
+    assert first.tools is not second.tools
+    assert first.chat_template_variables is not second.chat_template_variables

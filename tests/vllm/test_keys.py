@@ -103,5 +103,6 @@ def test_block_hashes_that_do_not_read_the_keys_are_refused(monkeypatch: pytest.
 def test_a_block_pool_with_another_function_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     _, pool = fake_block_hashes(monkeypatch)
     monkeypatch.setattr(pool, "generate_block_hash_extra_keys", lambda *args: (None, 0))
-    with pytest.raises(RuntimeError, match=r"core\.block_pool has another generate_block_hash_extra_keys than"):
+    message = r"vllm\.v1\.core\.block_pool has another generate_block_hash_extra_keys than"
+    with pytest.raises(RuntimeError, match=message):
         install_block_keys("d")
