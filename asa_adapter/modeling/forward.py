@@ -5,16 +5,26 @@ Also which of its parts were compiled by torch.compile().
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import GenerationMixin
 
 from asa_adapter.data.batches import pad_token_id
 
-# The name of a model's cache in transformers, both as an argument and as an attribute of the output.
-CACHE = "past_key_values"
+# Names of a model's cache in transformers, both as an argument and as an attribute of the output. 5.24 renamed it: the
+# older names still work there, with a warning.
+CACHE_NAMES = ("cache", "past_key_values", "cache_params")
+# The name in the installed version.
+_TAKEN = inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+CACHE = next(name for name in CACHE_NAMES if name in _TAKEN)
+
+
+def given_cache(keywords: Mapping[str, Any]) -> Any:
+    """The cache among the keyword arguments of a call, under any of its names; None if there is none."""
+    return next((keywords[name] for name in CACHE_NAMES if keywords.get(name) is not None), None)
 
 
 def forward(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, **keywords: Any) -> Any:

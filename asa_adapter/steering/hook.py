@@ -234,8 +234,9 @@ class _Steering:
                 call.close()
         if call is not None and not all(record.met for record in call.records):
             warnings.warn(
-                "generate() ran without being steered: the steered block never met the last prompt token. If a part "
-                "of the model was compiled before attach(), call torch.compiler.reset()",
+                "generate() ran without being steered: the steered block never met the last prompt token. Perhaps a "
+                "part of the model was compiled before attach() (call torch.compiler.reset()), blocks run past their "
+                "__call__, a generate() inside this one gave the answer, or a filled cache came under an unknown name",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -261,7 +262,7 @@ class _Steering:
             return inputs
         call = self._calls.stack[-1]
         if call is not None and not call.closed:  # once the prompt is done, a decoding step costs this check only
-            call.locate(inputs, cached=_goes_on(inputs, kwargs))
+            call.locate(inputs, _goes_on(inputs, kwargs), bool(kwargs.get("is_first_iteration")))
         return inputs
 
     def _warn_of_another_generate(self) -> None:

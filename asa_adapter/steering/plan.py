@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from asa_adapter.errors import IncompatibleModelError
-from asa_adapter.modeling.forward import CACHE
+from asa_adapter.modeling.forward import given_cache
 from asa_adapter.modeling.residual import last_prompt_index
 from asa_adapter.steering.controller import Controller, Decision, Verdicts
 
@@ -133,6 +133,7 @@ class Call:
         records: one for each adapter that steers the call.
         fed: number of tokens in each row that went through the model so far.
         done: all prompt tokens went through the model, so a pass with a cache has no last prompt token any more.
+        begun: a pass was said to be of the prompt; a later one that is not said to be so is of the answer.
         closed: no more windows will be opened.
     """
 
@@ -141,21 +142,24 @@ class Call:
     records: list[Record]
     fed: int = 0
     done: bool = False
+    begun: bool = False
     closed: bool = False
 
-    def locate(self, inputs: Mapping[str, Any], cached: bool) -> None:
+    def locate(self, inputs: Mapping[str, Any], cached: bool, of_prompt: bool = False) -> None:
         """Opens each record's window on the next forward pass, if that has last prompt tokens.
 
         Args:
             inputs: what prepare_inputs_for_generation() returned for the pass.
             cached: whether the pass continues where the one before ended; without a cache it starts at token 0.
+            of_prompt: whether transformers says that the pass is of the prompt (`is_first_iteration`).
 
         Raises:
             IncompatibleModelError: the pass has a number of rows that is not a multiple of B.
         """
-        if self.done and cached:
+        if cached and (self.done or (self.begun and not of_prompt)):
             self.close()
             return
+        self.begun |= of_prompt
         tokens = inputs.get("inputs_embeds")
         tokens = inputs["input_ids"] if tokens is None else tokens
         rows, count = tokens.shape[:2]
@@ -223,7 +227,7 @@ def prompt_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     if mask is None:
         mask = _inferred_mask(model, args, kwargs, tokens)
     width = length
-    cached = _cached_length(kwargs.get(CACHE))
+    cached = _cached_length(given_cache(kwargs))
     if cached and (
         kwargs.get("assistant_model") is not None or _setting("prompt_lookup_num_tokens", model, args, kwargs)
     ):

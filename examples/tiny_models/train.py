@@ -5,6 +5,7 @@ on from its state: each is a first request, as in use, at a fraction of the cost
 """
 
 import argparse
+import inspect
 import json
 import math
 import random
@@ -89,10 +90,12 @@ def losses(
     """
     size = max(len(talk.ids) for talk in talks)
     ids = torch.tensor([talk.ids + [0] * (size - len(talk.ids)) for talk in talks])
-    past = model.model(input_ids=torch.tensor([system]), use_cache=True).past_key_values
+    # transformers 5.24 calls it `cache`.
+    name = "cache" if "cache" in inspect.signature(model.model.forward).parameters else "past_key_values"
+    past = getattr(model.model(input_ids=torch.tensor([system]), use_cache=True), name)
     past.reorder_cache(torch.zeros(len(talks), dtype=torch.long))
     output = model.model(
-        input_ids=ids, past_key_values=past, use_cache=True, output_attentions=True, output_hidden_states=True
+        input_ids=ids, **{name: past}, use_cache=True, output_attentions=True, output_hidden_states=True
     )
     states = output.last_hidden_state.flatten(0, 1)
 

@@ -47,7 +47,7 @@ from asa_adapter.data.splits import read_tools
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.first_tokens import Push, first_tokens
 from asa_adapter.modeling.fingerprint import model_fingerprint
-from asa_adapter.modeling.forward import evaluation_mode
+from asa_adapter.modeling.forward import CACHE, evaluation_mode
 from asa_adapter.modeling.prefix import families
 from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.states import collect_hidden_states
@@ -305,8 +305,8 @@ def hook(model: Any, hidden: int, bare: Any) -> dict[str, Any]:
     theirs = ports_hook(hidden)
     port = seconds(lambda: theirs(None, None, state), 100)
     with torch.no_grad():
-        cache = bare(ids, use_cache=True).past_key_values
-        bare_step = seconds(lambda: bare(ids[:, :1], past_key_values=cache, use_cache=True), 20)
+        cache = getattr(bare(ids, use_cache=True), CACHE)
+        bare_step = seconds(lambda: bare(ids[:, :1], **{CACHE: cache}, use_cache=True), 20)
     return {
         "hidden": hidden,
         "prefill_ms": 1e3 * added,

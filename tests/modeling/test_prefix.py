@@ -8,7 +8,7 @@ from architectures import tiny_model
 from models import PAD, greedy, prompts, random_model, traces
 
 from asa_adapter.evaluation.prefill import Prefilled, logit_sharing
-from asa_adapter.modeling.forward import evaluation_mode, forward
+from asa_adapter.modeling.forward import CACHE, evaluation_mode, forward
 from asa_adapter.modeling.prefix import Family, SharedPrefix, Sharing, copied, families
 
 SHARED = 20
@@ -64,7 +64,7 @@ def test_a_joined_cache_is_that_of_left_padded_prompts(family: str) -> None:
         whole = Prefilled(model, rows, SharedPrefix(), PAD)
         torch.testing.assert_close(found.logits(model), whole.logits(model, cached=False), rtol=1e-4, atol=1e-4)
         settings = {"attention_mask": found.mask, "pad_token_id": PAD}
-        answers = greedy(model, found.ids, past_key_values=found.cache, **settings)
+        answers = greedy(model, found.ids, **{CACHE: found.cache}, **settings)
         assert torch.equal(answers, greedy(model, found.ids, **settings))
     assert traces(model) == []
 
@@ -94,7 +94,7 @@ def test_a_cache_that_cannot_be_gone_on_from_is_not_shared(model_type: str) -> N
 def test_using_a_copy_leaves_the_cache_as_it_was(family: str) -> None:
     model, ids = random_model(family), prompts()
     with evaluation_mode(model):
-        cache = forward(model, ids, torch.ones_like(ids), use_cache=True).past_key_values
+        cache = getattr(forward(model, ids, torch.ones_like(ids), use_cache=True), CACHE)
         before = copy.deepcopy(cache)
         mask = torch.ones(3, ids.shape[1] + 1, dtype=torch.long)
         first, again = (forward(model, ids[:, :1], mask, copied(cache)).logits for _ in range(2))
@@ -105,7 +105,7 @@ def test_using_a_copy_leaves_the_cache_as_it_was(family: str) -> None:
 def test_a_copy_holds_the_keys_only_once() -> None:
     model, ids = random_model("llama"), prompts()
     with evaluation_mode(model):
-        cache: transformers.DynamicCache = forward(model, ids, torch.ones_like(ids), use_cache=True).past_key_values
+        cache: transformers.DynamicCache = getattr(forward(model, ids, torch.ones_like(ids), use_cache=True), CACHE)
     assert copied(cache).layers[0].keys is cache.layers[0].keys
 
 

@@ -10,6 +10,7 @@ from models import greedy, prompts
 from steered_families import families
 
 from asa_adapter import ASAAdapter
+from asa_adapter.modeling.forward import CACHE
 
 
 @families()
@@ -41,10 +42,10 @@ def test_same_tokens_and_position_with_chunked_prefill(model: Any, adapter: ASAA
 @pytest.mark.parametrize("whole_row", [True, False])
 def test_a_continued_cache_is_steered_at_its_new_last_token(model: Any, adapter: ASAAdapter, whole_row: bool) -> None:
     ids = prompts(length=14)
-    cache = model(ids[:, :10], use_cache=True).past_key_values
+    cache = getattr(model(ids[:, :10], use_cache=True), CACHE)
     given = ids if whole_row else ids[:, 10:]
     with adapter.attach(model) as steering:
-        greedy(model, given, past_key_values=cache, attention_mask=torch.ones_like(ids))
+        greedy(model, given, **{CACHE: cache}, attention_mask=torch.ones_like(ids))
         record = steering._record
         assert [d.position for d in steering.decisions] == [given.shape[1] - 1] * 3
     assert record is not None
@@ -62,10 +63,10 @@ def test_a_prefilled_prefix_is_shared_by_a_batch(model: Any, adapter: ASAAdapter
     prefix, rest = prompts(rows=1, length=10), prompts(rows=3, length=4, seed=2)
     ids = torch.cat([prefix.expand(3, -1), rest], dim=1)
     with torch.no_grad():
-        cache = model(prefix, use_cache=True).past_key_values
+        cache = getattr(model(prefix, use_cache=True), CACHE)
     with adapter.attach(model) as steering:
         whole = greedy(model, ids)
         shared = copy.deepcopy(cache)
         shared.reorder_cache(torch.zeros(3, dtype=torch.long))
-        assert torch.equal(greedy(model, ids, past_key_values=shared), whole)
+        assert torch.equal(greedy(model, ids, **{CACHE: shared}), whole)
         assert [d.position for d in steering.decisions] == [13] * 3

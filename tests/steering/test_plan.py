@@ -1,5 +1,6 @@
 """One call of generate(): what is steered in it, what is refused, and that no plan outlives it."""
 
+import copy
 import threading
 from typing import Any
 
@@ -9,8 +10,9 @@ import transformers
 from models import greedy, prompts, random_model, traces
 
 from asa_adapter import ASAAdapter
+from asa_adapter.modeling.forward import CACHE, CACHE_NAMES
 from asa_adapter.modeling.residual import decoder_blocks
-from asa_adapter.steering.plan import Call
+from asa_adapter.steering.plan import Call, prompt_tokens
 
 
 def test_an_exception_inside_generate_leaves_no_plan(lfm2: Any, adapter: ASAAdapter) -> None:
@@ -122,12 +124,12 @@ def test_continuous_batching_is_refused(adapter: ASAAdapter, way: str) -> None:
 @pytest.mark.parametrize("place", ["argument", "generation_config"])
 def test_draft_tokens_behind_a_filled_cache_are_refused(lfm2: Any, adapter: ASAAdapter, place: str) -> None:
     ids = prompts(rows=1, length=14)
-    cache = lfm2(ids[:, :10], use_cache=True).past_key_values
+    cache = getattr(lfm2(ids[:, :10], use_cache=True), CACHE)
     keywords: dict[str, Any] = {"prompt_lookup_num_tokens": 3}
     if place == "generation_config":
         keywords = {"generation_config": transformers.GenerationConfig(**keywords, max_new_tokens=4, pad_token_id=0)}
     with adapter.attach(lfm2), pytest.raises(ValueError, match="a filled cache together with draft tokens"):
-        lfm2.generate(ids, past_key_values=cache, attention_mask=torch.ones_like(ids), **keywords)
+        lfm2.generate(ids, **{CACHE: cache}, attention_mask=torch.ones_like(ids), **keywords)
 
 
 def steered_block(model: Any, forward: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -203,3 +205,39 @@ def test_an_attention_mask_of_another_shape_is_refused_by_name(
         lfm2.generate(prompts(), attention_mask=mask, max_new_tokens=1)
 
     assert traces(lfm2) == []
+
+
+@pytest.mark.parametrize("name", CACHE_NAMES)
+def test_a_filled_cache_is_seen_under_each_of_its_names(lfm2: Any, name: str) -> None:
+    """transformers 5.24 calls it `cache`; versions before it, and code written for them, say `past_key_values`."""
+    ids = prompts(rows=2, length=14)
+    cache = getattr(lfm2(ids[:, :10], use_cache=True), CACHE)
+    last, width, cached = prompt_tokens(lfm2, (ids,), {name: cache, "attention_mask": torch.ones_like(ids)})
+
+    assert (last.tolist(), width, cached) == ([3, 3], 4, 10)
+
+
+@pytest.mark.parametrize("name", CACHE_NAMES)
+def test_draft_tokens_are_refused_behind_a_cache_of_any_name(lfm2: Any, name: str) -> None:
+    ids = prompts(rows=1, length=14)
+    keywords = {name: getattr(lfm2(ids[:, :10], use_cache=True), CACHE), "prompt_lookup_num_tokens": 3}
+    with pytest.raises(ValueError, match="a filled cache together with draft tokens"):
+        prompt_tokens(lfm2, (ids,), keywords)
+
+
+def test_behind_a_cache_of_an_unknown_name_no_token_of_the_answer_is_steered(
+    lfm2: Any, adapter: ASAAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokens that the cache holds are taken for tokens still to come; the answer must not pass for them."""
+    ids = prompts(rows=2, length=14)
+    with torch.no_grad():
+        cache = getattr(lfm2(ids[:, :10], use_cache=True), CACHE)
+    settings = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 16, "min_new_tokens": 16}
+    bare = greedy(lfm2, ids, **{CACHE: copy.deepcopy(cache)}, **settings)
+    monkeypatch.setattr("asa_adapter.modeling.forward.CACHE_NAMES", ())
+    with adapter.attach(lfm2) as steering:
+        with pytest.warns(RuntimeWarning, match="ran without being steered.*filled cache came under an unknown"):
+            answer = greedy(lfm2, ids, **{CACHE: cache}, **settings)
+        assert steering.decisions == []
+
+    assert torch.equal(answer, bare)
