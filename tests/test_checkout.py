@@ -8,6 +8,7 @@ import yaml
 from checkout import ROOT
 
 GITHUB = ROOT / ".github"
+FILES = ("constraints.txt", "constraints-next.txt")
 FORMS = sorted(path for path in (GITHUB / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
 WINGS = sorted(path.parent.name for path in (ROOT / "asa_adapter").glob("*/__init__.py"))
 PARTS = [*WINGS, "examples", "adapter", "files", "states"]
@@ -37,6 +38,16 @@ def test_the_check_takes_one_part_at_a_time() -> None:
 def test_every_part_has_tests_for_the_check_to_run(part: str) -> None:
     tests = ROOT / "tests"
     assert list((tests / part).glob("test_*.py")) or (tests / f"test_{part}.py").is_file()
+
+
+# --- the versions that CI tests with
+
+
+def test_the_next_versions_differ_from_the_pinned_ones_in_transformers_alone() -> None:
+    pinned, following = ((ROOT / "tests" / name).read_text(encoding="utf-8").splitlines()[1:] for name in FILES)
+    assert len(pinned) == len(following)
+    changed = [(a.partition("==")[0], b) for a, b in zip(pinned, following, strict=True) if a != b]
+    assert [name for name, _ in changed] == ["transformers"]
 
 
 # --- GitHub's forms
