@@ -23,6 +23,7 @@ from asa_adapter.files import looks_like_path, make_writable_folder
 from asa_adapter.hub.markdown import calls_table, metrics_table
 from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.modeling.processes import Processes
+from asa_adapter.report import Report
 from asa_adapter.steering.controller import Decision
 from asa_adapter.training.trainer import ASATrainer
 
@@ -194,8 +195,8 @@ def _seed(options: argparse.Namespace, adapter: ASAAdapter) -> int:
     """The seed of the split; by default the training's, so that testing splits a data set as training did."""
     if options.seed is not None:
         return int(options.seed)
-    fitted = (adapter.report or {}).get("arguments", {}).get("seed")
-    return fitted if isinstance(fitted, int) else ASATrainingArguments().seed
+    fitted = Report.read(adapter.report).arguments.get("seed")
+    return fitted if type(fitted) is int and fitted >= 0 else ASATrainingArguments().seed
 
 
 def _tools(options: argparse.Namespace) -> list[dict[str, Any]] | None:

@@ -271,6 +271,13 @@ def test_a_set_that_was_split_for_training_is_split_alike_for_testing(
     assert seeds == [report["arguments"]["seed"], 7] == [5, 7]
 
 
+@pytest.mark.parametrize("arguments", [[], "x", {"seed": "5"}, {"seed": True}, {"seed": -1}, None], ids=repr)
+def test_a_strangers_report_without_a_seed_gives_the_default(arguments: Any) -> None:
+    adapter = fitted_adapter()
+    adapter.report = {"arguments": arguments}
+    assert commands._seed(argparse.Namespace(seed=None), adapter) == 42
+
+
 def test_a_missing_tools_file_is_named(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "x", "--tools", "none.json"]
     assert "no tools file at none.json" in failure(words, capsys)
