@@ -6,6 +6,7 @@ means nothing there. Quantisation changes matrices but not norms and embeddings,
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from asa_adapter.files import sha256
 from asa_adapter.modeling.residual import decoder_blocks
 
 _FORM = re.compile(r"(\w+):([0-9a-f]{16}):([0-9a-f]{16}|-)")
@@ -111,3 +113,18 @@ def _sample(tensor: torch.Tensor) -> torch.Tensor:
     flat = tensor.flatten(1)
     rows = torch.arange(min(_SAMPLE, len(flat)), device=tensor.device) * len(flat) // _SAMPLE
     return flat[rows, 7 * rows % flat.shape[1]]
+
+
+def model_digest(model: nn.Module) -> str:
+    """Digest of a model's type, and of the name, shape, dtype and a sample of the values of each weight.
+
+    Offloaded weights cannot be read cheaply, so `name_or_path` is used in place of their values.
+    """
+    found = [type(model).__name__]
+    for name, weight in model.state_dict().items():
+        if weight.device.type == "meta":
+            values = getattr(model, "name_or_path", "")
+        else:
+            values = weight.detach().flatten()[:: max(1, weight.numel() // 64)].float().cpu().tolist()
+        found.append(f"{name} {tuple(weight.shape)} {weight.dtype} {values}")
+    return sha256(json.dumps(found).encode())

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
-from torch import nn
 
 from asa_adapter.files import write_atomic
 from asa_adapter.modeling.processes import Processes
@@ -149,18 +148,3 @@ def digest(*parts: Any) -> str:
             content = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode()
         found.update(f"{len(content)} ".encode() + content)
     return found.hexdigest()
-
-
-def model_digest(model: nn.Module) -> str:
-    """Digest of a model's type, and of the name, shape, dtype and a sample of the values of each weight.
-
-    Offloaded weights cannot be read cheaply, so `name_or_path` is used in place of their values.
-    """
-    found = [type(model).__name__]
-    for name, weight in model.state_dict().items():
-        if weight.device.type == "meta":
-            values = getattr(model, "name_or_path", "")
-        else:
-            values = weight.detach().flatten()[:: max(1, weight.numel() // 64)].float().cpu().tolist()
-        found.append(f"{name} {tuple(weight.shape)} {weight.dtype} {values}")
-    return digest(found)

@@ -88,7 +88,7 @@ def read_bare_keys(quote: str) -> Reader:
     return read
 
 
-def read_sections(begins: str, separator: str, ends: str) -> Reader:
+def read_json_sections(begins: str, separator: str, ends: str) -> Reader:
     """A reader of `begins NAME separator {json} ends`, one section for each call (DeepSeek, Kimi)."""
 
     def read(text: str, begin: int, limit: int) -> Reading:

@@ -13,9 +13,9 @@ from asa_adapter.tool_calls.as_json import (
     read_bare_keys,
     read_harmony,
     read_json,
+    read_json_sections,
     read_json_sequence,
     read_named_json,
-    read_sections,
     write_bare_keys,
     write_json,
     write_json_list,
@@ -219,7 +219,7 @@ FORMATS: dict[str, ToolCallFormat] = {
         models="DeepSeek V3, V3.1, R1",
         start="<｜tool▁calls▁begin｜>",
         end="<｜tool▁calls▁end｜>",
-        read=read_sections(*_DEEPSEEK_CALL),
+        read=read_json_sections(*_DEEPSEEK_CALL),
         write=_each(
             lambda call: json_text(call.arguments).join(
                 (f"{_DEEPSEEK_CALL[0]}{call.name}{_DEEPSEEK_CALL[1]}", _DEEPSEEK_CALL[2])
@@ -250,7 +250,7 @@ FORMATS: dict[str, ToolCallFormat] = {
         models="Kimi K2",
         start="<|tool_calls_section_begin|>",
         end="<|tool_calls_section_end|>",
-        read=read_sections(*_KIMI_CALL),
+        read=read_json_sections(*_KIMI_CALL),
         write=lambda calls: "".join(
             f"{_KIMI_CALL[0]}functions.{call.name}:{i}{_KIMI_CALL[1]}{json_text(call.arguments)}{_KIMI_CALL[2]}"
             for i, call in enumerate(calls)

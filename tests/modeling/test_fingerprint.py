@@ -11,7 +11,7 @@ from checkout import TINY_LFM2
 from models import FAMILIES, fitted_adapter, random_model, traces
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, IncompatibleModelError
-from asa_adapter.modeling.fingerprint import model_fingerprint, same_weights
+from asa_adapter.modeling.fingerprint import model_digest, model_fingerprint, same_weights
 
 
 def same(one: Any, other: Any) -> bool | None:
@@ -158,3 +158,22 @@ def test_training_records_it(tiny_lfm2: Any, splits: Any) -> None:
     adapter = ASATrainer(*tiny_lfm2, small, arguments).train()
     assert adapter.config.base_model_fingerprint == model_fingerprint(tiny_lfm2[0])
     adapter.attach(tiny_lfm2[0]).remove()
+
+
+def test_offloaded_weights_are_named_by_where_they_came_from() -> None:
+    with torch.device("meta"):
+        model = random_model()
+    before = model_digest(model)
+    model.name_or_path = "elsewhere"
+    assert model_digest(model) != before
+
+
+def test_a_models_digest_follows_its_weights() -> None:
+    model = random_model()
+    before = model_digest(model)
+    assert model_digest(random_model()) == before
+    assert model_digest(random_model(seed=1)) != before
+    assert model_digest(random_model().to(torch.bfloat16)) != before
+    with torch.no_grad():
+        model.model.layers[3].feed_forward.w2.weight[0, 0] += 1
+    assert model_digest(model) != before
