@@ -206,6 +206,7 @@ def test_diagnose_prints_a_table_and_findings_are_no_failure(capsys: pytest.Capt
     assert {tuple(finding) for finding in findings} == {("name", "ok", "meaning", "cure")}
 
 
+@pytest.mark.slow
 def test_prompts_of_ones_own_come_from_a_file(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     template = (TINY_LFM2 / "chat_template.jinja").read_text().replace("List of tools", "Available tools")
     (tmp_path / "own.jinja").write_text(template)

@@ -211,6 +211,7 @@ def test_a_tool_result_in_the_history_is_answered_in_words(tiny_lfm2: Any) -> No
     assert not ToolCallParser.from_tokenizer(tokenizer).triggered(reply)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FOLDERS)
 def test_the_models_card_states_what_its_script_measures(
     family: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -233,6 +234,7 @@ def table_rows(text: str) -> dict[str, list[float]]:
     return {row[0]: [float(c) for c in row if decimals.fullmatch(c)] for row in rows if decimals.fullmatch(row[-1])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["lfm2", "qwen3"])
 def test_one_step_of_training_saves_a_model_that_loads(family: str, tmp_path: Path) -> None:
     script = [sys.executable, str(SCRIPTS / "train.py"), "--model", family]

@@ -17,6 +17,9 @@ from asa_adapter.evaluation.metrics import auc
 from asa_adapter.report import RATIOS
 from asa_adapter.states import collect_hidden_states
 
+# Whole trainings.
+pytestmark = pytest.mark.slow
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

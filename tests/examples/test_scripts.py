@@ -125,6 +125,7 @@ def fit(workplace: Path, few_rows: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     return lambda *more: str(script("fit_and_push").main([*words, *more]))
 
 
+@pytest.mark.slow
 def test_fit_and_push_saves_in_a_folder_and_prints_what_it_measured(
     fit: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from checkout import ROOT
 from hub import LocalHub
 from models import fitted_adapter
 
 
+@pytest.mark.slow
 def test_push_and_inspect_from_the_shell(tmp_path: Path) -> None:
     folder = fitted_adapter().save_pretrained(tmp_path / "adapter")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}

@@ -78,6 +78,7 @@ def trained(output: Path, data: Path, *launcher: str) -> str:
     return ran.stdout
 
 
+@pytest.mark.slow
 def test_two_processes_come_to_the_adapter_of_one(tmp_path: Path, data: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

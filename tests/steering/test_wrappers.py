@@ -48,6 +48,7 @@ def test_a_model_that_passes_the_block_by_is_not_silently_unsteered(lfm2: Any, a
             greedy(lfm2, prompts())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["forward", "compile()", "block"])
 def test_a_model_compiled_before_attach_is_steered_all_the_same(lfm2: Any, adapter: ASAAdapter, way: str) -> None:
     ids = prompts()

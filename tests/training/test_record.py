@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from jsonschema import Draft202012Validator
 
 from asa_adapter import ASAAdapter
@@ -78,6 +79,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
+@pytest.mark.slow
 def test_every_key_of_a_report_is_documented_with_its_type(trained: Any) -> None:
     trainer = trained[0]
     trainer.evaluate("valid")

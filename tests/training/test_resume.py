@@ -15,6 +15,9 @@ from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.search import measurements
 
+# Whole trainings.
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {
     "layers": (4, 6),
     "alphas": (1.0,),

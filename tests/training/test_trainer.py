@@ -17,6 +17,9 @@ from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.search.selection import Setting
 
+# Whole trainings.
+pytestmark = pytest.mark.slow
+
 
 def test_the_adapter_carries_what_it_was_fitted_with(trained: Any, tiny_lfm2: Any, small: Any) -> None:
     _, adapter = trained

@@ -16,6 +16,7 @@ def test_an_output_dir_that_cannot_be_written_is_refused_before_any_work(tiny_lf
         ASATrainer(*tiny_lfm2, small, arguments).train()
 
 
+@pytest.mark.slow
 def test_output_dir_holds_the_adapter(tiny_lfm2: Any, small: Any, tmp_path: Path) -> None:
     arguments = ASATrainingArguments(
         **{**SMALL, "layers": (6,), "alphas": (1.0,), "finalists": 1, "output_dir": tmp_path / "out"}
@@ -77,6 +78,7 @@ def test_a_domain_name_that_no_config_takes_is_refused_at_once(tiny_lfm2: Any, s
         ASATrainer(*tiny_lfm2, {**small, "train": rows})
 
 
+@pytest.mark.slow
 def test_rows_that_stand_in_two_splits_are_named(tiny_lfm2: Any, small: Any, shared: Any) -> None:
     leaked = {**small, "test": [*small["test"], {**small["train"][0], "id": "copied"}]}
     arguments = ASATrainingArguments(**{**shared, "layers": (6,), "alphas": (1.0,), "finalists": 1})
