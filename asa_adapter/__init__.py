@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from asa_adapter.data.splits import load_splits
     from asa_adapter.diagnostics.diagnosis import diagnose
     from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, IncompatibleModelError
-    from asa_adapter.steering.classifiers import Probes, Router
+    from asa_adapter.notations.call import ToolCall
+    from asa_adapter.parts.classifiers import Probes, Router
+    from asa_adapter.parts.vectors import SteeringVectors
     from asa_adapter.steering.controller import Decision
     from asa_adapter.steering.hook import SteeringHandle
-    from asa_adapter.steering.vectors import SteeringVectors
-    from asa_adapter.tool_calls.call import ToolCall
     from asa_adapter.tool_calls.parser import ToolCallParser
     from asa_adapter.training.trainer import ASATrainer
 
@@ -50,11 +50,11 @@ _MODULES = {
     "AdapterFormatError": "errors",
     "Decision": "steering.controller",
     "IncompatibleModelError": "errors",
-    "Probes": "steering.classifiers",
-    "Router": "steering.classifiers",
+    "Probes": "parts.classifiers",
+    "Router": "parts.classifiers",
     "SteeringHandle": "steering.hook",
-    "SteeringVectors": "steering.vectors",
-    "ToolCall": "tool_calls.call",
+    "SteeringVectors": "parts.vectors",
+    "ToolCall": "notations.call",
     "ToolCallParser": "tool_calls.parser",
     "diagnose": "diagnostics.diagnosis",
     "load_splits": "data.splits",

@@ -15,8 +15,8 @@ from asa_adapter.modeling.prefix import SharedPrefix, Sharing
 from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.modeling.recording import BlockCall, recorded
 from asa_adapter.modeling.residual import decoder_blocks, headless, hidden_size, hidden_state, last_prompt_index
+from asa_adapter.notations.schemas import Tools
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.tool_calls.schemas import Tools
 
 # Spread of a layer's states over the prompts, relative to their norm, below which they do not depend on the prompt.
 _BLIND_SPREAD = 1e-4

@@ -5,8 +5,8 @@ from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.hub.markdown import metrics_table, one_line
+from asa_adapter.notations.schemas import tool_names
 from asa_adapter.report import Report
-from asa_adapter.tool_calls.schemas import tool_names
 
 _INDENT = 12
 

@@ -7,7 +7,7 @@ refuse a second (Llama 3.1). Rendering shows what a template does, so no list of
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from asa_adapter.tool_calls.call import ToolCall, call_from
+from asa_adapter.notations.call import ToolCall, call_from
 
 Message = dict[str, Any]
 Render = Callable[[list[Message]], str]

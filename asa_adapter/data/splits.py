@@ -12,7 +12,7 @@ import numpy as np
 from asa_adapter.data.duplicates import near_duplicate_groups
 from asa_adapter.data.prompts import DEFAULT_DOMAIN
 from asa_adapter.files import looks_like_path, read_jsonl, strict_json
-from asa_adapter.tool_calls.schemas import unwrapped
+from asa_adapter.notations.schemas import unwrapped
 
 if TYPE_CHECKING:
     import datasets

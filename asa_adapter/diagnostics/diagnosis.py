@@ -8,7 +8,7 @@ from torch import nn
 
 from asa_adapter.diagnostics.checks import ON_ANSWERS, ON_PROMPTS, ON_THE_MODEL, ON_THE_TOKENIZER
 from asa_adapter.diagnostics.patient import PLAIN_TOOLS, Finding, Patient
-from asa_adapter.tool_calls.schemas import Tools, tool_schemas
+from asa_adapter.notations.schemas import Tools, tool_schemas
 
 
 def diagnose(

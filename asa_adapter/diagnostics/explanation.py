@@ -14,12 +14,12 @@ from asa_adapter.data.prompts import encode_prompt, with_chat_template
 from asa_adapter.modeling.forward import evaluation_mode, greedy_settings, input_device
 from asa_adapter.modeling.prefix import SharedPrefix
 from asa_adapter.modeling.residual import decoder_blocks, generating_model
+from asa_adapter.notations.schemas import Tools, tool_names, tool_schemas
+from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.states import last_token_states
-from asa_adapter.steering.classifiers import Probes, Router
 from asa_adapter.steering.controller import Decision
 from asa_adapter.steering.hook import SteeringHandle, is_steered
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.tool_calls.schemas import Tools, tool_names, tool_schemas
 
 _TAIL_CHARACTERS = 240
 _WIDTH = 80

@@ -9,8 +9,8 @@ from torch import nn
 from asa_adapter.data.batches import pad_batch, pad_token_id
 from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.modeling.forward import evaluation_mode, greedy_settings, input_device
+from asa_adapter.notations.schemas import unwrapped
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.tool_calls.schemas import unwrapped
 
 PLAIN_TOOLS: list[dict[str, Any]] = [
     {

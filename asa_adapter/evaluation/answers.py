@@ -17,10 +17,10 @@ from asa_adapter.evaluation.prefill import Prefilled, can_branch, logit_sharing
 from asa_adapter.modeling.forward import CACHE, compiled_parts, evaluation_mode, greedy_settings
 from asa_adapter.modeling.prefix import SharedPrefix, Sharing
 from asa_adapter.modeling.processes import Processes, progress_bar
+from asa_adapter.notations.schemas import Tools
 from asa_adapter.steering.hook import is_steered
 from asa_adapter.tool_calls.gold import matches_gold
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.tool_calls.schemas import Tools
 
 # Settings with which generate() creates its own cache, or feeds the prompt in another way.
 _OWN_CACHE = ("cache_implementation", "prefill_chunk_size", "prompt_lookup_num_tokens", "assistant_early_exit")

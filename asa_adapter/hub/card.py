@@ -13,8 +13,8 @@ from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.hub.markdown import calls_table, code, escaped, metrics_table, table
 from asa_adapter.hub.weaknesses import weaknesses
+from asa_adapter.notations.schemas import unwrapped
 from asa_adapter.report import RATIOS, Comparison, Interval, Report
-from asa_adapter.tool_calls.schemas import unwrapped
 
 TEMPLATE_NAME = "model_card_template.md"
 LIBRARY_NAME = "asa-adapter"

@@ -10,9 +10,9 @@ from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import MIB, decode_utf8, parse_json, read_bounded, sha256, write_atomic
 from asa_adapter.hub.card import model_card
 from asa_adapter.hub.plots import PLOT_NAMES, plots
+from asa_adapter.parts.classifiers import PROBES_NAME, ROUTER_NAME, Probes, Router
+from asa_adapter.parts.vectors import VECTORS_NAME, SteeringVectors
 from asa_adapter.report import Report
-from asa_adapter.steering.classifiers import PROBES_NAME, ROUTER_NAME, Probes, Router
-from asa_adapter.steering.vectors import VECTORS_NAME, SteeringVectors
 
 CARD_NAME = "README.md"
 REPORT_NAME = "report.json"

@@ -11,8 +11,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from asa_adapter.config.fields import PROBE_KINDS
 from asa_adapter.evaluation.baselines import shuffled_within
 from asa_adapter.evaluation.metrics import auc
-from asa_adapter.steering.classifiers import Probes, Router
-from asa_adapter.steering.vectors import SteeringVectors
+from asa_adapter.parts.classifiers import Probes, Router
+from asa_adapter.parts.vectors import SteeringVectors
 
 _SHUFFLES = 10
 _FOLDS = 5

@@ -25,11 +25,11 @@ from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens
 from asa_adapter.modeling.fingerprint import model_digest
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.modeling.residual import decoder_blocks, text_config
+from asa_adapter.notations.schemas import Tools
 from asa_adapter.search.fitting import LabelledStates
 from asa_adapter.search.stages import Stages, digest
 from asa_adapter.states import HiddenStates, collect_hidden_states
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.tool_calls.schemas import Tools
 
 # Rows that each process answers in one stage: at most so many are answered again after an interruption.
 _ROWS_OF_A_STAGE = 128

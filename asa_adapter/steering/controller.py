@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 
 from asa_adapter.config.asa_config import ASAConfig
-from asa_adapter.steering.classifiers import Probes, Router
-from asa_adapter.steering.vectors import SteeringVectors
+from asa_adapter.parts.classifiers import Probes, Router
+from asa_adapter.parts.vectors import SteeringVectors
 
 
 @dataclass(frozen=True)

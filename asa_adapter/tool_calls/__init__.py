@@ -3,9 +3,9 @@
 What a model wrote is data: a reader returns the calls that it could read, and never raises.
 """
 
-from asa_adapter.tool_calls.call import ToolCall
+from asa_adapter.notations.call import ToolCall
+from asa_adapter.notations.schemas import tool_schemas, unwrapped
 from asa_adapter.tool_calls.formats import FORMATS
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.tool_calls.schemas import tool_schemas, unwrapped
 
 __all__ = ["FORMATS", "ToolCall", "ToolCallParser", "tool_schemas", "unwrapped"]

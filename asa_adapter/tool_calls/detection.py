@@ -3,7 +3,7 @@
 from collections.abc import Container
 from typing import Any
 
-from asa_adapter.tool_calls.call import ToolCall
+from asa_adapter.notations.call import ToolCall
 from asa_adapter.tool_calls.formats import FORMATS, ToolCallFormat
 
 SAMPLE_CALL = ToolCall("probe_tool", {"text": "probe text"})

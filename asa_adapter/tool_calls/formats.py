@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from asa_adapter.tool_calls.as_json import (
+from asa_adapter.notations.as_json import (
     read_bare_keys,
     read_harmony,
     read_json,
@@ -20,15 +20,15 @@ from asa_adapter.tool_calls.as_json import (
     write_json,
     write_json_list,
 )
-from asa_adapter.tool_calls.as_python import read_llama3, read_pythonic_or_json, write_pythonic
-from asa_adapter.tool_calls.as_tags import (
+from asa_adapter.notations.as_python import read_llama3, read_pythonic_or_json, write_pythonic
+from asa_adapter.notations.as_tags import (
     read_argument_tags,
     read_function_tags,
     write_argument_tags,
     write_function_tags,
 )
-from asa_adapter.tool_calls.call import Reader, ToolCall
-from asa_adapter.tool_calls.values import json_text
+from asa_adapter.notations.call import Reader, ToolCall
+from asa_adapter.notations.values import json_text
 
 # What may follow a call that was read: the tokens that end a turn, padding, white space.
 _NOTHING_MORE = re.compile(r"(?:\s|<[^<>\s]{1,40}>)*")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from asa_adapter.tool_calls.call import ToolCall, call_from
+from asa_adapter.notations.call import ToolCall, call_from
 
 # What the BFCL benchmark ignores when it compares texts.
 _BLURRED = re.compile(r"[ ,./\-_*^]")

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from asa_adapter.tool_calls.as_tags import typed
-from asa_adapter.tool_calls.call import ToolCall
+from asa_adapter.notations.as_tags import typed
+from asa_adapter.notations.call import ToolCall
+from asa_adapter.notations.schemas import Tools, properties, schema_errors, tool_schemas, unwrapped
 from asa_adapter.tool_calls.detection import detected_format
 from asa_adapter.tool_calls.formats import FORMATS, Block, ToolCallFormat
-from asa_adapter.tool_calls.schemas import Tools, properties, schema_errors, tool_schemas, unwrapped
 
 # Reads an answer in place of our own reader, as `tokenizer.parse_response` does.
 _Respond = Callable[[str, list[dict[str, Any]]], Mapping[str, Any]]

@@ -15,8 +15,8 @@ from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.prompts import Row, chat_template_sha256, row_tools, template_variables
 from asa_adapter.modeling.fingerprint import model_fingerprint
 from asa_adapter.modeling.residual import decoder_blocks, hidden_size, text_config
+from asa_adapter.notations.schemas import Tools
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.tool_calls.schemas import Tools
 
 _REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
 # Arguments that say something about the user's machine and nothing about the adapter.

@@ -34,14 +34,14 @@ from asa_adapter.files import make_writable_folder
 from asa_adapter.hub.client import PushOptions
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.modeling.residual import decoder_blocks
+from asa_adapter.notations.schemas import Tools
+from asa_adapter.parts.classifiers import MIN_ROWS_PER_CLASS
 from asa_adapter.search.fitting import LayerFit, probe_quality
 from asa_adapter.search.measurements import Measurements
 from asa_adapter.search.selection import Setting
 from asa_adapter.search.stages import STAGES_NAME
 from asa_adapter.search.strategy import Search
-from asa_adapter.steering.classifiers import MIN_ROWS_PER_CLASS
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.tool_calls.schemas import Tools
 from asa_adapter.training.record import new_report, origin
 
 

@@ -10,9 +10,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from asa_adapter.tool_calls.as_json import read_json_sequence
-from asa_adapter.tool_calls.call import Reading, ToolCall, skip_space
-from asa_adapter.tool_calls.values import literal_text, literal_value
+from asa_adapter.notations.as_json import read_json_sequence
+from asa_adapter.notations.call import Reading, ToolCall, skip_space
+from asa_adapter.notations.values import literal_text, literal_value
 
 _MAX_CALL_CHARACTERS = 100_000
 

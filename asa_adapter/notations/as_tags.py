@@ -6,8 +6,8 @@ Values have no quotes, so only the tool's schema tells text from numbers: reader
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from asa_adapter.tool_calls.call import NAME, Raw, Reading, ToolCall, skip_space
-from asa_adapter.tool_calls.values import json_text, literal, whole_json
+from asa_adapter.notations.call import NAME, Raw, Reading, ToolCall, skip_space
+from asa_adapter.notations.values import json_text, literal, whole_json
 
 
 def read_function_tags(text: str, begin: int, limit: int) -> Reading:

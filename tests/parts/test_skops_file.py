@@ -12,7 +12,7 @@ import skops.io
 from sklearn.linear_model import LogisticRegression
 
 from asa_adapter import AdapterFormatError, Router
-from asa_adapter.steering.skops_file import audit_skops
+from asa_adapter.parts.skops_file import audit_skops
 
 
 def members() -> dict[str, bytes]:

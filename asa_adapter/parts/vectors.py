@@ -12,7 +12,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 
 from asa_adapter.errors import AdapterFormatError
-from asa_adapter.steering.linear import float64_states
+from asa_adapter.parts.linear import float64_states
 
 VECTORS_NAME = "steering_vectors.safetensors"
 _NORM_TOLERANCE = 1e-3

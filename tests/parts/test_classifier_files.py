@@ -265,7 +265,7 @@ def test_a_transformers_that_skops_trips_over_says_what_to_install(tmp_path: Pat
     (tmp_path / "skops").mkdir()
     (tmp_path / "skops" / "__init__.py").write_text("")
     (tmp_path / "skops" / "io.py").write_text("raise NameError('PILImageResampling')")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import asa_adapter.steering.classifiers"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import asa_adapter.parts.classifiers"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ImportError: transformers " in done.stderr
     assert "cannot be used with skops where Pillow is missing: install pillow, or" in done.stderr

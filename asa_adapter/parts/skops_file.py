@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import MIB, decode_utf8, parse_json
-from asa_adapter.steering.linear import fitted_logistic
+from asa_adapter.parts.linear import fitted_logistic
 
 try:
     import skops.io

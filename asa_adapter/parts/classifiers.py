@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
 from asa_adapter.errors import AdapterFormatError
-from asa_adapter.steering.linear import Linear, fit_logistic, fitted_logistic, float32_tensor, float64_states
-from asa_adapter.steering.skops_file import checked_estimator, dump_skops, load_skops
+from asa_adapter.parts.linear import Linear, fit_logistic, fitted_logistic, float32_tensor, float64_states
+from asa_adapter.parts.skops_file import checked_estimator, dump_skops, load_skops
 
 ROUTER_NAME = "router.skops"
 PROBES_NAME = "probes.skops"

@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from asa_adapter.tool_calls.call import NAME, Reader, Reading, ToolCall, call_from, skip_space
-from asa_adapter.tool_calls.schemas import unwrapped
-from asa_adapter.tool_calls.values import json_text, json_value, literal
+from asa_adapter.notations.call import NAME, Reader, Reading, ToolCall, call_from, skip_space
+from asa_adapter.notations.schemas import unwrapped
+from asa_adapter.notations.values import json_text, json_value, literal
 
 _FENCED = re.compile(r"([^\s`{]+)\s*(?:```json\s*)?")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
