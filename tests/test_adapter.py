@@ -267,7 +267,7 @@ def test_a_config_that_does_not_fit_its_files_is_refused(folder: Path, changes: 
         ("layer", True, "layer is True; expected an int"),
         ("alpha", 1e6, "alpha is 1000000.0; expected 0 to 1000"),
         ("tau", 0.2, "tau is 0.2; expected 0.5 to 1"),
-        ("format_version", 2, "format_version is 2; .*upgrade asa_adapter"),
+        ("format_version", 3, "format_version is 3; .*upgrade asa_adapter"),
         ("domains", ["a\u202eb"], "a domain is .*; expected 1 to 64 printable characters"),
     ],
 )

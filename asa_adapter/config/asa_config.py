@@ -10,10 +10,13 @@ from typing import Any
 
 from asa_adapter.config.fields import (
     MAX_ALPHA,
+    MAX_LISTS,
     PROBE_KINDS,
+    check_digests,
     check_files,
     check_json,
     check_text,
+    check_token_ids,
     check_tool_list,
     checked_domains,
     finite_float,
@@ -21,7 +24,7 @@ from asa_adapter.config.fields import (
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import parse_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_NAME = "asa_config.json"
 _MAX_STEP = 1e30
 _MAX_TEMPLATE = 256 * 1024
@@ -38,6 +41,8 @@ _TEXT_FIELDS = (
     "chat_template_sha256",
     "config_sha256",
 )
+# What format version 2 added. A config that uses none of it is written as version 1, which older releases read.
+_SECOND_VERSION = ("prompt_end", "generation_tokens", "tools_marks", "tool_lists")
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,12 @@ class ASAConfig:
         tools: JSON-schema tools that most rows were offered during calibration; None where they have no such list.
         files: SHA-256 by name of the payload files, set on save.
         config_sha256: SHA-256 of the rest of this config in canonical JSON, set on save.
-        format_version: version of the folder's format.
+        prompt_end: the last token ids that all prompts shared during fitting; () where they are not known.
+        generation_tokens: how many of `prompt_end` are there because of `add_generation_prompt`.
+        tools_marks: runs of token ids that the chat template writes around the tools, one of which is in each prompt
+            with tools and none in a prompt without; () where the two cannot be told apart.
+        tool_lists: SHA-256 of each list of tools that rows were offered during fitting; () where they had too many.
+        format_version: version of the folder's format: 2 where one of the four fields above is used, else 1.
 
     Raises:
         TypeError: a field has another type than the one above (a bool is not a number).
@@ -98,7 +108,11 @@ class ASAConfig:
     tools: list[dict[str, Any]] | None = None
     files: dict[str, str] = field(default_factory=dict)
     config_sha256: str | None = None
-    format_version: int = FORMAT_VERSION
+    prompt_end: tuple[int, ...] = ()
+    generation_tokens: int = 0
+    tools_marks: tuple[tuple[int, ...], ...] = ()
+    tool_lists: tuple[str, ...] = ()
+    format_version: int = 1
 
     def __post_init__(self) -> None:
         self._check_integers()
@@ -116,15 +130,37 @@ class ASAConfig:
         check_json("chat_template_variables", self.chat_template_variables)
         check_tool_list(self.tools)
         check_files(self.files)
+        self._check_prompts()
+        if self._newer():
+            object.__setattr__(self, "format_version", FORMAT_VERSION)
+
+    def _check_prompts(self) -> None:
+        object.__setattr__(self, "prompt_end", check_token_ids("prompt_end", self.prompt_end))
+        if not 0 <= self.generation_tokens <= len(self.prompt_end):
+            raise ValueError(
+                f"generation_tokens is {self.generation_tokens}; expected 0 to {len(self.prompt_end)}, the length of "
+                "prompt_end"
+            )
+        if not isinstance(self.tools_marks, list | tuple) or not all(self.tools_marks):
+            raise TypeError(f"tools_marks is {self.tools_marks!r:.80}; expected runs of token ids, none empty")
+        if max(len(self.tools_marks), len(self.tool_lists)) > MAX_LISTS:
+            raise ValueError(f"tools_marks or tool_lists holds more than {MAX_LISTS} entries")
+        marks = tuple(check_token_ids("tools_marks", run) for run in self.tools_marks)
+        object.__setattr__(self, "tools_marks", marks)
+        object.__setattr__(self, "tool_lists", check_digests("tool_lists", self.tool_lists))
+
+    def _newer(self) -> dict[str, Any]:
+        """The fields of format version 2 that are used."""
+        return {name: value for name in _SECOND_VERSION if (value := getattr(self, name))}
 
     def _check_integers(self) -> None:
-        for name in ("format_version", "hidden_size", "num_layers", "layer"):
+        for name in ("format_version", "hidden_size", "num_layers", "layer", "generation_tokens"):
             value = getattr(self, name)
             if type(value) is not int:
                 raise TypeError(f"{name} is {value!r:.80}; expected an int")
-        if self.format_version != FORMAT_VERSION:
+        if not 1 <= self.format_version <= FORMAT_VERSION:
             raise ValueError(
-                f"format_version is {self.format_version}; this version of asa_adapter reads {FORMAT_VERSION}: "
+                f"format_version is {self.format_version}; this version of asa_adapter reads 1 to {FORMAT_VERSION}: "
                 "upgrade asa_adapter"
             )
         if self.hidden_size < 1 or self.num_layers < 1:
@@ -159,8 +195,10 @@ class ASAConfig:
         return self.alpha * self.residual_norm
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as plain JSON types."""
-        return {**dataclasses.asdict(self), "domains": list(self.domains)}
+        """The config as plain JSON types; fields of format version 2 that are not used are left out."""
+        values = {name: value for name, value in dataclasses.asdict(self).items() if name not in _SECOND_VERSION}
+        plain: dict[str, Any] = json.loads(json.dumps(values | self._newer()))
+        return plain
 
     def digest(self) -> str:
         """SHA-256 of everything but `config_sha256`, in canonical JSON (sorted keys, no spaces)."""
@@ -191,6 +229,8 @@ class ASAConfig:
             raise AdapterFormatError(f"{source}: found a {type(values).__name__}; expected a JSON object")
         known = {f.name for f in dataclasses.fields(cls)}
         version = values.get("format_version")
+        if type(version) is int and version == 1:
+            known -= {*_SECOND_VERSION}
         if type(version) is int and version > FORMAT_VERSION:
             raise AdapterFormatError(
                 f"{source}: format_version is {version}; this version of asa_adapter reads up to {FORMAT_VERSION}: "

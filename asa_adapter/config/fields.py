@@ -7,6 +7,8 @@ import re
 MAX_ALPHA = 1000.0
 _MAX_DEPTH = 64
 MAX_DOMAINS = 256
+MAX_LISTS = 64
+_MAX_TOKENS = 256
 PROBE_KINDS = ("domain", "pooled")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -123,6 +125,36 @@ def check_files(files: object) -> None:
             raise ValueError(
                 f"files holds {name!r:.80}: {digest!r:.80}; expected a file name and 64 hexadecimal digits"
             )
+
+
+def check_token_ids(name: str, ids: object) -> tuple[int, ...]:
+    """Token ids as a tuple.
+
+    Raises:
+        TypeError: not a list or tuple of int (a bool is no int).
+        ValueError: an id is negative or beyond 2^31, or there are more than 256.
+    """
+    if not isinstance(ids, list | tuple) or any(type(token) is not int for token in ids):
+        raise TypeError(f"{name} is {ids!r:.80}; expected token ids")
+    if len(ids) > _MAX_TOKENS:
+        raise ValueError(f"{name} holds {len(ids)} token ids; expected at most {_MAX_TOKENS}")
+    if wrong := [token for token in ids if not 0 <= token < 2**31]:
+        raise ValueError(f"{name} holds {wrong[0]}; expected token ids, 0 to 2^31 - 1")
+    return tuple(ids)
+
+
+def check_digests(name: str, digests: object) -> tuple[str, ...]:
+    """SHA-256 digests as a tuple.
+
+    Raises:
+        TypeError: not a list or tuple of str.
+        ValueError: one of them is not a SHA-256.
+    """
+    if not isinstance(digests, list | tuple) or any(type(digest) is not str for digest in digests):
+        raise TypeError(f"{name} is {digests!r:.80}; expected SHA-256 digests")
+    if wrong := [digest for digest in digests if not _SHA256.fullmatch(digest)]:
+        raise ValueError(f"{name} holds {wrong[0]!r:.80}; expected 64 hexadecimal digits")
+    return tuple(digests)
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

@@ -69,6 +69,10 @@ EDITS = {
     "tools": [{**TOOL, "parameters": {"type": "object", "properties": {"x": {}}}}],
     "files": {"router.skops": OTHER_DIGEST},
     "config_sha256": OTHER_DIGEST,
+    "prompt_end": [3, 4, 6],
+    "generation_tokens": 1,
+    "tools_marks": [[7, 8]],
+    "tool_lists": [OTHER_DIGEST],
 }
 
 
@@ -110,8 +114,31 @@ def test_missing_field_is_named(name: str) -> None:
 
 
 def test_future_format_version_is_refused_before_anything_else_is_read() -> None:
-    with pytest.raises(AdapterFormatError, match=r"format_version is 2; .* reads up to 1: upgrade asa_adapter"):
-        ASAConfig.from_json('{"format_version": 2, "all_else": "is new"}')
+    with pytest.raises(AdapterFormatError, match=r"format_version is 3; .* reads up to 2: upgrade asa_adapter"):
+        ASAConfig.from_json('{"format_version": 3, "all_else": "is new"}')
+
+
+NEWER = {"prompt_end": (1, 2), "tools_marks": ((1,),), "tool_lists": (DIGEST,)}
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_a_config_that_uses_a_field_of_version_2_is_written_as_version_2(name: str) -> None:
+    config = make(**{name: NEWER[name]})
+    values = json.loads(config.to_json())
+    assert config.format_version == values["format_version"] == 2
+    assert {key for key in ("generation_tokens", *NEWER) if key in values} == {name}
+
+
+def test_a_config_without_them_is_written_as_version_1_and_does_not_name_them() -> None:
+    values = json.loads(make().to_json())
+    assert values["format_version"] == 1
+    assert not values.keys() & {"generation_tokens", *NEWER}
+
+
+def test_a_file_of_version_1_has_no_fields_of_version_2() -> None:
+    text = json.dumps({**json.loads(make().to_json()), "prompt_end": [1, 2]})
+    with pytest.warns(UserWarning, match=r"ignored unknown keys \['prompt_end'\]"):
+        assert ASAConfig.from_json(text) == make()
 
 
 @pytest.mark.parametrize(

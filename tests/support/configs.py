@@ -15,7 +15,7 @@ def make(**changes: Any) -> ASAConfig:
 
 
 def full() -> ASAConfig:
-    """A config in which no field has its default."""
+    """A config of the newest format, in which no field has its default."""
     return make(
         alpha=0.75,
         tau=0.8,
@@ -35,6 +35,10 @@ def full() -> ASAConfig:
         chat_template_variables={"enable_thinking": False},
         tools=[TOOL],
         files={"router.skops": DIGEST},
+        prompt_end=(3, 4, 5),
+        generation_tokens=2,
+        tools_marks=((7, 8), (9,)),
+        tool_lists=(DIGEST,),
     )
 
 
