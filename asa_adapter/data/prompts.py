@@ -96,6 +96,8 @@ def encode_prompt(
     messages: Sequence[Mapping[str, Any]],
     tools: Tools | None = None,
     parser: ToolCallParser | None = None,
+    *,
+    generation_prompt: bool = True,
 ) -> list[int]:
     """Token ids of a chat up to where the assistant's answer begins, with at most one BOS.
 
@@ -107,6 +109,7 @@ def encode_prompt(
         messages: chat turns.
         tools: JSON-schema tools or Python functions.
         parser: writes the calls that the template drops; found by the tokenizer where None.
+        generation_prompt: whether the words with which the template begins an answer are added.
 
     Raises:
         ValueError: no chat template, one that cannot render this chat, or one that leaves a reasoning block open.
@@ -124,7 +127,7 @@ def encode_prompt(
         lambda calls: (parser or ToolCallParser.from_tokenizer(tokenizer)).write(calls),
     )
     try:
-        encoding = rendered(chat, tokenize=True, add_generation_prompt=True, return_dict=True)
+        encoding = rendered(chat, tokenize=True, add_generation_prompt=generation_prompt, return_dict=True)
     except (jinja2.TemplateError, TypeError) as error:
         raise ValueError(f"the tokenizer's chat template cannot render this chat: {error}") from error
     ids = [int(token) for token in encoding["input_ids"]]

@@ -19,6 +19,7 @@ from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.states import last_token_states
 from asa_adapter.steering.controller import Decision
 from asa_adapter.steering.hook import SteeringHandle, is_steered
+from asa_adapter.steering.resemblance import Resemblance
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 _TAIL_CHARACTERS = 240
@@ -29,7 +30,8 @@ class Explanation(dict[str, Any]):
     """What `ASAAdapter.explain` found, as plain JSON types; printed, it is a page for a terminal.
 
     Keys:
-        prompt: tail (the rendered prompt's end), tokens, position (of the steered token), tools (names).
+        prompt: tail (the rendered prompt's end), tokens, position (of the steered token), tools (names), notes (in
+            what it is unlike the prompts of the fit).
         domain, domains: the routed domain, and the router's probability of each.
         p_tool, p_by_domain, tau, gate: the probe's answer, what the probe of each domain says, and the gate.
         step: layer, alpha, absolute (length of what is added, signed), state_norm, relative (to that norm).
@@ -47,6 +49,7 @@ class Explanation(dict[str, Any]):
         lines = [
             *_wrapped(f"Prompt of {prompt['tokens']} tokens, {tools}; it ends", width, ""),
             *_quoted(prompt["tail"], width),
+            *(line for note in prompt["notes"] for line in _wrapped(f"! {note}", width, "")),
             *_wrapped(f"Decision at token {prompt['position']}, after block {self['step']['layer']}", width, ""),
         ]
         for name, fact in self._facts().items():
@@ -127,7 +130,8 @@ def explain(
         base, before = _answer(model, ids, opening, settings)
         state = _bare_state(model, ids, config)
     return Explanation(
-        prompt=_prompt(tokenizer, prompt_ids, decision.position, schemas),
+        prompt=_prompt(tokenizer, prompt_ids, decision.position, schemas)
+        | {"notes": Resemblance(config).notes(prompt_ids, schemas)},
         **_decided(adapter, decision, state),
         step=_step(config, decision.gate, float(state.norm())),
         start={"marker": parser.start, "token": _decoded(tokenizer, [opening]), "before": before, "after": after},

@@ -100,6 +100,10 @@ class Measurements:
             "versions": [torch.__version__, transformers.__version__],
         }
 
+    def prompts(self, split: str) -> list[list[int]]:
+        """The prompt of each row as token ids."""
+        return self._prompts(split).ids
+
     @property
     def reused(self) -> list[str]:
         """Names of the stages that were read from the folder and not computed."""

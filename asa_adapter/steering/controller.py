@@ -23,6 +23,7 @@ class Decision:
             there is no row.
         applied: whether the step was added to the model's state.
         relative_step: length of the step that was added, divided by the norm of the state before it; 0 if none was.
+        reason: why the row was left alone whatever the probe says; "" where it was not.
     """
 
     domain: str
@@ -31,9 +32,12 @@ class Decision:
     position: int = -1
     applied: bool = False
     relative_step: float = 0.0
+    reason: str = ""
 
     def __str__(self) -> str:
         what = f"step of {self.relative_step:.2f} x the state's norm" if self.applied else "left as it was"
+        if self.reason:
+            what += f": {self.reason}"
         where = f"token {self.position}: " if self.position >= 0 else ""
         gate = f"{self.gate:+d}" if self.gate else "0"
         return f"{where}{self.domain}, p(tool) {self.p_tool:.3f}, gate {gate}, {what}"

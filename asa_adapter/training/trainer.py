@@ -20,12 +20,8 @@ from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import checked_domains
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.duplicates import leak_summary, leaks, row_names
-from asa_adapter.data.prompts import (
-    Row,
-    check_chat_template,
-    row_domain,
-    with_chat_template,
-)
+from asa_adapter.data.landmarks import landmarks
+from asa_adapter.data.prompts import Row, check_chat_template, row_domain, with_chat_template
 from asa_adapter.data.splits import SPLITS, check_split, row_text
 from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.baselines import bag_of_words
@@ -124,6 +120,7 @@ class ASATrainer:
         self._measured.begin(folder and folder / STAGES_NAME)
         self._measured.check_lengths()
         self._check_leaks()
+        self._origin |= self._landmarks()
         with self._timed("states"):
             for split in ("cal", "train", "valid"):
                 self._measured.states(split)
@@ -214,6 +211,12 @@ class ASATrainer:
             self.report["ablations"] = results
             self._save()
         return results
+
+    def _landmarks(self) -> dict[str, Any]:
+        """What the prompts of CAL and TRAIN have in common, as fields of the config."""
+        rows = [*self.splits["cal"], *self.splits["train"]]
+        prompts = [*self._measured.prompts("cal"), *self._measured.prompts("train")]
+        return landmarks(self.tokenizer, rows, prompts, self.tools)._asdict()
 
     def _check_leaks(self) -> None:
         """Warns of duplicate rows in two splits: metrics on them are too good."""
