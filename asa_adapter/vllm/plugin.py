@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.steering.resemblance import Resemblance
 from asa_adapter.vllm.keys import install_block_keys
 from asa_adapter.vllm.refusals import architecture_of, check_engine, check_version
-from asa_adapter.vllm.requests import steering_factor
+from asa_adapter.vllm.requests import steering_factor, unless_without_tools
 
 ADAPTER, REVISION = "ASA_ADAPTER", "ASA_ADAPTER_REVISION"
 CONFIG_KEY = "asa_adapter"  # in vLLM's additional_config, which goes into the key of its compile cache
@@ -71,7 +72,7 @@ def install() -> None:
     if adapter.config.layer < adapter.config.num_layers - 1:  # no layer after the last one caches anything
         install_block_keys(plugin.digest)
     _check_configurations(plugin)
-    _check_requests()
+    _check_requests(Resemblance(adapter.config))
     _active = plugin
 
 
@@ -91,8 +92,11 @@ def _check_configurations(plugin: Plugin) -> None:
     EngineArgs.create_engine_config = create_engine_config
 
 
-def _check_requests() -> None:
-    """Checks every request on arrival, so that a wrong one is answered with an error of its own."""
+def _check_requests(fitted: Resemblance) -> None:
+    """Checks every request on arrival, so that a wrong one is answered with an error of its own.
+
+    A request whose prompt offers no tools, unlike the fitted ones, is left to the bare model.
+    """
     from vllm.exceptions import VLLMValidationError
     from vllm.sampling_params import BeamSearchParams
     from vllm.v1.engine.input_processor import InputProcessor
@@ -108,6 +112,9 @@ def _check_requests() -> None:
         request = process(self, request_id, prompt, params, *args, **kwargs)
         if request.resumable:
             raise VLLMValidationError("a steered model takes no streaming input: its prompt has no one end")
+        if request.prompt_token_ids is not None:
+            params = request.sampling_params
+            params.extra_args = unless_without_tools(params.extra_args, request.prompt_token_ids, fitted)
         return request
 
     @functools.wraps(resolve)

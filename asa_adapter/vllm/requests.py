@@ -1,12 +1,15 @@
 """How far one request is steered, and which of a step's tokens end a prompt. Nothing here needs vLLM."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-SWITCH, FACTOR = "asa", "asa_factor"
+from asa_adapter.steering.resemblance import Resemblance
+
+SWITCH, FACTOR, WITHOUT_TOOLS = "asa", "asa_factor", "asa_without_tools"
 MAX_FACTOR = 100.0
 
 
@@ -14,21 +17,42 @@ def steering_factor(extra_args: Mapping[str, Any] | None) -> float:
     """What the adapter's step is multiplied by in a request; 0 leaves the request to the bare model.
 
     Args:
-        extra_args: `SamplingParams.extra_args`, over HTTP `vllm_xargs`: "asa" is 0 or 1 (off or on, the default), and
-            "asa_factor" a number from 0 to 100. Keys that do not begin with "asa" are ignored.
+        extra_args: `SamplingParams.extra_args`, over HTTP `vllm_xargs`: "asa" is 0 or 1 (off or on, the default),
+            "asa_factor" a number from 0 to 100, and "asa_without_tools" 0 or 1 (see `unless_without_tools`). Keys that
+            do not begin with "asa" are ignored.
 
     Raises:
         ValueError: another key that begins with "asa", or another value.
     """
     given = {key: value for key, value in (extra_args or {}).items() if isinstance(key, str) and key.startswith("asa")}
-    if unknown := sorted(given.keys() - {SWITCH, FACTOR}):
-        raise ValueError(f"the request has {unknown!r:.200}; asa_adapter knows {SWITCH!r} and {FACTOR!r}")
+    if unknown := sorted(given.keys() - {SWITCH, FACTOR, WITHOUT_TOOLS}):
+        raise ValueError(
+            f"the request has {unknown!r:.200}; asa_adapter knows {SWITCH!r}, {FACTOR!r} and {WITHOUT_TOOLS!r}"
+        )
     switch, factor = given.get(SWITCH, 1), given.get(FACTOR, 1.0)
-    if type(switch) not in (bool, int) or switch not in (0, 1):
-        raise ValueError(f"{SWITCH} is {switch!r:.80}; expected 0 (off) or 1 (on)")
+    for name, value in ((SWITCH, switch), (WITHOUT_TOOLS, given.get(WITHOUT_TOOLS, 0))):
+        if type(value) not in (bool, int) or value not in (0, 1):
+            raise ValueError(f"{name} is {value!r:.80}; expected 0 (off) or 1 (on)")
     if type(factor) not in (int, float) or not 0 <= factor <= MAX_FACTOR:  # NaN is not within either
         raise ValueError(f"{FACTOR} is {factor!r:.80}; expected a number from 0 to {MAX_FACTOR:g}")
     return float(factor) if switch else 0.0
+
+
+def unless_without_tools(
+    extra_args: Mapping[str, Any] | None, prompt: Sequence[int], adapter: Resemblance
+) -> dict[str, Any]:
+    """The `extra_args` of a request, with steering switched off where its prompt offers no tools.
+
+    Args:
+        extra_args: those of the request; "asa_without_tools" 1 steers such prompts too.
+        prompt: its token ids.
+        adapter: what the prompts of the adapter's fit look like.
+    """
+    given = dict(extra_args or {})
+    offers = adapter.offers_tools(torch.tensor([list(prompt)]))
+    if given.get(WITHOUT_TOOLS) or offers is None or bool(offers.all()):
+        return given
+    return {**given, SWITCH: 0}
 
 
 def prompt_ends(

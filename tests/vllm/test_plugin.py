@@ -34,7 +34,10 @@ def vllm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
 
     class InputProcessor:
         def process_inputs(self, request_id: str, prompt: Any, params: Any, resumable: bool = False) -> Any:
-            return SimpleNamespace(request_id=request_id, resumable=resumable)
+            own = SimpleNamespace(extra_args=dict(params.extra_args or {}))
+            return SimpleNamespace(
+                request_id=request_id, resumable=resumable, prompt_token_ids=prompt, sampling_params=own
+            )
 
         def resolve_watermarking(self, params: Any) -> bool:
             return True
@@ -84,6 +87,18 @@ def test_requests_are_checked_where_they_come_in(vllm: SimpleNamespace) -> None:
         processor.process_inputs("a", [1], sampling(asa=7))
     with pytest.raises(ValidationError, match="no streaming input"):
         processor.process_inputs("a", [1], sampling(), resumable=True)
+
+
+@pytest.mark.parametrize(("prompt", "expected"), [([5, 6, 1], {}), ([5, 1, 6], {"asa": 0})])
+def test_a_request_without_tools_reaches_the_engine_switched_off(
+    prompt: list[int], expected: dict[str, Any], vllm: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = lfm2_adapter(layer=DEPTH - 1, tools_marks=((5, 6),)).save_pretrained(tmp_path / "marked")
+    monkeypatch.setenv("ASA_ADAPTER", str(folder))
+    plugin.install()
+    given = sampling()
+    assert vllm.processor().process_inputs("a", prompt, given).sampling_params.extra_args == expected
+    assert not given.extra_args
 
 
 def test_beam_search_is_refused(vllm: SimpleNamespace) -> None:

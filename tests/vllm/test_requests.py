@@ -9,7 +9,9 @@ from engines import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asa_adapter.vllm.requests import prompt_ends, steering_factor
+from asa_adapter import ASAConfig
+from asa_adapter.steering.resemblance import Resemblance
+from asa_adapter.vllm.requests import prompt_ends, steering_factor, unless_without_tools
 
 
 @pytest.mark.parametrize(
@@ -48,12 +50,40 @@ def test_a_request_says_how_far_it_is_steered(extra: dict[str, Any] | None, fact
         ({"asa_factor": True}, "asa_factor is True; expected a number from 0 to 100"),
         ({"asa_factor": "1"}, "asa_factor is '1'; expected a number from 0 to 100"),
         ({"asa": 0, "asa_factor": "1"}, "asa_factor is '1'; expected a number from 0 to 100"),
-        ({"asa_alpha": 1}, "the request has ['asa_alpha']; asa_adapter knows 'asa' and 'asa_factor'"),
+        ({"asa_without_tools": 2}, "asa_without_tools is 2; expected 0 (off) or 1 (on)"),
+        (
+            {"asa_alpha": 1},
+            "the request has ['asa_alpha']; asa_adapter knows 'asa', 'asa_factor' and 'asa_without_tools'",
+        ),
     ],
 )
 def test_a_request_that_means_nothing_is_refused(extra: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         steering_factor(extra)
+
+
+FITTED = Resemblance(ASAConfig(hidden_size=8, num_layers=2, layer=0, domains=("a",), tools_marks=((7, 8), (9,))))
+
+
+@pytest.mark.parametrize(
+    ("extra", "prompt", "expected"),
+    [
+        (None, [1, 7, 8, 2], {}),
+        (None, [1, 7, 2, 8], {"asa": 0}),
+        ({"asa_factor": 0.5, "x": 1}, [1], {"asa_factor": 0.5, "x": 1, "asa": 0}),
+        ({"asa_without_tools": 1}, [1], {"asa_without_tools": 1}),
+        ({"asa_without_tools": 0}, [9], {"asa_without_tools": 0}),
+    ],
+)
+def test_a_prompt_without_tools_is_left_alone_unless_asked_for(
+    extra: dict[str, Any] | None, prompt: list[int], expected: dict[str, Any]
+) -> None:
+    assert unless_without_tools(extra, prompt, FITTED) == expected
+
+
+def test_an_adapter_that_knows_no_marks_steers_every_prompt() -> None:
+    first = Resemblance(ASAConfig(hidden_size=8, num_layers=2, layer=0, domains=("a",)))
+    assert unless_without_tools({"asa_factor": 2}, [1, 2], first) == {"asa_factor": 2}
 
 
 def test_prompt_ends_of_whole_prompts_decodes_and_chunks() -> None:
