@@ -53,7 +53,6 @@ class ASAAdapter:
         probes: Probes,
         report: dict[str, Any] | None = None,
     ) -> None:
-        _check_parts(config, vectors, router, probes)
         self.config = config
         self.vectors = vectors
         self.router = router
@@ -323,24 +322,3 @@ class ASAAdapter:
 
     def _parts(self) -> Parts:
         return Parts(self.config, self.vectors, self.router, self.probes, self.report)
-
-
-def _check_parts(config: ASAConfig, vectors: SteeringVectors, router: Router, probes: Probes) -> None:
-    """Refuses parts that do not fit together.
-
-    Raises:
-        ValueError: their domains or widths differ from the config's.
-    """
-    expected = (len(config.domains), config.hidden_size)
-    if tuple(vectors.v_domain.shape) != expected:
-        raise ValueError(
-            f"the steering vectors have shape {tuple(vectors.v_domain.shape)}; expected {expected}: one row for each "
-            "domain, as wide as the config's hidden_size"
-        )
-    widths = {
-        "router": router.linear(config.domains).weight.shape[1],
-        "probes": probes.linear(config.domains).weight.shape[1],
-    }
-    for name, width in widths.items():
-        if width != config.hidden_size:
-            raise ValueError(f"the {name} read states of width {width}; expected the config's {config.hidden_size}")

@@ -88,9 +88,16 @@ class Controller:
         """Puts the parts of an adapter together, in the config's order of domains.
 
         Raises:
-            ValueError: the router's domains are not the config's, or a domain's direction cancels out the global one.
+            ValueError: widths or domains of the parts are not the config's, or a domain's direction cancels out the
+                global one.
         """
+        _check_vectors(config, vectors)
         route, probe = router.linear(config.domains), probes.linear(config.domains, config.probe)
+        for name, width in (("router", route.weight.shape[1]), ("probes", probe.weight.shape[1])):
+            if width != config.hidden_size:
+                raise ValueError(
+                    f"the {name} read states of width {width}; expected the config's {config.hidden_size}"
+                )
         return cls(
             weight=torch.cat([route.weight, probe.weight]),
             bias=torch.cat([route.bias, probe.bias]),
@@ -126,3 +133,12 @@ class Controller:
         gate = verdicts.gate[:, None]
         delta = gate.float() * self.step * self.direction.index_select(0, verdicts.domain)
         return torch.where(gate != 0, (states.float() + delta).to(states.dtype), states)
+
+
+def _check_vectors(config: ASAConfig, vectors: SteeringVectors) -> None:
+    expected = (len(config.domains), config.hidden_size)
+    if tuple(vectors.v_domain.shape) != expected:
+        raise ValueError(
+            f"the steering vectors have shape {tuple(vectors.v_domain.shape)}; expected {expected}: one row for each "
+            "domain, as wide as the config's hidden_size"
+        )
