@@ -75,10 +75,8 @@ class Prefilled:
 
     def _is_alike(self, model: nn.Module, cached: bool = True) -> bool:
         rows = [ids[mask.bool()][None] for ids, mask in zip(self.ids, self.mask, strict=True)]
-        passes = [forward(model, ids, torch.ones_like(ids), use_cache=False) for ids in rows]
-        if not alike(
-            model, self.logits(model, cached), torch.cat([output.logits[:, -1].float() for output in passes])
-        ):
+        passes = [forward(model, ids, torch.ones_like(ids), use_cache=False).logits[:, -1] for ids in rows]
+        if not alike(model, self.logits(model, cached), torch.cat(passes).float()):
             return False
         alone = torch.cat([greedy_logits(model, ids, torch.ones_like(ids)) for ids in rows])
         together = greedy_logits(model, self.ids, self.mask, self.branch() if cached else None)

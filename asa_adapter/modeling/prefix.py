@@ -244,10 +244,14 @@ class Sharing:
             yield SharedPrefix(), group
 
     def _try_all(self, shared: list[Family], prompts: Sequence[Prompt]) -> None:
-        """Tries one sample for several families: the shortest of their prefixes and the longest of their prompts."""
-        if shared:
-            longest = max(shared, key=lambda family: max(len(prompts[row]) for row in family.rows))
-            self._may_share(Family(longest.rows, min(family.length for family in shared)), prompts)
+        """Tries one sample for several families: the shortest of their prefixes, and the longest of their prompts.
+
+        The longest prompt is cut short to be the other one of the sample.
+        """
+        if len(shared) > 1:
+            begin = min(family.length for family in shared)
+            longest = max((prompts[row] for family in shared for row in family.rows), key=len)
+            self._may_share(Family([0, 1], begin), [longest, longest[: begin + _SHORTEST_PREFIX]])
 
     def _may_share(self, family: Family, prompts: Sequence[Prompt]) -> bool:
         sample, span = _sample(family, prompts)
