@@ -92,14 +92,11 @@ def collect_hidden_states(
         return last_token_states(model, blocks, *pad_batch(suffixes, pad_id, "right", input_device(model)), prefix)
 
     def faithful(prefix: SharedPrefix, sample: list[Sequence[int]]) -> bool:
-        found = None
         with unusable_cache_ignored():
             found = behind(prefix, sample)
-        if found is None:
-            return False
-        alone = torch.cat([behind(SharedPrefix(), [prompt]) for prompt in sample], dim=1)
-        error = (found - alone).norm(dim=2) / alone.norm(dim=2).clamp(min=1e-12)
-        return bool((error <= max(_PREFIX_TOLERANCE, rounding(model))).all())
+            alone = torch.cat([behind(SharedPrefix(), [prompt]) for prompt in sample], dim=1)
+            return _alike(model, found, alone)
+        return False  # the cache cannot be used
 
     with evaluation_mode(model), progress_bar(len(prompts), "hidden states", progress) as bar:
         for prefix, members in Sharing(model, faithful).prefixes(prompts):
@@ -109,6 +106,12 @@ def collect_hidden_states(
                 states[:, taken] = behind(prefix, [prompts[i] for i in taken])
                 bar.update(len(taken))
     return HiddenStates(states)
+
+
+def _alike(model: nn.Module, found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether two ways of running prompts gave the same (L, N, D) states, except for rounding."""
+    error = (found - expected).norm(dim=2) / expected.norm(dim=2).clamp(min=1e-12)
+    return bool((error <= max(_PREFIX_TOLERANCE, rounding(model))).all())
 
 
 def last_token_states(
