@@ -11,7 +11,7 @@ from asa_adapter.data.batches import batches_by_tokens, pad_batch, pad_token_id
 from asa_adapter.data.prompts import Row, encode_rows
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.modeling.forward import evaluation_mode, forward, input_device, rounding
-from asa_adapter.modeling.prefix import SharedPrefix, Sharing
+from asa_adapter.modeling.prefix import SharedPrefix, Sharing, unusable_cache_ignored
 from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.modeling.recording import BlockCall, recorded
 from asa_adapter.modeling.residual import decoder_blocks, headless, hidden_size, hidden_state, last_prompt_index
@@ -58,8 +58,8 @@ def collect_hidden_states(
 ) -> HiddenStates:
     """Runs each row's prompt once and collects the states of all layers at its last token.
 
-    Shared prompt prefixes are run once, if a sample shows that this does not change the states. The memory needed
-    besides the result depends on the batch size, not on the number of rows.
+    Shared prompt prefixes are run once, and rows of different lengths together, where a sample shows that this does
+    not change the states. The memory needed besides the result depends on the batch size, not on the number of rows.
 
     Args:
         model: a causal language model.
@@ -92,9 +92,11 @@ def collect_hidden_states(
         return last_token_states(model, blocks, *pad_batch(suffixes, pad_id, "right", input_device(model)), prefix)
 
     def faithful(prefix: SharedPrefix, sample: list[Sequence[int]]) -> bool:
-        found, whole = behind(prefix, sample)[:, :1], behind(SharedPrefix(), sample[:1])
-        error = (found - whole).norm(dim=2) / whole.norm(dim=2).clamp(min=1e-12)
-        return bool((error <= max(_PREFIX_TOLERANCE, rounding(model))).all())
+        with unusable_cache_ignored():
+            found = behind(prefix, sample)
+            alone = torch.cat([behind(SharedPrefix(), [prompt]) for prompt in sample], dim=1)
+            return _alike(model, found, alone)
+        return False  # the cache cannot be used
 
     with evaluation_mode(model), progress_bar(len(prompts), "hidden states", progress) as bar:
         for prefix, members in Sharing(model, faithful).prefixes(prompts):
@@ -104,6 +106,12 @@ def collect_hidden_states(
                 states[:, taken] = behind(prefix, [prompts[i] for i in taken])
                 bar.update(len(taken))
     return HiddenStates(states)
+
+
+def _alike(model: nn.Module, found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether two ways of running prompts gave the same (L, N, D) states, except for rounding."""
+    error = (found - expected).norm(dim=2) / expected.norm(dim=2).clamp(min=1e-12)
+    return bool((error <= max(_PREFIX_TOLERANCE, rounding(model))).all())
 
 
 def last_token_states(

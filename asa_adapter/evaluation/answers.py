@@ -184,7 +184,7 @@ class Evaluation:
 
     def _prefixes(self, prompts: Sequence[Sequence[int]]) -> Iterable[tuple[SharedPrefix, Sequence[int]]]:
         """Each shared prefix with the indices of its prompts; none is shared where generate() takes no cache."""
-        return self._sharing.prefixes(prompts) if self._takes_a_cache() else [(SharedPrefix(), range(len(prompts)))]
+        return self._sharing.prefixes(prompts) if self._takes_a_cache() else self._sharing.whole(prompts)
 
     def _takes_a_cache(self) -> bool:
         """Whether the model's settings let generate() continue from a given cache."""

@@ -1,16 +1,21 @@
 """`Prefilled`: a batch of prompts that was run up to its last token, so that several answers can start from there."""
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
+from transformers.cache_utils import (
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+    LinearAttentionLayer,
+)
 
 from asa_adapter.data.batches import pad_batch
-from asa_adapter.modeling.forward import CACHE, forward, input_device, rounding
-from asa_adapter.modeling.prefix import Prompt, SharedPrefix, Sharing, copied
+from asa_adapter.modeling.forward import CACHE, forward, greedy_logits, input_device, rounding
+from asa_adapter.modeling.prefix import Prompt, SharedPrefix, Sharing, copied, unusable_cache_ignored
 
 # Greatest mean difference of logits, relative to their standard deviation, between equal ways of running a prompt.
 _LOGIT_TOLERANCE = 1e-4
@@ -57,28 +62,51 @@ class Prefilled:
         return output.logits[:, -1].float()
 
     def is_faithful(self, model: nn.Module) -> bool:
-        """Whether the logits after the cache are those of the whole prompts; False without a cache."""
-        return self.cache is not None and alike(model, self.logits(model), self.logits(model, cached=False))
+        """Whether the first tokens after the cache have the logits of each prompt run whole and alone.
+
+        The first two tokens are compared, as decoding from a cache may count positions in its own way. False without a
+        cache.
+        """
+        return self.cache is not None and self._is_alike(model)
+
+    def is_paddable(self, model: nn.Module) -> bool:
+        """Whether the first tokens after the whole prompts have the logits of each prompt alone."""
+        return self._is_alike(model, cached=False)
+
+    def _is_alike(self, model: nn.Module, cached: bool = True) -> bool:
+        rows = [ids[mask.bool()][None] for ids, mask in zip(self.ids, self.mask, strict=True)]
+        passes = [forward(model, ids, torch.ones_like(ids), use_cache=False).logits[:, -1] for ids in rows]
+        if not alike(model, self.logits(model, cached), torch.cat(passes).float()):
+            return False
+        alone = torch.cat([greedy_logits(model, ids, torch.ones_like(ids)) for ids in rows])
+        together = greedy_logits(model, self.ids, self.mask, self.branch() if cached else None)
+        same = together[:, 0].argmax(dim=1) == alone[:, 0].argmax(dim=1)  # else they go on from different tokens
+        return alike(model, together[:, 0], alone[:, 0]) and alike(model, together[same, 1], alone[same, 1])
 
 
 def can_branch(model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix, pad_id: int) -> bool:
     """Whether answers to these prompts can start from a cache; tried on the shortest and the longest of them."""
     sample = [min(prompts, key=len), max(prompts, key=len)]
-    # These errors mean that a cache cannot be copied or joined. Whole prompts are slower, not wrong.
-    with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
+    with unusable_cache_ignored():
         return Prefilled(model, sample, prefix, pad_id).is_faithful(model)
-    return False
+    return False  # the cache cannot be used
 
 
 def logit_sharing(model: nn.Module, pad_id: int) -> Sharing:
-    """Shared prefixes of a model, used where the logits of the answer's first token are those of whole prompts."""
-    return Sharing(model, lambda prefix, sample: can_branch(model, sample, prefix, pad_id))
+    """Shared prefixes and padding of a model, used where the answer's first token has the logits of prompts alone."""
+
+    def faithful(prefix: SharedPrefix, sample: list[Prompt]) -> bool:
+        if prefix.length:
+            return can_branch(model, sample, prefix, pad_id)
+        return Prefilled(model, sample, None, pad_id).is_paddable(model)
+
+    return Sharing(model, faithful)
 
 
 def alike(model: nn.Module, logits: torch.Tensor, whole: torch.Tensor) -> bool:
-    """Whether two ways of running prompts gave the same (B, V) logits, except for rounding."""
+    """Whether two ways of running prompts gave the same (B, V) logits for each of them, except for rounding."""
     tolerance = max(_LOGIT_TOLERANCE, rounding(model))
-    return bool((whole - logits).abs().mean() <= tolerance * whole.std())
+    return bool(((whole - logits).abs().mean(dim=1) <= tolerance * whole.std(dim=1)).all())
 
 
 def _behind(model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix) -> Any:
@@ -98,33 +126,63 @@ def _behind(model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix) -
             mask = ids.new_ones(len(rows), prefix.length + ids.shape[1])
             forward(model, ids, mask, cache, use_cache=True)
         caches.append(cache)
-    joined = _joined(caches, max(by_length) - 1)
+    joined = _joined(caches)
     order = [row for rows in by_length.values() for row in rows]
     if order != sorted(order):
         joined.reorder_cache(torch.tensor(order).argsort())
     return joined
 
 
-def _joined(caches: list[Any], length: int) -> Any:
-    """Caches of different lengths joined along the batch and padded on the left to `length` tokens.
+# Layers of a cache that can be joined: what each is made of.
+_RECURRENT = (
+    LinearAttentionLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+)
+_ATTENDING = (
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+)
+
+
+def _joined(caches: list[Any]) -> Any:
+    """Caches of different lengths joined along the batch, as if the prompts had been padded on the left.
 
     Raises:
-        TypeError: a layer of the cache cannot be padded, such as one with a sliding window.
+        TypeError: a layer of the cache is of a kind that cannot be joined.
     """
     first = caches[0]
     if len(caches) == 1:
         return first
     for layers in zip(*(cache.layers for cache in caches), strict=True):
-        if not all(type(layer) in (DynamicLayer, LinearAttentionLayer) for layer in layers):
+        if not all(type(layer) in (*_RECURRENT, *_ATTENDING) for layer in layers):
             raise TypeError(f"cannot join caches that hold a {type(layers[0]).__name__}")
-        if type(layers[0]) is LinearAttentionLayer:
-            for states in ("conv_states", "recurrent_states"):
-                for i, state in getattr(layers[0], states).items():
-                    if state is not None:
-                        getattr(layers[0], states)[i] = torch.cat([getattr(layer, states)[i] for layer in layers])
-        elif layers[0].is_initialized:
-            for name in ("keys", "values"):
-                parts = [getattr(layer, name) for layer in layers]
-                padded = [nn.functional.pad(x, (0, 0, length - x.shape[-2], 0)) for x in parts]
-                setattr(layers[0], name, torch.cat(padded))
+        if type(layers[0]) in _RECURRENT:
+            _join_states(layers)
+        if type(layers[0]) in _ATTENDING and layers[0].is_initialized:
+            _join_keys(layers)
     return first
+
+
+def _join_states(layers: Sequence[Any]) -> None:
+    """Joins the states of recurrent layers in the first of them."""
+    for states in ("conv_states", "recurrent_states"):
+        for i, state in getattr(layers[0], states).items():
+            if state is not None:
+                getattr(layers[0], states)[i] = torch.cat([getattr(layer, states)[i] for layer in layers])
+
+
+def _join_keys(layers: Sequence[Any]) -> None:
+    """Joins the keys and values of attention layers in the first of them.
+
+    A sliding window holds the last tokens of each prompt, which padding on the left moves alike.
+    """
+    longest = max(layer.keys.shape[-2] for layer in layers)
+    for name in ("keys", "values"):
+        parts = [getattr(layer, name) for layer in layers]
+        padded = [nn.functional.pad(x, (0, 0, longest - x.shape[-2], 0)) for x in parts]
+        setattr(layers[0], name, torch.cat(padded))
+    if isinstance(layers[0], DynamicSlidingWindowLayer):
+        layers[0].cumulative_length = max(layer.cumulative_length for layer in layers)

@@ -71,7 +71,13 @@ def input_device(model: nn.Module) -> torch.device:
 def rounding(model: nn.Module) -> float:
     """Relative difference that rounding in the model's dtype can make between two ways of running one prompt."""
     dtype = next(model.parameters()).dtype
-    return 8 * torch.finfo(dtype).eps if dtype.is_floating_point else 0.1  # packed weights: quantised models
+    if not dtype.is_floating_point:
+        return 0.1  # packed weights: quantised models
+    eps = torch.finfo(dtype).eps
+    if dtype == torch.float32:  # products may be allowed fewer bits: TF32 has the ten of half precision
+        reduced = {"high": torch.float16, "medium": torch.bfloat16}.get(torch.get_float32_matmul_precision())
+        eps = torch.finfo(reduced or dtype).eps
+    return 8 * eps
 
 
 def forward_keywords(model: nn.Module, **keywords: Any) -> dict[str, Any]:
@@ -82,20 +88,44 @@ def forward_keywords(model: nn.Module, **keywords: Any) -> dict[str, Any]:
 
 def greedy_settings(tokenizer: Any, max_new_tokens: int) -> dict[str, Any]:
     """Keywords of generate() for greedy decoding, whatever the model's own generation_config says."""
-    return {
-        "max_new_tokens": max_new_tokens,
-        "do_sample": False,
-        "num_beams": 1,
-        "temperature": None,
-        "top_p": None,
-        "top_k": None,
-        "repetition_penalty": 1.0,
-        "no_repeat_ngram_size": 0,
-        "num_return_sequences": 1,
-        "guidance_scale": None,
-        "return_dict_in_generate": False,
-        "pad_token_id": pad_token_id(tokenizer),
-    }
+    return {**_GREEDY, "max_new_tokens": max_new_tokens, "pad_token_id": pad_token_id(tokenizer)}
+
+
+_GREEDY = {
+    "do_sample": False,
+    "num_beams": 1,
+    "temperature": None,
+    "top_p": None,
+    "top_k": None,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "num_return_sequences": 1,
+    "guidance_scale": None,
+    "return_dict_in_generate": False,
+}
+
+
+def greedy_logits(
+    model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, steps: int = 2
+) -> torch.Tensor:
+    """Logits of the first tokens that generate() decodes greedily.
+
+    Args:
+        model: a causal language model.
+        ids: (B, T) token ids.
+        mask: (B, T), 1 where there is a token.
+        cache: holds all tokens but the last; None runs the whole prompts. It is changed.
+        steps: number of tokens.
+
+    Returns:
+        (B, steps, V) float32.
+    """
+    settings = {**_GREEDY, "max_new_tokens": steps, "min_new_tokens": steps, "pad_token_id": 0}
+    settings |= {"return_dict_in_generate": True, "output_logits": True}
+    if cache is not None:
+        settings[CACHE] = cache
+    output = model.generate(input_ids=ids, attention_mask=mask, **settings)  # type: ignore[operator]
+    return torch.stack(output.logits, dim=1).float()
 
 
 def compiled_parts(model: nn.Module) -> list[str]:

@@ -126,7 +126,8 @@ def test_where_a_cache_cannot_be_gone_on_from_each_adapter_runs_the_prompts(
     tiny_lfm2: Any, rows: list[dict[str, Any]], evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Prefilled, "is_faithful", lambda _self, _model: False)
-    fresh = dataclasses.replace(evaluation)  # nothing was looked at yet
+    fresh = dataclasses.replace(evaluation)
+    fresh.answers(rows)  # looks at a sample, once
     tokens, expected = tokens_fed(tiny_lfm2[0], lambda: fresh.answers(rows))
     twice, found = tokens_fed(tiny_lfm2[0], lambda: fresh.answers_of_each(rows, {"one": None, "two": None}))
     assert found == {"one": expected, "two": expected}

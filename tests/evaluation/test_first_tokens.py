@@ -166,5 +166,5 @@ def test_blocks_that_load_their_weights_when_they_run_are_resumed_alike(tmp_path
     kept, skipped = entered(model), entered(model, 0)
     found = screened(model, ids, pushes(len(ids)), 3)
     assert np.array_equal(found.probability, expected.probability)
-    assert len(skipped) < len(kept) / 5  # block 0 was passed over
+    assert len(skipped) < len(kept) / 4  # block 0 was passed over, but not when the caches were tried
     assert [block.__dict__["forward"] for block in decoder_blocks(model)] == before

@@ -17,11 +17,12 @@ from models import WIDTH
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from asa_adapter import ASAAdapter, IncompatibleModelError
+from asa_adapter.evaluation.prefill import Prefilled
 from asa_adapter.steering.hook import SteeringHandle
 from asa_adapter.steering.plan import Window
 
 # Plain, tuple and list outputs, recurrent and nested models, an image tower of the text's depth; the rest is refused.
-SAMPLE = ("falcon_h1", "gemma3", "git", "gpt2", "lfm2_moe", "mamba2", "deepseek_v4", "xlnet")
+SAMPLE = ("falcon_h1", "gemma3", "git", "gpt2", "lfm2_moe", "mamba2", "rwkv", "deepseek_v4", "xlnet")
 TYPES = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if os.environ.get("ASA_ALL_TYPES") else SAMPLE
 PINNED = next(line for line in CONSTRAINTS.splitlines() if line.startswith("transformers==")).split("==")[1]
 
@@ -36,6 +37,14 @@ def test_every_type_is_steered_and_restored_or_refused(model_type: str) -> None:
 @pytest.mark.parametrize("table", [EXPECTED, OVERRIDES])
 def test_the_tables_name_types_that_exist(table: dict[str, Any]) -> None:
     assert set(table) <= set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def test_prompts_that_are_padded_where_they_must_not_be_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Prefilled, "is_faithful", lambda _self, _model: True)
+    monkeypatch.setattr(Prefilled, "is_paddable", lambda _self, _model: True)
+    result = examine("bart")
+    assert result.outcome == "failed"
+    assert result.reason.startswith("prompts of two tool lists, run together, have other screen, bare answers")
 
 
 def test_a_step_at_another_token_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,16 @@
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import transformers
 from architectures import tiny_model
-from models import PAD, greedy, prompts, random_model, traces
+from models import FAMILIES, PAD, greedy, prompts, random_model, traces
 
 from asa_adapter.evaluation.prefill import Prefilled, logit_sharing
 from asa_adapter.modeling.forward import CACHE, evaluation_mode, forward
-from asa_adapter.modeling.prefix import Family, SharedPrefix, Sharing, copied, families
+from asa_adapter.modeling.prefix import Family, SharedPrefix, Sharing, copied, families, unusable_cache_ignored
 
 SHARED = 20
 
@@ -69,13 +70,63 @@ def test_a_joined_cache_is_that_of_left_padded_prompts(family: str) -> None:
     assert traces(model) == []
 
 
-@pytest.mark.parametrize("family", ["mistral", "gemma3"])
-def test_sliding_windows_share_among_prompts_of_one_length_and_fall_back_for_others(family: str) -> None:
-    model = random_model(family)
+# The types that have layers of keys with a sliding window or chunks; here of 8 tokens, fewer than any prompt has.
+SLIDING = (
+    *("cohere2", "cwm", "exaone4", "gemma2", "gemma3_text", "gemma4_text", "gpt_oss", "lfm3", "llama4_text"),
+    *("ministral", "mistral", "mixtral", "olmo3", "phi3", "smollm3", "starcoder2", "vaultgemma"),
+)
+
+
+def two_families() -> list[list[int]]:
+    """Prompts of two beginnings; those of the first have one length, those of the second have several."""
+    other = [[5, *prompt] for prompt in behind_a_prefix((9, 2, 4, 7))]
+    return [*behind_a_prefix((5, 5, 5)), *other]
+
+
+def alone(model: Any, rows: list[list[int]]) -> list[tuple[torch.Tensor, list[int]]]:
+    """The logits behind each prompt, and four greedy tokens, without padding, batches or a shared prefix."""
+    found = []
+    for row in rows:
+        ids = torch.tensor([row])
+        tokens = model.generate(ids, max_new_tokens=4, min_new_tokens=4, do_sample=False, pad_token_id=PAD)
+        found.append((model(ids).logits[0, -1], tokens[0, len(row) :].tolist()))
+    return found
+
+
+def compared(model: Any, rows: list[list[int]]) -> list[tuple[int, list[int]]]:
+    """What is run together, with the length of the prefix; asserts that it gives what each prompt gives alone."""
+    groups = []
     with evaluation_mode(model):
-        for lengths, length in (((5, 5, 5), SHARED), ((5, 3, 4), 0)):
-            [(prefix, members)] = faithful_sharing(model).prefixes(behind_a_prefix(lengths))
-            assert (prefix.length, sorted(members)) == (length, [0, 1, 2])
+        expected = alone(model, rows)
+        for prefix, members in faithful_sharing(model).prefixes(rows):
+            groups.append((prefix.length, sorted(members)))
+            batch = Prefilled(model, [rows[i] for i in members], prefix if prefix.length else None, PAD)
+            settings = {"attention_mask": batch.mask, "max_new_tokens": 4, "min_new_tokens": 4}
+            settings |= {CACHE: batch.branch()} if prefix.length else {}
+            tokens = greedy(model, batch.ids, **settings)[:, batch.ids.shape[1] :].tolist()
+            for i, logits, answer in zip(members, batch.logits(model), tokens, strict=True):
+                torch.testing.assert_close(logits, expected[i][0], rtol=1e-3, atol=1e-3 * float(expected[i][0].std()))
+                assert answer == expected[i][1]
+    return groups
+
+
+@pytest.mark.parametrize("model_type", SLIDING)
+def test_sliding_windows_are_joined_for_prompts_of_different_lengths(model_type: str) -> None:
+    """The second family's lengths differ; the first one's do not, and once spoke for both."""
+    assert compared(tiny_model(model_type), two_families()) == [(SHARED + 1, [3, 4, 5, 6]), (SHARED, [0, 1, 2])]
+
+
+@pytest.mark.parametrize("model_type", ["xlstm", "git", "bart", "opt", "biogpt"])
+def test_prompts_that_padding_would_change_are_run_with_those_of_their_length(model_type: str) -> None:
+    rows = [prompt[SHARED - 8 :] for prompt in behind_a_prefix((5, 3, 5, 1))]
+    groups = compared(tiny_model(model_type), rows)
+    assert groups == ([(0, [0, 1, 2, 3])] if model_type in ("opt", "biogpt") else [(0, [0, 2]), (0, [1]), (0, [3])])
+
+
+def test_prompts_that_any_batch_would_change_are_run_one_by_one() -> None:
+    """transformers' RWKV decodes a batch from another state than it left."""
+    rows = [prompt[SHARED - 8 :] for prompt in behind_a_prefix((5, 5, 3))]
+    assert compared(tiny_model("rwkv"), rows) == [(0, [0]), (0, [1]), (0, [2])]
 
 
 @pytest.mark.parametrize("model_type", ["mamba", "jamba"])
@@ -109,16 +160,108 @@ def test_a_copy_holds_the_keys_only_once() -> None:
     assert copied(cache).layers[0].keys is cache.layers[0].keys
 
 
+def sharing_that(answers: Callable[[int, list[int]], bool]) -> tuple[Sharing, list[tuple[int, list[int]]]]:
+    """Sharing that asks a function of the prefix's length and the sample's lengths, and what it was asked."""
+    asked: list[tuple[int, list[int]]] = []
+
+    def faithful(prefix: SharedPrefix, sample: list[Any]) -> bool:
+        asked.append((prefix.length, [len(prompt) for prompt in sample]))
+        return answers(*asked[-1])
+
+    return Sharing(random_model(), faithful), asked
+
+
+def families_of_lengths(*lengths: tuple[int, int, int]) -> list[list[int]]:
+    """For each (prefix, shortest, longest) six prompts that begin alike."""
+    return [
+        [3 + k] * prefix + [20 + i] * ((longest if i else shortest) - prefix)
+        for k, (prefix, shortest, longest) in enumerate(lengths)
+        for i in range(6)
+    ]
+
+
+def kept(sharing: Sharing, rows: list[list[int]]) -> list[tuple[int, int]]:
+    with evaluation_mode(sharing._model):
+        return [(prefix.length, len(members)) for prefix, members in sharing.prefixes(rows)]
+
+
+def test_one_sample_that_spans_all_families_speaks_for_all_of_them() -> None:
+    rows = families_of_lengths((40, 44, 60), (30, 35, 50), (20, 22, 28))
+    sharing, asked = sharing_that(lambda _prefix, _sample: True)
+    assert kept(sharing, rows) == [(40, 6), (30, 6), (20, 6)]
+    assert kept(sharing, rows[6:]) == [(30, 6), (20, 6)]
+    assert asked == [(20, [36, 60])]
+
+
+def test_a_family_with_longer_prompts_is_asked_for_again() -> None:
+    sharing, asked = sharing_that(lambda prefix, sample: not prefix or max(sample) <= 50)
+    assert kept(sharing, families_of_lengths((30, 35, 50))) == [(30, 6)]
+    assert kept(sharing, families_of_lengths((30, 35, 51))) == [(0, 6)]
+    assert asked == [(30, [35, 50]), (30, [35, 51]), (0, [35, 51])]
+
+
+def test_a_family_of_several_lengths_is_asked_for_after_one_of_a_single_length() -> None:
+    sharing, asked = sharing_that(lambda prefix, sample: not prefix or len(set(sample)) == 1)
+    assert kept(sharing, families_of_lengths((30, 50, 50))) == [(30, 6)]
+    assert kept(sharing, families_of_lengths((30, 40, 50))) == [(0, 6)]
+    assert asked == [(30, [50, 50]), (30, [40, 50]), (0, [40, 50])]
+
+
+def test_where_the_sample_of_all_fails_each_family_is_asked_for() -> None:
+    """As with a rope that switches at 45 tokens: only what lies on one side of it can be shared."""
+    rows = families_of_lengths((46, 48, 60), (30, 35, 50), (30, 35, 40))
+    sharing, asked = sharing_that(lambda prefix, sample: not min(prefix or 99, *sample) <= 45 < max(sample))
+    assert kept(sharing, rows) == [(46, 6), (30, 6), (0, 1), (0, 5)]
+    assert asked[:4] == [(30, [46, 60]), (46, [48, 60]), (30, [35, 50]), (30, [35, 40])]
+    assert len(kept(sharing, rows)) == 4
+    assert len(asked) == 6  # nothing is asked twice
+
+
 def test_a_prefix_that_proved_wrong_is_not_tried_again() -> None:
-    asked: list[int] = []
+    sharing, asked = sharing_that(lambda prefix, _sample: not prefix)
+    rows = families_of_lengths((30, 35, 50), (25, 35, 60))
+    assert kept(sharing, rows) == kept(sharing, rows) == [(0, 12)]
+    assert [prefix for prefix, _ in asked] == [25, 30, 0]
+    assert sharing.holds is False
 
-    def no(_prefix: SharedPrefix, sample: list[Any]) -> bool:
-        asked.append(len(sample))
-        return False
 
-    model, rows = random_model(), behind_a_prefix()
-    other = [[5, *row] for row in rows]
-    with evaluation_mode(model):
-        found = list(Sharing(model, no).prefixes([*rows, *other]))
-    assert [(prefix.length, sorted(members)) for prefix, members in found] == [(0, list(range(10)))]
-    assert asked == [2]
+def test_a_small_family_is_not_worth_a_sample_of_its_own() -> None:
+    sharing, asked = sharing_that(lambda prefix, _sample: not prefix)
+    rows = families_of_lengths((30, 35, 50))
+    assert kept(sharing, [*rows, *families_of_lengths((20, 22, 24), (20, 22, 24))[6:8]]) == [(0, 8)]
+    assert [prefix for prefix, _ in asked] == [20, 30, 0]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, torch.AcceleratorError, KeyboardInterrupt])
+def test_lack_of_memory_is_not_taken_for_a_cache_that_cannot_be_used(error: type[BaseException]) -> None:
+    with pytest.raises(error), unusable_cache_ignored():
+        raise error
+
+
+def scaled_rope(rope: str) -> Any:
+    """A tiny Phi-3 whose rope is for up to 64 tokens, and changes with the length beyond 32."""
+    parameters: dict[str, Any] = {"rope_theta": 10000.0, "rope_type": rope}
+    parameters |= (
+        {"short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0], "original_max_position_embeddings": 32}
+        if rope == "longrope"
+        else {"factor": 4.0}
+    )
+    config = FAMILIES["phi3"]()
+    config.rope_parameters = parameters
+    config.original_max_position_embeddings = 32
+    config.max_position_embeddings = 64 if rope == "longrope" else 32
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3 if weight.ndim > 1 else 1)
+    return model
+
+
+@pytest.mark.parametrize("rope", ["longrope", "dynamic"])
+def test_prompts_that_a_rope_takes_for_long_ones_do_not_share_a_short_prefix(rope: str) -> None:
+    model, length = scaled_rope(rope), SHARED
+    lengths = (3, 4, 5, 3, 5)
+    assert compared(model, behind_a_prefix(lengths)) == [(length, [0, 1, 2, 3, 4])]
+    across = behind_a_prefix((3, 4, 17, 3, 17))
+    assert {length for length, _ in compared(model, across)} == {0}

@@ -12,8 +12,9 @@ downloaded. Outcomes:
     no generate   the model cannot generate without us
 
 Also checked: an adapter with alpha 0 changes no bit, fitting reads the state that is steered, and without a cache the
-steered tokens are the same where the base model's are. The exit status is 1 if a type failed, or if an outcome is not
-the one in EXPECTED while transformers has the version that tests/constraints.txt pins.
+steered tokens are the same where the base model's are. Prompts of two tool lists, run together behind what they share,
+have the states, first tokens and answers of each prompt run alone. The exit status is 1 if a type failed, or if an
+outcome is not the one in EXPECTED while transformers has the version that tests/constraints.txt pins.
 """
 
 import os
@@ -41,6 +42,7 @@ from unittest import mock
 import torch
 import transformers
 from architectures import tiny_model
+from fast_paths import differences
 from models import PAD, fitted_adapter, prompts, traces
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -189,6 +191,8 @@ def steer(model: Any, base: Run, result: Result, **keywords: Any) -> None:
     moved = (first_tensor(after.output) != first_tensor(before.output)).any(dim=-1).tolist()
     expect(moved == [[False] * (WIDEST - 1) + [True]] * 2, f"moved tokens {moved}; expected the last of each row")
     expect(bool((after.logits[0] != base.logits[0]).any(dim=-1).all()), "the first step's logits did not change")
+    together = differences(model, adapter_for(model, blocks, alpha=20.0))
+    expect(not together, f"prompts of two tool lists, run together, have other {', '.join(together)} than each alone")
     learnt, read = calibration_state(model, blocks), parts[0].states[0]
     near = bool((learnt - read).norm() <= 1e-3 * read.norm())
     expect(near, "fitting reads another state than the one that is steered")
