@@ -112,9 +112,9 @@ class ASAAdapter:
             The handle, which is also a context manager: the adapter is removed when the `with` block ends.
 
         Raises:
-            IncompatibleModelError: the model is a wrapper such as `DataParallel`, type, width or depth differ, the decoder blocks are not found, the block's output
-                is not the residual stream, PEFT puts learnt tokens before the prompt, or there is a mismatch that
-                `allow_mismatch` would allow.
+            IncompatibleModelError: type, width or depth differ, the decoder blocks are not found, the block's output
+                is not the residual stream, PEFT puts learnt tokens before the prompt, the model is a wrapper such as
+                `DataParallel`, or there is a mismatch that `allow_mismatch` would allow.
             ValueError: the model already has an adapter at this layer.
         """
         config = self.config
@@ -136,8 +136,7 @@ class ASAAdapter:
     def generate(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Attaches the adapter, returns `model.generate(*args, **kwargs)`, and removes the adapter.
 
-        All arguments are the model's own: a `tokenizer` is the one that generate() takes for `stop_strings`. To check
-        the chat template, or to allow a mismatch, call `attach`.
+        All arguments are the model's own, `tokenizer` too; to check one, or to allow a mismatch, call `attach`.
 
         Raises:
             IncompatibleModelError: as in `attach`.
