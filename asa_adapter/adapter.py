@@ -21,7 +21,7 @@ from asa_adapter.modeling.verify import verify_block
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.vectors import SteeringVectors
-from asa_adapter.steering.compatibility import fitting_blocks, refuse_learnt_prompts, suspicions
+from asa_adapter.steering.compatibility import fitting_blocks, quantisation, refuse_learnt_prompts, suspicions
 from asa_adapter.steering.controller import Controller, Decision
 from asa_adapter.steering.hook import SteeringHandle
 from asa_adapter.tool_calls.parser import ToolCallParser
@@ -97,7 +97,8 @@ class ASAAdapter:
     def attach(self, model: nn.Module, *, tokenizer: Any = None, allow_mismatch: bool = False) -> SteeringHandle:
         """Steers the model's own generate() until the returned handle is removed.
 
-        Everything is checked first; a model that is refused is left unchanged.
+        Everything is checked first; a model that is refused is left unchanged. The first time, every weight is read,
+        about a second for a billion numbers. Quantised weights are warned of, unless the adapter was fitted on them.
 
         Args:
             model: any AutoModelForCausalLM that fits the config, also inside a PeftModel or torch.compile().
@@ -111,8 +112,8 @@ class ASAAdapter:
 
         Raises:
             IncompatibleModelError: type, width or depth differ, the decoder blocks are not found, the block's output
-                is not the residual stream, PEFT puts learnt tokens before the prompt, or there is a mismatch that
-                `allow_mismatch` would allow.
+                is not the residual stream, PEFT puts learnt tokens before the prompt, the model is a wrapper such as
+                `DataParallel`, or there is a mismatch that `allow_mismatch` would allow.
             ValueError: the model already has an adapter at this layer.
         """
         config = self.config
@@ -124,14 +125,17 @@ class ASAAdapter:
             raise IncompatibleModelError(
                 f"{'; '.join(found)}. If this is what you want, attach with allow_mismatch=True"
             )
-        for suspicion in found:
-            warnings.warn(suspicion, stacklevel=2)
+        packed = quantisation(model, config)
+        for warning in [*found, packed] if packed else found:
+            warnings.warn(warning, stacklevel=2)
         verify_block(model, blocks, config.layer)
         block = blocks[config.layer]
         return SteeringHandle(model, block, config.layer, self._controller, config.residual_norm, config.domains)
 
     def generate(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Attaches the adapter, returns `model.generate(*args, **kwargs)`, and removes the adapter.
+
+        All arguments are the model's own, `tokenizer` too; to check one, or to allow a mismatch, call `attach`.
 
         Raises:
             IncompatibleModelError: as in `attach`.

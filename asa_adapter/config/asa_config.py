@@ -61,7 +61,7 @@ class ASAConfig:
         probe: whether the gate asks the routed domain's probe ("domain") or the one over all ("pooled").
         base_model: Hub id or path of the model that the adapter was fitted with.
         base_model_revision: commit of that model, where known.
-        base_model_fingerprint: cheap hash of that model's weights (see `fingerprint`), if they could be read.
+        base_model_fingerprint: hash of that model's weights (see `fingerprint`), if they could be read.
         model_type: `model.config.model_type` of that model.
         layer_path: dotted path of the block list, for models where it is not found by itself.
         tool_call_format: name of that format, as `ToolCallParser` takes it.

@@ -10,10 +10,12 @@ import torch
 from asa_adapter.data.prompts import check_chat_template, encode_prompt, open_reasoning, template_variables
 from asa_adapter.diagnostics.patient import Finding, Patient
 from asa_adapter.errors import IncompatibleModelError
+from asa_adapter.modeling.fingerprint import is_quantised
 from asa_adapter.modeling.forward import compiled_parts
 from asa_adapter.modeling.residual import decoder_blocks, generating_model, hidden_size
 from asa_adapter.notations.call import ToolCall
 from asa_adapter.notations.schemas import properties, unwrapped
+from asa_adapter.steering.compatibility import FIT_HERE, QUANTISED
 from asa_adapter.steering.hook import is_steered
 from asa_adapter.tool_calls.detection import SAMPLE_CALL, appended, written_call
 from asa_adapter.tool_calls.parser import one_token
@@ -219,12 +221,8 @@ def check_attention(patient: Patient) -> Finding:
 @check("weights")
 def check_weights(patient: Patient) -> Finding:
     """Are the weights plain, or packed by quantisation?"""
-    quantised = getattr(patient.model.config, "quantization_config", None)
-    if quantised is not None:
-        return wrong(
-            "the weights are quantised (packed): an adapter fitted on the full model reads other states here",
-            "fit and measure the adapter on these very weights",
-        )
+    if is_quantised(model := generating_model(patient.model), decoder_blocks(model)):
+        return wrong(QUANTISED, FIT_HERE)
     first = next(patient.model.parameters(), torch.empty(0))
     return ok(f"the weights are plain {str(first.dtype).removeprefix('torch.')}")
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from asa_adapter.diagnostics.checks import ON_ANSWERS, ON_PROMPTS, ON_THE_MODEL, ON_THE_TOKENIZER
 from asa_adapter.diagnostics.patient import PLAIN_TOOLS, Finding, Patient
+from asa_adapter.modeling.residual import refuse_parallel
 from asa_adapter.notations.schemas import Tools, tool_schemas
 
 
@@ -24,7 +25,11 @@ def diagnose(
 
     Returns:
         One finding for each check that could be made; an exception in one check does not stop the others.
+
+    Raises:
+        IncompatibleModelError: the model is a wrapper such as `DataParallel`; pass `model.module`.
     """
+    refuse_parallel(model)
     patient = Patient(model, tokenizer, tool_schemas(tools) or PLAIN_TOOLS, max_new_tokens)
     findings = [check(patient) for check in ON_THE_TOKENIZER]
     if all(finding.ok for finding in findings):

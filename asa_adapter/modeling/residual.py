@@ -16,12 +16,30 @@ _SIDE_TOWERS = ("encoder", "vision", "visual", "audio", "image", "speech", "towe
 
 
 def generating_model(model: nn.Module) -> nn.Module:
-    """The model inside the wrappers of torch.compile() and PEFT, whose generate() is the one that runs."""
+    """The model inside the wrappers of torch.compile() and PEFT, whose generate() is the one that runs.
+
+    Raises:
+        IncompatibleModelError: as in `refuse_parallel`.
+    """
+    refuse_parallel(model)
     if isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):
         return generating_model(compiled)
     if hasattr(model, "get_base_model"):
         return generating_model(model.get_base_model())  # type: ignore[operator]
     return model
+
+
+def refuse_parallel(model: nn.Module) -> None:
+    """Refuses a wrapper such as `DataParallel`, which has no generate() of its own.
+
+    Raises:
+        IncompatibleModelError: the model is such a wrapper.
+    """
+    if not hasattr(model, "config") and isinstance(getattr(model, "module", None), nn.Module):
+        raise IncompatibleModelError(
+            f"{type(model).__name__} is a wrapper for training on several devices and has no generate(); pass "
+            "model.module"
+        )
 
 
 def text_config(model: Any) -> Any:
@@ -73,8 +91,10 @@ def decoder_blocks(model: nn.Module, layer_path: str | None = None) -> nn.Module
         layer_path: dotted path of the list, such as "model.layers"; None finds it by the rule.
 
     Raises:
-        IncompatibleModelError: no list is found, or `layer_path` is not a non-empty `nn.ModuleList`.
+        IncompatibleModelError: no list is found, `layer_path` is not a non-empty `nn.ModuleList`, or the model is
+            refused by `refuse_parallel`.
     """
+    refuse_parallel(model)
     if layer_path is not None:
         try:
             blocks = model.get_submodule(layer_path)

@@ -10,8 +10,12 @@ from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.prompts import chat_template_sha256
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.files import looks_like_path
-from asa_adapter.modeling.fingerprint import model_fingerprint, same_weights
+from asa_adapter.modeling.fingerprint import is_quantised, model_fingerprint, same_packing, same_weights
 from asa_adapter.modeling.residual import decoder_blocks, hidden_size, text_config
+from asa_adapter.modeling.tuners import changing_adapters
+
+QUANTISED = "the weights are quantised (packed): an adapter fitted on the full model reads other states here"
+FIT_HERE = "fit and measure the adapter on these very weights"
 
 
 def refuse_learnt_prompts(model: Any) -> None:
@@ -83,10 +87,29 @@ def suspicions(model: Any, tokenizer: Any, config: ASAConfig) -> list[str]:
     name, revision = str(getattr(model, "name_or_path", "") or ""), getattr(model.config, "_commit_hash", None)
     found = other_origin(config.base_model, config.base_model_revision, name, revision)
     if config.base_model_fingerprint:
-        same, why = same_weights(config.base_model_fingerprint, model_fingerprint(model, config.layer_path))
+        same, why = same_weights(config.base_model_fingerprint, _fingerprint(model, config))
         if same is False:
-            found.append(why)
+            changing = " and ".join(f"the {adapter}" for adapter in changing_adapters(model))
+            found.append(f"{changing} changes the weights: {why}" if changing else why)
     return found if tokenizer is None else found + _other_prompts(config, tokenizer)
+
+
+def quantisation(model: Any, config: ASAConfig) -> str | None:
+    """What to know before an adapter steers quantised weights; None where they are plain or it was fitted on them.
+
+    Args:
+        model: a model that passed `fitting_blocks`.
+        config: the adapter's config.
+    """
+    if not is_quantised(model, decoder_blocks(model, config.layer_path)):
+        return None
+    if same_packing(config.base_model_fingerprint, _fingerprint(model, config)):
+        return None
+    return f"{QUANTISED}; {FIT_HERE}"
+
+
+def _fingerprint(model: Any, config: ASAConfig) -> str | None:
+    return model_fingerprint(model, config.layer_path, config.base_model_fingerprint)
 
 
 def other_origin(

@@ -7,12 +7,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from asa_adapter.errors import IncompatibleModelError
-from asa_adapter.modeling.fingerprint import model_fingerprint, same_weights
+from asa_adapter.modeling.digests import weight_digest
+from asa_adapter.modeling.fingerprint import Decoder, model_fingerprint, same_weights, stored_rows
 from asa_adapter.modeling.residual import decoder_blocks
 
 
 class WatchedWeights:
-    """The weights of a checkpoint on their way into vLLM; copies of those that the fingerprint reads are kept.
+    """The weights of a checkpoint on their way into vLLM; digests of those that the fingerprint reads are kept.
+
+    A fingerprint of a sample needs copies of the few weights that it looks into.
 
     Args:
         hf_config: the model's configuration, of transformers.
@@ -22,17 +25,22 @@ class WatchedWeights:
     def __init__(self, hf_config: Any, stored: str | None) -> None:
         self._stored = stored
         self._seen: dict[str, torch.Tensor] = {}
+        self._digests: dict[str, str] = {}
         self._wanted: set[str] = set()
         if stored is not None:
             with torch.device("meta"):
                 self._model = AutoModelForCausalLM.from_config(hf_config)
-            self._wanted = _read_by_fingerprint(self._model)
+            self._rows = stored_rows(stored)
+            self._wanted, self._vocabulary = _read_by_fingerprint(self._model, sampled=self._rows is None)
 
     def passing(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
         """The same weights, one by one."""
         for name, weight in weights:
-            if name in self._wanted:
+            if name in self._wanted and self._rows is None:
                 self._seen[name] = weight.detach().to("cpu", copy=True)
+            elif name in self._wanted:
+                self._digests[name] = weight_digest(weight[: self._rows] if name in self._vocabulary else weight)
+                self._seen[name] = torch.empty_like(weight, device="meta")
             yield name, weight
 
     def check(self) -> None:
@@ -44,14 +52,23 @@ class WatchedWeights:
         if self._stored is None:
             return
         self._model.load_state_dict(self._seen, strict=False, assign=True)
-        same, why = same_weights(self._stored, model_fingerprint(self._model))
+        self._model.tie_weights()
+        known = {id(weight): self._digests.get(name) for name, weight in self._model.named_parameters()}
+        read = {weight: digest for weight, digest in known.items() if digest is not None}
+        same, why = same_weights(self._stored, model_fingerprint(self._model, None, self._stored, read))
         if same is False:
             raise IncompatibleModelError(f"{why}. Serve the model that the adapter was fitted for, or fit it again")
 
 
-def _read_by_fingerprint(model: Any) -> set[str]:
-    """Names of the parameters in the embedding and in the three blocks that a fingerprint is made of."""
+def _read_by_fingerprint(model: Any, sampled: bool) -> tuple[set[str], set[str]]:
+    """Names of the parameters that a fingerprint is made of, and of those with a row for each token."""
     blocks = decoder_blocks(model)
-    parts = [model.get_input_embeddings(), *(blocks[i] for i in {0, len(blocks) // 2, len(blocks) - 1})]
-    read = {id(parameter) for part in parts for parameter in part.parameters()}
-    return {name for name, parameter in model.named_parameters() if id(parameter) in read}
+    if sampled:
+        parts = [model.get_input_embeddings(), *(blocks[i] for i in {0, len(blocks) // 2, len(blocks) - 1})]
+        words, read = [], [parameter for part in parts for parameter in part.parameters()]
+    else:
+        decoder = Decoder.of(model, blocks, model.get_input_embeddings().weight)
+        words, read = [decoder.embedding, *decoder.heads], decoder.others
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    vocabulary = {names[id(parameter)] for parameter in words}
+    return vocabulary | {names[id(parameter)] for parameter in read}, vocabulary
