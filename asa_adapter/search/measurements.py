@@ -244,13 +244,15 @@ class Measurements:
         return self._evaluation.metrics(self._splits[split], answers)
 
     def _groups(self, split: str) -> NDArray[np.int64]:
-        """(N,) int64 number of each row's group of near-duplicates."""
+        """(N,) int64 number of each row's group of near-duplicates; those of CAL and TRAIN are the same."""
         if split not in self._alike:
-            found = near_duplicate_groups([row_text(row) for row in self._splits[split]])
+            together = ("cal", "train") if split in ("cal", "train") else (split,)
+            found = near_duplicate_groups([row_text(row) for name in together for row in self._splits[name]])
             numbers = np.empty(sum(map(len, found)), dtype=np.int64)
             for number, rows in enumerate(found):
                 numbers[rows] = number
-            self._alike[split] = numbers
+            ends = np.cumsum([len(self._splits[name]) for name in together])[:-1]
+            self._alike |= dict(zip(together, np.split(numbers, ends), strict=True))
         return self._alike[split]
 
     def _prompts(self, split: str) -> _Prompts:
