@@ -26,13 +26,29 @@ class LabelledStates:
         states: (N, D) float32 residual states.
         labels: (N,) int64, 1 where a tool is needed, else 0.
         domains: (N,) domain names.
-        groups: (N,) int64; near-duplicate rows have the same number. None makes each row a group of its own.
+        groups: (N,) int64; near-duplicate rows, also of CAL and TRAIN, have the same number. None makes each row a
+            group of its own.
     """
 
     states: NDArray[np.float32]
     labels: NDArray[np.int64]
     domains: list[str]
     groups: NDArray[np.int64] | None = None
+
+    def behind(self, others: "LabelledStates", taken: Sequence[int] | None = None) -> "LabelledStates":
+        """The other rows and those of these that are `taken` (None: all), as one, without groups.
+
+        A row of the others is left out where it is in one group with a row that is not taken.
+        """
+        mine = np.arange(len(self.labels)) if taken is None else np.asarray(taken)
+        theirs = np.arange(len(others.labels))
+        if self.groups is not None and others.groups is not None:
+            theirs = theirs[~np.isin(others.groups, np.setdiff1d(self.groups, self.groups[mine]))]
+        return LabelledStates(
+            np.concatenate([others.states[theirs], self.states[mine]]),
+            np.concatenate([others.labels[theirs], self.labels[mine]]),
+            [*(others.domains[i] for i in theirs), *(self.domains[i] for i in mine)],
+        )
 
 
 @dataclass(frozen=True)
@@ -54,8 +70,8 @@ class LayerFit:
 
     Attributes:
         vectors: directions, fitted on CAL.
-        router: fitted on TRAIN.
-        probes: fitted on TRAIN.
+        router: fitted on CAL and TRAIN.
+        probes: fitted on CAL and TRAIN.
         residual_norm: mean norm of the states of CAL.
         out_of_fold: cross-validated predictions on TRAIN: each row's are from a router and probes fitted without its
             fold.
@@ -82,10 +98,12 @@ def fit_layer(
     Cs: Sequence[float],
     seed: int,
 ) -> LayerFit:
-    """Fits directions on CAL, and router and probes on TRAIN.
+    """Fits directions on CAL, and router and probes on CAL and TRAIN.
 
-    The regularisation is chosen by the out-of-fold AUC of the pooled probe on TRAIN. VALID is only reported on:
-    it decides among the settings later, so nothing fitted may depend on it.
+    The method fits router and probes on TRAIN alone (arXiv 2602.04935); with the rows of CAL they have twice as many,
+    and read other rows better. Settings are judged out of fold on TRAIN, so that no row is judged by a probe that
+    knows it. The regularisation is chosen by the out-of-fold AUC of the pooled probe on TRAIN. VALID is only reported
+    on: it decides among the settings later, so nothing fitted may depend on it.
 
     Args:
         cal: the CAL split.
@@ -99,28 +117,29 @@ def fit_layer(
         ValueError: a split has one label only, or its states give no direction.
     """
     folds = _folds(train, seed)
-    read = {C: auc(train.labels, _pooled_out_of_fold(train, folds, C, seed)) for C in Cs}
+    read = {C: auc(train.labels, _pooled_out_of_fold(cal, train, folds, C, seed)) for C in Cs}
     best = min(read, key=lambda C: (-round(read[C], 6), C))
+    known = train.behind(cal)
     fit = LayerFit(
         SteeringVectors.fit(cal.states, cal.labels.tolist(), cal.domains, names),
-        Router.fit(train.states, train.domains, best, seed),
-        Probes.fit(train.states, train.labels, train.domains, best, seed),
+        Router.fit(known.states, known.domains, best, seed),
+        Probes.fit(known.states, known.labels, known.domains, best, seed),
         float(np.linalg.norm(cal.states, axis=1).mean()),
-        _out_of_fold(train, folds, names, best, seed),
+        _out_of_fold(cal, train, folds, names, best, seed),
         facts={"out_of_fold_auc": read[best], "C": best},
     )
-    fit.facts.update(residual_norm=fit.residual_norm, **probe_quality(fit, train, valid, names, seed))
+    fit.facts.update(residual_norm=fit.residual_norm, **probe_quality(fit, known, valid, names, seed))
     return fit
 
 
 def probe_quality(
-    fit: LayerFit, train: LabelledStates, judged: LabelledStates, names: Sequence[str], seed: int
+    fit: LayerFit, known: LabelledStates, judged: LabelledStates, names: Sequence[str], seed: int
 ) -> dict[str, float]:
     """Quality of a layer's classifiers on rows that they were not fitted on, and of a control.
 
     Args:
         fit: what was fitted at the layer.
-        train: the states on which the classifiers were fitted.
+        known: the states on which the classifiers were fitted.
         judged: the states to predict.
         names: (K,) domain names, in the order of the config.
         seed: seed of the shuffles and solvers.
@@ -131,7 +150,7 @@ def probe_quality(
     """
     prediction = fit.predict(judged.states)
     shuffled = [
-        _pooled_auc(train, shuffled_within(train.labels, train.domains, seed + i), judged, fit.facts["C"], seed)
+        _pooled_auc(known, shuffled_within(known.labels, known.domains, seed + i), judged, fit.facts["C"], seed)
         for i in range(_SHUFFLES)
     ]
     return {
@@ -163,23 +182,28 @@ def _folds(train: LabelledStates, seed: int) -> list[tuple[NDArray[np.int64], ND
     return folds
 
 
-def _pooled_out_of_fold(train: LabelledStates, folds: Sequence[Any], C: float, seed: int) -> NDArray[np.float32]:
-    """(N,) out-of-fold probabilities of the pooled probe."""
+def _pooled_out_of_fold(
+    cal: LabelledStates, train: LabelledStates, folds: Sequence[Any], C: float, seed: int
+) -> NDArray[np.float32]:
+    """(N,) out-of-fold probabilities of the pooled probe on TRAIN; the rows of CAL are fitted on in each fold."""
     p_tool = np.empty(len(train.labels), dtype=np.float32)
     for fitted_on, predicted in folds:
-        probes = Probes.fit(train.states[fitted_on], train.labels[fitted_on], ["all"] * len(fitted_on), C, seed)
+        known = train.behind(cal, fitted_on)
+        probes = Probes.fit(known.states, known.labels, ["all"] * len(known.labels), C, seed)
         p_tool[predicted] = probes.p_tool(train.states[predicted])
     return p_tool
 
 
-def _out_of_fold(train: LabelledStates, folds: Sequence[Any], names: Sequence[str], C: float, seed: int) -> Prediction:
-    """Out-of-fold predictions of router and probes; domains are indices into `names`."""
+def _out_of_fold(
+    cal: LabelledStates, train: LabelledStates, folds: Sequence[Any], names: Sequence[str], C: float, seed: int
+) -> Prediction:
+    """Out-of-fold predictions of router and probes on TRAIN; domains are indices into `names`."""
     n = len(train.labels)
     whole = Prediction(np.zeros(n, dtype=np.int64), {kind: np.empty(n, dtype=np.float32) for kind in PROBE_KINDS})
     for fitted_on, predicted in folds:
-        states, domains = train.states[fitted_on], [train.domains[i] for i in fitted_on]
-        router = Router.fit(states, domains, C, seed)
-        probes = Probes.fit(states, train.labels[fitted_on], domains, C, seed)
+        known = train.behind(cal, fitted_on)
+        router = Router.fit(known.states, known.domains, C, seed)
+        probes = Probes.fit(known.states, known.labels, known.domains, C, seed)
         part = _predicted(router, probes, train.states[predicted], names)
         whole.domain[predicted] = part.domain
         for kind, p_tool in part.p_tool.items():
@@ -196,7 +220,7 @@ def _predicted(router: Router, probes: Probes, states: NDArray[np.float32], name
     return Prediction(domain, {"domain": own, "pooled": probes.p_tool(states)})
 
 
-def _pooled_auc(train: LabelledStates, labels: NDArray[np.int64], valid: LabelledStates, C: float, seed: int) -> float:
-    """AUC on `valid` of a pooled probe that was fitted on `train` with other labels."""
-    probes = Probes.fit(train.states, labels, ["all"] * len(labels), C, seed)
+def _pooled_auc(known: LabelledStates, labels: NDArray[np.int64], valid: LabelledStates, C: float, seed: int) -> float:
+    """AUC on `valid` of a pooled probe that was fitted on `known` with other labels."""
+    probes = Probes.fit(known.states, labels, ["all"] * len(labels), C, seed)
     return auc(valid.labels, probes.p_tool(valid.states))

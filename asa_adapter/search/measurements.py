@@ -169,28 +169,35 @@ class Measurements:
         states = self.states(split).states[layer].numpy()
         return LabelledStates(states, self.labels(split), self.domains(split), self._groups(split))
 
-    def first_tokens(self, split: str, pushes: Sequence[Push]) -> Screened:
-        """The first token of each row's answer, by the bare model and under each push."""
+    def first_tokens(self, split: str, pushes: Sequence[Push], rows: NDArray[np.int64] | None = None) -> Screened:
+        """The first token of each row's answer, by the bare model and under each push.
+
+        Args:
+            split: name of the split.
+            pushes: pushes for all rows of the split.
+            rows: (n,) indices of the rows to run; None takes all.
+        """
         prompts = self._prompts(split)
-        start = self._parser.opening_id(self._tokenizer)
+        taken = np.arange(len(prompts.ids)) if rows is None else rows
+        openings = [self._parser.opening_id(self._tokenizer)]
 
         def compute() -> dict[str, NDArray[Any]]:
             processes = Processes()
-            mine = processes.part(len(prompts.ids))
+            mine = taken[processes.part(len(taken))]
             screened = first_tokens(
                 self._model,
                 decoder_blocks(self._model, self._args.layer_path),
                 [prompts.ids[i] for i in mine],
                 [replace(push, domain=push.domain[mine]) for push in pushes],
-                start,
+                openings,
                 pad_id=pad_token_id(self._tokenizer),
                 batch_size=2 * self._args.batch_size,
                 progress=self._args.progress,
             )
-            return {name: processes.arrays(found, len(prompts.ids)) for name, found in screened._asdict().items()}
+            return {name: processes.arrays(found, len(taken)) for name, found in screened._asdict().items()}
 
         pushed = digest(*(part for p in pushes for part in (p.layer, p.steps.numpy(), p.domain.numpy())))
-        depends = {"prompts": prompts.digest, "pushes": pushed, "start": start}
+        depends = {"prompts": prompts.digest, "rows": taken.tolist(), "pushes": pushed, "openings": openings}
         return Screened(**self._stages.arrays(f"first-tokens-{split}", depends, compute))
 
     def answers(
@@ -244,13 +251,15 @@ class Measurements:
         return self._evaluation.metrics(self._splits[split], answers)
 
     def _groups(self, split: str) -> NDArray[np.int64]:
-        """(N,) int64 number of each row's group of near-duplicates."""
+        """(N,) int64 number of each row's group of near-duplicates; those of CAL and TRAIN are the same."""
         if split not in self._alike:
-            found = near_duplicate_groups([row_text(row) for row in self._splits[split]])
+            together = ("cal", "train") if split in ("cal", "train") else (split,)
+            found = near_duplicate_groups([row_text(row) for name in together for row in self._splits[name]])
             numbers = np.empty(sum(map(len, found)), dtype=np.int64)
             for number, rows in enumerate(found):
                 numbers[rows] = number
-            self._alike[split] = numbers
+            ends = np.cumsum([len(self._splits[name]) for name in together])[:-1]
+            self._alike |= dict(zip(together, np.split(numbers, ends), strict=True))
         return self._alike[split]
 
     def _prompts(self, split: str) -> _Prompts:

@@ -1,8 +1,8 @@
 """`ASATrainer`: fits an adapter on four splits and chooses its settings by the model's own answers.
 
-Directions are fitted on CAL, router and probes on TRAIN. All settings are ranked on TRAIN by the first token of the
-answer. The best few generate on VALID, which decides among them and whether a gain over the bare model is certain.
-TEST is not used until everything is fixed.
+Directions are fitted on CAL, router and probes on CAL and TRAIN. All settings are ranked on TRAIN by the first token
+of the answer, each row read by probes that were fitted without it. The best few generate on VALID, which decides
+among them and whether a gain over the bare model is certain. TEST is not used until everything is fixed.
 """
 
 import contextlib
@@ -176,11 +176,12 @@ class ASATrainer:
         """Metrics of the bag-of-words classifier, and of probes of true and shuffled labels at the chosen layer."""
         layer, seed = self.report["chosen"]["layer"], self.args.seed
         assert self._fit is not None
-        train, judged = (self._measured.labelled(name, layer) for name in ("train", split))
+        cal, train, judged = (self._measured.labelled(name, layer) for name in ("cal", "train", split))
+        known = train.behind(cal)
         fitted_on = [*self.splits["cal"], *self.splits["train"]]
         return {
             "bag_of_words": bag_of_words(fitted_on, self.splits[split], seed),
-            **probe_quality(self._fit, train, judged, self._domains, seed),
+            **probe_quality(self._fit, known, judged, self._domains, seed),
         }
 
     def ablate(self, split: str = "test", adapter: ASAAdapter | None = None) -> dict[str, Mapping[str, Any]]:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from asa_adapter import Probes
 from asa_adapter.evaluation.baselines import shuffled_within
 from asa_adapter.search.fitting import LabelledStates, fit_layer
 
@@ -15,13 +16,21 @@ def split(seed: int, rows: int = 80, signal: float = 3.0) -> LabelledStates:
     return LabelledStates(states, labels, domains)
 
 
-def test_directions_come_from_cal_and_classifiers_from_train() -> None:
+def test_directions_come_from_cal_and_classifiers_from_cal_and_train() -> None:
     cal, train, valid = split(0), split(1), split(2)
     fit = fit_layer(cal, train, valid, ("a", "b"), (0.1,), 42)
     other_cal = fit_layer(split(5), train, valid, ("a", "b"), (0.1,), 42)
     other_train = fit_layer(cal, split(5), valid, ("a", "b"), (0.1,), 42)
     assert not np.allclose(fit.vectors.v_global, other_cal.vectors.v_global)
-    assert np.array_equal(fit.router.estimator_.coef_, other_cal.router.estimator_.coef_)
+    both = Probes.fit(
+        np.concatenate([cal.states, train.states]),
+        [*cal.labels, *train.labels],
+        [*cal.domains, *train.domains],
+        0.1,
+        42,
+    )
+    assert np.array_equal(fit.probes.pooled_.coef_, both.pooled_.coef_)
+    assert not np.allclose(fit.router.estimator_.coef_, other_cal.router.estimator_.coef_)
     assert np.array_equal(fit.vectors.v_global, other_train.vectors.v_global)
     assert not np.allclose(fit.probes.pooled_.coef_, other_train.probes.pooled_.coef_)
     assert fit.residual_norm == pytest.approx(np.linalg.norm(cal.states, axis=1).mean())
@@ -59,8 +68,22 @@ def test_twins_with_other_labels_are_predicted_together() -> None:
     labels, domains = np.arange(80) % 2, ["a"] * 80
     apart = LabelledStates(twins, labels, domains)
     together = LabelledStates(twins, labels, domains, np.repeat(np.arange(40), 2))
-    misled, fair = (fit_layer(split(0), part, split(2), ("a", "b"), (1.0,), 42).facts for part in (apart, together))
+    few = split(0, rows=8, signal=0.5)
+    misled, fair = (fit_layer(few, part, split(2), ("a", "b"), (1.0,), 42).facts for part in (apart, together))
     assert misled["out_of_fold_auc"] < 0.35
+    assert abs(fair["out_of_fold_auc"] - 0.5) < 0.15
+
+
+def test_a_twin_in_cal_does_not_tell_the_label_of_a_row_of_train() -> None:
+    generator = np.random.default_rng(0)
+    states = generator.normal(size=(80, 200)).astype(np.float32)
+    labels, domains, groups = np.arange(80) % 2, ["a"] * 80, np.arange(80)
+    train = LabelledStates(states, labels, domains, groups)
+    told, fair = (
+        fit_layer(LabelledStates(states, labels, domains, mine), train, train, ("a",), (1.0,), 42).facts
+        for mine in (groups + 100, groups)
+    )
+    assert told["out_of_fold_auc"] > 0.95
     assert abs(fair["out_of_fold_auc"] - 0.5) < 0.15
 
 
