@@ -59,6 +59,7 @@ class ASAAdapter:
         self.probes = probes
         self.report = report
         self.commit: str | None = None
+        self._source: Path | None = None  # the folder that it was loaded from
         self._controller = Controller.build(config, vectors, router, probes)
 
     def __repr__(self) -> str:
@@ -193,8 +194,9 @@ class ASAAdapter:
         """Writes the adapter into a folder.
 
         The files are asa_config.json, steering_vectors.safetensors, router.skops, probes.skops, report.json, README.md
-        (the model card) and, if matplotlib is installed, plots/*.png of the report. The config is written last: a
-        folder without it is not an adapter.
+        (the model card) and, if matplotlib is installed, plots/*.png of the report. All of it is written, or nothing:
+        an adapter that was there stays whole until the new one is. Other files stay, and so does a model card that was
+        edited, here or in the folder that the adapter was loaded from: a warning says so.
 
         Args:
             folder: where to write; created if it is missing.
@@ -204,8 +206,9 @@ class ASAAdapter:
 
         Raises:
             OSError: the folder or a file cannot be written.
+            ValueError: it could not be loaded again: a file would be too large, or hold what cannot be read.
         """
-        write_folder(Path(folder), self._parts())
+        write_folder(Path(folder), self._parts(), source=self._source)
         return Path(folder)
 
     def push_to_hub(
@@ -219,6 +222,9 @@ class ASAAdapter:
         create_pr: bool = False,
     ) -> str:
         """Pushes the adapter to the Hugging Face Hub: one commit holds everything, or nothing is changed there.
+
+        A model card that was edited stays as it is, with a warning: that of the folder that the adapter was loaded
+        from, else that of the repository.
 
         Args:
             repo_id: "user/name", or "name" for one of yours; made where it is missing.
@@ -237,7 +243,7 @@ class ASAAdapter:
         """
         repo_id = full_repo_id(repo_id, token)
         with tempfile.TemporaryDirectory() as folder:
-            write_folder(Path(folder), self._parts(), repo_id)
+            write_folder(Path(folder), self._parts(), repo_id, self._source)
             return push(
                 Path(folder),
                 repo_id,
@@ -284,7 +290,9 @@ class ASAAdapter:
             AdapterFormatError: a file is missing, damaged or invalid.
         """
         if Path(repo_id_or_folder).is_dir():
-            return cls._from_folder(Path(repo_id_or_folder))
+            adapter = cls._from_folder(Path(repo_id_or_folder))
+            adapter._source = Path(repo_id_or_folder)
+            return adapter
         if isinstance(repo_id_or_folder, Path) or looks_like_path(repo_id_or_folder):
             raise FileNotFoundError(f"no adapter folder at {repo_id_or_folder}")
         folder = fetch(
