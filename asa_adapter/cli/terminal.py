@@ -1,12 +1,19 @@
 """Text for terminals: colours where the terminal has them, and two texts side by side where they fit."""
 
+import logging
 import os
+import re
+import secrets
 import shutil
 import textwrap
 from itertools import zip_longest
 from typing import TextIO
 
+from asa_adapter.errors import visible
+
 COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
+_OWN = secrets.token_hex(8)  # in colours of ours until they are printed: no stranger's text can hold it
+_OWN_COLOUR = re.compile(rf"\\u001b\[{_OWN}:([0-9]+)m")
 _SIDE_BY_SIDE = 80
 _GAP = " | "
 
@@ -22,14 +29,26 @@ def has_colours(stream: TextIO) -> bool:
 
 
 def painted(text: str, colour: str, stream: TextIO) -> str:
-    """The text in one of `COLOURS` where the stream has colours, else as it is."""
-    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if has_colours(stream) else text
+    """The text in one of `COLOURS` where the stream has colours, else as it is; only `printable` makes it readable."""
+    return f"\x1b[{_OWN}:{COLOURS[colour]}m{text}\x1b[{_OWN}:0m" if has_colours(stream) else text
 
 
 def printable(text: str, stream: TextIO) -> str:
-    """The text; characters that the stream's encoding lacks are written as escapes."""
+    """The text as it may be printed, which everything is put through: colours are ours alone.
+
+    What a terminal would obey in strangers' texts, and characters that the stream's encoding lacks, become escapes.
+    """
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    coloured = _OWN_COLOUR.sub("\x1b[\\1m", visible(text))
+    return coloured.encode(encoding, "backslashreplace").decode(encoding)
+
+
+class PrintableRecord(logging.LogRecord):
+    """A log record, of whatever library, whose text may be printed."""
+
+    def getMessage(self) -> str:
+        """The text, without what a terminal would obey."""
+        return visible(super().getMessage())
 
 
 def compared(left: str, right: str, heads: tuple[str, str], columns: int) -> str:

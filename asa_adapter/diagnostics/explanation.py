@@ -11,6 +11,7 @@ from torch import nn
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.prompts import encode_prompt, with_chat_template
+from asa_adapter.errors import visible
 from asa_adapter.modeling.forward import evaluation_mode, greedy_settings, input_device
 from asa_adapter.modeling.prefix import SharedPrefix
 from asa_adapter.modeling.residual import decoder_blocks, generating_model
@@ -43,7 +44,7 @@ class Explanation(dict[str, Any]):
         return self.page(min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns))
 
     def page(self, width: int = _WIDTH) -> str:
-        """The explanation in lines of at most `width` characters."""
+        """The explanation in lines of at most `width` characters; what a terminal would obey is escaped."""
         prompt = self["prompt"]
         tools = f"tools: {', '.join(prompt['tools'])}" if prompt["tools"] else "no tools"
         lines = [
@@ -57,7 +58,7 @@ class Explanation(dict[str, Any]):
         for name in ("base", "steered"):
             lines += [f"Answer, {name}: {_verdict(self[name])}", *_quoted(self[name]["answer"], width)]
             lines += [line for error in self[name]["errors"] for line in _wrapped(f"- {error}", width, "  ")]
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
     def _facts(self) -> dict[str, str]:
         """The decision and its step in words, a line each."""

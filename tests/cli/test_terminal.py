@@ -114,7 +114,8 @@ def test_colours_are_for_terminals_that_want_them(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert terminal.painted("x", "red", Terminal()) == ("\x1b[31mx\x1b[0m" if coloured else "x")
+    painted = terminal.printable(terminal.painted("x", "red", Terminal()), Terminal())
+    assert painted == ("\x1b[31mx\x1b[0m" if coloured else "x")
     assert terminal.painted("x", "red", io.StringIO()) == "x"
 
 
