@@ -59,7 +59,7 @@ class ASAAdapter:
         self.probes = probes
         self.report = report
         self.commit: str | None = None
-        self._source: Path | None = None  # the folder that it was loaded from
+        self._source: Path | None = None  # the folder that it was last loaded from or saved in
         self._controller = Controller.build(config, vectors, router, probes)
 
     def __repr__(self) -> str:
@@ -162,6 +162,7 @@ class ASAAdapter:
         tools: Tools | None = None,
         max_new_tokens: int = 64,
         allow_mismatch: bool = False,
+        trust_template: bool = False,
     ) -> Explanation:
         """Answers one prompt without and with the adapter, and explains the decision; print the result to read it.
 
@@ -172,12 +173,15 @@ class ASAAdapter:
             tools: tools to offer; None for those that the adapter was fitted with.
             max_new_tokens: greatest length of an answer, in tokens.
             allow_mismatch: as in `attach`.
+            trust_template: whether to render the prompt with the adapter's own chat template, if it has one and comes
+                from the Hub. A chat template is a program; any adapter's runs in a sandbox, for seconds at most.
 
         Returns:
             A dict of plain JSON types; `Explanation` lists its keys.
 
         Raises:
-            ValueError: an adapter is attached to the model already, or the prompt cannot be rendered.
+            ValueError: an adapter is attached to the model already, the prompt cannot be rendered, or a chat template
+                from the Hub is not trusted.
             IncompatibleModelError: the adapter does not fit the model.
         """
         return explain(
@@ -188,6 +192,7 @@ class ASAAdapter:
             tools=tools,
             max_new_tokens=max_new_tokens,
             allow_mismatch=allow_mismatch,
+            trust_template=trust_template,
         )
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -196,7 +201,7 @@ class ASAAdapter:
         The files are asa_config.json, steering_vectors.safetensors, router.skops, probes.skops, report.json, README.md
         (the model card) and, if matplotlib is installed, plots/*.png of the report. All of it is written, or nothing:
         an adapter that was there stays whole until the new one is. Other files stay, and so does a model card that was
-        edited, here or in the folder that the adapter was loaded from: a warning says so.
+        edited, here or in the folder that the adapter was last loaded from or saved in: a warning says so.
 
         Args:
             folder: where to write; created if it is missing.
@@ -209,6 +214,7 @@ class ASAAdapter:
             ValueError: it could not be loaded again: a file would be too large, or hold what cannot be read.
         """
         write_folder(Path(folder), self._parts(), source=self._source)
+        self._source = Path(folder).absolute()
         return Path(folder)
 
     def push_to_hub(
@@ -223,8 +229,8 @@ class ASAAdapter:
     ) -> str:
         """Pushes the adapter to the Hugging Face Hub: one commit holds everything, or nothing is changed there.
 
-        A model card that was edited stays as it is, with a warning: that of the folder that the adapter was loaded
-        from, else that of the repository.
+        A model card that was edited stays as it is, with a warning: that in the folder that the adapter was loaded
+        from or saved in last, else that in the repository.
 
         Args:
             repo_id: "user/name", or "name" for one of yours; made where it is missing.
@@ -291,7 +297,7 @@ class ASAAdapter:
         """
         if Path(repo_id_or_folder).is_dir():
             adapter = cls._from_folder(Path(repo_id_or_folder))
-            adapter._source = Path(repo_id_or_folder)
+            adapter._source = Path(repo_id_or_folder).absolute()
             return adapter
         if isinstance(repo_id_or_folder, Path) or looks_like_path(repo_id_or_folder):
             raise FileNotFoundError(f"no adapter folder at {repo_id_or_folder}")

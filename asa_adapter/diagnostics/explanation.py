@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from asa_adapter.config.asa_config import ASAConfig
-from asa_adapter.data.prompts import encode_prompt, with_chat_template
+from asa_adapter.data.prompts import encode_prompt
+from asa_adapter.data.rendering import refuse_template_from_hub, with_bounded_template
 from asa_adapter.errors import visible
 from asa_adapter.modeling.forward import evaluation_mode, greedy_settings, input_device
 from asa_adapter.modeling.prefix import SharedPrefix
@@ -75,11 +76,12 @@ class Explanation(dict[str, Any]):
 
 
 class Explained(Protocol):
-    """What `explain` needs of an adapter: its settings and classifiers, its parser, and that it can be attached."""
+    """What `explain` needs of an adapter: its parts, where it is from, its parser, and that it can be attached."""
 
     config: ASAConfig
     router: Router
     probes: Probes
+    commit: str | None
 
     def parser(self, tokenizer: Any) -> ToolCallParser:
         """A parser for the model's calls."""
@@ -97,6 +99,7 @@ def explain(
     tools: Tools | None = None,
     max_new_tokens: int = 64,
     allow_mismatch: bool = False,
+    trust_template: bool = False,
 ) -> Explanation:
     """Answers one prompt twice, without and with the adapter, and shows what led to it.
 
@@ -108,15 +111,18 @@ def explain(
         tools: tools to offer; those of the config where None.
         max_new_tokens: longest answer.
         allow_mismatch: as in `ASAAdapter.attach`.
+        trust_template: whether to render with the chat template of an adapter from the Hub.
 
     Raises:
-        ValueError: the model is steered already, or the prompt cannot be rendered.
+        ValueError: the model is steered already, the prompt cannot be rendered, or the adapter comes from the Hub with
+            a chat template of its own that is not trusted.
         IncompatibleModelError: the adapter does not fit the model.
     """
     given, model, config = model, generating_model(model), adapter.config
     if is_steered(model):
         raise ValueError("the model has an adapter attached; remove() it first: the base would be shown steered")
-    tokenizer = with_chat_template(tokenizer, config.chat_template)
+    refuse_template_from_hub(config.chat_template, adapter.commit, trust_template)
+    tokenizer = with_bounded_template(tokenizer, config.chat_template)
     parser = adapter.parser(tokenizer)
     schemas = tool_schemas(config.tools if tools is None else tools)
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt

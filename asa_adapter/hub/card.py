@@ -155,7 +155,8 @@ def _fitted_for(config: ASAConfig) -> str:
         f"width {config.hidden_size}",
         "domains": ", ".join(map(escaped, config.domains)),
         "prompts": (
-            "a chat template of their own: set `tokenizer.chat_template = adapter.config.chat_template`"
+            "a chat template of their own, which is a program: read it, then "
+            "set `tokenizer.chat_template = adapter.config.chat_template`"
             if config.chat_template
             else "the model's own chat template"
         )

@@ -48,7 +48,7 @@ def write_folder(folder: Path, parts: Parts, repo_id: str | None = None, source:
         folder: where to write; created if missing. Files that are not an adapter's stay.
         parts: what to write.
         repo_id: the repository that the card's usage example names, where it is known.
-        source: the folder that the adapter came from.
+        source: the folder that the adapter was last loaded from or saved in.
 
     Raises:
         ValueError: the adapter could not be loaded again, such as for its size; nothing was written.

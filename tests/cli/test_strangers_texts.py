@@ -16,6 +16,7 @@ from models import fitted_adapter
 from asa_adapter import AdapterFormatError, ASAAdapter, IncompatibleModelError
 from asa_adapter.cli import commands, terminal
 from asa_adapter.cli.entrypoint import main
+from asa_adapter.data import rendering
 from asa_adapter.diagnostics.explanation import Explanation
 from asa_adapter.errors import AdapterDownloadError, AdapterUploadError, DamagedDownloadError, visible
 from asa_adapter.steering.resemblance import Resemblance
@@ -84,6 +85,44 @@ def test_a_refused_model_is_told_without_them(
     status, _, err = output(words, capsys)
     assert status == 2
     assert "asa-adapter: error: " in err
+
+
+@pytest.mark.parametrize("command", ["generate", "explain", "evaluate"])
+def test_a_template_from_the_hub_is_refused_before_a_model_is_loaded_unless_trusted(
+    folder: str, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = ASAAdapter.from_pretrained
+
+    def from_the_hub(name: str) -> ASAAdapter:
+        adapter = load(name)
+        adapter.commit = "0" * 40
+        return adapter
+
+    monkeypatch.setattr(ASAAdapter, "from_pretrained", from_the_hub)
+    more = ["--data", "./none"] if command == "evaluate" else ["--prompt", "hi"]
+    words = [command, folder, "--model", "./none", *more]
+    status, _, err = output(words, capsys)
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "the adapter comes from the Hub with a chat template of its own" in err
+    assert "--trust-template" in err
+    assert "./none" not in err
+    status, _, err = output([*words, "--trust-template"], capsys)
+    assert status == 2
+    assert "none" in err
+    assert "from the Hub with" not in err
+
+
+def test_generate_ends_with_a_reason_where_the_template_never_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "SECONDS", 1)
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    folder = fitted_adapter(chat_template=loops).save_pretrained(tmp_path)
+    words = ["generate", str(folder), "--model", str(TINY_LFM2), "--prompt", "hi"]
+    status, _, err = output(words, capsys)
+    assert status == 2
+    assert "the adapter's chat template is not used: for one chat it takes more than 1 seconds" in err
 
 
 @pytest.mark.parametrize("more", [[], ["--debug"], ["--json"]], ids=str)

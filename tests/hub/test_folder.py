@@ -32,12 +32,12 @@ def named(name: str) -> ASAAdapter:
     return adapter
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def old() -> ASAAdapter:
     return named("old")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def new() -> ASAAdapter:
     return named("new")
 

@@ -169,6 +169,14 @@ def test_a_card_that_was_edited_in_the_folder_is_pushed(hub: LocalHub, adapter: 
     assert hub.repos[NAME].files()[CARD_NAME] == b"mine"
 
 
+def test_a_card_that_was_edited_after_saving_is_pushed(hub: LocalHub, adapter: ASAAdapter, tmp_path: Path) -> None:
+    folder = adapter.save_pretrained(tmp_path)
+    (folder / CARD_NAME).write_text("mine")
+    with pytest.warns(UserWarning, match=r"README.md was edited, or .* stays as it is"):
+        adapter.push_to_hub(NAME, token="hf_alice")
+    assert hub.repos[NAME].files()[CARD_NAME] == b"mine"
+
+
 def test_of_two_edited_cards_the_pushed_one_stays_and_a_warning_says_where_the_other_is(
     hub: LocalHub, adapter: ASAAdapter, tmp_path: Path
 ) -> None:
