@@ -137,13 +137,15 @@ class _Process:
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Its answer: "text", what "failed", or which bound it went "over"."""
-        with contextlib.suppress(BrokenPipeError):
-            print(json.dumps(request, default=str), file=self._process.stdin, flush=True)
-        answer = self._answer(SECONDS + 1.0)
-        if answer is None:
-            self.end()
-            return {"over": f"for one chat it takes more than {SECONDS} seconds or {MEBIBYTES} MiB of memory"}
-        return answer
+        line, answer = json.dumps(request, default=str), None
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                print(line, file=self._process.stdin, flush=True)
+            answer = self._answer(SECONDS + 1.0)
+        finally:
+            if answer is None:  # nor must another chat get an answer for which nobody waited
+                self.end()
+        return answer or {"over": f"for one chat it takes more than {SECONDS} seconds or {MEBIBYTES} MiB of memory"}
 
     def end(self) -> None:
         """Ends the process."""

@@ -96,6 +96,22 @@ def test_after_a_template_that_was_ended_another_is_rendered(tokenizer: Any) -> 
     assert encode_prompt(with_bounded_template(tokenizer, FAIR), CHAT)
 
 
+def test_an_answer_that_nobody_waited_for_is_not_given_to_another_chat(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (with_bounded_template(tokenizer, f"{word} {{{{ messages[0].content }}}}") for word in "ab")
+    assert first.apply_chat_template(CHAT[:1], tokenize=False).startswith("a ")
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rendering._Process, "_answer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            first.apply_chat_template(CHAT[:1], tokenize=False)
+    assert second.apply_chat_template(CHAT[:1], tokenize=False).startswith("b ")
+
+
 @pytest.mark.parametrize(
     "template", ["{{ raise_exception('no\x1b[31m') }}", "{{ ''.__class__.__mro__ }}{{ x.y.z }}", "{% for %}"]
 )
