@@ -18,10 +18,11 @@ def visible(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escape(c) if unicodedata.category(c) in _OBEYED and c not in _HARMLESS else c for c in text)
+    return "".join(json_escape(c) if unicodedata.category(c) in _OBEYED and c not in _HARMLESS else c for c in text)
 
 
-def _escape(character: str) -> str:
+def json_escape(character: str) -> str:
+    """A character as JSON writes it in ASCII."""
     units = character.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 

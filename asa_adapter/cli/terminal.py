@@ -1,5 +1,6 @@
 """Text for terminals: colours where the terminal has them, and two texts side by side where they fit."""
 
+import codecs
 import logging
 import os
 import re
@@ -9,7 +10,7 @@ import textwrap
 from itertools import zip_longest
 from typing import TextIO
 
-from asa_adapter.errors import visible
+from asa_adapter.errors import json_escape, visible
 
 COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 _OWN = secrets.token_hex(8)  # in colours of ours until they are printed: no stranger's text can hold it
@@ -40,7 +41,16 @@ def printable(text: str, stream: TextIO) -> str:
     """
     encoding = getattr(stream, "encoding", None) or "utf-8"
     coloured = _OWN_COLOUR.sub("\x1b[\\1m", visible(text))
-    return coloured.encode(encoding, "backslashreplace").decode(encoding)
+    return coloured.encode(encoding, _LACKING).decode(encoding)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(map(json_escape, error.object[error.start : error.end])), error.end
+
+
+_LACKING = f"{__name__}.lacking"
+codecs.register_error(_LACKING, _escaped)
 
 
 class PrintableRecord(logging.LogRecord):
