@@ -4,7 +4,6 @@ What the commands do is in `commands`, which is imported when one runs: help and
 """
 
 import json
-import logging
 import os
 import sys
 import traceback
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from asa_adapter.cli.parser import command_parser
-from asa_adapter.cli.terminal import PrintableRecord, painted, printable
+from asa_adapter.cli.terminal import painted, printable, printable_logs
 from asa_adapter.errors import visible
 
 _STAGES = "stages"  # where the trainer keeps what is finished
@@ -36,9 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has said why
         return int(stop.code or 0)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), printable_logs():
             warnings.showwarning = _show_warning
-            logging.setLogRecordFactory(PrintableRecord)
             import asa_adapter.cli.commands as commands
             from asa_adapter.modeling.processes import launched_processes
 

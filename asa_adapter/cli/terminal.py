@@ -1,14 +1,17 @@
 """Text for terminals: colours where the terminal has them, and two texts side by side where they fit."""
 
 import codecs
+import contextlib
 import logging
 import os
 import re
 import secrets
 import shutil
 import textwrap
+import traceback
+from collections.abc import Iterator
 from itertools import zip_longest
-from typing import TextIO
+from typing import Any, TextIO
 
 from asa_adapter.errors import json_escape, visible
 
@@ -53,12 +56,25 @@ _LACKING = f"{__name__}.lacking"
 codecs.register_error(_LACKING, _escaped)
 
 
-class PrintableRecord(logging.LogRecord):
-    """A log record, of whatever library, whose text may be printed."""
+class _PrintableRecord(logging.LogRecord):
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        if self.exc_info and self.exc_info[0]:
+            self.exc_text = visible("".join(traceback.format_exception(*self.exc_info)).rstrip())
 
     def getMessage(self) -> str:
-        """The text, without what a terminal would obey."""
         return visible(super().getMessage())
+
+
+@contextlib.contextmanager
+def printable_logs() -> Iterator[None]:
+    """What libraries log inside has nothing in it that a terminal would obey."""
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(_PrintableRecord)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(before)
 
 
 def compared(left: str, right: str, heads: tuple[str, str], columns: int) -> str:

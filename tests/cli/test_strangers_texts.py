@@ -147,7 +147,7 @@ def test_a_warning_and_a_log_show_none(monkeypatch: pytest.MonkeyPatch, capsys: 
         handler = logging.StreamHandler(sys.stderr)
         logger = logging.getLogger("a.library")
         logger.addHandler(handler)
-        logger.warning("a file is called %s", NASTY)
+        logger.warning("a file is called %s", NASTY, exc_info=ValueError(NASTY))
         logger.removeHandler(handler)
         warnings.warn(NASTY, UserWarning, stacklevel=1)
         return {"answer": NASTY}, NASTY
@@ -157,7 +157,7 @@ def test_a_warning_and_a_log_show_none(monkeypatch: pytest.MonkeyPatch, capsys: 
         warnings.simplefilter("always")
         _, out, err = output(["inspect", "a"], capsys)
     assert out.startswith("a\\u001b[31m\\u009b2J\\u202eb")
-    assert len(re.findall(r"\\u001b\[31m", err)) == 2
+    assert len(re.findall(r"\\u001b\[31m", err)) == 3
 
 
 def test_a_strangers_colour_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
