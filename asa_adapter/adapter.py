@@ -59,6 +59,7 @@ class ASAAdapter:
         self.probes = probes
         self.report = report
         self.commit: str | None = None
+        self._source: Path | None = None  # the folder that it was last loaded from or saved in
         self._controller = Controller.build(config, vectors, router, probes)
 
     def __repr__(self) -> str:
@@ -165,6 +166,7 @@ class ASAAdapter:
         tools: Tools | None = None,
         max_new_tokens: int = 64,
         allow_mismatch: bool = False,
+        trust_template: bool = False,
     ) -> Explanation:
         """Answers one prompt without and with the adapter, and explains the decision; print the result to read it.
 
@@ -175,12 +177,15 @@ class ASAAdapter:
             tools: tools to offer; None for those that the adapter was fitted with.
             max_new_tokens: greatest length of an answer, in tokens.
             allow_mismatch: as in `attach`.
+            trust_template: whether to render the prompt with the adapter's own chat template, if it has one and comes
+                from the Hub. A chat template is a program; any adapter's runs in a sandbox, for seconds at most.
 
         Returns:
             A dict of plain JSON types; `Explanation` lists its keys.
 
         Raises:
-            ValueError: an adapter is attached to the model already, or the prompt cannot be rendered.
+            ValueError: an adapter is attached to the model already, the prompt cannot be rendered, or a chat template
+                from the Hub is not trusted.
             IncompatibleModelError: the adapter does not fit the model.
         """
         return explain(
@@ -191,14 +196,16 @@ class ASAAdapter:
             tools=tools,
             max_new_tokens=max_new_tokens,
             allow_mismatch=allow_mismatch,
+            trust_template=trust_template,
         )
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Writes the adapter into a folder.
 
         The files are asa_config.json, steering_vectors.safetensors, router.skops, probes.skops, report.json, README.md
-        (the model card) and, if matplotlib is installed, plots/*.png of the report. The config is written last: a
-        folder without it is not an adapter.
+        (the model card) and, if matplotlib is installed, plots/*.png of the report. All of it is written, or nothing:
+        an adapter that was there stays whole until the new one is. Other files stay, and so does a model card that was
+        edited, here or in the folder that the adapter was last loaded from or saved in: a warning says so.
 
         Args:
             folder: where to write; created if it is missing.
@@ -208,8 +215,10 @@ class ASAAdapter:
 
         Raises:
             OSError: the folder or a file cannot be written.
+            ValueError: it could not be loaded again: a file would be too large, or hold what cannot be read.
         """
-        write_folder(Path(folder), self._parts())
+        write_folder(Path(folder), self._parts(), source=self._source)
+        self._source = Path(folder).absolute()
         return Path(folder)
 
     def push_to_hub(
@@ -223,6 +232,9 @@ class ASAAdapter:
         create_pr: bool = False,
     ) -> str:
         """Pushes the adapter to the Hugging Face Hub: one commit holds everything, or nothing is changed there.
+
+        A model card that was edited stays as it is, with a warning: that in the folder that the adapter was loaded
+        from or saved in last, else that in the repository.
 
         Args:
             repo_id: "user/name", or "name" for one of yours; made where it is missing.
@@ -241,7 +253,7 @@ class ASAAdapter:
         """
         repo_id = full_repo_id(repo_id, token)
         with tempfile.TemporaryDirectory() as folder:
-            write_folder(Path(folder), self._parts(), repo_id)
+            write_folder(Path(folder), self._parts(), repo_id, self._source)
             return push(
                 Path(folder),
                 repo_id,
@@ -288,7 +300,9 @@ class ASAAdapter:
             AdapterFormatError: a file is missing, damaged or invalid.
         """
         if Path(repo_id_or_folder).is_dir():
-            return cls._from_folder(Path(repo_id_or_folder))
+            adapter = cls._from_folder(Path(repo_id_or_folder))
+            adapter._source = Path(repo_id_or_folder).absolute()
+            return adapter
         if isinstance(repo_id_or_folder, Path) or looks_like_path(repo_id_or_folder):
             raise FileNotFoundError(f"no adapter folder at {repo_id_or_folder}")
         folder = fetch(

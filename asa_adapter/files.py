@@ -1,19 +1,29 @@
 """Reading and writing files without trusting them: size limits, regular files only, strict JSON, atomic writes."""
 
+import errno
 import hashlib
 import json
 import math
 import os
 import re
+import secrets
+import shutil
 import stat
 import tempfile
 import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from asa_adapter.errors import AdapterFormatError
 
 MIB = 1024 * 1024
+_NEXT = ".asa-next"
+_UNFINISHED = ".asa-unfinished-"
+_ABANDONED_AFTER = 24 * 3600  # seconds
+_ATTEMPTS = 100
 _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -34,8 +44,11 @@ def read_bounded(path: Path, limit: int) -> bytes:
         raise AdapterFormatError(f"{path.name}: expected a regular file in {path.parent}")
     if status.st_size > limit:
         raise AdapterFormatError(f"{path.name}: {status.st_size} bytes; expected at most {limit}")
-    with path.open("rb") as file:
-        content = file.read(limit + 1)
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except FileNotFoundError as error:
+        raise AdapterFormatError(f"{path.name}: missing from {path.parent}") from error
     if len(content) > limit:
         raise AdapterFormatError(f"{path.name}: grew past {limit} bytes while it was read")
     return content
@@ -114,6 +127,97 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes files into a folder, all of them or none: whoever reads finds all of the old or all of the new.
+
+    The folder itself cannot be swapped: it may hold notes, plots and a `.git`, be a link, or lie where nothing else
+    can be written. So all new files are written into a folder inside it, and one renaming of that to `.asa-next` is
+    the moment from which they count. Each file is then moved to its place, in any order, because `read_current` takes
+    a file from `.asa-next` as long as it is there. What was interrupted in between reads right, and the next save ends
+    it first. Of two saves at once, one stays.
+
+    Args:
+        folder: where to write; created if missing. Other files in it stay.
+        files: content by name, which may be in a folder of its own, such as "plots/a.png".
+
+    Raises:
+        OSError: something cannot be written. The old files are there still, or all the new ones.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder)
+    unfinished = folder / f"{_UNFINISHED}{secrets.token_hex(8)}"
+    try:
+        for name, content in files.items():
+            if (folder / name).is_dir():
+                raise IsADirectoryError(f"cannot write {folder / name}: it is a folder; expected a file, or nothing")
+            (folder / name).parent.mkdir(exist_ok=True)
+            (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
+            _write_through(unfinished / name, content)
+        _commit(unfinished, folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    _put_in_place(folder)
+
+
+def read_current(folder: Path, name: str, limit: int) -> bytes:
+    """The bytes of a file that `replace_files` wrote, or that lies in the folder otherwise.
+
+    Raises:
+        AdapterFormatError: missing, not a regular file, or larger than `limit`.
+    """
+    moving = folder / _NEXT / name
+    if moving.exists():
+        try:
+            return read_bounded(moving, limit)
+        except ValueError:
+            if moving.exists():  # else it was moved to its place meanwhile
+                raise
+    return read_bounded(folder / name, limit)
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    """Writes a file to the disk itself: the renaming must not get there first."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _commit(unfinished: Path, folder: Path) -> None:
+    """Makes the written files count, after those of another save that was not ended."""
+    for _ in range(_ATTEMPTS):
+        try:
+            os.rename(unfinished, folder / _NEXT)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        _put_in_place(folder)
+    raise OSError(f"cannot write into {folder}: {_NEXT} in it cannot be emptied; move what is in there elsewhere")
+
+
+def _put_in_place(folder: Path) -> None:
+    """Moves what counts already to where it belongs; another process may be at it too."""
+    moving = folder / _NEXT
+    for place, _, names in os.walk(moving, topdown=False):
+        target = folder / Path(place).relative_to(moving)
+        target.mkdir(exist_ok=True)
+        for name in names:
+            with suppress(FileNotFoundError):
+                os.replace(Path(place) / name, target / name)
+        with suppress(OSError):
+            os.rmdir(place)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what saves that were killed long ago had begun to write."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_AFTER:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def looks_like_path(name: str) -> bool:

@@ -11,7 +11,7 @@ tool_call_format                     | text    | name of the format of the model
 splits.*.rows                        | int     | rows of cal, train, valid and test
 splits.*.tool_needed                 | int     | how many of them have label 1
 domains[]                            | text    | names, in the order of the directions
-leaks[][]                            | text    | kind, first and second row of each pair that stands in two splits
+leaks[][]                            | text    | kind, first and second row of the first 1,000 pairs in two splits
 blind_layers[]                       | int     | layers whose state is the same for every prompt
 layers.*.probe_auc                   | number  | by layer: AUC on VALID of the probe for all domains; 0.5 if blind
 layers.*.blind                       | bool    | true; only where the layer is blind

@@ -3,9 +3,19 @@ import os
 from pathlib import Path
 
 import pytest
+from interruptions import Killed, break_off
 
 from asa_adapter import AdapterFormatError
-from asa_adapter.files import decode_utf8, parse_json, read_bounded, read_jsonl, sha256, write_atomic
+from asa_adapter.files import (
+    decode_utf8,
+    parse_json,
+    read_bounded,
+    read_current,
+    read_jsonl,
+    replace_files,
+    sha256,
+    write_atomic,
+)
 
 needs_fifo = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 
@@ -255,6 +265,59 @@ def test_text_that_is_not_unicode_leaves_the_old_content(tmp_path: Path) -> None
 def test_folder_that_is_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_atomic(tmp_path / "gone" / "a", "new")
+
+
+# --- replace_files, read_current
+
+OLD, NEW = ({"a": word, "inner/b": word} for word in (b"old", b"new"))
+
+
+def current(folder: Path) -> dict[str, bytes]:
+    return {name: read_current(folder, name, 100) for name in OLD}
+
+
+@pytest.mark.parametrize("done_first", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("dead", [False, True], ids=["interrupted", "killed"])
+def test_replacing_that_breaks_off_anywhere_leaves_all_old_or_all_new(
+    tmp_path: Path, dead: bool, done_first: bool
+) -> None:
+    seen = []
+    for at in range(1, 100):
+        folder = tmp_path / str(at)
+        replace_files(folder, OLD)
+        with pytest.MonkeyPatch.context() as patch:
+            break_off(patch, at, dead=dead, done_first=done_first)
+            try:
+                replace_files(folder, NEW)
+                break
+            except Killed:
+                seen.append(current(folder))
+        replace_files(folder, OLD)  # the next one ends it, and then does its own
+        assert current(folder) == OLD
+        assert {name: (folder / name).read_bytes() for name in OLD} == OLD
+        assert not (folder / ".asa-next").exists()
+    begun = seen.index(NEW)
+    assert seen == [OLD] * begun + [NEW] * (len(seen) - begun)
+    assert begun > 3
+    assert len(seen) > begun + 2
+
+
+def test_replacing_ends_what_another_process_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process is stopped while it moves its files; another replaces them meanwhile; then the first goes on."""
+    replace_files(tmp_path, OLD)
+    third = {name: b"third" for name in OLD}
+    replace, moved = os.replace, []
+
+    def with_another_in_between(source: Path, target: Path) -> None:
+        moved.append(target)
+        if len(moved) == 2:
+            replace_files(tmp_path, third)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", with_another_in_between)
+    replace_files(tmp_path, NEW)
+    assert current(tmp_path) == third
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "inner"]
 
 
 # --- read_jsonl

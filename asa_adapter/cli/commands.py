@@ -13,7 +13,8 @@ from asa_adapter.cli.inspection import inspection, inspection_text
 from asa_adapter.cli.terminal import compared, painted, width
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_batch, pad_token_id
-from asa_adapter.data.prompts import encode_prompt, with_chat_template
+from asa_adapter.data.prompts import encode_prompt
+from asa_adapter.data.rendering import refuse_template_from_hub, with_bounded_template
 from asa_adapter.data.splits import load_splits, read_tools
 from asa_adapter.diagnostics.diagnosis import diagnose as diagnosed
 from asa_adapter.diagnostics.diagnosis import findings_table
@@ -118,7 +119,7 @@ def _decision_line(decision: Decision) -> str:
 
 def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """One prompt with and without the adapter, and what led to the decision."""
-    adapter = ASAAdapter.from_pretrained(options.adapter)
+    adapter, _ = _load_adapter(options)
     tools = _tools(options)
     model, tokenizer = _load_model(options)
     explanation = adapter.explain(
@@ -128,6 +129,7 @@ def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         tools=tools,
         max_new_tokens=options.max_new_tokens,
         allow_mismatch=options.allow_mismatch,
+        trust_template=options.trust_template,
     )
     return explanation, str(explanation)
 
@@ -160,6 +162,7 @@ def push(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _load_adapter(options: argparse.Namespace) -> tuple[ASAAdapter, list[dict[str, Any]] | None]:
     """The adapter, and the tools to offer: the user's, else those that the adapter was fitted with."""
     adapter = ASAAdapter.from_pretrained(options.adapter)
+    refuse_template_from_hub(adapter.config.chat_template, adapter.commit, options.trust_template)
     return adapter, _tools(options) or adapter.config.tools
 
 
@@ -168,7 +171,7 @@ def _load_model(options: argparse.Namespace, chat_template: str | None = None) -
 
     Args:
         options: those of the command.
-        chat_template: replaces the tokenizer's own; None keeps it.
+        chat_template: an adapter's, which replaces the tokenizer's own; None keeps it.
     """
     import torch
     import transformers
@@ -188,7 +191,7 @@ def _load_model(options: argparse.Namespace, chat_template: str | None = None) -
     except (OSError, ValueError) as error:
         here = "" if Path(name).exists() else "there is no such folder here, and from the Hub: "
         raise OSError(f"cannot load the model {name!r}: {here}{error}") from error
-    return model.to(device).eval(), with_chat_template(tokenizer, chat_template)
+    return model.to(device).eval(), with_bounded_template(tokenizer, chat_template)
 
 
 def _seed(options: argparse.Namespace, adapter: ASAAdapter) -> int:

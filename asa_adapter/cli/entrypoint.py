@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from asa_adapter.cli.parser import command_parser
-from asa_adapter.cli.terminal import painted, printable
+from asa_adapter.cli.terminal import painted, printable, printable_logs
+from asa_adapter.errors import visible
 
 _STAGES = "stages"  # where the trainer keeps what is finished
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has said why
         return int(stop.code or 0)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), printable_logs():
             warnings.showwarning = _show_warning
             import asa_adapter.cli.commands as commands
             from asa_adapter.modeling.processes import launched_processes
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Whatever went wrong, in our code or in a library's, a shell wants one line; --debug shows the rest.
     except Exception as error:
         if options.debug:
-            traceback.print_exc()
+            print(printable(traceback.format_exc(), sys.stderr), end="", file=sys.stderr)
         label = painted("error:", "red", sys.stderr)
         print(printable(f"asa-adapter: {label} {_one_line(error)}", sys.stderr), file=sys.stderr)
         return 2
@@ -72,8 +73,8 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
 
 def _json_text(result: Any) -> str:
-    # A model can write half a surrogate pair, which UTF-8 cannot encode; as an escape it is valid JSON.
-    return json.dumps(result, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace").decode()
+    # Half a surrogate pair, which UTF-8 cannot encode, and what a terminal would obey are escapes of JSON here.
+    return visible(json.dumps(result, ensure_ascii=False, allow_nan=False))
 
 
 def _one_line(error: BaseException) -> str:

@@ -187,6 +187,9 @@ def _add_adapter(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--allow-mismatch", action="store_true", help="only warn where model or chat template look like others"
     )
+    command.add_argument(
+        "--trust-template", action="store_true", help="render prompts with a chat template that is from the Hub too"
+    )
 
 
 def _add_generate(commands: Any) -> None:

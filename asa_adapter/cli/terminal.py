@@ -1,12 +1,23 @@
 """Text for terminals: colours where the terminal has them, and two texts side by side where they fit."""
 
+import codecs
+import contextlib
+import logging
 import os
+import re
+import secrets
 import shutil
 import textwrap
+import traceback
+from collections.abc import Iterator
 from itertools import zip_longest
-from typing import TextIO
+from typing import Any, TextIO
+
+from asa_adapter.errors import json_escape, visible
 
 COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
+_OWN = secrets.token_hex(8)  # in colours of ours until they are printed: no stranger's text can hold it
+_OWN_COLOUR = re.compile(rf"\\u001b\[{_OWN}:([0-9]+)m")
 _SIDE_BY_SIDE = 80
 _GAP = " | "
 
@@ -22,14 +33,48 @@ def has_colours(stream: TextIO) -> bool:
 
 
 def painted(text: str, colour: str, stream: TextIO) -> str:
-    """The text in one of `COLOURS` where the stream has colours, else as it is."""
-    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if has_colours(stream) else text
+    """The text in one of `COLOURS` where the stream has colours, else as it is; only `printable` makes it readable."""
+    return f"\x1b[{_OWN}:{COLOURS[colour]}m{text}\x1b[{_OWN}:0m" if has_colours(stream) else text
 
 
 def printable(text: str, stream: TextIO) -> str:
-    """The text; characters that the stream's encoding lacks are written as escapes."""
+    """The text as it may be printed, which everything is put through: colours are ours alone.
+
+    What a terminal would obey in strangers' texts, and characters that the stream's encoding lacks, become escapes.
+    """
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    coloured = _OWN_COLOUR.sub("\x1b[\\1m", visible(text))
+    return coloured.encode(encoding, _LACKING).decode(encoding)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(map(json_escape, error.object[error.start : error.end])), error.end
+
+
+_LACKING = f"{__name__}.lacking"
+codecs.register_error(_LACKING, _escaped)
+
+
+class _PrintableRecord(logging.LogRecord):
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        if self.exc_info and self.exc_info[0]:
+            self.exc_text = visible("".join(traceback.format_exception(*self.exc_info)).rstrip())
+
+    def getMessage(self) -> str:
+        return visible(super().getMessage())
+
+
+@contextlib.contextmanager
+def printable_logs() -> Iterator[None]:
+    """What libraries log inside has nothing in it that a terminal would obey."""
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(_PrintableRecord)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(before)
 
 
 def compared(left: str, right: str, heads: tuple[str, str], columns: int) -> str:

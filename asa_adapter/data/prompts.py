@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from asa_adapter.data.history import Message, kept_history
+from asa_adapter.errors import visible
 from asa_adapter.notations.schemas import Tools, tool_schemas
 from asa_adapter.tool_calls.detection import template_text
 from asa_adapter.tool_calls.parser import ToolCallParser
@@ -129,7 +130,7 @@ def encode_prompt(
     try:
         encoding = rendered(chat, tokenize=True, add_generation_prompt=generation_prompt, return_dict=True)
     except (jinja2.TemplateError, TypeError) as error:
-        raise ValueError(f"the tokenizer's chat template cannot render this chat: {error}") from error
+        raise ValueError(f"the tokenizer's chat template cannot render this chat: {visible(str(error))}") from error
     ids = [int(token) for token in encoding["input_ids"]]
     _check_no_open_reasoning(tokenizer, ids)
     return ids

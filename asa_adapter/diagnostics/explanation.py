@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from asa_adapter.config.asa_config import ASAConfig
-from asa_adapter.data.prompts import encode_prompt, with_chat_template
+from asa_adapter.data.prompts import encode_prompt
+from asa_adapter.data.rendering import refuse_template_from_hub, with_bounded_template
+from asa_adapter.errors import visible
 from asa_adapter.modeling.forward import evaluation_mode, greedy_settings, input_device
 from asa_adapter.modeling.prefix import SharedPrefix
 from asa_adapter.modeling.residual import decoder_blocks, generating_model
@@ -43,7 +45,7 @@ class Explanation(dict[str, Any]):
         return self.page(min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns))
 
     def page(self, width: int = _WIDTH) -> str:
-        """The explanation in lines of at most `width` characters."""
+        """The explanation in lines of at most `width` characters; what a terminal would obey is escaped."""
         prompt = self["prompt"]
         tools = f"tools: {', '.join(prompt['tools'])}" if prompt["tools"] else "no tools"
         lines = [
@@ -57,7 +59,7 @@ class Explanation(dict[str, Any]):
         for name in ("base", "steered"):
             lines += [f"Answer, {name}: {_verdict(self[name])}", *_quoted(self[name]["answer"], width)]
             lines += [line for error in self[name]["errors"] for line in _wrapped(f"- {error}", width, "  ")]
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
     def _facts(self) -> dict[str, str]:
         """The decision and its step in words, a line each."""
@@ -74,11 +76,12 @@ class Explanation(dict[str, Any]):
 
 
 class Explained(Protocol):
-    """What `explain` needs of an adapter: its settings and classifiers, its parser, and that it can be attached."""
+    """What `explain` needs of an adapter: its parts, where it is from, its parser, and that it can be attached."""
 
     config: ASAConfig
     router: Router
     probes: Probes
+    commit: str | None
 
     def parser(self, tokenizer: Any) -> ToolCallParser:
         """A parser for the model's calls."""
@@ -96,6 +99,7 @@ def explain(
     tools: Tools | None = None,
     max_new_tokens: int = 64,
     allow_mismatch: bool = False,
+    trust_template: bool = False,
 ) -> Explanation:
     """Answers one prompt twice, without and with the adapter, and shows what led to it.
 
@@ -107,15 +111,18 @@ def explain(
         tools: tools to offer; those of the config where None.
         max_new_tokens: longest answer.
         allow_mismatch: as in `ASAAdapter.attach`.
+        trust_template: whether to render with the chat template of an adapter from the Hub.
 
     Raises:
-        ValueError: the model is steered already, or the prompt cannot be rendered.
+        ValueError: the model is steered already, the prompt cannot be rendered, or the adapter comes from the Hub with
+            a chat template of its own that is not trusted.
         IncompatibleModelError: the adapter does not fit the model.
     """
     given, model, config = model, generating_model(model), adapter.config
     if is_steered(model):
         raise ValueError("the model has an adapter attached; remove() it first: the base would be shown steered")
-    tokenizer = with_chat_template(tokenizer, config.chat_template)
+    refuse_template_from_hub(config.chat_template, adapter.commit, trust_template)
+    tokenizer = with_bounded_template(tokenizer, config.chat_template)
     parser = adapter.parser(tokenizer)
     schemas = tool_schemas(config.tools if tools is None else tools)
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt

@@ -11,11 +11,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.files import sha256
 from asa_adapter.hub.markdown import calls_table, code, escaped, metrics_table, table
 from asa_adapter.hub.weaknesses import weaknesses
 from asa_adapter.notations.schemas import unwrapped
 from asa_adapter.report import RATIOS, Comparison, Interval, Report
 
+PLOTS_FOLDER = "plots"
 TEMPLATE_NAME = "model_card_template.md"
 LIBRARY_NAME = "asa-adapter"
 TAGS = ("activation-steering", "tool-calling", "asa")
@@ -25,6 +27,11 @@ _PLACEHOLDER = "user/adapter"
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})?")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _PLOT = re.compile(r"[A-Za-z0-9_-]{1,80}\.png")
+_SHOWN_PLOT = re.compile(rf"\]\({PLOTS_FOLDER}/({_PLOT.pattern})\)")
+_NAMED = re.compile(r'ASAAdapter\.from_pretrained\("([^"\n]*)"\)')
+_SIGNATURE = re.compile(
+    r"\n<!-- asa-adapter wrote this card \(SHA-256 ([0-9a-f]{64})\); if edited, it is kept\. -->\n?\Z"
+)
 _MOST_TOOLS = 20
 _RATIO_HEADS = ("precision", "recall", "F1", "accuracy", "FPR")  # as column heads, in the order of RATIOS
 # Training arguments that the card writes as flags. A text could end the block of code that the command stands in.
@@ -65,6 +72,29 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         versions=_versions(report),
     )
     return str(card.content).rstrip() + "\n"
+
+
+def signed(card: str) -> str:
+    """A card with a comment by which `is_unedited` sees that it was not edited."""
+    return f"{card}\n<!-- asa-adapter wrote this card (SHA-256 {sha256(card.encode())}); if edited, it is kept. -->\n"
+
+
+def is_unedited(card: str, config: ASAConfig | None = None, report: Report | None = None) -> bool:
+    """Whether a card is as it was written here, line ends aside.
+
+    Args:
+        card: its text.
+        config: the adapter's settings, for a card without a signature.
+        report: what was measured, likewise.
+    """
+    card = card.replace("\r\n", "\n")
+    if found := _SIGNATURE.search(card):
+        return sha256(card[: found.start()].encode()) == found[1]
+    if config is None or report is None:
+        return False
+    named = _NAMED.search(card)
+    repo_id = named[1] if named and named[1] != _PLACEHOLDER else None
+    return card == model_card(config, report, repo_id, _SHOWN_PLOT.findall(card))
 
 
 def _metadata(report: Report, name: str | None, on_hub: str | None, repo_id: str | None) -> ModelCardData:
@@ -125,7 +155,8 @@ def _fitted_for(config: ASAConfig) -> str:
         f"width {config.hidden_size}",
         "domains": ", ".join(map(escaped, config.domains)),
         "prompts": (
-            "a chat template of their own: set `tokenizer.chat_template = adapter.config.chat_template`"
+            "a chat template of their own, which is a program: read it, then "
+            "set `tokenizer.chat_template = adapter.config.chat_template`"
             if config.chat_template
             else "the model's own chat template"
         )

@@ -4,6 +4,7 @@ An error on the way becomes one of ours, which names the repository, the revisio
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack
@@ -22,8 +23,13 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
+from asa_adapter.config.asa_config import CONFIG_NAME
 from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, AdapterUploadError
+from asa_adapter.hub.card import is_unedited
+from asa_adapter.hub.folder import CARD_LIMIT, CARD_NAME, REPORT_NAME, SIZE_LIMITS, edited_card
 
+# What tells whether a repository's card was edited, and how large each may be.
+_CARD_FILES = {CARD_NAME: CARD_LIMIT, CONFIG_NAME: SIZE_LIMITS[CONFIG_NAME], REPORT_NAME: SIZE_LIMITS[REPORT_NAME]}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LOG_IN = "log in with `hf auth login`, or pass token="
 _CONNECTION = "the Hub was not reached, or the connection broke off: check it and try again"
@@ -182,6 +188,8 @@ def push(folder: Path, repo_id: str, **options: Unpack[PushOptions]) -> str:
             _check_visibility(api, repo_id, private)
         if branch is not None:
             api.create_branch(repo_id, branch=branch, exist_ok=True)
+        if _stays(api, repo_id, branch, folder):
+            additions = [addition for addition in additions if addition.path_in_repo != CARD_NAME]
         return api.create_commit(
             repo_id,
             additions,
@@ -203,6 +211,35 @@ def _check_visibility(api: HfApi, repo_id: str, private: bool) -> None:
             f"cannot push to {repo_id!r}: it exists and is {found}, which private={private} does not change. Change "
             "its visibility on the Hub, or leave private out"
         )
+
+
+def _stays(api: HfApi, repo_id: str, revision: str | None, folder: Path) -> bool:
+    """Whether the repository's card stays, as it was edited there and the folder's was not. What is lost is told."""
+    sizes = {
+        entry.path: getattr(entry, "size", 0)
+        for entry in api.get_paths_info(repo_id, [*_CARD_FILES], revision=revision)
+    }
+    if CARD_NAME not in sizes:
+        return False
+    own = (folder / CARD_NAME).read_text(encoding="utf-8")
+    if any(size > _CARD_FILES[name] for name, size in sizes.items()):
+        there: str | None = ""
+    else:
+        there = edited_card(Path(api.snapshot_download(repo_id, revision=revision, allow_patterns=[*_CARD_FILES])))
+    if there in (None, own):
+        return False
+    page = (
+        f"{CARD_NAME} in {repo_id!r} (revision {revision or 'main'!r}) was edited there, or another version wrote it,"
+    )
+    if is_unedited(own):
+        warnings.warn(
+            f"{page} and stays as it is; to have it written anew, delete it there and push again", stacklevel=4
+        )
+        return True
+    warnings.warn(
+        f"{page} and is replaced by your own edited one; the other stays in the repository's history", stacklevel=4
+    )
+    return False
 
 
 def _is_cached(repo_id: str, name: str, revision: str | None, cache_dir: str | Path | None) -> bool:

@@ -1,14 +1,15 @@
 """An adapter as a folder: which files it has, how large each may be, and how they are read without trusting them."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from asa_adapter.config.asa_config import CONFIG_NAME, ASAConfig
 from asa_adapter.errors import AdapterFormatError
-from asa_adapter.files import MIB, decode_utf8, parse_json, read_bounded, sha256, write_atomic
-from asa_adapter.hub.card import model_card
+from asa_adapter.files import MIB, decode_utf8, parse_json, read_current, replace_files, sha256
+from asa_adapter.hub.card import PLOTS_FOLDER, is_unedited, model_card, signed
 from asa_adapter.hub.plots import PLOT_NAMES, plots
 from asa_adapter.parts.classifiers import PROBES_NAME, ROUTER_NAME, Probes, Router
 from asa_adapter.parts.vectors import VECTORS_NAME, SteeringVectors
@@ -16,7 +17,6 @@ from asa_adapter.report import Report
 
 CARD_NAME = "README.md"
 REPORT_NAME = "report.json"
-PLOTS_FOLDER = "plots"
 # What is read of an adapter, here or on the Hub, and the largest size of each file that is accepted.
 SIZE_LIMITS = {
     CONFIG_NAME: MIB,
@@ -25,6 +25,8 @@ SIZE_LIMITS = {
     PROBES_NAME: 64 * MIB,
     REPORT_NAME: 4 * MIB,
 }
+CARD_LIMIT = MIB
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class Parts(NamedTuple):
@@ -37,47 +39,76 @@ class Parts(NamedTuple):
     report: dict[str, Any] | None
 
 
-def write_folder(folder: Path, parts: Parts, repo_id: str | None = None) -> None:
-    """Writes an adapter with its card and its plots into a folder, which is created if missing.
+def write_folder(folder: Path, parts: Parts, repo_id: str | None = None, source: Path | None = None) -> None:
+    """Writes an adapter with its card and its plots into a folder: all of it, or nothing (see `replace_files`).
 
-    The config is written last: a folder without one is not an adapter.
+    A card that was edited, in the folder or in the one that the adapter came from, stays as it is, with a warning.
 
     Args:
-        folder: where to write.
+        folder: where to write; created if missing. Files that are not an adapter's stay.
         parts: what to write.
         repo_id: the repository that the card's usage example names, where it is known.
+        source: the folder that the adapter was last loaded from or saved in.
+
+    Raises:
+        ValueError: the adapter could not be loaded again, such as for its size; nothing was written.
+        OSError: the folder or a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    payload = {
-        VECTORS_NAME: parts.vectors.to_bytes(),
-        ROUTER_NAME: parts.router.to_bytes(),
-        PROBES_NAME: parts.probes.to_bytes(),
-        REPORT_NAME: _report_json(parts.report).encode(),
-    }
-    config = parts.config.sealed({name: sha256(content) for name, content in payload.items()})
-    for name, content in payload.items():
-        write_atomic(folder / name, content)
-    report = Report.read(parts.report)
-    shown = _write_plots(folder / PLOTS_FOLDER, plots(report))
-    write_atomic(folder / CARD_NAME, model_card(config, report, repo_id, shown))
-    write_atomic(folder / CONFIG_NAME, config.to_json())
-
-
-def _report_json(report: Mapping[str, Any] | None) -> str:
-    """The text of report.json; an empty object where there is no report."""
-    return json.dumps(report or {}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _write_plots(folder: Path, drawn: Mapping[str, bytes]) -> list[str]:
-    """Writes plots, removes ours of an earlier report, and returns the names of all, those not ours last."""
+    files, report = _loadable(parts), Report.read(parts.report)
+    drawn = plots(report)
+    files |= {f"{PLOTS_FOLDER}/{name}": picture for name, picture in drawn.items()}
+    places = {place.resolve(): place for place in (source, folder) if place}
+    edited = {place: card for place in places.values() if (card := edited_card(place)) is not None}
+    for place in edited:
+        warnings.warn(
+            f"{place / CARD_NAME} was edited, or another version wrote it, and stays as it is; to have it written "
+            "from config and report, delete it and save or push again",
+            stacklevel=3,
+        )
+    others = sorted({path.name for path in (folder / PLOTS_FOLDER).glob("*.png")} - {*PLOT_NAMES, *drawn})
+    card = model_card(parts.config, report, repo_id, [*drawn, *others])
+    if folder not in edited:
+        files[CARD_NAME] = next(filter(None, edited.values()), signed(card)).encode()
+    replace_files(folder, files)
     for name in PLOT_NAMES:
         if name not in drawn:
-            (folder / name).unlink(missing_ok=True)
-    if drawn:
-        folder.mkdir(exist_ok=True)
-    for name, content in drawn.items():
-        write_atomic(folder / name, content)
-    return [*drawn, *sorted(path.name for path in folder.glob("*.png") if path.name not in drawn)]
+            (folder / PLOTS_FOLDER / name).unlink(missing_ok=True)
+
+
+def _loadable(parts: Parts) -> dict[str, bytes]:
+    """The files that hold an adapter, which was read from them once to be sure.
+
+    Raises:
+        ValueError: it cannot be read from them.
+    """
+    try:
+        files = {
+            VECTORS_NAME: parts.vectors.to_bytes(),
+            ROUTER_NAME: parts.router.to_bytes(),
+            PROBES_NAME: parts.probes.to_bytes(),
+            REPORT_NAME: _report_json(parts.report),
+        }
+        config = parts.config.sealed({name: sha256(content) for name, content in files.items()})
+        files[CONFIG_NAME] = config.to_json().encode()
+        for name, content in files.items():
+            if len(content) > SIZE_LIMITS[name]:
+                raise ValueError(f"{name} has {len(content)} bytes; expected at most {SIZE_LIMITS[name]}")
+        _read(files)
+    except ValueError as error:
+        raise ValueError(f"the adapter is not saved, since it could not be loaded again: {error}") from error
+    return files
+
+
+def _report_json(report: Mapping[str, Any] | None) -> bytes:
+    """The bytes of report.json; an empty object where there is no report.
+
+    Raises:
+        ValueError: it holds what JSON cannot.
+    """
+    try:
+        return (json.dumps(report or {}, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{REPORT_NAME}: {error}") from error
 
 
 def read_folder(folder: Path) -> Parts:
@@ -86,33 +117,95 @@ def read_folder(folder: Path) -> Parts:
     Raises:
         AdapterFormatError: a file is missing, damaged, or not what it should be.
     """
-    config = ASAConfig.from_json(
-        decode_utf8(read_bounded(folder / CONFIG_NAME, SIZE_LIMITS[CONFIG_NAME]), CONFIG_NAME)
-    )
-    if config.config_sha256 is None:
-        raise AdapterFormatError(f"{CONFIG_NAME}: has no config_sha256, so damage would not be seen; save it again")
-    # Folders without a report were valid once; one that the config names belongs to the adapter.
-    names = [VECTORS_NAME, ROUTER_NAME, PROBES_NAME, *([REPORT_NAME] if REPORT_NAME in config.files else [])]
-    content = {name: read_bounded(folder / name, SIZE_LIMITS[name]) for name in names}
-    for name in names:
-        _check_sha256(name, content[name], config.files)
+    while True:
+        files = {CONFIG_NAME: _content(folder, CONFIG_NAME)}
+        try:
+            for name in _payload(_config(files)):
+                files[name] = _content(folder, name)
+            return _read(files)
+        except AdapterFormatError:
+            # A save in between replaces config and payload: then the new ones are read.
+            if _content(folder, CONFIG_NAME) == files[CONFIG_NAME]:
+                raise
+
+
+def edited_card(folder: Path) -> str | None:
+    """The text of a folder's card, if it is not as it was written here; None if it is, or there is none.
+
+    A card that cannot be read counts as an empty one that was edited.
+    """
+    if not (folder / CARD_NAME).is_file():
+        return None
+    try:
+        card = decode_utf8(read_current(folder, CARD_NAME, CARD_LIMIT), CARD_NAME)
+    except AdapterFormatError:
+        return ""
+    if is_unedited(card):
+        return None
+    try:
+        # Cards had no signature once: such a one is as it was written if it would be written so again.
+        config = _config({CONFIG_NAME: _content(folder, CONFIG_NAME)})
+        report = Report.read(_report(_content(folder, REPORT_NAME)))
+    except AdapterFormatError:
+        return card
+    return None if is_unedited(card, config, report) else card
+
+
+def _content(folder: Path, name: str) -> bytes:
+    content = read_current(folder, name, SIZE_LIMITS[name])
+    if content.startswith(_LFS_POINTER):
+        raise AdapterFormatError(
+            f"{name}: a Git LFS pointer in {folder}, in place of the file itself: run `git lfs install` once and then "
+            "`git lfs pull` there"
+        )
+    return content
+
+
+def _read(files: Mapping[str, bytes]) -> Parts:
+    """The adapter in the bytes of its files.
+
+    Raises:
+        AdapterFormatError: one is damaged, or not what it should be.
+    """
+    config = _config(files)
+    for name in _payload(config):
+        _check_sha256(name, files[name], config.files)
     width, domains = config.hidden_size, config.domains
     return Parts(
         config,
-        SteeringVectors.from_bytes(content[VECTORS_NAME], width, len(domains)),
-        Router.from_bytes(content[ROUTER_NAME], width, domains),
-        Probes.from_bytes(content[PROBES_NAME], width, domains),
-        _report(content[REPORT_NAME]) if REPORT_NAME in content else None,
+        SteeringVectors.from_bytes(files[VECTORS_NAME], width, len(domains)),
+        Router.from_bytes(files[ROUTER_NAME], width, domains),
+        Probes.from_bytes(files[PROBES_NAME], width, domains),
+        _report(files[REPORT_NAME]) if REPORT_NAME in config.files else None,
     )
+
+
+def _config(files: Mapping[str, bytes]) -> ASAConfig:
+    config = ASAConfig.from_json(decode_utf8(files[CONFIG_NAME], CONFIG_NAME))
+    if config.config_sha256 is None:
+        raise AdapterFormatError(f"{CONFIG_NAME}: has no config_sha256, so damage would not be seen; save it again")
+    return config
+
+
+def _payload(config: ASAConfig) -> list[str]:
+    """The files beside the config. Folders without a report were valid once; one that is named must be there."""
+    return [VECTORS_NAME, ROUTER_NAME, PROBES_NAME, *([REPORT_NAME] if REPORT_NAME in config.files else [])]
 
 
 def _check_sha256(name: str, content: bytes, files: Mapping[str, str]) -> None:
     expected = files.get(name)
     if expected is None:
         raise AdapterFormatError(f"{CONFIG_NAME}: names no SHA-256 for {name}; save the adapter again")
-    if sha256(content) != expected:
+    if sha256(content) == expected:
+        return
+    if sha256(content.replace(b"\r\n", b"\n")) != expected:
         raise AdapterFormatError(
             f"{name}: its SHA-256 is not the one in {CONFIG_NAME}; it was changed or damaged; save the adapter again"
+        )
+    if name != REPORT_NAME:  # line ends of JSON mean nothing
+        raise AdapterFormatError(
+            f"{name}: its line ends were rewritten (LF to CRLF), as Git does with text, which it is not: put "
+            f"`{name} -text` into .gitattributes and check the file out again"
         )
 
 

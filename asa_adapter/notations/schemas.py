@@ -1,12 +1,23 @@
 """The tools that a prompt offers: their JSON schemas, and whether a call's arguments fit one."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import jsonschema
 import referencing
 
 Tools = Sequence[Mapping[str, Any] | Callable[..., Any]]
+
+# What a regular expression of a schema may be, so that no text makes it try more than one way for each of its
+# characters: single characters and classes, each once or a given number of times, and one of them at most as often
+# as it likes.
+_ATOM = r"(?:\\(?:[dDwWsS]|\W)|\[\^?(?:[^\[\]\\]|\\.)+\]|[^\\()\[\]{}*+?|^$])"
+_FIXED = rf"(?:{_ATOM}(?:\{{\d{{1,3}}\}})?)*"
+_PLAIN_PATTERN = re.compile(rf"\^?{_FIXED}(?:{_ATOM}(?:[*+?]|\{{\d{{1,3}},\d{{0,3}}\}}){_FIXED})?\$?")
+_LONGEST_PATTERN = 200
+_MOST_STEPS = 20_000
 
 
 def tool_schemas(tools: Tools | None) -> list[dict[str, Any]]:
@@ -40,6 +51,9 @@ def properties(tool: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def schema_errors(arguments: dict[str, Any], tool: Mapping[str, Any]) -> list[str]:
     """The errors by the tool's schema; unknown arguments and empty required strings are errors too.
 
+    A schema is a stranger's text, so it is read in bounded time: at most 20,000 of its keywords are tried on the
+    arguments, and a `pattern` that could make the search explode is left out.
+
     Example:
         >>> tool = {"parameters": {"properties": {"n": {"type": "integer"}}, "required": ["n"]}}
         >>> schema_errors({"n": "3", "m": 1}, tool)
@@ -48,7 +62,8 @@ def schema_errors(arguments: dict[str, Any], tool: Mapping[str, Any]) -> list[st
     schema = tool.get("parameters") or {}
     try:
         # An empty registry: a schema may refer to its own parts, never to a file or a URL.
-        validator = jsonschema.Draft202012Validator(dict(schema), registry=referencing.Registry())
+        validator = _Validator(_with_plain_patterns(dict(schema)), registry=referencing.Registry())
+        _steps.set(iter(range(_MOST_STEPS)))
         found = [error.message[:120] for error in validator.iter_errors(arguments)]
         known = dict(schema.get("properties") or {})
         if schema.get("additionalProperties") is None:
@@ -57,6 +72,53 @@ def schema_errors(arguments: dict[str, Any], tool: Mapping[str, Any]) -> list[st
     # A tool's schema is a stranger's text, which can be malformed in any way.
     except Exception as error:
         return [f"cannot be held against the tool's schema: {type(error).__name__}: {str(error)[:120]}"]
+
+
+_steps: ContextVar[Iterator[int]] = ContextVar("steps")
+
+
+def _counted(keyword: Callable[..., Any]) -> Callable[..., Any]:
+    """A keyword of the validator that counts how often it is tried: references to references double at each."""
+
+    def tried(*given: Any) -> Any:
+        if next(_steps.get(), None) is None:
+            raise RuntimeError(f"more than {_MOST_STEPS} of its keywords would have to be tried")
+        return keyword(*given)
+
+    return tried
+
+
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    {name: _counted(keyword) for name, keyword in jsonschema.Draft202012Validator.VALIDATORS.items()},
+)
+
+
+def _with_plain_patterns(schema: Any) -> Any:
+    """A schema without the patterns that are not plain, and without `$schema`, which would choose another validator.
+
+    Raises:
+        re.error: a short pattern is not a regular expression.
+    """
+    if isinstance(schema, list):
+        return [_with_plain_patterns(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {}
+    for name, value in schema.items():
+        if isinstance(value, str) and (name == "$schema" or (name == "pattern" and not _is_plain(value))):
+            continue
+        if name == "patternProperties" and isinstance(value, dict):
+            value = {pattern: part for pattern, part in value.items() if _is_plain(pattern)}
+        kept[name] = _with_plain_patterns(value)
+    return kept
+
+
+def _is_plain(pattern: str) -> bool:
+    if len(pattern) <= _LONGEST_PATTERN:
+        re.compile(pattern)
+        return _PLAIN_PATTERN.fullmatch(pattern) is not None
+    return False
 
 
 def _schema(tool: Any) -> dict[str, Any]:

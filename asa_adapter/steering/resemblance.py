@@ -12,6 +12,7 @@ import torch
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.landmarks import tools_digest
+from asa_adapter.errors import visible
 from asa_adapter.notations.schemas import Tools, tool_names, tool_schemas, unwrapped
 
 NO_TOOLS = "the prompt offers no tools"
@@ -87,7 +88,7 @@ class Resemblance:
             return "the tools are those that the adapter was fitted with, but wrapped or ordered otherwise"
         known = f" ({', '.join(tool_names(fitted))})" if fitted else ""
         names = ", ".join(tool_names(found)) or "none"
-        return f"the tools ({names}) are not those that the adapter was fitted with{known}"
+        return visible(f"the tools ({names}) are not those that the adapter was fitted with{known}")
 
     def notes(self, ids: Sequence[int], tools: Tools | None) -> list[str]:
         """What is unlike the prompts of the fit in one prompt with some tools, a sentence each."""

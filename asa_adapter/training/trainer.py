@@ -40,6 +40,8 @@ from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.training.record import new_report, origin
 
+_MOST_LEAKS = 1000  # in the report, whose size is limited
+
 
 class ASATrainer:
     """Fits an adapter for one model, tokenizer and tool set.
@@ -227,7 +229,7 @@ class ASATrainer:
                 for split, rows in self.splits.items()
             }
         )
-        self.report["leaks"] = [list(leak) for leak in found]
+        self.report["leaks"] = [list(leak) for leak in found[:_MOST_LEAKS]]
         if found:
             warnings.warn(f"{leak_summary(found)}. Numbers measured on them are too good", stacklevel=3)
 

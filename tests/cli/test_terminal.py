@@ -114,7 +114,8 @@ def test_colours_are_for_terminals_that_want_them(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert terminal.painted("x", "red", Terminal()) == ("\x1b[31mx\x1b[0m" if coloured else "x")
+    painted = terminal.printable(terminal.painted("x", "red", Terminal()), Terminal())
+    assert painted == ("\x1b[31mx\x1b[0m" if coloured else "x")
     assert terminal.painted("x", "red", io.StringIO()) == "x"
 
 
@@ -182,6 +183,9 @@ def test_long_work_shows_bars_on_a_terminal(few_rows: Path) -> None:
 def test_what_the_encoding_does_not_have_is_escaped() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     assert terminal.printable("\u2192 \ud800", stream) == "\\u2192 \\ud800"
+    text = terminal.printable(json.dumps({"é\U0001f600": "ü"}, ensure_ascii=False), stream)
+    assert text.isascii()
+    assert json.loads(text) == {"é\U0001f600": "ü"}
 
 
 def test_warnings_are_one_line_each(

@@ -13,6 +13,7 @@ from asa_adapter.data.prompts import chat_template_sha256, encode_prompt, with_c
 from asa_adapter.diagnostics.explanation import Explanation
 from asa_adapter.states import collect_hidden_states
 
+HUB_COMMIT = "0" * 40
 LAZY = "how much is 48713 times 9264"
 
 
@@ -129,8 +130,20 @@ def test_a_template_of_the_adapters_own_renders_the_prompt(adapter: ASAAdapter, 
     digest = chat_template_sha256(with_chat_template(tokenizer, template))
     config = dataclasses.replace(adapter.config, chat_template=template, chat_template_sha256=digest)
     own = ASAAdapter(config, adapter.vectors, adapter.router, adapter.probes)
-    found = own.explain(*tiny_lfm2, [{"role": "user", "content": "hi"}], tools=[{"name": "f"}], max_new_tokens=2)
+    how: dict[str, Any] = {"tools": [{"name": "f"}], "max_new_tokens": 2}
+    found = own.explain(*tiny_lfm2, [{"role": "user", "content": "hi"}], **how)
     assert "Available tools: [" in found["prompt"]["tail"]
+    own.commit = HUB_COMMIT
+    with pytest.raises(ValueError, match=r"from the Hub with a chat template of its own.*give trust_template=True"):
+        own.explain(*tiny_lfm2, "hi", **how)
+    trusted = own.explain(*tiny_lfm2, "hi", **how, trust_template=True)
+    assert trusted["prompt"] == found["prompt"]
+
+
+def test_an_adapter_from_the_hub_without_a_template_needs_no_trust(adapter: ASAAdapter, tiny_lfm2: Any) -> None:
+    own = ASAAdapter(adapter.config, adapter.vectors, adapter.router, adapter.probes)
+    own.commit = HUB_COMMIT
+    assert own.explain(*tiny_lfm2, "hi", max_new_tokens=2)["prompt"]["tools"]
 
 
 def test_a_steered_model_is_refused(adapter: ASAAdapter, tiny_lfm2: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from hub import Fault, LocalHub, Repo
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 from models import WIDTH, fitted_adapter
 
 from asa_adapter import ASAAdapter
@@ -76,7 +76,8 @@ def test_loading_and_pushing_on_keeps_report_and_decisions(hub: LocalHub, adapte
     assert copy.decide(some_states()) == adapter.decide(some_states())
     first, second = (hub.repos[name].files() for name in (NAME, "bob/copy"))
     assert first["report.json"] == second["report.json"]
-    assert first["README.md"].replace(b"alice/lfm-asa", b"bob/copy") == second["README.md"]
+    cards = [files["README.md"].rpartition(b"\n<!--")[0] for files in (first, second)]
+    assert cards[0].replace(b"alice/lfm-asa", b"bob/copy") == cards[1]
 
 
 def test_plots_are_pushed_and_not_fetched(hub: LocalHub, adapter: ASAAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +131,62 @@ def test_other_files_of_a_repository_stay(hub: LocalHub, adapter: ASAAdapter) ->
     repo = hub.add(NAME, {"notes.md": b"mine"})
     adapter.push_to_hub(NAME, token="hf_alice")
     assert repo.files()["notes.md"] == b"mine"
+
+
+def test_a_card_that_was_edited_in_the_repository_stays_and_a_warning_says_so(
+    hub: LocalHub, adapter: ASAAdapter
+) -> None:
+    repo = hub.add(NAME, {CARD_NAME: b"mine"})
+    with pytest.warns(
+        UserWarning, match=rf"README.md in '{NAME}' \(revision 'main'\) was edited there, .* stays as it is"
+    ):
+        adapter.push_to_hub(NAME, token="hf_alice")
+    assert repo.files()[CARD_NAME] == b"mine"
+    assert ASAAdapter.from_pretrained(NAME).decide(some_states()) == adapter.decide(some_states())
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_card_that_was_not_edited_in_the_repository_is_written_anew(
+    hub: LocalHub, adapter: ASAAdapter, signed: bool
+) -> None:
+    """Cards of older versions have no signature: such a one would be written so again from config and report."""
+    adapter.push_to_hub(NAME, token="hf_alice")
+    repo = hub.repos[NAME]
+    if not signed:
+        card = repo.files()[CARD_NAME].rpartition(b"\n<!--")[0]
+        HfApi(token="hf_alice").upload_file(path_or_fileobj=card, path_in_repo=CARD_NAME, repo_id=NAME)
+        assert b"<!--" not in repo.files()[CARD_NAME]
+    adapter.report = {"chosen": {"why": "another reason"}}
+    adapter.push_to_hub(NAME, token="hf_alice")
+    assert b"another reason" in repo.files()[CARD_NAME]
+
+
+def test_a_card_that_was_edited_in_the_folder_is_pushed(hub: LocalHub, adapter: ASAAdapter, tmp_path: Path) -> None:
+    folder = adapter.save_pretrained(tmp_path)
+    (folder / CARD_NAME).write_text("mine")
+    with pytest.warns(UserWarning, match=r"README.md was edited, or .* stays as it is"):
+        ASAAdapter.from_pretrained(folder).push_to_hub(NAME, token="hf_alice")
+    assert hub.repos[NAME].files()[CARD_NAME] == b"mine"
+
+
+def test_a_card_that_was_edited_after_saving_is_pushed(hub: LocalHub, adapter: ASAAdapter, tmp_path: Path) -> None:
+    folder = adapter.save_pretrained(tmp_path)
+    (folder / CARD_NAME).write_text("mine")
+    with pytest.warns(UserWarning, match=r"README.md was edited, or .* stays as it is"):
+        adapter.push_to_hub(NAME, token="hf_alice")
+    assert hub.repos[NAME].files()[CARD_NAME] == b"mine"
+
+
+def test_of_two_edited_cards_the_pushed_one_stays_and_a_warning_says_where_the_other_is(
+    hub: LocalHub, adapter: ASAAdapter, tmp_path: Path
+) -> None:
+    repo = hub.add(NAME, {CARD_NAME: b"first"})
+    folder = adapter.save_pretrained(tmp_path)
+    (folder / CARD_NAME).write_text("second")
+    message = "is replaced by your own edited one; the other stays in the repository's history"
+    with pytest.warns(UserWarning, match=message), pytest.warns(UserWarning, match="README.md was edited, or"):
+        ASAAdapter.from_pretrained(folder).push_to_hub(NAME, token="hf_alice")
+    assert repo.files()[CARD_NAME] == b"second"
 
 
 @pytest.mark.parametrize("exists", [True, False])

@@ -1,6 +1,7 @@
 """A call's arguments against the tool's schema, however malformed the schema or the number is."""
 
 import contextlib
+import time
 import urllib.request
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from answers import hermes, lfm2
 
 from asa_adapter import ToolCallParser
+from asa_adapter.notations.schemas import schema_errors
 
 
 def check_add(parameters: Any, payload: str = "[add(a=1)]") -> dict[str, Any]:
@@ -66,6 +68,54 @@ def test_broken_schema_is_told_and_not_raised(parameters: Any) -> None:
 def test_broken_pattern_is_told_and_not_raised() -> None:
     result = check_add({"properties": {"a": {"pattern": "("}}}, '[add(a="x")]')
     assert result["arguments"] is False
+
+
+TWENTY_EIGHT = "a" * 28 + "!"
+DOUBLING = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(40)} | {"d40": {"type": "string"}}
+EXPLOSIVE: list[dict[str, Any]] = [
+    {"properties": {"a": {"pattern": "^(a+)+$"}}},
+    {"properties": {"a": {"pattern": "a*a*a*a*a*a*a*a*$"}}},
+    {"properties": {"a": {"pattern": "^" + "a?" * 28 + "a" * 28 + "$"}}},
+    {"properties": {"a": {"pattern": "^(a|a)*$"}}},
+    {"properties": {"a": {"$ref": "#/hidden/pattern"}}, "hidden": {"pattern": {"pattern": "^(a+)+$"}}},
+    {"properties": {"a": {"$schema": "http://json-schema.org/draft-07/schema#", "pattern": "^(a+)+$"}}},
+    {"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": DOUBLING},
+    {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": {}},
+    {"allOf": [{"patternProperties": {"^(a+)+$": {}}}], "unevaluatedProperties": {"type": "string"}},
+    {"propertyNames": {"pattern": "^(a+)+$"}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("parameters", EXPLOSIVE, ids=lambda parameters: str(parameters)[:60])
+def test_no_schema_takes_long_on_a_short_text(parameters: dict[str, Any]) -> None:
+    arguments = {"a": TWENTY_EIGHT, TWENTY_EIGHT: "a"}
+    began = time.process_time()
+    schema_errors(arguments, {"name": "add", "parameters": parameters})
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fitting", "other"),
+    [
+        (r"^\d{4}-\d{2}-\d{2}$", "2026-01-31", "31.01.2026"),
+        ("^[A-Z]{3}$", "EUR", "euro"),
+        (r"^[\w.-]+$", "a.b-c", "a b"),
+        (r"^https://", "https://a", "http://a"),
+        (r"^\+\d{3,15}$", "+4912345", "12345"),
+    ],
+)
+def test_a_plain_pattern_is_held_against_the_argument(pattern: str, fitting: str, other: str) -> None:
+    tool = {"parameters": {"properties": {"a": {"type": "string", "pattern": pattern}}}}
+    assert schema_errors({"a": fitting}, tool) == []
+    assert schema_errors({"a": other}, tool) == [f"{other!r} does not match {pattern!r}"]
+
+
+def test_an_argument_may_be_called_pattern() -> None:
+    tool = {"parameters": {"properties": {"pattern": {"type": "string"}, "$schema": {"type": "integer"}}}}
+    assert schema_errors({"pattern": 1, "$schema": "x"}, tool) == [
+        "1 is not of type 'string'",
+        "'x' is not of type 'integer'",
+    ]
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/schema.json", "file:///etc/hostname"])

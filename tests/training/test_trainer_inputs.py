@@ -7,6 +7,7 @@ import pytest
 from trainings import SMALL
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
+from asa_adapter.data.duplicates import Leak
 
 
 @pytest.mark.skipif(not Path("/proc/sys").is_dir(), reason="needs a folder that not even root can write into")
@@ -101,3 +102,14 @@ def test_too_few_rows_of_a_label_are_refused(tiny_lfm2: Any, small: Any) -> None
     rows = needed + [row for row in small["train"] if not row["label"]][:7]
     with pytest.raises(ValueError, match="train: 7 rows have label 0; expected at least 8 of each label"):
         ASATrainer(*tiny_lfm2, {**small, "train": rows})
+
+
+def test_a_report_names_at_most_a_thousand_leaks(tiny_lfm2: Any, small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a set with many duplicates would make a report that is too large to be saved, after the whole training."""
+    from asa_adapter.training import trainer as module
+
+    monkeypatch.setattr(module, "leaks", lambda _: [Leak("exact", f"train:{i}", f"test:{i}") for i in range(1100)])
+    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**SMALL))
+    with pytest.warns(UserWarning, match="1100 exact and 0 near duplicates stand in two splits"):
+        trainer._check_leaks()
+    assert len(trainer.report["leaks"]) == 1000
