@@ -21,13 +21,10 @@ layers.*.C                           | number  | inverse regularisation strength
 layers.*.residual_norm               | number  | mean norm of the states on CAL: the unit of alpha
 layers.*.router_accuracy             | number  | share of the VALID rows whose domain the router finds
 layers.*.effect.alpha                | number  | length of the step that was tried
-layers.*.effect.up                   | number  | change on some rows of TRAIN of an opening's probability by a step up
+layers.*.effect.up                   | number  | change on TRAIN of the start marker's probability by a step up
 layers.*.effect.down                 | number  | the same by a step down
 screen.split                         | text    | "train": settings are ranked there by the answer's first token
-screen.settings                      | int     | how many settings were measured on all rows
-screen.tried                         | int     | how many were measured on some at least
-screen.left_out_layers[]             | int     | layers that read the need too badly to be tried
-screen.rounds[]                      |         | of the race: rows, pushes (int)
+screen.settings                      | int     | how many settings were ranked
 screen.base.SCORES                   |         | the bare model
 screen.best_of_each_layer[].SETTING  |         | the best setting of each layer, best first
 screen.best_of_each_layer[].SCORES   |         | what it reached

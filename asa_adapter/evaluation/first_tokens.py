@@ -42,7 +42,7 @@ class Screened(NamedTuple):
 
     Attributes:
         triggered: (1 + P, N) bool, whether the most likely first token opens a tool call.
-        probability: (1 + P, N) float32 probability that the first token opens a call.
+        probability: (1 + P, N) float32 probability of the token that opens a call.
     """
 
     triggered: NDArray[np.bool_]
@@ -54,7 +54,7 @@ def first_tokens(
     blocks: nn.ModuleList,
     prompts: Sequence[Sequence[int]],
     pushes: Sequence[Push],
-    openings: Sequence[int],
+    start_id: int,
     *,
     pad_id: int,
     batch_size: int,
@@ -67,7 +67,7 @@ def first_tokens(
         blocks: its decoder blocks.
         prompts: N prompts as token ids.
         pushes: P pushes, each applied alone.
-        openings: ids of the tokens with which a tool call begins.
+        start_id: id of the token that opens a tool call.
         pad_id: id of the token to pad with.
         batch_size: number of prompts in a batch.
         progress: whether to show a progress bar.
@@ -87,16 +87,10 @@ def first_tokens(
                 rows = [members[i] for i in batch]
                 prompt = Prefilled(model, [prompts[i] for i in rows], begun, pad_id)
                 for p, logits in enumerate(_each_push(model, blocks, prompt, pushes, rows, layers)):
-                    screened.triggered[p, rows], screened.probability[p, rows] = _opens(logits, openings)
+                    screened.triggered[p, rows] = (logits.argmax(dim=1) == start_id).cpu().numpy()
+                    screened.probability[p, rows] = logits.softmax(dim=1)[:, start_id].cpu().numpy()
                     bar.update(len(rows))
     return screened
-
-
-def _opens(logits: torch.Tensor, openings: Sequence[int]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """For (B, V) logits, whether the most likely token is an opening, and the probability of all openings together."""
-    ids = torch.tensor(sorted(set(openings)), device=logits.device)
-    probability = (logits[:, ids].logsumexp(dim=1) - logits.logsumexp(dim=1)).exp()
-    return torch.isin(logits.argmax(dim=1), ids).cpu().numpy(), probability.cpu().numpy()
 
 
 def _each_push(

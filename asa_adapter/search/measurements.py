@@ -169,35 +169,28 @@ class Measurements:
         states = self.states(split).states[layer].numpy()
         return LabelledStates(states, self.labels(split), self.domains(split), self._groups(split))
 
-    def first_tokens(self, split: str, pushes: Sequence[Push], rows: NDArray[np.int64] | None = None) -> Screened:
-        """The first token of each row's answer, by the bare model and under each push.
-
-        Args:
-            split: name of the split.
-            pushes: pushes for all rows of the split.
-            rows: (n,) indices of the rows to run; None takes all.
-        """
+    def first_tokens(self, split: str, pushes: Sequence[Push]) -> Screened:
+        """The first token of each row's answer, by the bare model and under each push."""
         prompts = self._prompts(split)
-        taken = np.arange(len(prompts.ids)) if rows is None else rows
-        openings = [self._parser.opening_id(self._tokenizer)]
+        start = self._parser.opening_id(self._tokenizer)
 
         def compute() -> dict[str, NDArray[Any]]:
             processes = Processes()
-            mine = taken[processes.part(len(taken))]
+            mine = processes.part(len(prompts.ids))
             screened = first_tokens(
                 self._model,
                 decoder_blocks(self._model, self._args.layer_path),
                 [prompts.ids[i] for i in mine],
                 [replace(push, domain=push.domain[mine]) for push in pushes],
-                openings,
+                start,
                 pad_id=pad_token_id(self._tokenizer),
                 batch_size=2 * self._args.batch_size,
                 progress=self._args.progress,
             )
-            return {name: processes.arrays(found, len(taken)) for name, found in screened._asdict().items()}
+            return {name: processes.arrays(found, len(prompts.ids)) for name, found in screened._asdict().items()}
 
         pushed = digest(*(part for p in pushes for part in (p.layer, p.steps.numpy(), p.domain.numpy())))
-        depends = {"prompts": prompts.digest, "rows": taken.tolist(), "pushes": pushed, "openings": openings}
+        depends = {"prompts": prompts.digest, "pushes": pushed, "start": start}
         return Screened(**self._stages.arrays(f"first-tokens-{split}", depends, compute))
 
     def answers(

@@ -3,7 +3,8 @@
 Everything here is arithmetic on arrays of triggers; no model is needed.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.intervals import LEVEL, resamples, upper_confidence_bound
 from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.search.race import Lap
 from asa_adapter.steering.controller import ternary_gate
 
 
@@ -145,24 +145,31 @@ def gated(
     return np.where(gate > 0, up, np.where(gate < 0, down, base))
 
 
-def layer_effects(lap: Lap) -> dict[int, dict[str, float]]:
-    """How much a push changes the probability of an opening, at each layer.
+def layer_effects(
+    keys: Sequence[tuple[int, float, int, float]], probability: NDArray[np.float32]
+) -> dict[int, dict[str, float]]:
+    """How much a push changes the probability of the token that opens a call, at each layer.
 
     Args:
-        lap: pushes and the probabilities measured with them.
+        keys: (layer, beta, sign, alpha) of each of P pushes.
+        probability: (1 + P, N) probabilities of that token; row 0 is the bare model.
 
     Returns:
         For each layer the mean change over rows and betas, `up` for steps towards a call and `down` for steps away, at
         the tried `alpha` that is nearest to 1.
     """
-    alpha = min((runner.alpha for runner in lap.probability), key=lambda a: (abs(a - 1), a))
-    changes: dict[int, list[NDArray[np.float64]]] = {}
-    for runner, (bare, up, down) in lap.probability.items():
-        if runner.alpha == alpha:
-            change = [(steered - bare).mean(dtype=np.float64) for steered in (up, down)]
-            changes.setdefault(runner.layer, []).append(np.array(change))
-    means = {layer: np.mean(found, axis=0).tolist() for layer, found in changes.items()}
-    return {layer: {"alpha": alpha, "up": up, "down": down} for layer, (up, down) in sorted(means.items())}
+    change = (probability[1:] - probability[:1]).mean(axis=1, dtype=np.float64)
+    alpha = min((key[3] for key in keys), key=lambda a: (abs(a - 1), a))
+    effects = {}
+    for layer in sorted({key[0] for key in keys}):
+        up, down = (
+            float(
+                np.mean([c for key, c in zip(keys, change, strict=True) if (key[0], *key[2:]) == (layer, sign, alpha)])
+            )
+            for sign in (1, -1)
+        )
+        effects[layer] = {"alpha": alpha, "up": up, "down": down}
+    return effects
 
 
 def screen_facts(
@@ -200,6 +207,12 @@ def screen_facts(
             if s.setting._replace(alpha=best.alpha, tau=best.tau) == best
         ],
     }
+
+
+def grid(args: ASATrainingArguments, layers: Sequence[int]) -> Iterator[Setting]:
+    """All settings to screen. Alpha 0 is left out: it is the bare model."""
+    alphas = [alpha for alpha in args.alphas if alpha]
+    return itertools.starmap(Setting, itertools.product(layers, alphas, args.taus, args.betas, args.probes))
 
 
 def shortlist(scored: Sequence[Scored], finalists: int) -> list[Scored]:

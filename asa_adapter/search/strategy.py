@@ -6,7 +6,6 @@ and makes the adapter abstain unless a gain over the bare model is certain.
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,11 @@ from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.first_tokens import Push, Screened
+from asa_adapter.evaluation.first_tokens import Push
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer
 from asa_adapter.search.measurements import Measurements
-from asa_adapter.search.race import Lap, Runner, fair_order, race
 from asa_adapter.search.selection import (
     Gain,
     Objective,
@@ -29,15 +27,12 @@ from asa_adapter.search.selection import (
     choose,
     facts,
     gated,
+    grid,
     layer_effects,
     screen_facts,
     shortlist,
     sure_gain,
 )
-
-# Layers whose probe's AUC on TRAIN, out of fold, is this far below the best one's are not tried, but so many are.
-_MARGIN = 0.05
-_FEWEST = 4
 
 
 class Search:
@@ -104,76 +99,28 @@ class Search:
         return seeing
 
     def screen(self, layers: Sequence[int]) -> list[Scored]:
-        """Ranks settings of the layers on TRAIN by the first token, with out-of-fold router and probes.
-
-        Layers that read the need much worse than the best are left out, and the steps of the others are measured in a
-        `race`, unless the arguments ask for an exhaustive search.
+        """Ranks all settings of the layers on TRAIN by the first token, with out-of-fold router and probes.
 
         Returns:
             The best settings, at most `finalists` of them.
         """
-        args, labels = self.args, self.measured.labels("train")
-        readers = self._readers(layers)
-        runners = [Runner(*key) for key in itertools.product(readers, args.betas, filter(None, args.alphas))]
-        order = fair_order(list(zip(labels.tolist(), self.measured.domains("train"), strict=True)), args.seed)
-        first, last, rounds = race(runners, order, self._steps, self._best_scores, exhaustive=args.exhaustive)
-        last = self._with_all_alphas(last, order)
-        scored = self._scored(last)
-        self.report["screen"] = screen_facts(args, labels[order], last.base, scored) | {
-            "tried": len(runners) * len(args.taus) * len(args.probes),
-            "left_out_layers": [layer for layer in layers if layer not in readers],
-            "rounds": [step._asdict() for step in rounds],
-        }
-        for layer, effect in layer_effects(first).items():
+        keys = list(itertools.product(layers, self.args.betas, (1, -1), [a for a in self.args.alphas if a]))
+        predictions = {layer: self.fits[layer].out_of_fold for layer in layers}
+        screened = self.measured.first_tokens(
+            "train", [self._push(predictions[layer], layer, beta, sign * alpha) for layer, beta, sign, alpha in keys]
+        )
+        pushed = dict(zip(keys, screened.triggered[1:], strict=True))
+        labels, scored = self.measured.labels("train"), []
+        for setting in grid(self.args, layers):
+            up, down = (pushed[setting.layer, setting.beta, sign, setting.alpha] for sign in (1, -1))
+            triggered = gated(
+                predictions[setting.layer].p_tool[setting.probe], setting.tau, screened.triggered[0], up, down
+            )
+            scored.append(Scored(setting, float(self.objective.rank(Counts.of(labels, triggered))), triggered))
+        self.report["screen"] = screen_facts(self.args, labels, screened.triggered[0], scored)
+        for layer, effect in layer_effects(keys, screened.probability).items():
             self.report["layers"][str(layer)]["effect"] = effect
-        return shortlist(scored, args.finalists)
-
-    def _readers(self, layers: Sequence[int]) -> list[int]:
-        """The layers whose probe reads the need nearly as well as the best one's, and at least four."""
-        read = {layer: float(self.fits[layer].facts["out_of_fold_auc"]) for layer in layers}
-        if self.args.exhaustive:
-            return list(layers)
-        best = sorted(layers, key=lambda layer: -read[layer])
-        return sorted(layer for i, layer in enumerate(best) if i < _FEWEST or read[layer] > read[best[0]] - _MARGIN)
-
-    def _steps(self, runners: Sequence[Runner], rows: NDArray[np.int64]) -> Screened:
-        """The first tokens of some rows of TRAIN, bare, and for each runner with its step up and then down."""
-        predictions = {runner.layer: self.fits[runner.layer].out_of_fold for runner in runners}
-        pushes = [
-            self._push(predictions[layer], layer, beta, sign * alpha)
-            for layer, beta, alpha in runners
-            for sign in (1, -1)
-        ]
-        return self.measured.first_tokens("train", pushes, rows)
-
-    def _scored(self, lap: Lap) -> list[Scored]:
-        """All settings of a lap's runners, with their triggers on its rows."""
-        labels, scored = self.measured.labels("train")[lap.rows], []
-        for runner, (up, down) in lap.triggered.items():
-            for probe, p_tool in self.fits[runner.layer].out_of_fold.p_tool.items():
-                for tau in self.args.taus if probe in self.args.probes else ():
-                    triggered = gated(p_tool[lap.rows], tau, lap.base, up, down)
-                    setting = Setting(runner.layer, runner.alpha, tau, runner.beta, probe)
-                    scored.append(Scored(setting, float(self.objective.rank(Counts.of(labels, triggered))), triggered))
-        return scored
-
-    def _best_scores(self, lap: Lap) -> dict[Runner, float]:
-        """The best score of each runner, over confidences and probes."""
-        best: dict[Runner, float] = {}
-        for setting, score, _ in self._scored(lap):
-            runner = Runner(setting.layer, setting.beta, setting.alpha)
-            best[runner] = max(best.get(runner, -np.inf), score)
-        return best
-
-    def _with_all_alphas(self, lap: Lap, order: NDArray[np.int64]) -> Lap:
-        """The lap with every alpha of the best runner's direction, which the report compares."""
-        scores = self._best_scores(lap)
-        best = min(scores, key=lambda runner: (-round(scores[runner], 9), runner.alpha))
-        missing = [r for a in self.args.alphas if a and (r := best._replace(alpha=a)) not in lap.triggered]
-        if not missing:
-            return lap
-        found, _, _ = race(missing, order, self._steps, self._best_scores, exhaustive=True)
-        return replace(lap, triggered=lap.triggered | found.triggered)
+        return shortlist(scored, self.args.finalists)
 
     def _build(self, setting: Setting) -> ASAAdapter:
         return self._build_adapter(setting, self.fits[setting.layer])

@@ -1,4 +1,3 @@
-import itertools
 from typing import Any
 
 import numpy as np
@@ -6,7 +5,6 @@ import pytest
 
 from asa_adapter import ASATrainingArguments
 from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.search.race import Lap, Runner
 from asa_adapter.search.selection import (
     Objective,
     Scored,
@@ -14,6 +12,7 @@ from asa_adapter.search.selection import (
     choose,
     facts,
     gated,
+    grid,
     honest_gain,
     layer_effects,
     screen_facts,
@@ -35,6 +34,12 @@ def scored(args: ASATrainingArguments, setting: Setting, wrong: Any) -> Scored:
 
 def setting(layer: int = 1, alpha: float = 1.0, tau: float = 0.5) -> Setting:
     return Setting(layer, alpha, tau, 0.5, "domain")
+
+
+def test_the_grid_holds_every_setting_but_no_step_of_zero() -> None:
+    settings = list(grid(ARGS, [1, 2]))
+    assert len(settings) == len(set(settings)) == 2 * 2 * 2 * 2 * 2
+    assert {s.alpha for s in settings} == {0.5, 1.0}
 
 
 def test_the_gate_picks_among_bare_up_and_down() -> None:
@@ -132,12 +137,11 @@ def test_a_gentler_choice_must_be_a_gain_itself() -> None:
 
 
 def test_layer_effects_are_taken_at_the_step_nearest_to_one() -> None:
-    lap = Lap(np.arange(4), np.zeros(4, dtype=bool))
-    for beta, alpha in itertools.product((0.0, 1.0), (0.5, 2.0)):
-        step = 0.1 if alpha == 0.5 else 0.4
-        changes = np.array([[0.0], [step + 0.05 * beta], [-step + 0.05 * beta]], dtype=np.float32)
-        lap.probability[Runner(3, beta, alpha)] = np.full((3, 4), 0.5, dtype=np.float32) + changes
-    effects = layer_effects(lap)
+    keys = [(3, beta, sign, alpha) for beta in (0.0, 1.0) for sign in (1, -1) for alpha in (0.5, 2.0)]
+    probability = np.full((1 + len(keys), 4), 0.5, dtype=np.float32)
+    for i, (_, beta, sign, alpha) in enumerate(keys, start=1):
+        probability[i] += sign * (0.1 if alpha == 0.5 else 0.4) + 0.05 * beta
+    effects = layer_effects(keys, probability)
     assert effects[3]["alpha"] == 0.5
     assert effects[3]["up"] == pytest.approx(0.125)
     assert effects[3]["down"] == pytest.approx(-0.075)
@@ -145,8 +149,7 @@ def test_layer_effects_are_taken_at_the_step_nearest_to_one() -> None:
 
 def test_the_screens_front_has_more_recall_wherever_it_has_more_false_calls() -> None:
     generator = np.random.default_rng(3)
-    grid = itertools.starmap(Setting, itertools.product((1, 2), (0.5, 1.0), ARGS.taus, ARGS.betas, ARGS.probes))
-    candidates = [scored(ARGS, s, np.flatnonzero(generator.random(ROWS) < 0.3)) for s in grid]
+    candidates = [scored(ARGS, s, np.flatnonzero(generator.random(ROWS) < 0.3)) for s in grid(ARGS, [1, 2])]
     found = screen_facts(ARGS, LABELS, np.zeros(ROWS, dtype=bool), candidates)
     front = [(point["fpr"], point["recall"]) for point in found["front"]]
     assert front == sorted(front)
