@@ -15,16 +15,17 @@ leaks[][]                            | text    | kind, first and second row of t
 blind_layers[]                       | int     | layers whose state is the same for every prompt
 layers.*.probe_auc                   | number  | by layer: AUC on VALID of the probe for all domains; 0.5 if blind
 layers.*.blind                       | bool    | true; only where the layer is blind
+layers.*.left_out                    | text    | why the screen did not try the layer; only where it did not
 layers.*.shuffled_auc                | number  | AUC of probes of meaningless labels, which should be 0.5
 layers.*.out_of_fold_auc             | number  | AUC on TRAIN, each row read by a probe that was fitted without it
 layers.*.C                           | number  | inverse regularisation strength
 layers.*.residual_norm               | number  | mean norm of the states on CAL: the unit of alpha
 layers.*.router_accuracy             | number  | share of the VALID rows whose domain the router finds
 layers.*.effect.alpha                | number  | length of the step that was tried
-layers.*.effect.up                   | number  | change on TRAIN of the start marker's probability by a step up
+layers.*.effect.up                   | number  | start marker's probability: change by a step up, on some TRAIN rows
 layers.*.effect.down                 | number  | the same by a step down
 screen.split                         | text    | "train": settings are ranked there by the answer's first token
-screen.settings                      | int     | how many settings were ranked
+screen.settings                      | int     | how many settings were ranked on all of TRAIN
 screen.base.SCORES                   |         | the bare model
 screen.best_of_each_layer[].SETTING  |         | the best setting of each layer, best first
 screen.best_of_each_layer[].SCORES   |         | what it reached

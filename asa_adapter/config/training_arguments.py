@@ -46,6 +46,8 @@ class ASATrainingArguments:
         objective: what to maximise, "f1" or "balanced_accuracy".
         max_fpr: with a number, maximise recall among the settings whose FPR on VALID is at most this.
         finalists: how many settings from the screen generate on VALID: the best of each layer first.
+        exhaustive: whether the screen runs every setting on all of TRAIN. Else settings race: the worse ones drop out
+            on parts of it, and layers that read little of the need are left out.
         resamples: bootstrap resamples for every interval.
         max_new_tokens: longest answer.
         batch_size: prompts run together.
@@ -82,6 +84,7 @@ class ASATrainingArguments:
     objective: str = _flag("f1", "maximise f1 (default) or balanced_accuracy", "NAME", choices=OBJECTIVES)
     max_fpr: float | None = _flag(None, "maximise recall with at most this FPR instead", "X", type=float)
     finalists: int = _flag(4, "settings decided by generation (default: {})", "N", type=_positive)
+    exhaustive: bool = False
     resamples: int = 2000
     max_new_tokens: int = _flag(64, "longest answer (default: {})", "N", type=_positive)
     batch_size: int = _flag(16, "prompts run together (default: {})", "N", type=_positive)

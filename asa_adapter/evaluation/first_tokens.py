@@ -6,7 +6,7 @@ batch. Each push then costs one pass of a single token from a copy of the cache,
 
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,19 +30,26 @@ class Push:
         layer: index of the decoder block to whose output it is added.
         steps: (K, D) float32 vectors, one for each domain.
         domain: (N,) int64, the domain of each prompt as an index into `steps`.
+        rows: (N,) bool, the prompts that are pushed; None for all.
     """
 
     layer: int
     steps: torch.Tensor
     domain: torch.Tensor
+    rows: torch.Tensor | None = None
+
+    def of(self, prompts: Sequence[int]) -> "Push":
+        """The same push for some of the prompts."""
+        some = list(prompts)
+        return replace(self, domain=self.domain[some], rows=None if self.rows is None else self.rows[some])
 
 
 class Screened(NamedTuple):
-    """The first token of N answers, without (row 0) and under each of P pushes.
+    """The first token of N answers, without (row 0) and under each of P pushes; 0 where a prompt is not pushed.
 
     Attributes:
         triggered: (1 + P, N) bool, whether the most likely first token opens a tool call.
-        probability: (1 + P, N) float32 probability of the token that opens a call.
+        probability: (1 + P, N) float32 probability that the first token opens a call.
     """
 
     triggered: NDArray[np.bool_]
@@ -54,7 +61,7 @@ def first_tokens(
     blocks: nn.ModuleList,
     prompts: Sequence[Sequence[int]],
     pushes: Sequence[Push],
-    start_id: int,
+    openings: Sequence[int],
     *,
     pad_id: int,
     batch_size: int,
@@ -67,14 +74,14 @@ def first_tokens(
         blocks: its decoder blocks.
         prompts: N prompts as token ids.
         pushes: P pushes, each applied alone.
-        start_id: id of the token that opens a tool call.
+        openings: ids of the tokens with which a tool call begins.
         pad_id: id of the token to pad with.
         batch_size: number of prompts in a batch.
         progress: whether to show a progress bar.
     """
     shape = (1 + len(pushes), len(prompts))
     screened = Screened(np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.float32))
-    total = len(prompts) * (1 + len(pushes))
+    total = len(prompts) + sum(len(prompts) if p.rows is None else int(p.rows.sum()) for p in pushes)
     sharing = logit_sharing(model, pad_id)
     with evaluation_mode(model), progress_bar(total, "screen", progress) as bar:
         for prefix, members in sharing.prefixes(prompts):
@@ -86,11 +93,19 @@ def first_tokens(
             for batch in batches_by_length([prompts[i] for i in members], batch_size):
                 rows = [members[i] for i in batch]
                 prompt = Prefilled(model, [prompts[i] for i in rows], begun, pad_id)
-                for p, logits in enumerate(_each_push(model, blocks, prompt, pushes, rows, layers)):
-                    screened.triggered[p, rows] = (logits.argmax(dim=1) == start_id).cpu().numpy()
-                    screened.probability[p, rows] = logits.softmax(dim=1)[:, start_id].cpu().numpy()
-                    bar.update(len(rows))
+                of_batch = [push.of(rows) for push in pushes]
+                for numbers, places, logits in _each_push(model, blocks, prompt, of_batch, layers, batch_size):
+                    found = numbers, [rows[place] for place in places]
+                    screened.triggered[found], screened.probability[found] = _opens(logits, openings)
+                    bar.update(len(places))
     return screened
+
+
+def _opens(logits: torch.Tensor, openings: Sequence[int]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """For (B, V) logits, whether the most likely token is an opening, and the probability of all openings together."""
+    ids = torch.tensor(sorted(set(openings)), device=logits.device)
+    probability = (logits[:, ids].logsumexp(dim=1) - logits.logsumexp(dim=1)).exp()
+    return torch.isin(logits.argmax(dim=1), ids).cpu().numpy(), probability.cpu().numpy()
 
 
 def _each_push(
@@ -98,28 +113,53 @@ def _each_push(
     blocks: nn.ModuleList,
     prompt: Prefilled,
     pushes: Sequence[Push],
-    rows: Sequence[int],
     resumable: Collection[int],
-) -> Iterator[torch.Tensor]:
-    """Yields (B, V) logits of the bare model, then under each push.
+    batch_size: int,
+) -> Iterator[tuple[list[int], list[int], torch.Tensor]]:
+    """Yields logits (M, V), with the number of the push (0 for none) and the place in the batch of each of M rows.
 
     Args:
         model: a causal language model.
         blocks: its decoder blocks.
         prompt: B prompts.
-        pushes: pushes for all N prompts.
-        rows: indices of the B prompts among the N.
+        pushes: pushes for these prompts.
         resumable: layers after which only the later blocks are run.
+        batch_size: greatest M where pushes of few prompts each are run together.
     """
     outputs, bare = _kept(model, blocks, prompt, resumable)
-    yield bare
-    for push in pushes:
-        delta = push.steps[push.domain[list(rows)]]
-        output = outputs.get(push.layer)
-        branch = pushed(blocks[push.layer], delta) if output is None else resumed(blocks, push.layer, output, delta)
+    everyone = list(range(len(bare)))
+    yield [0] * len(bare), everyone, bare
+    for layer, numbers, places in _together(pushes, len(bare), batch_size):
+        delta = torch.stack(
+            [pushes[n - 1].steps[pushes[n - 1].domain[i]] for n, i in zip(numbers, places, strict=True)]
+        )
+        some = prompt if places == everyone else prompt.chosen(places)
+        if (output := outputs.get(layer)) is None:
+            branch = pushed(blocks[layer], delta)
+        else:
+            state = hidden_state(output)
+            branch = resumed(blocks, layer, replace_hidden_state(output, state[places]), delta)
         with branch:
-            logits = prompt.logits(model)
-        yield logits
+            logits = some.logits(model)
+        yield numbers, places, logits
+
+
+def _together(pushes: Sequence[Push], rows: int, batch_size: int) -> Iterator[tuple[int, list[int], list[int]]]:
+    """Yields a layer, and numbers of pushes and places of rows to run in one batch.
+
+    A push of all rows is a batch of its own, which can use the prompts' cache as it is; others share batches.
+    """
+    waiting: dict[int, list[tuple[int, int]]] = {}
+    for number, push in enumerate(pushes, start=1):
+        places = list(range(rows)) if push.rows is None else push.rows.nonzero()[:, 0].tolist()
+        if len(places) == rows:
+            yield push.layer, [number] * rows, places
+        else:
+            waiting.setdefault(push.layer, []).extend((number, place) for place in places)
+    for layer, pairs in waiting.items():
+        for begin in range(0, len(pairs), batch_size):
+            numbers, places = zip(*pairs[begin : begin + batch_size], strict=True)
+            yield layer, list(numbers), list(places)
 
 
 def _resumable(model: nn.Module, blocks: nn.ModuleList, sample: Prefilled, layers: Collection[int]) -> set[int]:

@@ -1,5 +1,6 @@
 """`Prefilled`: a batch of prompts that was run up to its last token, so that several answers can start from there."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +53,15 @@ class Prefilled:
     def branch(self) -> Any:
         """A copy of the cache, to continue from without changing the original."""
         return copied(self.cache)
+
+    def chosen(self, places: Sequence[int]) -> "Prefilled":
+        """The prompts at some places of the batch, which may be named several times."""
+        some = copy.copy(self)
+        index = torch.tensor(list(places), device=self.ids.device)
+        some.ids, some.mask, some.cache = self.ids[index], self.mask[index], self.branch()
+        if some.cache is not None:
+            some.cache.reorder_cache(index)
+        return some
 
     def logits(self, model: nn.Module, cached: bool = True) -> torch.Tensor:
         """(B, V) float32 logits of the answer's first token; with `cached=False` the whole prompts are run."""

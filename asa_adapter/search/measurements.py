@@ -4,7 +4,6 @@ Results can be stored in a folder, from which a run that was interrupted reads t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -169,28 +168,39 @@ class Measurements:
         states = self.states(split).states[layer].numpy()
         return LabelledStates(states, self.labels(split), self.domains(split), self._groups(split))
 
-    def first_tokens(self, split: str, pushes: Sequence[Push]) -> Screened:
-        """The first token of each row's answer, by the bare model and under each push."""
+    def first_tokens(self, split: str, pushes: Sequence[Push], rows: NDArray[np.int64] | None = None) -> Screened:
+        """The first token of each row's answer, by the bare model and under each push.
+
+        Args:
+            split: name of the split.
+            pushes: pushes for all of its rows.
+            rows: indices of the rows to run; None for all.
+        """
         prompts = self._prompts(split)
-        start = self._parser.opening_id(self._tokenizer)
+        chosen = np.arange(len(prompts.ids)) if rows is None else rows
+        openings = [self._parser.opening_id(self._tokenizer)]
 
         def compute() -> dict[str, NDArray[Any]]:
             processes = Processes()
-            mine = processes.part(len(prompts.ids))
+            mine = chosen[processes.part(len(chosen))].tolist()
             screened = first_tokens(
                 self._model,
                 decoder_blocks(self._model, self._args.layer_path),
                 [prompts.ids[i] for i in mine],
-                [replace(push, domain=push.domain[mine]) for push in pushes],
-                start,
+                [push.of(mine) for push in pushes],
+                openings,
                 pad_id=pad_token_id(self._tokenizer),
                 batch_size=2 * self._args.batch_size,
                 progress=self._args.progress,
             )
-            return {name: processes.arrays(found, len(prompts.ids)) for name, found in screened._asdict().items()}
+            return {name: processes.arrays(found, len(chosen)) for name, found in screened._asdict().items()}
 
-        pushed = digest(*(part for p in pushes for part in (p.layer, p.steps.numpy(), p.domain.numpy())))
-        depends = {"prompts": prompts.digest, "pushes": pushed, "start": start}
+        asked = [p.rows if p.rows is not None else torch.ones(len(p.domain), dtype=torch.bool) for p in pushes]
+        pushed = digest(
+            *(part for p in pushes for part in (p.layer, p.steps.numpy(), p.domain.numpy())),
+            *(some.numpy() for some in asked),
+        )
+        depends = {"prompts": prompts.digest, "rows": digest(chosen), "pushes": pushed, "openings": openings}
         return Screened(**self._stages.arrays(f"first-tokens-{split}", depends, compute))
 
     def answers(

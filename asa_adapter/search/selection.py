@@ -4,7 +4,7 @@ Everything here is arithmetic on arrays of triggers; no model is needed.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -145,28 +145,21 @@ def gated(
     return np.where(gate > 0, up, np.where(gate < 0, down, base))
 
 
-def layer_effects(
-    keys: Sequence[tuple[int, float, int, float]], probability: NDArray[np.float32]
-) -> dict[int, dict[str, float]]:
+def layer_effects(changes: Mapping[tuple[tuple[int, float, float], int], float]) -> dict[int, dict[str, float]]:
     """How much a push changes the probability of the token that opens a call, at each layer.
 
     Args:
-        keys: (layer, beta, sign, alpha) of each of P pushes.
-        probability: (1 + P, N) probabilities of that token; row 0 is the bare model.
+        changes: mean change over rows, by (layer, beta, alpha) and sign; the steps of a layer are equally long.
 
     Returns:
-        For each layer the mean change over rows and betas, `up` for steps towards a call and `down` for steps away, at
-        the tried `alpha` that is nearest to 1.
+        For each layer the mean change over betas, `up` for steps towards a call and `down` for steps away, at `alpha`.
     """
-    change = (probability[1:] - probability[:1]).mean(axis=1, dtype=np.float64)
-    alpha = min((key[3] for key in keys), key=lambda a: (abs(a - 1), a))
     effects = {}
-    for layer in sorted({key[0] for key in keys}):
+    for layer in sorted({key[0] for key, _ in changes}):
+        [alpha] = {key[2] for key, _ in changes if key[0] == layer}
         up, down = (
-            float(
-                np.mean([c for key, c in zip(keys, change, strict=True) if (key[0], *key[2:]) == (layer, sign, alpha)])
-            )
-            for sign in (1, -1)
+            float(np.mean([change for (key, sign), change in changes.items() if (key[0], sign) == (layer, wanted)]))
+            for wanted in (1, -1)
         )
         effects[layer] = {"alpha": alpha, "up": up, "down": down}
     return effects
@@ -181,7 +174,7 @@ def screen_facts(
         args: the training arguments.
         labels: (N,) 1 where a tool is needed.
         base: (N,) triggers of the bare model.
-        scored: all settings with their results.
+        scored: the settings that were measured on all rows, with their results.
 
     Returns:
         split, settings (their number), base, best_of_each_layer, front (the Pareto front of low FPR and high recall)

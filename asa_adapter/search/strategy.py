@@ -1,10 +1,9 @@
-"""`Search`: fits every layer, ranks all settings on TRAIN, and lets VALID decide among the best few.
+"""`Search`: fits every layer, ranks settings on TRAIN, and lets VALID decide among the best few.
 
-Settings are ranked on TRAIN by the first token of the answer. The best few generate on VALID, which decides among them
+Settings race on TRAIN by the first token of the answer. The best few generate on VALID, which decides among them
 and makes the adapter abstain unless a gain over the bare model is certain.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer
 from asa_adapter.search.measurements import Measurements
+from asa_adapter.search.racing import Race
 from asa_adapter.search.selection import (
     Gain,
     Objective,
@@ -27,12 +27,14 @@ from asa_adapter.search.selection import (
     choose,
     facts,
     gated,
-    grid,
     layer_effects,
     screen_facts,
     shortlist,
     sure_gain,
 )
+
+# Share of the best layer's AUC beyond chance from which the screen tries a layer.
+_READS_ENOUGH = 0.25
 
 
 class Search:
@@ -99,28 +101,39 @@ class Search:
         return seeing
 
     def screen(self, layers: Sequence[int]) -> list[Scored]:
-        """Ranks all settings of the layers on TRAIN by the first token, with out-of-fold router and probes.
+        """Ranks settings of the layers on TRAIN by the first token, with out-of-fold router and probes.
 
         Returns:
             The best settings, at most `finalists` of them.
         """
-        keys = list(itertools.product(layers, self.args.betas, (1, -1), [a for a in self.args.alphas if a]))
-        predictions = {layer: self.fits[layer].out_of_fold for layer in layers}
-        screened = self.measured.first_tokens(
-            "train", [self._push(predictions[layer], layer, beta, sign * alpha) for layer, beta, sign, alpha in keys]
+        read = self._readable(layers)
+        predictions = {layer: self.fits[layer].out_of_fold for layer in read}
+        labels = self.measured.labels("train")
+        race = Race(
+            self.args,
+            labels,
+            self.measured.domains("train"),
+            predictions,
+            lambda key: self._push(predictions[key.layer], *key),
+            lambda rows, pushes: self.measured.first_tokens("train", pushes, rows),
         )
-        pushed = dict(zip(keys, screened.triggered[1:], strict=True))
-        labels, scored = self.measured.labels("train"), []
-        for setting in grid(self.args, layers):
-            up, down = (pushed[setting.layer, setting.beta, sign, setting.alpha] for sign in (1, -1))
-            triggered = gated(
-                predictions[setting.layer].p_tool[setting.probe], setting.tau, screened.triggered[0], up, down
-            )
-            scored.append(Scored(setting, float(self.objective.rank(Counts.of(labels, triggered))), triggered))
-        self.report["screen"] = screen_facts(self.args, labels, screened.triggered[0], scored)
-        for layer, effect in layer_effects(keys, screened.probability).items():
+        scored = race.run()
+        self.report["screen"] = screen_facts(self.args, labels, race.base, scored)
+        for layer, effect in layer_effects(race.changes).items():
             self.report["layers"][str(layer)]["effect"] = effect
         return shortlist(scored, self.args.finalists)
+
+    def _readable(self, layers: Sequence[int]) -> list[int]:
+        """The layers whose AUC beyond chance is at least a quarter of the best layer's; all if exhaustive."""
+        read = {layer: self.fits[layer].facts["out_of_fold_auc"] - 0.5 for layer in layers}
+        least = 0.0 if self.args.exhaustive else max(0.0, max(read.values()) * _READS_ENOUGH)
+        kept = [layer for layer in layers if read[layer] >= least] or list(layers)
+        for layer in set(layers) - set(kept):
+            self.report["layers"][str(layer)]["left_out"] = (
+                f"its probe's AUC on TRAIN is {0.5 + read[layer]:.3f}, out of fold; the screen tries layers from "
+                f"{0.5 + least:.3f} on"
+            )
+        return kept
 
     def _build(self, setting: Setting) -> ASAAdapter:
         return self._build_adapter(setting, self.fits[setting.layer])

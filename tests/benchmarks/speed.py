@@ -215,7 +215,7 @@ def screen(model: Any, tokenizer: Any, repeats: int) -> dict[str, Any]:
     blocks = decoder_blocks(model)
 
     def ours() -> Any:
-        return first_tokens(model, blocks, prompts, pushes, 5, pad_id=0, batch_size=32, progress=False)
+        return first_tokens(model, blocks, prompts, pushes, [5], pad_id=0, batch_size=32, progress=False)
 
     def ports_answer() -> None:
         inputs = ports_prompt(tokenizer, rows[0], tools)

@@ -126,7 +126,15 @@ def test_generate_answers_and_shows_the_decision(
     result = json.loads(capsys.readouterr().out)
     assert result["answer"].endswith("<|im_end|>")
     if steering:
-        assert set(result["decision"]) == {"domain", "p_tool", "gate", "position", "applied", "relative_step", "reason"}
+        assert set(result["decision"]) == {
+            "domain",
+            "p_tool",
+            "gate",
+            "position",
+            "applied",
+            "relative_step",
+            "reason",
+        }
     else:
         assert result["decision"] is None
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def first_tokens(model: Any, ids: list[list[int]], push: Push | None) -> list[in
 
 def screened(model: Any, ids: list[list[int]], tried: list[Push], start_id: int) -> Screened:
     return screen_first_tokens(
-        model, decoder_blocks(model), ids, tried, start_id, pad_id=PAD, batch_size=3, progress=False
+        model, decoder_blocks(model), ids, tried, [start_id], pad_id=PAD, batch_size=3, progress=False
     )
 
 
@@ -66,6 +67,31 @@ def test_it_agrees_with_each_prompt_alone(family: str, cached: bool, monkeypatch
     for start_id in np.unique(expected):
         assert np.array_equal(run(model, ids, tried, int(start_id)), expected == start_id)
     assert traces(model) == []
+
+
+@pytest.mark.parametrize("family", ["lfm2", "llama", "qwen3"])
+@pytest.mark.parametrize("cached", [True, False])
+def test_pushes_of_some_prompts_are_those_of_all(family: str, cached: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not cached:
+        monkeypatch.setattr(Prefilled, "is_faithful", lambda _self, _model: False)
+    model, ids = random_model(family), ragged()
+    whole = screened(model, ids, pushes(len(ids)), 3).probability
+    asked = torch.rand(3, len(ids), generator=torch.Generator().manual_seed(2)) < 0.5
+    some = [replace(push, rows=rows) for push, rows in zip(pushes(len(ids)), asked, strict=True)]
+    found = screened(model, ids, some, 3).probability
+    assert np.allclose(found[0], whole[0], rtol=1e-4)
+    assert np.allclose(found[1:], np.where(asked.numpy(), whole[1:], 0), rtol=1e-4)
+
+
+def test_several_openings_count_together() -> None:
+    model, ids = random_model(), ragged()
+    tried = pushes(len(ids))
+    each = [screened(model, ids, tried, opening) for opening in (7, 9)]
+    both = screen_first_tokens(
+        model, decoder_blocks(model), ids, tried, [9, 7, 9], pad_id=PAD, batch_size=3, progress=False
+    )
+    assert np.array_equal(both.triggered, each[0].triggered | each[1].triggered)
+    np.testing.assert_allclose(both.probability, each[0].probability + each[1].probability, rtol=1e-5)
 
 
 def test_prompts_of_one_token_need_no_cache() -> None:

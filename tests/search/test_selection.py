@@ -136,12 +136,9 @@ def test_a_gentler_choice_must_be_a_gain_itself() -> None:
     assert sure_gain(ARGS, LABELS, base, [best, gentle], best).lower_bound <= alone.lower_bound
 
 
-def test_layer_effects_are_taken_at_the_step_nearest_to_one() -> None:
-    keys = [(3, beta, sign, alpha) for beta in (0.0, 1.0) for sign in (1, -1) for alpha in (0.5, 2.0)]
-    probability = np.full((1 + len(keys), 4), 0.5, dtype=np.float32)
-    for i, (_, beta, sign, alpha) in enumerate(keys, start=1):
-        probability[i] += sign * (0.1 if alpha == 0.5 else 0.4) + 0.05 * beta
-    effects = layer_effects(keys, probability)
+def test_layer_effects_are_the_mean_over_directions() -> None:
+    changes = {((3, beta, 0.5), sign): sign * 0.1 + 0.05 * beta for beta in (0.0, 1.0) for sign in (1, -1)}
+    effects = layer_effects(changes)
     assert effects[3]["alpha"] == 0.5
     assert effects[3]["up"] == pytest.approx(0.125)
     assert effects[3]["down"] == pytest.approx(-0.075)

@@ -1,0 +1,175 @@
+"""`Race`: ranks settings on growing parts of TRAIN, and drops the worse ones before the whole of it is run.
+
+A row is pushed only to the side that its own gate asks for. A push is a layer, a share of the global direction and a
+step; tau and the kind of probe choose among results that are there already, and cost nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.evaluation.first_tokens import Push, Screened
+from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.search.fitting import Prediction
+from asa_adapter.search.selection import Objective, Scored, Setting, gated, grid, shortlist
+from asa_adapter.steering.controller import ternary_gate
+
+# Shares of the rows that the rounds have run by their end, and the share of the pushes that each round leaves.
+_PARTS = (0.15, 0.375, 1.0)
+_LEFT = 1 / 3
+# A first part with fewer rows of TRAIN tells settings apart by luck.
+_FEWEST_ROWS = 32
+# Pushes that stay in the race for each finalist.
+_PUSHES_PER_FINALIST = 4
+
+
+class PushKey(NamedTuple):
+    """A push towards a call; its opposite leads away from one."""
+
+    layer: int
+    beta: float
+    alpha: float
+
+
+class Race:
+    """One race.
+
+    Args:
+        args: which settings take part, and the objective.
+        labels: (N,) 1 where a tool is needed.
+        domains: (N,) domain of each row.
+        predictions: out-of-fold predictions for the rows, by layer.
+        push: makes the push of a key, for all N rows.
+        measure: first tokens of the given rows, by the bare model and under each push.
+
+    Attributes:
+        base: (N,) triggers of the bare model, once all rows are run.
+        changes: for each key of the first round and both signs, the mean change of the start marker's probability on
+            the rows of that round. Only for the step nearest to 1.
+    """
+
+    def __init__(
+        self,
+        args: ASATrainingArguments,
+        labels: NDArray[np.int64],
+        domains: Sequence[str],
+        predictions: dict[int, Prediction],
+        push: Callable[[PushKey], Push],
+        measure: Callable[[NDArray[np.int64], Sequence[Push]], Screened],
+    ) -> None:
+        self._args, self._labels, self._predictions = args, labels, predictions
+        self._push, self._measure = push, measure
+        self._order = spread(labels, domains, args.seed)
+        self._called: dict[tuple[PushKey, int], NDArray[np.bool_]] = {}
+        self.base = np.zeros(len(labels), dtype=bool)
+        self.changes: dict[tuple[PushKey, int], float] = {}
+
+    def run(self) -> list[Scored]:
+        """The settings that were measured on all rows, with their results."""
+        keys = sorted({_key(setting) for setting in grid(self._args, list(self._predictions))})
+        fewest = _PUSHES_PER_FINALIST * self._args.finalists
+        begin, scored = 0, list[Scored]()
+        for end in self._ends(len(keys) <= fewest):
+            self._run(keys, self._order[begin:end], first=begin == 0)
+            scored = self._scored(keys, self._order[:end])
+            if end < len(self._order):
+                keys = survivors(scored, max(fewest, round(len(keys) * _LEFT)))
+            begin = end
+        return scored
+
+    def _ends(self, at_once: bool) -> list[int]:
+        """How many rows are run by the end of each round."""
+        n = len(self._order)
+        if at_once or self._args.exhaustive:
+            return [n]
+        return sorted({min(n, max(_FEWEST_ROWS, round(part * n))) for part in _PARTS})
+
+    def _run(self, keys: Sequence[PushKey], rows: NDArray[np.int64], first: bool) -> None:
+        """Measures the pushes on some rows, each to the side that the row's gate asks for, or to both."""
+        nearest = min((key.alpha for key in keys), key=lambda alpha: (abs(alpha - 1), alpha))
+        pushes, whole = list[Push](), list[tuple[PushKey, bool]]()
+        for key in keys:
+            up, down = self._asked(key.layer)
+            shown = first and key.alpha == nearest
+            push = self._push(key)
+            lead = np.where(down & ~up, -1, 1)
+            pushes.append(_signed(push, lead))
+            other = np.ones(len(up), dtype=bool) if shown else up & down
+            pushes.append(replace(_signed(push, -lead), rows=torch.from_numpy(other)))
+            whole.append((key, shown))
+        found = self._measure(rows, pushes)
+        self.base[rows] = found.triggered[0]
+        for i, (key, shown) in enumerate(whole):
+            leads = self._lead(key.layer)[rows]
+            results = {leading: found.triggered[1 + 2 * i + leading] for leading in (0, 1)}
+            for sign in (1, -1):
+                called = self._called.setdefault((key, sign), np.zeros(len(self.base), dtype=bool))
+                called[rows] = np.where(leads == sign, results[0], results[1])
+                if shown:
+                    p = np.where(leads == sign, *found.probability[1 + 2 * i : 3 + 2 * i])
+                    self.changes[key, sign] = float((p - found.probability[0]).mean(dtype=np.float64))
+
+    def _asked(self, layer: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """(N,) whether the gate of any probe opens up, and down, at the lowest tau."""
+        p_tool = self._predictions[layer].p_tool
+        gates = np.stack(
+            [ternary_gate(torch.from_numpy(p_tool[kind]), min(self._args.taus)).numpy() for kind in self._args.probes]
+        )
+        return (gates > 0).any(axis=0), (gates < 0).any(axis=0)
+
+    def _lead(self, layer: int) -> NDArray[np.int64]:
+        up, down = self._asked(layer)
+        return np.where(down & ~up, -1, 1)
+
+    def _scored(self, keys: Sequence[PushKey], rows: NDArray[np.int64]) -> list[Scored]:
+        """All settings of the pushes with their results on some rows; on all rows in the rows' own order."""
+        rows, taking_part, objective = np.sort(rows), set(keys), Objective.of(self._args)
+        scored = []
+        for setting in grid(self._args, list(self._predictions)):
+            if (key := _key(setting)) in taking_part:
+                p_tool = self._predictions[setting.layer].p_tool[setting.probe][rows]
+                up, down = (self._called[key, sign][rows] for sign in (1, -1))
+                triggered = gated(p_tool, setting.tau, self.base[rows], up, down)
+                score = float(objective.rank(Counts.of(self._labels[rows], triggered)))
+                scored.append(Scored(setting, score, triggered))
+        return scored
+
+
+def spread(labels: NDArray[np.int64], domains: Sequence[str], seed: int) -> NDArray[np.int64]:
+    """(N,) indices of the rows in an order whose every beginning has about the same mix of labels and domains."""
+    generator = np.random.default_rng(seed)
+    kinds = np.array([f"{label} {domain}" for label, domain in zip(labels, domains, strict=True)])
+    place = np.empty(len(labels))
+    for kind in sorted(set(kinds.tolist())):
+        rows = generator.permutation(np.flatnonzero(kinds == kind))
+        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return np.lexsort((np.arange(len(labels)), place))
+
+
+def survivors(scored: Sequence[Scored], count: int) -> list[PushKey]:
+    """The pushes that stay in a race, sorted: the best of the best layers, the best of all, and the leader's steps.
+
+    Args:
+        scored: settings with their results.
+        count: number of pushes; the other steps of the leader's direction come on top.
+    """
+    ranked = list(dict.fromkeys(_key(s.setting) for s in sorted(scored, key=Scored.rank)))
+    of_layers = [_key(s.setting) for s in shortlist(scored, len({key.layer for key in ranked}))]
+    kept = list(dict.fromkeys([*of_layers[: count // 2], *ranked]))[:count]
+    steps = [key for key in ranked if key[:2] == ranked[0][:2]]
+    return sorted({*kept, *steps})
+
+
+def _key(setting: Setting) -> PushKey:
+    return PushKey(setting.layer, setting.beta, setting.alpha)
+
+
+def _signed(push: Push, signs: NDArray[np.int64]) -> Push:
+    """The push with each row's own sign."""
+    domain = push.domain + len(push.steps) * torch.from_numpy(signs < 0)
+    return Push(push.layer, torch.cat([push.steps, -push.steps]), domain)

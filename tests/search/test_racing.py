@@ -1,0 +1,108 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from asa_adapter import ASATrainingArguments
+from asa_adapter.evaluation.first_tokens import Push, Screened
+from asa_adapter.search.fitting import Prediction
+from asa_adapter.search.racing import PushKey, Race, spread, survivors
+from asa_adapter.search.selection import Scored, Setting
+
+ROWS = 200
+LABELS = np.arange(ROWS) % 2
+DOMAINS = ["a" if i % 4 < 2 else "b" for i in range(ROWS)]
+LAYERS = range(1, 9)
+
+
+def prediction(seed: int) -> Prediction:
+    generator = np.random.default_rng(seed)
+    p = [np.clip(0.6 * LABELS + 0.2 + generator.normal(0, 0.2, ROWS), 0, 1).astype(np.float32) for _ in range(2)]
+    return Prediction(
+        np.array([domain == "b" for domain in DOMAINS], dtype=np.int64), {"domain": p[0], "pooled": p[1]}
+    )
+
+
+class Model:
+    """Calls a tool where the push, times a layer's gain, is strong enough for the row; counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.need = np.random.default_rng(9).normal(0, 1, ROWS)
+        self.pushes = 0
+
+    def __call__(self, rows: np.ndarray, pushes: Sequence[Push]) -> Screened:
+        logits = [self.need[rows]]
+        for push in pushes:
+            asked = np.ones(len(rows), dtype=bool) if push.rows is None else push.rows.numpy()[rows]
+            self.pushes += int(asked.sum())
+            gain = 3 - abs(push.layer - 5)
+            step = push.steps[push.domain][:, 0].numpy()[rows]
+            logits.append(np.where(asked, self.need[rows] + gain * step, -99))
+        found = np.stack(logits)
+        return Screened(found > 0, (1 / (1 + np.exp(-found))).astype(np.float32))
+
+
+def race(**options: Any) -> tuple[list[Scored], Race, Model]:
+    args, model = ASATrainingArguments(finalists=2, **options), Model()
+    predictions = {layer: prediction(layer) for layer in LAYERS}
+
+    def push(key: PushKey) -> Push:
+        return Push(key.layer, torch.full((2, 1), key.alpha), torch.from_numpy(predictions[key.layer].domain))
+
+    found = Race(args, LABELS, DOMAINS, predictions, push, model)
+    return found.run(), found, model
+
+
+def test_the_race_comes_to_the_best_of_the_whole_grid_with_a_fraction_of_the_pushes() -> None:
+    (raced, _, few), (every, _, many) = race(), race(exhaustive=True)
+    assert len(every) == 8 * 3 * 4 * 5 * 2
+    assert min(raced, key=Scored.rank).score == min(every, key=Scored.rank).score
+    assert few.pushes < many.pushes / 3
+
+
+def test_what_is_left_was_measured_on_all_rows_and_as_the_whole_grid_measures_it() -> None:
+    every = {scored.setting: scored for scored in race(exhaustive=True)[0]}
+    raced, found, _ = race()
+    assert raced
+    for scored in raced:
+        assert np.array_equal(scored.triggered, every[scored.setting].triggered)
+    assert np.array_equal(found.base, Model().need > 0)
+
+
+def test_a_row_is_pushed_to_the_side_that_a_gate_asks_for_and_to_both_where_probes_differ() -> None:
+    _, found, model = race(exhaustive=True, layers=(5,), taus=(0.5,), alphas=(0.5, 1.0), betas=(1.0,))
+    both = sum(
+        ((prediction(layer).p_tool["domain"] < 0.5) != (prediction(layer).p_tool["pooled"] < 0.5)).sum()
+        for layer in LAYERS
+    )
+    assert model.pushes == len(LAYERS) * (ROWS + 2 * ROWS) + both  # both sides are shown at the step nearest to 1
+    assert {key.alpha for key, _ in found.changes} == {1.0}
+
+
+def test_the_same_seed_gives_the_same_race_and_another_a_different_order() -> None:
+    assert [s.setting for s in race()[0]] == [s.setting for s in race()[0]]
+    assert not np.array_equal(spread(LABELS, DOMAINS, 1), spread(LABELS, DOMAINS, 2))
+
+
+@pytest.mark.parametrize("count", [8, 20, 50])
+def test_every_part_of_the_rows_has_the_same_mix(count: int) -> None:
+    order = spread(LABELS, DOMAINS, 42)
+    assert sorted(order) == list(range(ROWS))
+    kinds = [(LABELS[i], DOMAINS[i]) for i in order[:count]]
+    counts = [kinds.count(kind) for kind in {*zip(LABELS, DOMAINS, strict=True)}]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_survivors_are_of_several_layers_and_hold_the_leaders_other_steps() -> None:
+    scored = [
+        Scored(Setting(layer, alpha, 0.5, beta, "pooled"), 1 - layer / 10 - alpha / 100 - beta / 1000, LABELS > 0)
+        for layer in (1, 2, 3)
+        for alpha in (0.5, 1.0, 2.0)
+        for beta in (0.0, 1.0)
+    ]
+    kept = survivors(scored, 4)
+    assert {key.layer for key in kept} == {1, 2}
+    assert {PushKey(1, 0.0, alpha) for alpha in (0.5, 1.0, 2.0)} <= set(kept)
+    assert kept == sorted(kept)
