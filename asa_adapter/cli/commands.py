@@ -14,7 +14,8 @@ from asa_adapter.cli.terminal import compared, painted, width
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_batch, pad_token_id
 from asa_adapter.data.prompts import encode_prompt, with_chat_template
-from asa_adapter.data.splits import load_splits, read_tools
+from asa_adapter.data.rows import read_tools
+from asa_adapter.data.splits import load_splits
 from asa_adapter.diagnostics.diagnosis import diagnose as diagnosed
 from asa_adapter.diagnostics.diagnosis import findings_table
 from asa_adapter.evaluation.ablation import ablations

@@ -19,7 +19,7 @@ from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_token_id
 from asa_adapter.data.duplicates import near_duplicate_groups, row_names
 from asa_adapter.data.prompts import Row, encode_rows, row_domain
-from asa_adapter.data.splits import row_text
+from asa_adapter.data.rows import row_text
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens
 from asa_adapter.modeling.fingerprint import model_digest

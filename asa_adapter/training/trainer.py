@@ -22,7 +22,9 @@ from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.duplicates import leak_summary, leaks, row_names
 from asa_adapter.data.landmarks import landmarks
 from asa_adapter.data.prompts import Row, check_chat_template, row_domain, with_chat_template
-from asa_adapter.data.splits import SPLITS, check_split, row_text
+from asa_adapter.data.rows import check_tools, row_text
+from asa_adapter.data.sources import SPLITS
+from asa_adapter.data.splits import check_split
 from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.baselines import bag_of_words
 from asa_adapter.evaluation.intervals import comparison
@@ -64,8 +66,9 @@ class ASATrainer:
         report: what was done and measured; it becomes report.json.
 
     Raises:
-        ValueError: a split on which nothing can be fitted or measured, a tokenizer without a chat template or a known
-            tool-call format, a layer that the model does not have, or a model with an adapter attached.
+        ValueError: a split on which nothing can be fitted or measured, tools that no call can fit, a tokenizer without
+            a chat template or a known tool-call format, a layer that the model does not have, or a model with an
+            adapter attached.
         IncompatibleModelError: the decoder blocks are not found.
     """
 
@@ -80,6 +83,7 @@ class ASATrainer:
         self.model = model
         self.args = args or ASATrainingArguments()
         self.tokenizer = with_chat_template(tokenizer, self.args.chat_template)
+        check_tools(tools or [], "tools")
         self.tools = tools
         check_chat_template(self.tokenizer)
         self.splits = _checked_splits(splits)
