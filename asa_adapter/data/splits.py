@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asa_adapter.data.duplicates import near_duplicate_groups
-from asa_adapter.data.rows import check_row, complete_row, read_tools, row_text
+from asa_adapter.data.duplicates import grouped, row_groups
+from asa_adapter.data.rows import check_row, complete_row, read_tools
 from asa_adapter.data.sources import SPLITS, read_parts
 
 if TYPE_CHECKING:
@@ -97,13 +97,10 @@ def _exact_json() -> Any:
 
 
 def split_rows(rows: Sequence[Mapping[str, Any]], seed: int = 42) -> dict[str, list[dict[str, Any]]]:
-    """Splits one labelled set, stratified by domain and label; near-duplicates stay on one side.
-
-    Near-duplicates are rows whose texts have a cosine above 0.8 in character 3- to 5-grams.
-    """
+    """Splits one labelled set, stratified by domain and label; rows of one group (`row_groups`) stay on one side."""
     generator = np.random.default_rng(seed)
     strata: dict[tuple[str, int], list[list[int]]] = defaultdict(list)
-    for group in near_duplicate_groups([row_text(row) for row in rows]):
+    for group in grouped(row_groups(rows)):
         first = rows[group[0]]
         strata[(str(first.get("domain")), first.get("label", 0))].append(group)
     parts: dict[str, list[int]] = {name: [] for name in SPLITS}

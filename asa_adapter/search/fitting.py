@@ -26,7 +26,7 @@ class LabelledStates:
         states: (N, D) float32 residual states.
         labels: (N,) int64, 1 where a tool is needed, else 0.
         domains: (N,) domain names.
-        groups: (N,) int64; near-duplicate rows have the same number. None makes each row a group of its own.
+        groups: (N,) int64; rows that belong together have the same number. None makes each row a group of its own.
     """
 
     states: NDArray[np.float32]

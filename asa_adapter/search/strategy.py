@@ -18,9 +18,9 @@ from asa_adapter.evaluation.first_tokens import Push
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer
+from asa_adapter.search.gain import Gain, sure_gain
 from asa_adapter.search.measurements import Measurements
 from asa_adapter.search.selection import (
-    Gain,
     Objective,
     Scored,
     Setting,
@@ -31,7 +31,6 @@ from asa_adapter.search.selection import (
     layer_effects,
     screen_facts,
     shortlist,
-    sure_gain,
 )
 
 
@@ -139,15 +138,15 @@ class Search:
         Returns:
             The adapter of the chosen setting; with alpha 0 (it abstains) unless a gain over the bare model is certain.
         """
-        labels = self.measured.labels("valid")
+        labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
         variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
         base, *triggers = self.measured.triggers("valid", {"base": None, **variants}).values()
         finalists = [
             Scored(candidate.setting, float(self.objective.rank(Counts.of(labels, triggered))), triggered)
             for candidate, triggered in zip(candidates, triggers, strict=True)
         ]
-        chosen, errors = choose(self.args, labels, finalists)
-        gain = sure_gain(self.args, labels, base, finalists, chosen)
+        chosen, errors = choose(self.args, labels, finalists, groups)
+        gain = sure_gain(self.args, labels, base, finalists, chosen, groups)
         self.report["valid"] = {
             "base": facts(self.args, labels, base),
             "finalists": [
@@ -185,22 +184,21 @@ class Search:
         """The chosen adapter, or one that abstains; records the choice and its reason in the report."""
         labels, args = self.measured.labels("valid"), self.args
         missed = args.max_fpr is not None and chosen.score < 0
-        called, bare = Counts.of(labels, chosen.triggered), Counts.of(labels, base)
-        better = self.objective.gain(called) > self.objective.gain(bare)
-        abstains = bool(missed or gain.lower_bound <= 0 or not better)
+        abstains = bool(missed or not gain.sure)
         tried = len(self.report["valid"]["finalists"])
         if missed:
             why = f"no setting tried had an FPR of at most {args.max_fpr:g} on VALID; the adapter abstains"
         elif abstains:
             why = (
-                f"no gain over the bare model on VALID is sure: its lower 95 % bound is {gain.lower_bound:+.3f} "
-                f"({self.objective.gain_name}); the adapter abstains"
+                f"no gain over the bare model on VALID is sure: {gain.doubt(self.objective.gain_name)}; the adapter "
+                "abstains"
             )
         else:
             why = (
                 f"the gentlest of {tried} finalists within one standard error of the best on VALID, ranked by "
-                f"{self.objective} of real generation; the gain over the bare model is {gain.mean:+.3f}, at least "
-                f"{gain.lower_bound:+.3f} with 95 % confidence ({self.objective.gain_name})"
+                f"{self.objective} of real generation; the gain over the bare model, freed of the luck of being "
+                f"chosen, is {gain.mean:+.3f}, at least {gain.lower_bound:+.3f} with 95 % confidence "
+                f"({self.objective.gain_name})"
             )
         setting = chosen.setting._replace(alpha=0.0) if abstains else chosen.setting
         adapter = self._build(setting)
