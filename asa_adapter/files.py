@@ -1,5 +1,6 @@
 """Reading and writing files without trusting them: size limits, regular files only, strict JSON, atomic writes."""
 
+import codecs
 import errno
 import hashlib
 import json
@@ -239,7 +240,7 @@ def make_writable_folder(folder: Path) -> None:
 
 
 def read_jsonl(path: Path) -> list[tuple[int, Any]]:
-    """The values of a JSON-lines file with their line numbers; empty lines are skipped.
+    """The values of a JSON-lines file with their line numbers; empty lines and byte-order marks are skipped.
 
     Raises:
         FileNotFoundError: no such file.
@@ -248,9 +249,9 @@ def read_jsonl(path: Path) -> list[tuple[int, Any]]:
     rows: list[tuple[int, Any]] = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if line.strip():
+            if line.removeprefix(codecs.BOM_UTF8).strip():
                 try:
-                    rows.append((number, strict_json(line.decode())))
+                    rows.append((number, strict_json(line.decode("utf-8-sig"))))
                 except (ValueError, RecursionError) as error:
                     raise ValueError(f"{path}, line {number}: not valid JSON: {error}") from error
     return rows

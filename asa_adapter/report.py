@@ -8,8 +8,7 @@ Names in capitals are groups of keys, listed at the end.
 report_version                       | int     | 1
 arguments.*                          | any     | the ASATrainingArguments
 tool_call_format                     | text    | name of the format of the model's tool calls
-splits.*.rows                        | int     | rows of cal, train, valid and test
-splits.*.tool_needed                 | int     | how many of them have label 1
+splits.*.ROWS                        |         | how many rows cal, train, valid and test have
 domains[]                            | text    | names, in the order of the directions
 leaks[][]                            | text    | kind, first and second row of the first 1,000 pairs in two splits
 blind_layers[]                       | int     | layers whose state is the same for every prompt
@@ -41,8 +40,7 @@ valid.finalists[].SCORES             |         | what each reached
 valid.finalists[].screen_score       | number  | its score in the screen
 valid.finalists[].screen_agreement   | number  | share of VALID rows on which first token and generation agree
 valid.finalists[].standard_error     | number  | of the difference between its score and the best
-valid.gain.mean                      | number  | gain of the choice over the bare model, on rows that did not choose
-valid.gain.lower_bound               | number  | its one-sided lower 95 % bound
+valid.gain.GAIN                      |         | of the choice over the bare model
 chosen.SETTING                       |         | the choice; alpha 0 where it abstains
 chosen.absolute_step                 | number  | length of the step in the model's own units
 chosen.abstains                      | bool    | whether no gain was sure, so that the adapter does nothing
@@ -71,10 +69,12 @@ seconds.*                            | number  | by stage
 
 SETTING  layer (int), alpha, tau, beta (numbers), probe (text)
 SCORES   score, f1, recall, fpr, fpr_upper_bound_95 (numbers)
+ROWS     rows, tool_needed (label 1), groups (of rows that belong together) (int)
+GAIN     mean, lower_bound, balanced_accuracy_bound, apparent (numbers), groups (int): see `search.gain.Gain`
 COUNTED  n, tp, fp, fn, tn (int), precision, recall, f1, accuracy, fpr (numbers)
 METRICS  COUNTED, and per_domain.*.COUNTED, validity.*, gold.* (numbers)
 SURE     intervals.*.*[] (95 %, of "base", "asa" and "gain" by ratio), mcnemar_p (numbers), only_base_right,
-         only_asa_right (int)
+         only_asa_right, groups (int)
 """
 
 import re

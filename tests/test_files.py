@@ -364,8 +364,7 @@ def test_jsonl_line_that_is_not_json_is_named(tmp_path: Path, line: bytes) -> No
         read_jsonl(path)
 
 
-def test_jsonl_line_with_a_byte_order_mark_is_named(tmp_path: Path) -> None:
+def test_jsonl_line_with_a_byte_order_mark_is_read_without_it(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text('\ufeff{"a": 1}\n', encoding="utf-8")
-    with pytest.raises(ValueError, match=f"^{path}, line 1: not valid JSON: Unexpected UTF-8 BOM"):
-        read_jsonl(path)
+    path.write_text('\ufeff{"a": 1}\n\ufeff\n\ufeff{"a": "\ufeff"}\n', encoding="utf-8")
+    assert read_jsonl(path) == [(1, {"a": 1}), (3, {"a": "\ufeff"})]

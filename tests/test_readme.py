@@ -22,7 +22,7 @@ from models import traces
 
 from asa_adapter import ASAAdapter, ASATrainingArguments, load_splits
 from asa_adapter.cli.entrypoint import main
-from asa_adapter.data.splits import read_tools
+from asa_adapter.data.rows import read_tools
 
 # What people read, by its path: the README, those of wings and benchmarks, and GitHub's pages.
 DOCUMENTS = {

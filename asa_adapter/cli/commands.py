@@ -15,7 +15,8 @@ from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_batch, pad_token_id
 from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.data.rendering import refuse_template_from_hub, with_bounded_template
-from asa_adapter.data.splits import load_splits, read_tools
+from asa_adapter.data.rows import read_tools
+from asa_adapter.data.splits import load_splits
 from asa_adapter.diagnostics.diagnosis import diagnose as diagnosed
 from asa_adapter.diagnostics.diagnosis import findings_table
 from asa_adapter.evaluation.ablation import ablations

@@ -1,15 +1,19 @@
-"""Near-duplicate rows: those of one split must not appear in another."""
+"""Rows that belong together: near-duplicates and turns of one conversation stand in one split, and count as one."""
 
+import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 NEAR_DUPLICATE = 0.8
+# Share of groups among rows below which that is worth a word.
+_FEW = 0.8
 
 # Texts compared with all others at once: memory grows with this times the number of texts, not with its square.
 _BLOCK = 512
@@ -48,13 +52,60 @@ def near_duplicate_groups(texts: Sequence[str]) -> list[list[int]]:
         >>> near_duplicate_groups(["Say it in French, please.", "A joke!", "Say it in french, please!"])
         [[0, 2], [1]]
     """
-    pairs = np.array(list(near_duplicates(texts)), dtype=np.int64).reshape(-1, 2)
-    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(texts), len(texts)))
+    return grouped(_connected(near_duplicates(texts), len(texts)))
+
+
+def grouped(numbers: NDArray[np.int64]) -> list[list[int]]:
+    """The indices with each number, in the order of their first."""
     groups: dict[int, list[int]] = defaultdict(list)
-    if len(texts):
-        for i, component in enumerate(connected_components(graph, directed=False)[1]):
-            groups[int(component)].append(i)
+    for i, number in enumerate(numbers.tolist()):
+        groups[number].append(i)
     return list(groups.values())
+
+
+def row_groups(rows: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
+    """(N,) int64 number, from 0, of the group of each of N rows.
+
+    Rows are in one group if their prompts are near-duplicates, if they are cut from one conversation (the turns of one
+    begin with all turns of the other, or both begin with the same question and answer), or by a chain of these. System
+    turns do not count: all rows may share them.
+
+    Example:
+        >>> texts = ["Say it in French, please.", "A joke!", "Say it in french, please!"]
+        >>> row_groups([{"instruction": text} for text in texts]).tolist()
+        [0, 1, 0]
+    """
+    chats = [_turns(row) for row in rows]
+    pairs = itertools.chain(near_duplicates(["\n".join(chat) for chat in chats]), _of_one_conversation(chats))
+    return _connected(pairs, len(rows))
+
+
+def _turns(row: Mapping[str, Any]) -> list[str]:
+    """The texts of a row's turns, as they are compared: without system turns, capitals and spaces."""
+    turns = row.get("messages") or [{"content": row.get("instruction")}]
+    said = [turn for turn in turns if turn.get("role") not in ("system", "developer")]
+    return [" ".join(f"{turn.get('content') or ''} {turn.get('tool_calls') or ''}".lower().split()) for turn in said]
+
+
+def _of_one_conversation(chats: Sequence[Sequence[str]]) -> Iterator[tuple[int, int]]:
+    """Pairs of indices that link the chats of one conversation."""
+    begun: dict[tuple[str, ...], int] = {}
+    for i, chat in enumerate(chats):
+        if len(chat) > 1 and (first := begun.setdefault(tuple(chat[:2]), i)) != i:
+            yield first, i
+    questions: dict[str, list[int]] = defaultdict(list)
+    for (question, *_), i in begun.items():
+        questions[question].append(i)
+    for i, chat in enumerate(chats):
+        if len(chat) == 1:
+            yield from ((i, other) for other in questions[chat[0]])
+
+
+def _connected(pairs: Iterable[tuple[int, int]], count: int) -> NDArray[np.int64]:
+    """(count,) int64 number, from 0, of the component of each index in the graph of pairs."""
+    edges = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64) if count else np.zeros(0, dtype=np.int64)
 
 
 def leaks(splits: Mapping[str, Sequence[tuple[str, str]]]) -> list[Leak]:
@@ -78,6 +129,29 @@ def leak_summary(found: Sequence[Leak], shown: int = 3) -> str:
     named = "; ".join(f"{leak.first} and {leak.second}" for leak in found[:shown])
     more = f" and {len(found) - shown} more" if len(found) > shown else ""
     return f"{exact} exact and {len(found) - exact} near duplicates stand in two splits: {named}{more}"
+
+
+def group_summary(splits: Mapping[str, tuple[int, int]]) -> str:
+    """The splits whose rows form far fewer groups, in words; "" if there are none.
+
+    Args:
+        splits: for each split the number of groups and of rows.
+
+    Example:
+        >>> group_summary({"train": (95, 100)})
+        ''
+    """
+    few = [
+        f"{split} has {rows} rows in {groups} groups"
+        for split, (groups, rows) in splits.items()
+        if groups < _FEW * rows
+    ]
+    if not few:
+        return ""
+    return (
+        f"{'; '.join(few)}: near-duplicates and turns of one conversation belong together and count as one in "
+        "intervals and in the decision whether a gain is sure. More varied rows would tell more"
+    )
 
 
 def row_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:

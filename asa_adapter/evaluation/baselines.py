@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.data.prompts import Row
-from asa_adapter.data.splits import row_text
+from asa_adapter.data.rows import row_text
 from asa_adapter.evaluation.metrics import auc, trigger_metrics
 
 

@@ -158,8 +158,8 @@ def _together(pushes: Sequence[Push], rows: int, batch_size: int) -> Iterator[tu
             waiting.setdefault(push.layer, []).extend((number, place) for place in places)
     for layer, pairs in waiting.items():
         for begin in range(0, len(pairs), batch_size):
-            numbers, places = zip(*pairs[begin : begin + batch_size], strict=True)
-            yield layer, list(numbers), list(places)
+            some = pairs[begin : begin + batch_size]
+            yield layer, [number for number, _ in some], [place for _, place in some]
 
 
 def _resumable(model: nn.Module, blocks: nn.ModuleList, sample: Prefilled, layers: Collection[int]) -> set[int]:

@@ -1,26 +1,92 @@
-"""Uncertainty of metrics: bootstrap intervals over rows, and McNemar's test for two models on the same rows."""
+"""Uncertainty of metrics: intervals and tests in which rows that belong together count as one draw.
 
+Copies of a row, and rows cut from one conversation, stand or fall together: taken for independent rows they make luck
+look certain. So groups of rows are resampled, never rows; see `asa_adapter.data.duplicates.row_groups`.
+"""
+
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from asa_adapter.evaluation.metrics import Counts
 
 LEVEL = 0.95
 
+# A ratio as hits among the rows that count, each named by cells of the confusion counts. F1 is 2 j / (1 + j) of the
+# last, j = tp / (tp + fp + fn), and rises with it.
+_CELLS = {
+    "precision": (("tp",), ("fp",)),
+    "recall": (("tp",), ("fn",)),
+    "f1": (("tp",), ("fp", "fn")),
+    "accuracy": (("tp", "tn"), ("fp", "fn")),
+    "fpr": (("fp",), ("tn",)),
+}
 
-def resamples(rows: int, draws: int, seed: int) -> NDArray[np.int64]:
-    """(draws, rows) int64 bootstrap weights: how often each row was drawn, with replacement, in each resample."""
-    return np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=draws)
+
+def resamples(rows: int, draws: int, seed: int, groups: ArrayLike | None = None) -> NDArray[np.int64]:
+    """How often each row was drawn in each bootstrap resample.
+
+    Args:
+        rows: number of rows, N.
+        draws: number of resamples, B.
+        seed: seed of the draws.
+        groups: (N,) numbers from 0; rows with the same number are drawn together. None draws each row by itself.
+
+    Returns:
+        (B, N) int64 weights: as many groups as there are, drawn with replacement.
+    """
+    numbers = np.arange(rows) if groups is None else np.asarray(groups)
+    count = int(numbers.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+    return drawn[:, numbers]
 
 
-def interval(values: NDArray[np.float64]) -> list[float]:
-    """95 % percentile interval [low, high] of (B,) resampled values."""
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return [float(low), float(high)]
+def wilson(successes: ArrayLike, groups: ArrayLike | None = None) -> tuple[float, float]:
+    """95 % score interval (Wilson) of the share of successes.
+
+    Rows of one group tell less than as many rows by themselves. Their number is divided by the design effect: the
+    variance between groups over that of independent rows, at most what copies would have. Where all rows are alike the
+    variance says nothing, and they are taken for copies.
+
+    Args:
+        successes: (N,) true or false.
+        groups: (N,) numbers; rows with the same number belong together. None makes each row a group.
+
+    Returns:
+        (low, high); (0.0, 1.0) without rows.
+
+    Example:
+        >>> low, high = wilson([True] * 20)
+        >>> round(low, 3), high
+        (0.839, 1.0)
+    """
+    hits = np.asarray(successes, dtype=np.float64)
+    if not hits.size:
+        return 0.0, 1.0
+    p = float(hits.mean())
+    n = len(hits) / _design_effect(hits - p, groups)
+    z = float(norm.ppf((1 + LEVEL) / 2))
+    middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    low, high = (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+    return (0.0 if p == 0 else max(low, 0.0)), (1.0 if p == 1 else min(high, 1.0))
+
+
+def _design_effect(deviations: NDArray[np.float64], groups: ArrayLike | None) -> float:
+    """How many rows of these groups tell as much as one independent row; `deviations` are from the mean, (N,)."""
+    if groups is None:
+        return 1.0
+    _, numbers = np.unique(np.asarray(groups), return_inverse=True)
+    sizes = np.bincount(numbers)
+    copies = float((sizes**2).sum() / sizes.sum())
+    plain = float((deviations**2).sum())
+    if plain == 0 or len(sizes) < 2:
+        return copies
+    between = float((np.bincount(numbers, weights=deviations) ** 2).sum()) * len(sizes) / (len(sizes) - 1)
+    return min(max(between / plain, 1.0), copies)
 
 
 def comparison(
@@ -30,6 +96,7 @@ def comparison(
     domains: Sequence[str] | None = None,
     draws: int = 2000,
     seed: int = 42,
+    groups: ArrayLike | None = None,
 ) -> dict[str, Any]:
     """Compares the bare and the steered model on the same rows, with confidence intervals and a test.
 
@@ -40,36 +107,82 @@ def comparison(
         domains: (N,) names; if given, the result has the same comparison for each domain in `by_domain`.
         draws: number of bootstrap resamples.
         seed: seed of the resamples.
+        groups: (N,) numbers; rows with the same number belong together. None makes each row a group.
 
     Returns:
-        `intervals`: for "base", "asa" and "gain" (asa minus base) a 95 % percentile interval [low, high] of each
-        ratio, all from the same resamples; `only_base_right`, `only_asa_right`: number of rows that only one of the
-        two models decided correctly; `mcnemar_p`: two-sided p-value of McNemar's exact test on these two numbers.
+        `intervals`: for "base" and "asa" the 95 % Wilson interval [low, high] of each ratio, and for "gain" (asa minus
+        base) the interval that follows from both and from how they vary together (MOVER, with the correlation of a
+        paired bootstrap); `only_base_right`, `only_asa_right`: number of rows that only one of the two models decided
+        correctly; `mcnemar_p`: two-sided p-value of McNemar's exact test, in which a group counts for the model that
+        decided more of its rows correctly; `groups`: their number.
     """
     needed = np.asarray(labels, dtype=bool)
     called = np.stack([np.asarray(base, dtype=bool), np.asarray(asa, dtype=bool)])
-    ratios = Counts.of(needed, called, resamples(len(needed), draws, seed)).ratios()
-    right = called == needed
-    only_base, only_asa = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
+    numbers = np.unique(np.arange(len(needed)) if groups is None else np.asarray(groups), return_inverse=True)[1]
+    right = (called == needed).astype(np.int64)
     result: dict[str, Any] = {
-        "intervals": {
-            "base": {name: interval(value[0]) for name, value in ratios.items()},
-            "asa": {name: interval(value[1]) for name, value in ratios.items()},
-            "gain": {name: interval(value[1] - value[0]) for name, value in ratios.items()},
-        },
-        "only_base_right": only_base,
-        "only_asa_right": only_asa,
-        "mcnemar_p": float(binomtest(only_asa, only_base + only_asa).pvalue) if only_base + only_asa else 1.0,
+        "intervals": _intervals(needed, called, numbers, draws, seed),
+        "only_base_right": int((right[0] > right[1]).sum()),
+        "only_asa_right": int((right[1] > right[0]).sum()),
+        "mcnemar_p": _mcnemar(right[1] - right[0], numbers),
+        "groups": int(numbers.max()) + 1,
     }
     if domains is not None:
         names = np.asarray(domains)
         result["by_domain"] = {
-            str(name): comparison(
-                needed[names == name], called[0, names == name], called[1, names == name], None, draws, seed
-            )
-            for name in sorted(set(domains))
+            str(name): comparison(needed[own], called[0, own], called[1, own], None, draws, seed, numbers[own])
+            for name, own in ((name, names == name) for name in sorted(set(domains)))
         }
     return result
+
+
+def _intervals(
+    needed: NDArray[np.bool_], called: NDArray[np.bool_], groups: NDArray[np.int64], draws: int, seed: int
+) -> dict[str, dict[str, list[float]]]:
+    """The `intervals` of `comparison`."""
+    drawn = Counts.of(needed, called, resamples(len(needed), draws, seed, groups)).ratios()
+    exact = {name: value.tolist() for name, value in Counts.of(needed, called).ratios().items()}
+    found: dict[str, dict[str, list[float]]] = {"base": {}, "asa": {}, "gain": {}}
+    for name in _CELLS:
+        base, asa = (_ratio_interval(name, needed, row, groups) for row in called)
+        found["base"][name], found["asa"][name] = list(base), list(asa)
+        found["gain"][name] = _difference(exact[name], (base, asa), _correlation(*drawn[name]))
+    return found
+
+
+def _ratio_interval(
+    name: str, needed: NDArray[np.bool_], called: NDArray[np.bool_], groups: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Wilson's interval of one ratio of one model."""
+    cells = {"tp": called & needed, "fp": called & ~needed, "fn": ~called & needed, "tn": ~called & ~needed}
+    hits, misses = (np.any([cells[cell] for cell in part], axis=0) for part in _CELLS[name])
+    counting = hits | misses
+    low, high = wilson(hits[counting], groups[counting])
+    return (2 * low / (1 + low), 2 * high / (1 + high)) if name == "f1" else (low, high)
+
+
+def _correlation(base: NDArray[np.float64], asa: NDArray[np.float64]) -> float:
+    """Correlation of two (B,) resampled ratios; 0 where one of them does not vary."""
+    return float(np.corrcoef(base, asa)[0, 1]) if base.std() > 0 and asa.std() > 0 else 0.0
+
+
+def _difference(values: Sequence[float], intervals: Sequence[tuple[float, float]], correlation: float) -> list[float]:
+    """Interval of the second value minus the first, from the interval of each (MOVER; Zou and Donner 2008)."""
+    (base, asa), ((base_low, base_high), (asa_low, asa_high)) = values, intervals
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(max(one**2 - 2 * correlation * one * other + other**2, 0.0))
+
+    gain = asa - base
+    low, high = gain - reach(asa - asa_low, base_high - base), gain + reach(asa_high - asa, base - base_low)
+    return [max(low, -1.0), min(high, 1.0)]
+
+
+def _mcnemar(gains: NDArray[np.int64], groups: NDArray[np.int64]) -> float:
+    """p-value of the sign test on groups; `gains` (N,) is 1 where only the second model is right, -1 the first."""
+    of_groups = np.bincount(groups, weights=gains)
+    better, worse = int((of_groups > 0).sum()), int((of_groups < 0).sum())
+    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
 def upper_confidence_bound(successes: int, trials: int, confidence: float = 0.95) -> float:

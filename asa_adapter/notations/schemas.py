@@ -121,6 +121,77 @@ def _is_plain(pattern: str) -> bool:
     return False
 
 
+# Words of JSON Schema of which an object's schema has one at its top.
+_KEYWORDS = {"type", "properties", "required", "additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf"}
+_KEYWORDS |= {"propertyNames", "minProperties", "maxProperties", "$ref", "$defs", "definitions", "$schema"}
+_TYPES = {
+    "str",
+    "int",
+    "float",
+    "bool",
+    "list",
+    "dict",
+    "string",
+    "number",
+    "integer",
+    "boolean",
+    "array",
+    "object",
+    "null",
+}
+# Words that no check of arguments reads, so that a mistake in them does no harm.
+_REMARKS = {"description", "title", "default", "examples", "format", "deprecated", "readOnly", "writeOnly", "$comment"}
+_OTHER_NAMES = ("input_schema", "inputSchema", "parameters_schema")
+
+
+def parameters_fault(tool: Mapping[str, Any]) -> str | None:
+    """Why no call of a tool can be valid, in words that go on after the tool's name; None where calls can.
+
+    Example:
+        >>> parameters_fault({"name": "f", "parameters": {"city": "string"}})[:47]
+        "has parameters with 'city', but no word of JSON"
+        >>> parameters_fault({"name": "f", "parameters": {"type": "object"}}) is None
+        True
+    """
+    expected = '; expected {"type": "object", "properties": {...}}'
+    parameters = tool.get("parameters")
+    if other := [name for name in _OTHER_NAMES if name in tool and parameters is None]:
+        return f"has its schema under {other[0]!r}; expected it under 'parameters'"
+    if parameters is None:
+        return None
+    if not isinstance(parameters, Mapping):
+        return f"has parameters that are no JSON schema: {parameters!r:.80}{expected}"
+    if parameters and not _KEYWORDS & parameters.keys():
+        return f"has parameters with {next(iter(parameters))!r:.80}, but no word of JSON Schema{expected}"
+    kind = parameters.get("type", "object")
+    if "object" not in (kind if isinstance(kind, list) else [kind]):
+        return f"has parameters of type {kind!r:.80}{expected}"
+    loose = [name for name in parameters.keys() - _KEYWORDS - _REMARKS if _describes_argument(parameters[name])]
+    if loose and "properties" not in parameters:
+        return f"has parameters with {min(loose)!r:.80} outside `properties`{expected}"
+    meta = jsonschema.Draft202012Validator(jsonschema.Draft202012Validator.META_SCHEMA)
+    for error in meta.iter_errors(dict(parameters)):
+        path = [str(part) for part in error.absolute_path]
+        if not _is_harmless(path, error.instance):
+            place = ".".join(path) or "its top"
+            return f"has parameters that are no JSON schema: {error.instance!r:.80} at {place}{expected}"
+    return None
+
+
+def _describes_argument(value: Any) -> bool:
+    """Whether a value says of which type an argument is."""
+    return value in _TYPES if isinstance(value, str) else isinstance(value, Mapping) and "type" in value
+
+
+def _is_harmless(path: Sequence[str], value: Any) -> bool:
+    """Whether a mistake in a schema leaves calls valid: in a remark, or an argument's own `required: true`."""
+    if not path or path[-2:-1] == ["properties"]:
+        return False
+    if path[-1] == "required" and isinstance(value, bool) and len(path) > 1:
+        return True
+    return any(word in _REMARKS and path[i - 1 : i] != ["properties"] for i, word in enumerate(path))
+
+
 def _schema(tool: Any) -> dict[str, Any]:
     if isinstance(tool, Mapping):
         return dict(tool)

@@ -26,8 +26,8 @@ class LabelledStates:
         states: (N, D) float32 residual states.
         labels: (N,) int64, 1 where a tool is needed, else 0.
         domains: (N,) domain names.
-        groups: (N,) int64; near-duplicate rows, also of CAL and TRAIN, have the same number. None makes each row a
-            group of its own.
+        groups: (N,) int64; rows that belong together, also of CAL and TRAIN, have the same number. None makes each row
+            a group of its own.
     """
 
     states: NDArray[np.float32]

@@ -16,9 +16,8 @@ from torch import nn
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_token_id
-from asa_adapter.data.duplicates import near_duplicate_groups, row_names
+from asa_adapter.data.duplicates import row_groups, row_names
 from asa_adapter.data.prompts import Row, encode_rows, row_domain
-from asa_adapter.data.splits import row_text
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens
 from asa_adapter.modeling.fingerprint import model_digest
@@ -141,6 +140,18 @@ class Measurements:
         """The domain of each row."""
         return [row_domain(row) for row in self._splits[split]]
 
+    def groups(self, split: str) -> NDArray[np.int64]:
+        """(N,) int64 number of each row's group: near-duplicates and turns of one conversation belong together.
+
+        CAL and TRAIN, on which probes are fitted together, have one numbering.
+        """
+        if split not in self._alike:
+            together = ("cal", "train") if split in ("cal", "train") else (split,)
+            numbers = row_groups([row for name in together for row in self._splits[name]])
+            ends = np.cumsum([len(self._splits[name]) for name in together])[:-1]
+            self._alike |= dict(zip(together, np.split(numbers, ends), strict=True))
+        return self._alike[split]
+
     def states(self, split: str) -> HiddenStates:
         """The states of all layers at each row's last prompt token; collected once for each split."""
 
@@ -164,9 +175,9 @@ class Measurements:
         return self._states[split]
 
     def labelled(self, split: str, layer: int) -> LabelledStates:
-        """The states of a split at one layer, with labels, domains and groups of near-duplicates."""
+        """The states of a split at one layer, with labels, domains and groups."""
         states = self.states(split).states[layer].numpy()
-        return LabelledStates(states, self.labels(split), self.domains(split), self._groups(split))
+        return LabelledStates(states, self.labels(split), self.domains(split), self.groups(split))
 
     def first_tokens(self, split: str, pushes: Sequence[Push], rows: NDArray[np.int64] | None = None) -> Screened:
         """The first token of each row's answer, by the bare model and under each push.
@@ -252,18 +263,6 @@ class Measurements:
     def metrics(self, split: str, answers: Sequence[str]) -> dict[str, Any]:
         """Metrics of a split's answers; see `Evaluation.metrics`."""
         return self._evaluation.metrics(self._splits[split], answers)
-
-    def _groups(self, split: str) -> NDArray[np.int64]:
-        """(N,) int64 number of each row's group of near-duplicates; those of CAL and TRAIN are the same."""
-        if split not in self._alike:
-            together = ("cal", "train") if split in ("cal", "train") else (split,)
-            found = near_duplicate_groups([row_text(row) for name in together for row in self._splits[name]])
-            numbers = np.empty(sum(map(len, found)), dtype=np.int64)
-            for number, rows in enumerate(found):
-                numbers[rows] = number
-            ends = np.cumsum([len(self._splits[name]) for name in together])[:-1]
-            self._alike |= dict(zip(together, np.split(numbers, ends), strict=True))
-        return self._alike[split]
 
     def _prompts(self, split: str) -> _Prompts:
         if split not in self._encoded:

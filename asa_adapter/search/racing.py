@@ -120,7 +120,7 @@ class Race:
         gates = np.stack(
             [ternary_gate(torch.from_numpy(p_tool[kind]), min(self._args.taus)).numpy() for kind in self._args.probes]
         )
-        return (gates > 0).any(axis=0), (gates < 0).any(axis=0)
+        return np.any(gates > 0, axis=0), np.any(gates < 0, axis=0)
 
     def _lead(self, layer: int) -> NDArray[np.int64]:
         up, down = self._asked(layer)

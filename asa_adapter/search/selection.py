@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.intervals import LEVEL, resamples, upper_confidence_bound
+from asa_adapter.evaluation.intervals import resamples, upper_confidence_bound
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.steering.controller import ternary_gate
 
@@ -99,18 +99,6 @@ class Scored(NamedTuple):
         return (-round(self.score, 9), *self.setting.gentleness())
 
 
-class Gain(NamedTuple):
-    """Gain over the bare model on rows that had no part in the choice, in the metric of `Objective.gain`.
-
-    Attributes:
-        mean: mean over the bootstrap resamples.
-        lower_bound: one-sided lower 95 % bound.
-    """
-
-    mean: float
-    lower_bound: float
-
-
 def facts(args: ASATrainingArguments, labels: NDArray[np.int64], triggered: NDArray[np.bool_]) -> dict[str, Any]:
     """Score, F1, recall, FPR and the FPR's upper bound of (N,) triggers, for the report."""
     counts = Counts.of(labels, triggered)
@@ -145,7 +133,7 @@ def gated(
     return np.where(gate > 0, up, np.where(gate < 0, down, base))
 
 
-def layer_effects(changes: Mapping[tuple[tuple[int, float, float], int], float]) -> dict[int, dict[str, float]]:
+def layer_effects(changes: Mapping[tuple[Any, int], float]) -> dict[int, dict[str, float]]:
     """How much a push changes the probability of the token that opens a call, at each layer.
 
     Args:
@@ -219,7 +207,10 @@ def shortlist(scored: Sequence[Scored], finalists: int) -> list[Scored]:
 
 
 def choose(
-    args: ASATrainingArguments, labels: NDArray[np.int64], finalists: Sequence[Scored]
+    args: ASATrainingArguments,
+    labels: NDArray[np.int64],
+    finalists: Sequence[Scored],
+    groups: NDArray[np.int64] | None = None,
 ) -> tuple[Scored, list[float]]:
     """The gentlest finalist within one standard error of the best; one that meets max_fpr, if any does.
 
@@ -230,6 +221,7 @@ def choose(
         args: of these, objective, max_fpr, resamples and seed are used.
         labels: (N,) 1 where a tool is needed.
         finalists: F settings with their results on these rows.
+        groups: (N,) numbers from 0; rows with the same number are drawn together. None makes each row a group.
 
     Returns:
         The chosen finalist, and the F standard errors.
@@ -237,44 +229,40 @@ def choose(
     objective = Objective.of(args)
     best = min(range(len(finalists)), key=lambda i: finalists[i].rank())
     called = np.stack([finalist.triggered for finalist in finalists])
-    scores = objective.value(Counts.of(labels, called, resamples(len(labels), args.resamples, args.seed)))  # (F, B)
-    errors = (scores[best] - scores).std(axis=1)
+    weights = resamples(len(labels), args.resamples, args.seed, groups)
+    errors = standard_errors(objective.value(Counts.of(labels, called, weights)))
     plain = objective.value(Counts.of(labels, called))
-    keeps_limit = [args.max_fpr is None or finalist.score >= 0 for finalist in finalists]
-    near = [
-        finalist
-        for i, finalist in enumerate(finalists)
-        if plain[best] - plain[i] <= errors[i] and keeps_limit[i] == keeps_limit[best]
-    ]
-    return min(near, key=lambda finalist: (*finalist.setting.gentleness(), -finalist.score)), errors.tolist()
+    keeps = np.array([args.max_fpr is None or finalist.score >= 0 for finalist in finalists])
+    chosen = gentlest_near_best([f.setting for f in finalists], plain[:, None], errors, keeps[:, None])
+    return finalists[int(chosen[0])], errors[best].tolist()
 
 
-def honest_gain(
-    args: ASATrainingArguments, labels: NDArray[np.int64], base: NDArray[np.bool_], finalists: Sequence[Scored]
-) -> Gain:
-    """Gain over the bare model of choosing the best finalist, without the optimism of measuring on the same rows.
+def standard_errors(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(F, F) standard errors of the differences between (F, B) resampled scores."""
+    return np.stack([(scores - one).std(axis=1) for one in scores])
 
-    In each bootstrap resample the best finalist is chosen again, and its gain is measured on the rows that are not in
-    the resample. `labels` and `base`, the triggers of the bare model, are (N,).
+
+def gentlest_near_best(
+    settings: Sequence[Setting], scores: NDArray[np.float64], errors: NDArray[np.float64], keeps: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """The gentlest setting within one standard error of the best, in each of B trials.
+
+    Args:
+        settings: F settings.
+        scores: (F, B) results, higher is better.
+        errors: (F, F) standard errors of their differences.
+        keeps: (F, B) whether the limit of the FPR is kept; settings that keep it come first.
+
+    Returns:
+        (B,) int64 indices.
     """
-    objective = Objective.of(args)
-    ordered = sorted(finalists, key=Scored.rank)
-    called = np.stack([f.triggered for f in ordered])
-    weights = resamples(len(labels), args.resamples, args.seed)
-    chosen = objective.rank(Counts.of(labels, called, weights)).argmax(axis=0)  # (B,)
-    left_out = (weights == 0).astype(np.int64)
-    steered = objective.gain(Counts.of(labels, called, left_out))[chosen, np.arange(len(chosen))]
-    gains = steered - objective.gain(Counts.of(labels, base, left_out))
-    return Gain(float(gains.mean()), float(np.quantile(gains, 1 - LEVEL)))
-
-
-def sure_gain(
-    args: ASATrainingArguments,
-    labels: NDArray[np.int64],
-    base: NDArray[np.bool_],
-    finalists: Sequence[Scored],
-    chosen: Scored,
-) -> Gain:
-    """The smaller `honest_gain` (by its bound) of choosing among all finalists and of the chosen one alone."""
-    gains = [honest_gain(args, labels, base, some) for some in (finalists, [chosen])]
-    return min(gains, key=lambda gain: gain.lower_bound)
+    trials = np.arange(scores.shape[1])
+    first = keeps == keeps.any(axis=0)
+    ranked = np.where(first, scores, -np.inf)
+    best = ranked.argmax(axis=0)
+    near = first & (ranked[best, trials] - ranked <= errors[best].T)
+    # Of equally gentle ones, the one that scores higher.
+    order = np.array([settings[i].gentleness() for i in range(len(settings))])
+    ranks = np.unique(order, axis=0, return_inverse=True)[1].reshape(-1, 1)
+    gentlest = near & (ranks == np.where(near, ranks, len(ranks)).min(axis=0))
+    return np.where(gentlest, ranked, -np.inf).argmax(axis=0)

@@ -17,10 +17,10 @@ from asa_adapter.evaluation.first_tokens import Push
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer
+from asa_adapter.search.gain import Gain, sure_gain
 from asa_adapter.search.measurements import Measurements
 from asa_adapter.search.racing import Race
 from asa_adapter.search.selection import (
-    Gain,
     Objective,
     Scored,
     Setting,
@@ -30,11 +30,10 @@ from asa_adapter.search.selection import (
     layer_effects,
     screen_facts,
     shortlist,
-    sure_gain,
 )
 
 # Share of the best layer's AUC beyond chance from which the screen tries a layer.
-_READS_ENOUGH = 0.25
+_READS_ENOUGH = 0.75
 
 
 class Search:
@@ -124,9 +123,11 @@ class Search:
         return shortlist(scored, self.args.finalists)
 
     def _readable(self, layers: Sequence[int]) -> list[int]:
-        """The layers whose AUC beyond chance is at least a quarter of the best layer's; all if exhaustive."""
+        """The layers whose AUC beyond chance is at least three quarters of the best layer's; all if exhaustive."""
+        if self.args.exhaustive:
+            return list(layers)
         read = {layer: self.fits[layer].facts["out_of_fold_auc"] - 0.5 for layer in layers}
-        least = 0.0 if self.args.exhaustive else max(0.0, max(read.values()) * _READS_ENOUGH)
+        least = max(0.0, max(read.values()) * _READS_ENOUGH)
         kept = [layer for layer in layers if read[layer] >= least] or list(layers)
         for layer in set(layers) - set(kept):
             self.report["layers"][str(layer)]["left_out"] = (
@@ -152,15 +153,15 @@ class Search:
         Returns:
             The adapter of the chosen setting; with alpha 0 (it abstains) unless a gain over the bare model is certain.
         """
-        labels = self.measured.labels("valid")
+        labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
         variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
         base, *triggers = self.measured.triggers("valid", {"base": None, **variants}).values()
         finalists = [
             Scored(candidate.setting, float(self.objective.rank(Counts.of(labels, triggered))), triggered)
             for candidate, triggered in zip(candidates, triggers, strict=True)
         ]
-        chosen, errors = choose(self.args, labels, finalists)
-        gain = sure_gain(self.args, labels, base, finalists, chosen)
+        chosen, errors = choose(self.args, labels, finalists, groups)
+        gain = sure_gain(self.args, labels, base, finalists, chosen, groups)
         self.report["valid"] = {
             "base": facts(self.args, labels, base),
             "finalists": [
@@ -198,22 +199,21 @@ class Search:
         """The chosen adapter, or one that abstains; records the choice and its reason in the report."""
         labels, args = self.measured.labels("valid"), self.args
         missed = args.max_fpr is not None and chosen.score < 0
-        called, bare = Counts.of(labels, chosen.triggered), Counts.of(labels, base)
-        better = self.objective.gain(called) > self.objective.gain(bare)
-        abstains = bool(missed or gain.lower_bound <= 0 or not better)
+        abstains = bool(missed or not gain.sure)
         tried = len(self.report["valid"]["finalists"])
         if missed:
             why = f"no setting tried had an FPR of at most {args.max_fpr:g} on VALID; the adapter abstains"
         elif abstains:
             why = (
-                f"no gain over the bare model on VALID is sure: its lower 95 % bound is {gain.lower_bound:+.3f} "
-                f"({self.objective.gain_name}); the adapter abstains"
+                f"no gain over the bare model on VALID is sure: {gain.doubt(self.objective.gain_name)}; the adapter "
+                "abstains"
             )
         else:
             why = (
                 f"the gentlest of {tried} finalists within one standard error of the best on VALID, ranked by "
-                f"{self.objective} of real generation; the gain over the bare model is {gain.mean:+.3f}, at least "
-                f"{gain.lower_bound:+.3f} with 95 % confidence ({self.objective.gain_name})"
+                f"{self.objective} of real generation; the gain over the bare model, freed of the luck of being "
+                f"chosen, is {gain.mean:+.3f}, at least {gain.lower_bound:+.3f} with 95 % confidence "
+                f"({self.objective.gain_name})"
             )
         setting = chosen.setting._replace(alpha=0.0) if abstains else chosen.setting
         adapter = self._build(setting)

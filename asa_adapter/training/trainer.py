@@ -19,10 +19,12 @@ from asa_adapter.adapter import ASAAdapter
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import checked_domains
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.data.duplicates import leak_summary, leaks, row_names
+from asa_adapter.data.duplicates import group_summary, leak_summary, leaks, row_names
 from asa_adapter.data.landmarks import landmarks
 from asa_adapter.data.prompts import Row, check_chat_template, row_domain, with_chat_template
-from asa_adapter.data.splits import SPLITS, check_split, row_text
+from asa_adapter.data.rows import check_tools, row_text
+from asa_adapter.data.sources import SPLITS
+from asa_adapter.data.splits import check_split
 from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.baselines import bag_of_words
 from asa_adapter.evaluation.intervals import comparison
@@ -66,8 +68,9 @@ class ASATrainer:
         report: what was done and measured; it becomes report.json.
 
     Raises:
-        ValueError: a split on which nothing can be fitted or measured, a tokenizer without a chat template or a known
-            tool-call format, a layer that the model does not have, or a model with an adapter attached.
+        ValueError: a split on which nothing can be fitted or measured, tools that no call can fit, a tokenizer without
+            a chat template or a known tool-call format, a layer that the model does not have, or a model with an
+            adapter attached.
         IncompatibleModelError: the decoder blocks are not found.
     """
 
@@ -82,6 +85,7 @@ class ASATrainer:
         self.model = model
         self.args = args or ASATrainingArguments()
         self.tokenizer = with_chat_template(tokenizer, self.args.chat_template)
+        check_tools(tools or [], "tools")
         self.tools = tools
         check_chat_template(self.tokenizer)
         self.splits = _checked_splits(splits)
@@ -142,7 +146,7 @@ class ASATrainer:
     def evaluate(self, split: str = "test", adapter: ASAAdapter | None = None) -> dict[str, Mapping[str, Any]]:
         """Metrics of the bare and the steered model on one split, measured by generation.
 
-        The results of the trained adapter are added to the report, with 95 % bootstrap intervals, McNemar's test, and
+        The results of the trained adapter are added to the report, with 95 % intervals, McNemar's test, and
         the controls: a bag-of-words classifier and probes of shuffled labels.
 
         Args:
@@ -167,7 +171,12 @@ class ASATrainer:
             measured, args = self._measured, self.args
             triggered = measured.triggered(base), measured.triggered(asa)
             sure = comparison(
-                measured.labels(split), *triggered, measured.domains(split), draws=args.resamples, seed=args.seed
+                measured.labels(split),
+                *triggered,
+                measured.domains(split),
+                draws=args.resamples,
+                seed=args.seed,
+                groups=measured.groups(split),
             )
             self.report["evaluations"][split] = {**results, **sure}
             self.report["controls"][split] = self._controls(split)
@@ -222,7 +231,7 @@ class ASATrainer:
         return landmarks(self.tokenizer, rows, prompts, self.tools)._asdict()
 
     def _check_leaks(self) -> None:
-        """Warns of duplicate rows in two splits: metrics on them are too good."""
+        """Warns of duplicates: in two splits metrics on them are too good, in one they tell less than they seem."""
         found = leaks(
             {
                 split: list(zip(row_names(rows), map(row_text, rows), strict=True))
@@ -232,6 +241,11 @@ class ASATrainer:
         self.report["leaks"] = [list(leak) for leak in found[:_MOST_LEAKS]]
         if found:
             warnings.warn(f"{leak_summary(found)}. Numbers measured on them are too good", stacklevel=3)
+        groups = {split: len(set(self._measured.groups(split).tolist())) for split in self.splits}
+        for split, count in groups.items():
+            self.report["splits"][split]["groups"] = count
+        if told := group_summary({split: (count, len(self.splits[split])) for split, count in groups.items()}):
+            warnings.warn(told, stacklevel=3)
 
     def _chosen(self, split: str, adapter: ASAAdapter | None) -> ASAAdapter:
         """The given adapter or the trained one, if the split is known."""

@@ -1,9 +1,19 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from asa_adapter.data import duplicates
-from asa_adapter.data.duplicates import leak_summary, leaks, near_duplicate_groups, near_duplicates, row_names
+from asa_adapter.data.duplicates import (
+    group_summary,
+    leak_summary,
+    leaks,
+    near_duplicate_groups,
+    near_duplicates,
+    row_groups,
+    row_names,
+)
 
 
 def texts(n: int = 90) -> list[str]:
@@ -56,3 +66,63 @@ def test_alike_rows_of_one_split_are_no_leak() -> None:
 
 def test_rows_without_an_id_are_named_by_number() -> None:
     assert row_names([{"id": "x"}, {}, {"id": 0}]) == ["x", "row 1", "0"]
+
+
+# --- rows that belong together
+
+
+def turn(role: str, content: str | None) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+TRIP = [turn("user", "Is there a train to York?"), turn("assistant", "Yes, at nine."), turn("user", "And back?")]
+BREAD = [
+    turn("user", "Is there a train to York?"),
+    turn("assistant", "Which day do you mean?"),
+    turn("user", "Today."),
+]
+
+
+def test_turns_of_one_conversation_belong_together() -> None:
+    rows = [
+        {"messages": TRIP[:1]},
+        {"instruction": "Tell me a joke."},
+        {"messages": TRIP},
+        {"messages": [*TRIP, *TRIP[1:]]},
+    ]
+    assert row_groups(rows).tolist() == [0, 1, 0, 0]
+
+
+def test_conversations_that_only_open_alike_do_not() -> None:
+    long = "something that takes many more words than the question did, so that few of them are alike"
+    rows = [{"messages": [*TRIP, turn("assistant", long)]}, {"messages": [*BREAD, turn("assistant", long[::-1])]}]
+    assert row_groups(rows).tolist() == [0, 1]
+    assert row_groups([*rows, {"messages": TRIP[:1]}]).tolist() == [0, 0, 0]  # it may be cut from either
+
+
+def test_a_system_prompt_that_all_rows_share_joins_none() -> None:
+    system = turn("system", "You are an assistant that answers in a terse and friendly way, and calls tools. " * 5)
+    rows = [
+        {"messages": [system, turn("user", text)]} for text in ("What is a noun?", "Who wrote it?", "what is a NOUN?")
+    ]
+    assert row_groups(rows).tolist() == [0, 1, 0]
+
+
+def test_calls_are_a_part_of_what_was_said() -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "clock", "arguments": {}}}]}
+    other = {**call, "tool_calls": [{"function": {"name": "weather", "arguments": {"city": "Rome", "days": [1, 2]}}}]}
+    rows = [
+        {"messages": [turn("user", "Go."), made, turn("tool", result)]}
+        for made, result in ((call, "9"), (other, "sun"))
+    ]
+    assert row_groups(rows).tolist() == [0, 1]
+
+
+def test_groups_of_no_rows_are_none() -> None:
+    assert row_groups([]).tolist() == []
+
+
+def test_splits_of_many_copies_are_told() -> None:
+    told = group_summary({"train": (200, 240), "valid": (40, 160), "test": (100, 160)})
+    assert told.startswith("valid has 160 rows in 40 groups; test has 160 rows in 100 groups: near-duplicates and")
+    assert group_summary({"train": (200, 240)}) == ""

@@ -70,10 +70,9 @@ def test_id_that_is_a_number_becomes_a_text(tmp_path: Path, given: int) -> None:
         ([ADD, NOW], "general"),
         ([], "general"),
         (None, "general"),
-        ([{"description": "nameless"}], "general"),
         ([{"name": "x" * 100}], "x" * 64),
     ],
-    ids=["bare tool", "wrapped tool", "two tools", "no tool", "no list", "nameless tool", "long name"],
+    ids=["bare tool", "wrapped tool", "two tools", "no tool", "no list", "long name"],
 )
 def test_missing_domain_is_derived_from_the_offered_tools(tmp_path: Path, tools: Any, domain: str) -> None:
     rows = labelled(4, tools=tools)
@@ -152,16 +151,16 @@ def test_messages_that_are_no_chat_turns_are_refused(tmp_path: Path, kind: str, 
 
 
 NESTED = {
-    "whole": [{"name": "add", "parameters": {"x": [0, -7, 2**63 - 1, -(2**63), 2**64 - 1]}}],
-    "beyond 64 bits": [{"name": "add", "parameters": {"x": [2**64, -(2**63) - 1, 10**30]}}],
-    "halves": [{"name": "add", "parameters": {"x": [0.5, -2.25, 1.0, 1e22, 100000.0]}}],
-    "fractions": [{"name": "add", "parameters": {"x": [1 / 3, 0.1 + 0.2, 48.8566969, -4.68737736882076]}}],
-    "small and large": [{"name": "add", "parameters": {"x": [2.5e-10, 1e-15, 1e-300, 1.7976931348623157e308]}}],
+    "whole": [{"name": "add", "x": [0, -7, 2**63 - 1, -(2**63), 2**64 - 1]}],
+    "beyond 64 bits": [{"name": "add", "x": [2**64, -(2**63) - 1, 10**30]}],
+    "halves": [{"name": "add", "x": [0.5, -2.25, 1.0, 1e22, 100000.0]}],
+    "fractions": [{"name": "add", "x": [1 / 3, 0.1 + 0.2, 48.8566969, -4.68737736882076]}],
+    "small and large": [{"name": "add", "x": [2.5e-10, 1e-15, 1e-300, 1.7976931348623157e308]}],
     "texts": [{"name": "add", "x": ["é☔😀\u2028\0</a>\"\\", "", "12", "null", '{"a": 1}', "[1]", "NaN"]}],
-    "words": [{"name": "add", "parameters": {"x": [True, False, None]}}],
-    "empty": [{"name": "add", "parameters": {"x": [{}, [], [{}], [[]], ""]}}],
+    "words": [{"name": "add", "x": [True, False, None]}],
+    "empty": [{"name": "add", "x": [{}, [], [{}], [[]], ""]}],
     "order": [{"z": 1, "name": "add", "a": {"z": 2, "b": 3}}],
-    "mixed": [{"name": "add", "parameters": {"x": [1, "a", None, [1, ["b"]], {"k": {"l": [None]}}]}}],
+    "mixed": [{"name": "add", "x": [1, "a", None, [1, ["b"]], {"k": {"l": [None]}}]}],
     "uneven": [{"name": "add"}, {"name": "sub", "more": [1]}, {"name": "mul", "more": {"k": 1}}],
     "a real schema": [ADD, NOW],
 }  # fmt: skip

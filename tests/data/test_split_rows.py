@@ -102,6 +102,16 @@ def test_chain_of_near_duplicates_is_on_one_side(seed: int) -> None:
     assert len({where[f"link-{k}"] for k in range(11)}) == 1
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_turns_of_one_conversation_are_on_one_side(seed: int) -> None:
+    rows = labelled(28)
+    for i in range(7):
+        chat = [{"role": ("user", "assistant")[k % 2], "content": words(1000 + 10 * i + k)} for k in range(7)]
+        rows += [{"id": f"{i}-{n}", "messages": chat[:n], "label": n // 2 % 2, "domain": "x"} for n in (1, 3, 5, 7)]
+    where = places(load_splits({"train": rows}, seed=seed))
+    assert {i for i in range(7) if len({where[f"{i}-{n}"] for n in (1, 3, 5, 7)}) > 1} == set()
+
+
 def test_different_texts_are_not_taken_for_duplicates() -> None:
     rows = [
         {"id": str(i), "instruction": f"What is {words(i)}?", "label": i % 2, "domain": "math"} for i in range(1, 57)

@@ -58,7 +58,10 @@ def documented() -> list[tuple[str, str]]:
             ("gold.*", "number"),
         ],
         "SURE": [("intervals.*.*[]", "number"), ("mcnemar_p", "number")]
-        + [(name, "int") for name in ("only_base_right", "only_asa_right")],
+        + [(name, "int") for name in ("only_base_right", "only_asa_right", "groups")],
+        "ROWS": [(name, "int") for name in ("rows", "tool_needed", "groups")],
+        "GAIN": [("groups", "int")]
+        + [(name, "number") for name in ("mean", "lower_bound", "balanced_accuracy_bound", "apparent")],
     }
     found = []
     for path, kind in rows:

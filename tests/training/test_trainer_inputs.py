@@ -68,6 +68,12 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tiny_lfm2: Any, small: A
         ASATrainer(tiny_lfm2[0], Bare(), small)
 
 
+def test_tools_that_no_call_can_fit_are_refused(tiny_lfm2: Any, small: Any) -> None:
+    tools = [{"name": "weather", "parameters": {"city": "string"}}]
+    with pytest.raises(ValueError, match=r"^tools: 'weather' has parameters with 'city', but no word of JSON Schema"):
+        ASATrainer(*tiny_lfm2, small, tools=tools)
+
+
 def test_a_folder_instead_of_splits_is_refused(tiny_lfm2: Any) -> None:
     with pytest.raises(ValueError, match="splits is 'my_data/'; expected what load_splits gives"):
         ASATrainer(*tiny_lfm2, "my_data/")  # type: ignore[arg-type]

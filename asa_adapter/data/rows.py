@@ -1,0 +1,206 @@
+"""One labelled row: its values made plain, its columns filled in, and what cannot be used refused by its number."""
+
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from asa_adapter.data.prompts import DEFAULT_DOMAIN
+from asa_adapter.files import strict_json
+from asa_adapter.notations.schemas import parameters_fault, unwrapped
+from asa_adapter.tool_calls.gold import matches_gold
+
+COLUMNS = ("id", "instruction", "messages", "label", "domain", "tools", "gold_calls")
+_NESTED = ("messages", "tools", "gold_calls")
+
+
+def complete_row(row: Any, where: str, name: str, tools: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """A row with all columns and plain values; nested ones may be JSON text, as data sets on the Hub often store them.
+
+    Args:
+        row: a mapping with some of `COLUMNS`; numbers, lists and texts may be of numpy or torch.
+        where: how errors name the row.
+        name: the id of a row that has none.
+        tools: tools for a row that has none of its own.
+
+    Raises:
+        ValueError: the row cannot be used; the message says which column and why.
+    """
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{where}: found a {type(row).__name__}; expected an object with an instruction and a label")
+    given = {str(column): value for column, value in row.items()}
+    _check_spelling(given, where)
+    whole = {column: _plain(given.get(column), f"{where}, {column}") for column in COLUMNS}
+    whole |= {column: _parsed(whole[column], f"{where}, {column}") for column in _NESTED}
+    check_row(whole, where, tuple(column for column in given if column not in COLUMNS))
+    _check_gold_calls(whole["gold_calls"], where)
+    offered = tools if whole["tools"] is None else whole["tools"]
+    domain = whole["domain"]
+    for column in ("id", "domain"):
+        if isinstance(whole[column], dict | list):
+            raise ValueError(f"{where}: {column} is {whole[column]!r:.80}; expected a text")
+    return whole | {
+        "id": name if whole["id"] is None else str(whole["id"]),
+        "domain": _domain_of_tools(offered) if domain is None or domain == "" else str(domain),
+        "tools": offered,
+    }
+
+
+def check_row(row: Mapping[str, Any], where: str, others: Sequence[str] = ()) -> None:
+    """Refuses a row that has no prompt, no label or no sound tools.
+
+    Args:
+        row: the row.
+        where: how errors name it.
+        others: columns that are not read; an error names them, since one of them may be the missing one.
+
+    Raises:
+        ValueError: no prompt, one that is not text, messages that are not chat turns, a label that is neither 0 nor 1,
+            or tools that are not a list of JSON-schema tools.
+    """
+    hint = (
+        f"; the row also has {', '.join(map(repr, others))}, which no prompt or label is read from" if others else ""
+    )
+    instruction, label = row.get("instruction"), row.get("label")
+    if instruction is not None and not isinstance(instruction, str):
+        raise ValueError(f"{where}: instruction is {instruction!r:.80}; expected a text")
+    _check_messages(row.get("messages"), where)
+    if not row_text(row).strip():
+        raise ValueError(f"{where}: no instruction and no messages; expected one of them{hint}")
+    if type(label) is not int or label not in (0, 1):
+        raise ValueError(f"{where}: label is {label!r:.80}; expected 0 (no tool needed) or 1 (tool needed){hint}")
+    if row.get("tools") is not None:
+        check_tools(row["tools"], f"{where}, tools")
+
+
+def check_tools(tools: Any, where: str) -> None:
+    """Refuses tools to which no call could be right; Python functions among them are not looked at.
+
+    Raises:
+        ValueError: not a list, a tool without a name, or one whose `parameters` are no JSON schema.
+    """
+    if not isinstance(tools, list | tuple):
+        raise ValueError(f"{where}: expected a list of JSON-schema tools, each with a name; found {tools!r:.80}")
+    for tool in tools:
+        if callable(tool):
+            continue
+        if not isinstance(tool, Mapping) or not isinstance(unwrapped(tool).get("name"), str) or not tool_name(tool):
+            raise ValueError(f"{where}: expected a list of JSON-schema tools, each with a name; found {tool!r:.80}")
+        if fault := _fault_of(json.dumps(unwrapped(tool), default=str)):
+            raise ValueError(f"{where}: {tool_name(tool)!r:.80} {fault}")
+
+
+def tool_name(tool: Mapping[str, Any]) -> str:
+    """The name of a tool, "" where it has none."""
+    return str(unwrapped(tool).get("name") or "")
+
+
+@functools.lru_cache(maxsize=4096)
+def _fault_of(tool: str) -> str | None:
+    """The `parameters_fault` of a tool given as JSON text; a data set offers the same tools in many rows."""
+    return parameters_fault(json.loads(tool))
+
+
+def read_tools(path: Path) -> list[dict[str, Any]]:
+    """Reads a JSON file of tools.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, not a list of tools with a name, or a tool's `parameters` are no JSON schema.
+    """
+    try:
+        tools = strict_json(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    tools = _plain(tools, str(path))
+    check_tools(tools, str(path))
+    return list(tools)
+
+
+def row_text(row: Mapping[str, Any]) -> str:
+    """The text of a row's prompt: its instruction, or all of its turns."""
+    if row.get("messages"):
+        return "\n".join(str(turn.get("content") or "") for turn in row["messages"])
+    return str(row.get("instruction") or "")
+
+
+def _check_messages(messages: Any, where: str) -> None:
+    if not messages:
+        return
+    if not (isinstance(messages, list) and all(isinstance(turn, Mapping) for turn in messages)):
+        raise ValueError(f"{where}: messages is {messages!r:.80}; expected a list of chat turns with role and content")
+    for i, turn in enumerate(messages):
+        if not isinstance(turn.get("role"), str) or not isinstance(turn.get("content"), str | list | None):
+            raise ValueError(
+                f"{where}: turn {i} of messages is {turn!r:.80}; expected a role and content, both texts (content may "
+                "also be a list of parts, or missing beside tool_calls)"
+            )
+
+
+def _check_gold_calls(gold: Any, where: str) -> None:
+    if gold is None:
+        return
+    if not isinstance(gold, list):
+        raise ValueError(f"{where}: gold_calls is {gold!r:.80}; expected a list of calls with a name and arguments")
+    try:
+        matches_gold([], gold)
+    except ValueError as error:
+        raise ValueError(f"{where}, gold_calls: {error}") from error
+
+
+def _check_spelling(row: Mapping[str, Any], where: str) -> None:
+    """Refuses a column that is one of ours but for capitals and dashes, which would be ignored without a word."""
+    for column in row:
+        plain = "".join(filter(str.isalnum, column.lower()))
+        for known in COLUMNS:
+            if column not in COLUMNS and known not in row and plain == known.replace("_", ""):
+                raise ValueError(f"{where}: the column {column!r} is not read; expected it to be named {known!r}")
+
+
+def _plain(value: Any, where: str) -> Any:
+    """A value as JSON has them: numbers and arrays of numpy and torch become Python's.
+
+    Raises:
+        ValueError: a number that is not finite, text that UTF-8 cannot hold, a key that is not text, or an object of
+            another kind.
+    """
+    if isinstance(value, Mapping):
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise ValueError(f"{where}: an object has the key {wrong[0]!r:.80}; expected texts as keys")
+        return {_plain(key, where): _plain(part, where) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part, where) for part in value]
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{where}: {value!a:.80} holds half of a surrogate pair ({value[error.start]!a}); expected text that "
+                "UTF-8 can hold"
+            ) from error
+        return str(value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where}: found {value}; expected finite numbers")
+        return float(value)
+    if hasattr(value, "tolist"):  # numpy's and torch's
+        return _plain(value.tolist(), where)
+    raise ValueError(f"{where}: found a {type(value).__name__}, {value!r:.80}; expected what JSON can hold")
+
+
+def _parsed(value: Any, where: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return _plain(strict_json(value), where)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: {value!r:.80} is not valid JSON: {error}") from error
+
+
+def _domain_of_tools(tools: Sequence[Mapping[str, Any]] | None) -> str:
+    """The domain by the offered tools: the name of a single one, else the default."""
+    return tool_name(tools[0])[:64] if tools and len(tools) == 1 else DEFAULT_DOMAIN

@@ -1,0 +1,190 @@
+"""Where labelled rows come from: folders, files, data sets, tables and the Hub, each read as plain rows."""
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from asa_adapter.files import looks_like_path, read_jsonl
+
+SPLITS = ("cal", "train", "valid", "test")
+
+_YES = {"1", "true", "yes", "y", "positive", "pos"}
+_NO = {"0", "false", "no", "n", "negative", "neg"}
+_NEED = {"tool", "call", "function", "need", "needed", "required", "necessary"}
+_NEGATION = re.compile(r"\b(?:not|no|non|none|never|without|don t)\b|\b(?:un|non)(?=need|necess|requir)")
+_FILLER = {"a", "an", "any", "are", "be", "do", "does", "is", "s", "the", "to"}
+
+
+def read_parts(source: Any) -> tuple[dict[str, list[Any]], Path | None]:
+    """The rows of the four splits, or of one set to be split, and the file of a folder's tools, if there is one.
+
+    Args:
+        source: what `load_splits` takes.
+
+    Raises:
+        FileNotFoundError: no such file, folder or data set on the Hub, or a split's file is missing.
+        ValueError: no rows can be read from it, or the names of its classes do not say which needs a tool.
+    """
+    import datasets
+
+    if not isinstance(source, str | Path):
+        return _parts_of_data(source), None
+    path = Path(source)
+    if path.is_dir():
+        parts = {name: _rows_of_file(_split_file(path, name)) for name in SPLITS}
+        return parts, path / "tools.json" if (path / "tools.json").is_file() else None
+    if path.suffix == ".jsonl":
+        return {path.name: _rows_of_file(path)}, None
+    if path.exists():
+        raise ValueError(f"{source}: expected a folder of cal/train/valid/test.jsonl, or one .jsonl file")
+    if isinstance(source, Path) or looks_like_path(source):
+        raise FileNotFoundError(f"no such file or folder: {source}")
+    try:
+        return _parts_of_data(datasets.load_dataset(source)), None
+    except (FileNotFoundError, ConnectionError) as error:
+        raise FileNotFoundError(f"no file or folder {source!r} here, and from the Hub: {error}") from error
+
+
+def labels_of_classes(names: Sequence[str], where: str) -> list[int]:
+    """The label of each of two classes by their names: 1 for the one that needs a tool.
+
+    `class_encode_column` sorts names, so that "needed" comes before "not needed": their order says nothing.
+
+    Raises:
+        ValueError: not two names, or they do not say which of them needs a tool.
+
+    Example:
+        >>> labels_of_classes(["needed", "not needed"], "train")
+        [1, 0]
+    """
+    plain = [" ".join(re.findall(r"[a-z0-9]+", name.lower())) for name in names]
+    if len(plain) == 2:
+        for yes in (0, 1):
+            if _is_opposite(plain[yes], plain[1 - yes]):
+                return [int(i == yes) for i in (0, 1)]
+    raise ValueError(
+        f"{where}: the classes of label are {list(names)}, which do not say which of them needs a tool; expected "
+        "['0', '1'], or names such as 'needed' and 'not needed'"
+    )
+
+
+def _is_opposite(yes: str, no: str) -> bool:
+    """Whether the first name says that a tool is needed, and the second that none is."""
+    if yes in _YES and no in _NO:
+        return True
+    if _NEGATION.search(yes) or not _NEGATION.search(no):
+        return False
+    words, others = (
+        {word.rstrip("s") for word in name.split() if word not in _FILLER} for name in (yes, _NEGATION.sub(" ", no))
+    )
+    return bool(_NEED & words) and others <= words
+
+
+def _split_file(folder: Path, name: str) -> Path:
+    path = folder / f"{name}.jsonl"
+    if not path.is_file():
+        expected = ", ".join(f"{split}.jsonl" for split in SPLITS)
+        raise FileNotFoundError(f"{folder} has no {path.name}; expected {expected}")
+    return path
+
+
+def _rows_of_file(path: Path) -> list[Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no data file at {path}")
+    rows = read_jsonl(path)
+    for number, row in rows:
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number}: expected a JSON object, found a {type(row).__name__}")
+    if not rows:
+        raise ValueError(f"{path}: there are no rows; expected labelled prompts")
+    return [row for _, row in rows]
+
+
+def _parts_of_data(loaded: Any) -> dict[str, list[Any]]:
+    """The four splits of a DatasetDict, or the one set to be split."""
+    if isinstance(loaded, Mapping):
+        if set(SPLITS) <= set(loaded):
+            return {name: _rows_of_data(loaded[name], name) for name in SPLITS}
+        if len(loaded) == 1:
+            return {str(name): _rows_of_data(rows, str(name)) for name, rows in loaded.items()}
+        raise ValueError(
+            f"the data has splits {sorted(loaded)}; expected {', '.join(SPLITS)}, or one to be split here"
+        )
+    return {"data": _rows_of_data(loaded, "data")}
+
+
+def _rows_of_data(data: Any, name: str) -> list[Any]:
+    """The rows of a data set, a table or any series of rows, without what its storage added to them.
+
+    Columns of Arrow give each object the keys of all objects in the column, None where they were absent; those keys
+    are left out again. So is a key whose value was None before it was stored.
+    """
+    import datasets
+    import pandas
+    import pyarrow
+
+    if isinstance(data, datasets.Dataset | datasets.IterableDataset):
+        return _rows_of_dataset(data, name)
+    if isinstance(data, pandas.DataFrame):
+        rows = [{column: _present(cell) for column, cell in row.items()} for row in data.to_dict("records")]
+        return [_without_absent(row) for row in rows]
+    if hasattr(data, "__arrow_c_stream__"):  # tables of Arrow, polars and others
+        return [_without_absent(row) for row in pyarrow.table(data).to_pylist()]
+    if isinstance(data, str | bytes | Mapping):
+        raise ValueError(f"cannot read rows from a {type(data).__name__}")
+    try:
+        return list(data)
+    except TypeError as error:
+        raise ValueError(f"cannot read rows from a {type(data).__name__}") from error
+
+
+def _present(cell: Any) -> Any:
+    """A cell of a DataFrame; None where it is one of the values that pandas has for a missing one."""
+    import pandas
+
+    return None if pandas.api.types.is_scalar(cell) and pandas.isna(cell) else cell
+
+
+def _rows_of_dataset(data: Any, name: str) -> list[Any]:
+    """Rows with plain values, whatever the format; classes are given as their names, those of label as 0 and 1."""
+    import datasets
+
+    if (getattr(data, "format", None) or {}).get("type") != "custom":  # a transform of the user's makes the rows
+        data = data.with_format(None)
+    readers: dict[str, Callable[[Any], Any]] = {}
+    for column, feature in (data.features or {}).items():
+        if isinstance(feature, datasets.ClassLabel):
+            named: list[Any] = list(feature.names)
+            readers[column] = _class_reader(labels_of_classes(named, name) if column == "label" else named)
+        else:
+            readers[column] = functools.partial(_without_absent, feature=feature)
+    return [
+        {column: readers.get(column, _same)(value) for column, value in row.items()}
+        if isinstance(row, Mapping)
+        else row
+        for row in data
+    ]
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _class_reader(names: Sequence[Any]) -> Callable[[Any], Any]:
+    """Reads the number of a class; None where it is -1, which data sets have for no class."""
+    known: dict[Any, Any] = dict(enumerate(names)) | {-1: None}
+    return lambda value: known.get(value, value) if isinstance(value, int) else value
+
+
+def _without_absent(value: Any, feature: Any = None) -> Any:
+    """A value of an Arrow column without the keys that are None; `feature` is its type, where one is known."""
+    if isinstance(value, Mapping) and (feature is None or isinstance(feature, Mapping)):
+        inner = feature or {}
+        return {k: _without_absent(part, inner.get(k)) for k, part in value.items() if part is not None}
+    if isinstance(value, list | tuple) or type(value).__name__ == "ndarray":
+        of_items = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        if feature is None or of_items is not None:
+            return [_without_absent(part, of_items) for part in value]
+    return value

@@ -1,0 +1,164 @@
+"""Whether the chosen setting is a gain over the bare model, and how large a gain, freed of the luck of being chosen.
+
+VALID chooses among finalists and says whether the chosen one ships, so what it shows of that one is too good twice.
+The bootstrap chooses again in every resample, as if all finalists were equally good, which is where choosing helps the
+most; how far the chosen one then lies above its own mean is what its lower bound has to make up for.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.evaluation.intervals import LEVEL, resamples
+from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.search.selection import Objective, Scored, gentlest_near_best, standard_errors
+
+# Below this many groups with the rarer label no gain is sure: there is too little to resample.
+MIN_GROUPS = 5
+# Quantile of the bootstrapped luck. At .95 up to 5.6 % of simulated trainings shipped what was no gain.
+_QUANTILE = 0.96
+
+
+class Gain(NamedTuple):
+    """Gain of the chosen setting over the bare model, in the metric of `Objective.gain`.
+
+    Attributes:
+        mean: estimate that allows for the setting having been chosen and, where it ships, for its gain having been
+            found sure.
+        lower_bound: one-sided lower 95 % bound that holds whichever finalist was chosen.
+        balanced_accuracy_bound: the same bound of the gain in balanced accuracy.
+        apparent: gain as it was measured, which choosing made too large.
+        groups: number of groups of rows that belong together and have the rarer label.
+    """
+
+    mean: float
+    lower_bound: float
+    balanced_accuracy_bound: float
+    apparent: float
+    groups: int
+
+    @property
+    def sure(self) -> bool:
+        """Whether the gain is certain, in balanced accuracy too.
+
+        F1 alone rises where a model calls a tool in every row, whether or not one is needed.
+        """
+        return min(self.lower_bound, self.balanced_accuracy_bound) > 0
+
+    def doubt(self, metric: str) -> str:
+        """Why the gain is not sure, in words; `metric` is the name of the metric in which it was measured."""
+        if self.groups < MIN_GROUPS:
+            return f"one label has {self.groups} groups of rows that belong together; expected at least {MIN_GROUPS}"
+        if self.lower_bound <= 0:
+            return f"its lower 95 % bound is {self.lower_bound:+.3f} ({metric})"
+        return (
+            f"its lower 95 % bound is {self.balanced_accuracy_bound:+.3f} in balanced accuracy, whatever {metric} says"
+        )
+
+
+class _Luck(NamedTuple):
+    """The measured gain of the chosen setting, and by how many standard errors it may lie above the truth.
+
+    Attributes:
+        apparent: gain as measured.
+        error: standard error of the chosen setting's gain.
+        mean: mean luck of what is chosen, in standard errors.
+        most: luck that is exceeded with a probability of 5 %, in standard errors.
+    """
+
+    apparent: float
+    error: float
+    mean: float
+    most: float
+
+    @property
+    def lower_bound(self) -> float:
+        return self.apparent - self.most * self.error
+
+
+def sure_gain(
+    args: ASATrainingArguments,
+    labels: NDArray[np.int64],
+    base: NDArray[np.bool_],
+    finalists: list[Scored],
+    chosen: Scored,
+    groups: NDArray[np.int64] | None = None,
+) -> Gain:
+    """The gain over the bare model of the finalist that `choose` chose on the same rows.
+
+    Args:
+        args: of these, objective, max_fpr, resamples and seed are used.
+        labels: (N,) 1 where a tool is needed.
+        base: (N,) triggers of the bare model.
+        finalists: the settings with their results on these rows.
+        chosen: one of them.
+        groups: (N,) numbers from 0; rows with the same number are drawn together. None makes each row a group.
+    """
+    objective, balanced = Objective.of(args), Objective("balanced_accuracy")
+    index = next(i for i, finalist in enumerate(finalists) if finalist is chosen)
+    called = np.stack([base, *(finalist.triggered for finalist in finalists)])
+    weights = resamples(len(labels), args.resamples, args.seed, groups)
+    plain, drawn = Counts.of(labels, called), Counts.of(labels, called, weights)
+    settled = _chosen_again(args, finalists, plain, drawn)
+    numbers = np.arange(len(labels)) if groups is None else groups
+    count = min(len(set(numbers[labels == label].tolist())) for label in (0, 1))
+    lucks = [_luck(goal, plain, drawn, settled, index, count) for goal in (objective, balanced)]
+    found, bounds = lucks[0], [luck.lower_bound if count >= MIN_GROUPS else -1.0 for luck in lucks]
+    mean = found.apparent - found.mean * found.error
+    if min(bounds) > 0:
+        spare = min(luck.apparent / luck.error - luck.most if luck.error else math.inf for luck in lucks)
+        mean = max(_of_those_above(mean, spare, found.error), bounds[0])
+    return Gain(mean, bounds[0], bounds[1], found.apparent, count)
+
+
+def _chosen_again(
+    args: ASATrainingArguments, finalists: list[Scored], plain: Counts, drawn: Counts
+) -> NDArray[np.int64]:
+    """(B,) index of the finalist that is chosen in each resample, were all of them equally good."""
+    objective = Objective.of(args)
+    scores = objective.value(drawn)[1:]
+    noise = scores - objective.value(plain)[1:, None]
+    keeps = np.ones(scores.shape, dtype=bool)
+    if args.max_fpr is not None:
+        keeps = drawn.ratios()["fpr"][1:] <= args.max_fpr
+    return gentlest_near_best([f.setting for f in finalists], noise, standard_errors(scores), keeps)
+
+
+def _luck(
+    objective: Objective, plain: Counts, drawn: Counts, settled: NDArray[np.int64], index: int, groups: int
+) -> _Luck:
+    """The `_Luck` of finalist `index`; `plain` and `drawn` begin with the bare model's counts."""
+    values, resampled = objective.gain(plain), objective.gain(drawn)
+    gains, noisy = values[1:] - values[0], resampled[1:] - resampled[0]
+    errors = noisy.std(axis=1)
+    luck = np.divide(noisy - gains[:, None], errors[:, None], out=np.zeros_like(noisy), where=errors[:, None] > 0)
+    taken = luck[settled, np.arange(len(settled))]
+    # A bootstrap's spread does not know from how few groups it was estimated; those of the rarer label decide.
+    wider = math.sqrt(groups / max(groups - 1, 1)) * student.ppf(LEVEL, max(groups - 1, 1)) / norm.ppf(LEVEL)
+    most = float(np.quantile(taken, _QUANTILE) * wider)
+    return _Luck(float(gains[index]), float(errors[index]), float(taken.mean()), most)
+
+
+def _of_those_above(measured: float, spare: float, error: float) -> float:
+    """Median-unbiased estimate of a mean that is only told because it was measured far enough above 0.
+
+    Args:
+        measured: what was measured, normal about the mean.
+        spare: by how many standard errors it lies above the least that is told.
+        error: its standard error.
+    """
+    if not error or not math.isfinite(spare):
+        return measured
+
+    def excess(shift: float) -> float:
+        """Log odds against a measurement this high, if the mean lies `shift` standard errors below it."""
+        return float(norm.logsf(shift) - norm.logsf(shift - spare)) - math.log(0.5)
+
+    furthest = 30.0
+    return measured - error * (brentq(excess, -8.0, furthest) if excess(furthest) < 0 < excess(-8.0) else furthest)
