@@ -98,22 +98,22 @@ def _behind(model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix) -
             mask = ids.new_ones(len(rows), prefix.length + ids.shape[1])
             forward(model, ids, mask, cache, use_cache=True)
         caches.append(cache)
-    joined = _joined(caches, max(by_length) - 1)
+    whole = caches[0] if len(caches) == 1 else joined(caches, max(by_length) - 1)
     order = [row for rows in by_length.values() for row in rows]
     if order != sorted(order):
-        joined.reorder_cache(torch.tensor(order).argsort())
-    return joined
+        whole.reorder_cache(torch.tensor(order).argsort())
+    return whole
 
 
-def _joined(caches: list[Any], length: int) -> Any:
-    """Caches of different lengths joined along the batch and padded on the left to `length` tokens.
+def joined(caches: list[Any], length: int) -> Any:
+    """Caches of different lengths joined along the batch, each padded or cut on the left to `length` tokens.
+
+    The caches are not to be used any more.
 
     Raises:
         TypeError: a layer of the cache cannot be padded, such as one with a sliding window.
     """
     first = caches[0]
-    if len(caches) == 1:
-        return first
     for layers in zip(*(cache.layers for cache in caches), strict=True):
         if not all(type(layer) in (DynamicLayer, LinearAttentionLayer) for layer in layers):
             raise TypeError(f"cannot join caches that hold a {type(layers[0]).__name__}")
