@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from transformers import StoppingCriteria
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from asa_adapter.evaluation.prefill import Prefilled, alike, joined
 from asa_adapter.modeling.forward import CACHE, forward, given_cache
@@ -62,17 +63,26 @@ class Running(NamedTuple):
         Raises:
             TypeError: the caches cannot be joined.
         """
-        width = max(part.ids.shape[1] - _padding(part.mask) for part in parts)
-        gaps = [width - part.ids.shape[1] for part in parts]  # negative where a batch loses columns of padding
-        if gaps == [0]:
-            return parts[0]
+        parts = [part._without_padding() for part in parts]
+        width = max(part.ids.shape[1] for part in parts)
+        gaps = [width - part.ids.shape[1] for part in parts]
         ids, mask = (
             torch.cat([nn.functional.pad(rows, (gap, 0)) for rows, gap in zip(tensors, gaps, strict=True)])
             for tensors in ([part.ids for part in parts], [part.mask for part in parts])
         )
         begins = [begin + gap for part, gap in zip(parts, gaps, strict=True) for begin in part.begins]
         names = [name for part in parts for name in part.names]
-        return cls(names, ids, mask, joined([part.cache for part in parts], width - 1), begins)
+        return cls(names, ids, mask, joined([part.cache for part in parts]), begins)
+
+    def _without_padding(self) -> "Running":
+        """The batch without the columns on the left in which no row has a token. Its cache is changed in place."""
+        count = int(self.mask.any(dim=0).int().argmax())
+        if count:
+            for layer in self.cache.layers:
+                _cut(layer, count)
+        return self._replace(
+            ids=self.ids[:, count:], mask=self.mask[:, count:], begins=[begin - count for begin in self.begins]
+        )
 
     def only(self, rows: Sequence[int]) -> "Running":
         """Those of the rows with these indices. The cache of the batch is changed in place."""
@@ -246,6 +256,12 @@ def _text_ends(model: nn.Module) -> list[int]:
     return list(ends) if isinstance(ends, list | tuple) else [] if ends is None else [int(ends)]
 
 
-def _padding(mask: torch.Tensor) -> int:
-    """Number of columns on the left of a (B, T) mask in which no row has a token."""
-    return int(mask.any(dim=0).int().argmax())
+def _cut(layer: Any, count: int) -> None:
+    """Takes the first `count` tokens from a layer of a cache, if it keeps tokens; recurrent states have none."""
+    if not isinstance(layer, DynamicLayer) or not layer.is_initialized:
+        return
+    kept = layer.keys.shape[-2]
+    if isinstance(layer, DynamicSlidingWindowLayer):  # it counts all tokens, and keeps the last ones
+        layer.cumulative_length -= count
+        count = max(0, kept - layer.cumulative_length)
+    layer.keys, layer.values = (x[..., count:, :] for x in (layer.keys, layer.values))

@@ -98,15 +98,15 @@ def _behind(model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix) -
             mask = ids.new_ones(len(rows), prefix.length + ids.shape[1])
             forward(model, ids, mask, cache, use_cache=True)
         caches.append(cache)
-    whole = caches[0] if len(caches) == 1 else joined(caches, max(by_length) - 1)
+    whole = joined(caches)
     order = [row for rows in by_length.values() for row in rows]
     if order != sorted(order):
         whole.reorder_cache(torch.tensor(order).argsort())
     return whole
 
 
-def joined(caches: list[Any], length: int) -> Any:
-    """Caches of different lengths joined along the batch, each padded or cut on the left to `length` tokens.
+def joined(caches: list[Any]) -> Any:
+    """Caches of different lengths joined along the batch and padded on the left to the longest.
 
     The caches are not to be used any more.
 
@@ -114,6 +114,8 @@ def joined(caches: list[Any], length: int) -> Any:
         TypeError: a layer of the cache cannot be padded, such as one with a sliding window.
     """
     first = caches[0]
+    if len(caches) == 1:
+        return first
     for layers in zip(*(cache.layers for cache in caches), strict=True):
         if not all(type(layer) in (DynamicLayer, LinearAttentionLayer) for layer in layers):
             raise TypeError(f"cannot join caches that hold a {type(layers[0]).__name__}")
@@ -123,6 +125,7 @@ def joined(caches: list[Any], length: int) -> Any:
                     if state is not None:
                         getattr(layers[0], states)[i] = torch.cat([getattr(layer, states)[i] for layer in layers])
         elif layers[0].is_initialized:
+            length = max(layer.keys.shape[-2] for layer in layers)
             for name in ("keys", "values"):
                 parts = [getattr(layer, name) for layer in layers]
                 padded = [nn.functional.pad(x, (0, 0, length - x.shape[-2], 0)) for x in parts]
