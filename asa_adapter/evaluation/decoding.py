@@ -258,10 +258,10 @@ def _text_ends(model: nn.Module) -> list[int]:
 
 def _cut(layer: Any, count: int) -> None:
     """Takes the first `count` tokens from a layer of a cache, if it keeps tokens; recurrent states have none."""
-    if not isinstance(layer, DynamicLayer) or not layer.is_initialized:
+    keeps_tokens, counts_all = isinstance(layer, DynamicLayer), isinstance(layer, DynamicSlidingWindowLayer)
+    if not keeps_tokens or not layer.is_initialized:
         return
-    kept = layer.keys.shape[-2]
-    if isinstance(layer, DynamicSlidingWindowLayer):  # it counts all tokens, and keeps the last ones
+    if counts_all:  # it keeps the last tokens only
         layer.cumulative_length -= count
-        count = max(0, kept - layer.cumulative_length)
+        count = max(0, layer.keys.shape[-2] - layer.cumulative_length)
     layer.keys, layer.values = (x[..., count:, :] for x in (layer.keys, layer.values))

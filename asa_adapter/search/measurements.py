@@ -130,6 +130,10 @@ class Measurements:
                 + (f" and {len(too_long) - 5} more" if len(too_long) > 5 else "")
             )
 
+    def prompts(self, split: str) -> list[list[int]]:
+        """The prompts of a split as token ids."""
+        return self._prompts(split).ids
+
     def labels(self, split: str) -> NDArray[np.int64]:
         """(N,) int64, 1 where a row needs a tool, else 0."""
         return np.array([int(row["label"]) for row in self._splits[split]])
