@@ -3,12 +3,15 @@
 What the commands do is in `commands`, which is imported when one runs: help and usage errors need no torch.
 """
 
+import contextlib
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,10 @@ from asa_adapter.errors import visible
 _STAGES = "stages"  # where the trainer keeps what is finished
 
 
+class _Stopped(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM); whatever cleans up after Ctrl-C cleans up after this."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -26,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `asa-adapter`; those of the process where None.
 
     Returns:
-        0 on success, 2 on bad usage or bad input, 130 when interrupted, 141 when the pipe that
-        takes the output was closed.
+        0 on success, 2 on bad usage or bad input, 130 when interrupted, 141 when the pipe that takes the output was
+        closed, 143 when stopped by SIGTERM.
     """
     parser = command_parser()
     try:
@@ -35,19 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has said why
         return int(stop.code or 0)
     try:
-        with warnings.catch_warnings(), printable_logs():
+        with _stop_signal_raised(), warnings.catch_warnings(), printable_logs():
             warnings.showwarning = _show_warning
             import asa_adapter.cli.commands as commands
             from asa_adapter.modeling.processes import launched_processes
 
             with launched_processes() as processes:
                 result, text = getattr(commands, options.command)(options)
-    except KeyboardInterrupt:
-        output = getattr(options, "output", None)
-        kept = output is not None and (Path(output) / _STAGES).is_dir()
-        how = f"finished stages are kept in {output}: run the same command to go on" if kept else "nothing was saved"
-        print(f"asa-adapter: interrupted; {how}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        what, status = ("stopped", 143) if isinstance(stop, _Stopped) else ("interrupted", 130)
+        print(f"asa-adapter: {what}; {_kept(getattr(options, 'output', None))}", file=sys.stderr)
+        return status
     # Whatever went wrong, in our code or in a library's, a shell wants one line; --debug shows the rest.
     except Exception as error:
         if options.debug:
@@ -56,6 +61,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(printable(f"asa-adapter: {label} {_one_line(error)}", sys.stderr), file=sys.stderr)
         return 2
     return _print_result(_json_text(result) if options.json else text) if processes.is_main else 0
+
+
+@contextlib.contextmanager
+def _stop_signal_raised() -> Iterator[None]:
+    """Inside the `with` block SIGTERM, which batch systems send before they kill, raises `_Stopped`."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise _Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _kept(output: str | None) -> str:
+    """What is left of a command that was broken off, and how to go on."""
+    stages = None if output is None else Path(output) / _STAGES
+    if stages is None or not stages.is_dir():
+        return "nothing was saved"
+    return f"finished stages are kept in {stages}: run the same command to go on"
 
 
 def _print_result(text: str) -> int:

@@ -24,7 +24,9 @@ asa-adapter COMMAND --help has examples for each command.
 
 exit status: 0 done; 2 bad usage, bad input or an error, as
 one line on stderr (--debug: with its traceback);
-130 interrupted; 141 output cut short (a closed pipe).
+130 interrupted; 141 output cut short (a closed pipe);
+143 stopped (SIGTERM). Finished stages of a training are
+kept then: the same command goes on.
 environment: HF_HUB_OFFLINE=1 asks no network, NO_COLOR=1
 paints nothing, COLUMNS sets the width.
 Results go to stdout, progress and errors to stderr.

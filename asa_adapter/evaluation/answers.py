@@ -2,19 +2,19 @@
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from transformers.generation.stopping_criteria import EosTokenCriteria
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.data.batches import batches_by_length, pad_token_id
 from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
+from asa_adapter.evaluation.decoding import Decoder, Regrouping
 from asa_adapter.evaluation.metrics import gold_metrics, trigger_metrics
 from asa_adapter.evaluation.prefill import Prefilled, can_branch, logit_sharing
-from asa_adapter.modeling.forward import CACHE, compiled_parts, evaluation_mode, greedy_settings
+from asa_adapter.modeling.forward import compiled_parts, evaluation_mode, greedy_settings
 from asa_adapter.modeling.prefix import SharedPrefix, Sharing
 from asa_adapter.modeling.processes import Processes, progress_bar
 from asa_adapter.notations.schemas import Tools
@@ -36,7 +36,8 @@ class Evaluation:
         parser: reads the model's tool calls.
         tools: JSON-schema tools for rows that have none of their own.
         max_new_tokens: greatest length of an answer, in tokens.
-        batch_size: number of prompts in a batch.
+        batch_size: number of prompts in a batch. Answers that go on behind their first token do so in batches of twice
+            as many, whatever batch they began in; if the model's cache does not allow that, in the one they began in.
         progress: whether to show a progress bar.
 
     Raises:
@@ -70,12 +71,13 @@ class Evaluation:
     ) -> list[str]:
         """The model's greedy answer to each row, with special tokens, steered if an adapter is given.
 
+        It ends with the token that ends the text. A call does not end it: another one may follow, and would count.
+
         Args:
             rows: rows with `instruction` or `messages`.
             adapter: steers the model; None runs the bare model.
             name: label of the progress bar.
-            until_call: whether to end an answer where a tool call begins, if only the trigger is of interest. It has
-                no effect in formats whose calls do not begin with a token of their own.
+            until_call: whether to end an answer where a tool call begins, if only the trigger is of interest.
 
         Returns:
             One text for each row, in the order of the rows.
@@ -108,26 +110,41 @@ class Evaluation:
                 name: self.answers_of_each(rows, {name: adapter}, until_call=until_call, part=part)[name]
                 for name, adapter in variants.items()
             }
-        alone = next(iter(variants.values())) if len(variants) == 1 else None
         processes = Processes()
         mine = [rows[i] for i in processes.part(len(rows))]
         prompts = encode_rows(self.tokenizer, mine, self.tools, self.parser)
-        texts = {name: [""] * len(prompts) for name in variants}
         label = ", ".join(variants) if len(variants) < 3 else f"{len(variants)} variants"
         total = len(prompts) * len(variants)
-        with (
-            evaluation_mode(self.model),
-            self._steered(alone),
-            progress_bar(total, f"answers ({label}{part})", self.progress) as bar,
-        ):
-            for taken, prompt in self._batches(prompts):
+        with evaluation_mode(self.model), progress_bar(total, f"answers ({label}{part})", self.progress) as bar:
+            texts = self._answered(prompts, variants, until_call, bar.update)
+        return {name: processes.texts(found, len(rows)) for name, found in texts.items()}
+
+    def _answered(
+        self,
+        prompts: Sequence[Sequence[int]],
+        variants: Mapping[str, ASAAdapter | None],
+        until_call: bool,
+        count: Callable[[], Any],
+    ) -> dict[str, list[str]]:
+        """The answers of this process by adapter, which calls `count` for each of them."""
+        texts = {name: [""] * len(prompts) for name in variants}
+
+        def deliver(place: tuple[str, int], answer: list[int]) -> None:
+            name, i = place
+            texts[name][i] = self._text(answer)
+            count()
+
+        compiled = bool(compiled_parts(self.model))
+        several = not compiled and len(prompts) * len(variants) > self.batch_size
+        decoder = self._decoder(until_call, deliver)
+        with self._steered(next(iter(variants.values())) if compiled else None):
+            for taken, prompt, regroups in self._batches(prompts, several):
                 for name, adapter in variants.items():
-                    with self._steered(adapter if alone is None else None):
-                        answers = self._generate(prompt, until_call)
-                    for i, text in zip(taken, answers, strict=True):
-                        texts[name][i] = text
-                    bar.update(len(taken))
-        return {name: processes.texts(texts[name], len(rows)) for name in variants}
+                    with self._steered(None if compiled else adapter):
+                        decoder.begin(prompt, [(name, i) for i in taken], regroups)
+                    decoder.go_on()
+            decoder.go_on(to_the_end=True)
+        return texts
 
     def metrics(self, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
         """Trigger metrics of the answers, overall and per domain, and the validity of their calls.
@@ -173,14 +190,24 @@ class Evaluation:
         answers = self.answers_of_each(rows, {"base": None, "asa": adapter})
         return {name: self.metrics(rows, found) for name, found in answers.items()}
 
-    def _batches(self, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Prefilled]]:
-        """All prompts in batches of similar length: the indices of the prompts, and the batch ready to be answered."""
+    def _batches(self, prompts: Sequence[Sequence[int]], several: bool) -> Iterator[tuple[list[int], Prefilled, bool]]:
+        """All prompts in batches of similar length.
+
+        Args:
+            prompts: the prompts.
+            several: whether more answers are asked for than make a batch.
+
+        Yields:
+            The indices of the prompts, the batch ready to be answered, and whether its rows may leave it.
+        """
         pad_id = pad_token_id(self.tokenizer)
         for prefix, members in self._prefixes(prompts):
             alike = [prompts[i] for i in members]
             begun = prefix if prefix.length or self._can_branch(alike) else None
+            regroups = several and begun is not None and self._regrouping.holds(self.model, alike, begun, pad_id)
             for batch in batches_by_length(alike, self.batch_size):
-                yield [members[i] for i in batch], Prefilled(self.model, [alike[i] for i in batch], begun, pad_id)
+                prompt = Prefilled(self.model, [alike[i] for i in batch], begun, pad_id)
+                yield [members[i] for i in batch], prompt, regroups and prompt.cache is not None
 
     def _prefixes(self, prompts: Sequence[Sequence[int]]) -> Iterable[tuple[SharedPrefix, Sequence[int]]]:
         """Each shared prefix with the indices of its prompts; none is shared where generate() takes no cache."""
@@ -204,26 +231,29 @@ class Evaluation:
     def _sharing(self) -> Sharing:
         return logit_sharing(self.model, pad_token_id(self.tokenizer))
 
-    def _generate(self, prompt: Prefilled, until_call: bool) -> list[str]:
-        """The greedy answers to a batch of prompts."""
+    @functools.cached_property
+    def _regrouping(self) -> Regrouping:
+        return Regrouping()
+
+    def _decoder(self, until_call: bool, deliver: Callable[[tuple[str, int], list[int]], None]) -> Decoder:
         start = self.parser.call_token if until_call else None
-        settings = greedy_settings(self.tokenizer, self.max_new_tokens)
-        if prompt.cache is not None:
-            settings[CACHE] = prompt.branch()
-        output = self.model.generate(  # type: ignore[operator]
-            input_ids=prompt.ids,
-            attention_mask=prompt.mask,
-            stopping_criteria=None if start is None else [_CallBegins(start)],
-            **settings,
+        return Decoder(
+            self.model,
+            greedy_settings(self.tokenizer, self.max_new_tokens),
+            2 * self.batch_size,  # as in the screen: one token of a row takes little room
+            [] if start is None else [start],
+            self._complete(until_call),
+            deliver,
         )
-        answers = output[:, prompt.ids.shape[1] :].tolist()
+
+    def _complete(self, until_call: bool) -> Callable[[list[int]], bool] | None:
+        """Tells whether an answer may end where it is, where no token of its own says so."""
+        if not until_call or self.parser.call_token is not None:
+            return None
+        return lambda answer: self.parser.triggered(self._text(answer))
+
+    def _text(self, answer: Sequence[int]) -> str:
+        """The text of an answer, with special tokens."""
         if self.parser.knows_tokens:
-            return [self.parser.text(answer) for answer in answers]
-        return list(self.tokenizer.batch_decode(answers, skip_special_tokens=False))
-
-
-class _CallBegins(EosTokenCriteria):
-    """Ends each row where its call begins.
-
-    A class of its own: generate() would take a plain `EosTokenCriteria` in place of the one for the end of the answer.
-    """
+            return self.parser.text(answer)
+        return str(self.tokenizer.decode(answer, skip_special_tokens=False))

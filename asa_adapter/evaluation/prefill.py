@@ -136,11 +136,11 @@ def _behind(model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix) -
             mask = ids.new_ones(len(rows), prefix.length + ids.shape[1])
             forward(model, ids, mask, cache, use_cache=True)
         caches.append(cache)
-    joined = _joined(caches)
+    whole = joined(caches)
     order = [row for rows in by_length.values() for row in rows]
     if order != sorted(order):
-        joined.reorder_cache(torch.tensor(order).argsort())
-    return joined
+        whole.reorder_cache(torch.tensor(order).argsort())
+    return whole
 
 
 # Layers of a cache that can be joined: what each is made of.
@@ -157,8 +157,10 @@ _ATTENDING = (
 )
 
 
-def _joined(caches: list[Any]) -> Any:
+def joined(caches: list[Any]) -> Any:
     """Caches of different lengths joined along the batch, as if the prompts had been padded on the left.
+
+    The caches are not to be used any more.
 
     Raises:
         TypeError: a layer of the cache is of a kind that cannot be joined.

@@ -1,20 +1,24 @@
 """`Processes`: the processes of one run (`accelerate launch`, `torchrun`), which divide the rows among them.
 
 Each runs the model on its part of the rows. Then they exchange the results, arrays and texts on the CPU, and each
-computes the same things from all of them. Only the main process writes files and shows progress bars.
+computes the same things from all of them. Only the main process writes files and shows progress.
 """
 
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import constants
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 from torch import distributed
+
+from asa_adapter.modeling.progress import Lines
 
 
 class Processes:
@@ -110,7 +114,7 @@ def launched_processes() -> Iterator[Processes]:
 
 
 def progress_bar(total: int, name: str, show: bool) -> Any:
-    """A tqdm bar with count and ETA, to be used as a context manager.
+    """A tqdm bar with count and ETA, or `Lines` where stderr is no terminal, to be used as a context manager.
 
     It is hidden if `show` is False or `HF_HUB_DISABLE_PROGRESS_BARS` is set, and in all processes but the main one.
 
@@ -120,4 +124,6 @@ def progress_bar(total: int, name: str, show: bool) -> Any:
         show: whether to show it.
     """
     shown = show and os.environ.get("RANK", "0") == "0"
+    if shown and not sys.stderr.isatty() and not constants.HF_HUB_DISABLE_PROGRESS_BARS:
+        return Lines(total, name)
     return tqdm(total=total, desc=name, disable=None if shown else True, smoothing=0.1)

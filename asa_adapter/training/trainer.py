@@ -31,6 +31,7 @@ from asa_adapter.evaluation.intervals import comparison
 from asa_adapter.files import make_writable_folder
 from asa_adapter.hub.client import PushOptions
 from asa_adapter.modeling.processes import Processes
+from asa_adapter.modeling.progress import forecast
 from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import MIN_ROWS_PER_CLASS
@@ -41,6 +42,7 @@ from asa_adapter.search.stages import STAGES_NAME
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.training.record import new_report, origin
+from asa_adapter.training.workload import whole_run
 
 _MOST_LEAKS = 1000  # in the report, whose size is limited
 
@@ -127,8 +129,11 @@ class ASATrainer:
         self._measured.check_lengths()
         self._check_leaks()
         self._origin |= self._landmarks()
-        with self._timed("states"):
-            for split in ("cal", "train", "valid"):
+        fitted_on = ("cal", "train", "valid")
+        prompts = {split: self._measured.prompts(split) for split in fitted_on}
+        whole = whole_run(prompts, len(self._layers), self.args) / Processes().count  # each runs its part
+        with self._timed("states"), forecast(whole):
+            for split in fitted_on:
                 self._measured.states(split)
         search = Search(self._measured, self.args, self._domains, self._build, self.report)
         with self._timed("fit"):

@@ -2,8 +2,10 @@ import argparse
 import dataclasses
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +331,38 @@ def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr(commands, "load_splits", interrupted)
     assert main(["train", "--model", "m", "--data", "d", "--output", "o"]) == 130
     assert capsys.readouterr().err == "asa-adapter: interrupted; nothing was saved\n"
+
+
+@pytest.mark.parametrize(
+    ("stop", "what", "status"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "stopped", 143)]
+)
+def test_a_signal_says_what_is_kept_and_how_to_go_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stop: signal.Signals,
+    what: str,
+    status: int,
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        (tmp_path / "stages").mkdir()
+        signal.raise_signal(stop)
+
+    monkeypatch.setattr(commands, "load_splits", stopped)
+    before = signal.getsignal(stop)
+    assert main(["train", "--model", "m", "--data", "d", "--output", str(tmp_path)]) == status
+    kept = f"finished stages are kept in {tmp_path / 'stages'}: run the same command to go on"
+    assert capsys.readouterr().err == f"asa-adapter: {what}; {kept}\n"
+    assert signal.getsignal(stop) is before
+
+
+def test_in_another_thread_no_signal_is_handled(capsys: pytest.CaptureFixture[str]) -> None:
+    statuses: list[int] = []
+    thread = threading.Thread(target=lambda: statuses.append(main(["inspect", "no/such/folder/here"])))
+    thread.start()
+    thread.join()
+    assert statuses == [2]
+    assert "no/such/folder/here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

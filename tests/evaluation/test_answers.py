@@ -7,10 +7,11 @@ import pytest
 import torch
 from models import fitted_adapter, random_model, traces
 
-from asa_adapter import ASAAdapter, ToolCallParser
+from asa_adapter import ASAAdapter, ToolCall, ToolCallParser
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.prefill import Prefilled
 from asa_adapter.modeling.prefix import SharedPrefix
+from asa_adapter.tool_calls.formats import FORMATS
 from asa_adapter.training.trainer import ASATrainer, ASATrainingArguments
 
 
@@ -77,7 +78,7 @@ def test_answers_are_the_same_behind_a_shared_prefix_and_cost_a_fraction(
     adapter = fitted_adapter(width=model.config.hidden_size, num_layers=len(model.model.layers), alpha=3.0)
     given = (rows, adapter) if steered else (rows,)
     evaluation = Evaluation(model, tokenizer, ToolCallParser.from_tokenizer(tokenizer), None, 12, 6, False)
-    evaluation.answers(rows[:4])  # looks at a sample, once
+    evaluation.answers(rows[:8])  # looks at samples, once
     assert evaluation._sharing.holds
     tokens, answers = tokens_fed(model, lambda: evaluation.answers(*given))
     monkeypatch.setattr(Evaluation, "_prefixes", lambda _self, prompts: [(SharedPrefix(), range(len(prompts)))])
@@ -162,6 +163,31 @@ def test_a_parser_by_name_gets_the_same_answers(
     by_name = Evaluation(*tiny_lfm2, ToolCallParser("lfm2"), None, 8, 6, False)
     from_tokenizer = Evaluation(*tiny_lfm2, evaluation.parser, None, 8, 6, False)
     assert by_name.answers(rows[:6]) == from_tokenizer.answers(rows[:6])
+
+
+def test_without_a_token_of_its_own_an_answer_ends_where_its_text_shows_a_call(
+    tiny_lfm2: Any, rows: list[dict[str, Any]], evaluation: Evaluation
+) -> None:
+    by_name = Evaluation(*tiny_lfm2, ToolCallParser("lfm2"), None, 24, 6, False)  # knows no tokens
+    assert by_name.parser.call_token is None
+    assert by_name.answers(rows, until_call=True) == evaluation.answers(rows, until_call=True)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_call_that_has_begun_stays_one_whatever_follows(name: str) -> None:
+    """An answer may end where a call begins only if more text cannot take the call back."""
+    parser = ToolCallParser(name)
+    call = ToolCall("get_weather", {"city": "Oslo", "days": 3})
+    for text in (parser.write([call]), "\n" + parser.write([call, call]) + " Well, <|im_end|>", "I see. ```json\n{"):
+        begun = [parser.triggered(text[:end]) for end in range(len(text) + 1)]
+        assert begun == sorted(begun)
+
+
+def test_an_answer_does_not_depend_on_its_batch(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
+    answers = evaluation.answers(rows)
+    assert not any(evaluation.tokenizer.pad_token in answer for answer in answers)
+    for batch_size in (1, 3, 64):
+        assert dataclasses.replace(evaluation, batch_size=batch_size).answers(rows) == answers
 
 
 def test_metrics_are_counted_from_the_answers(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:

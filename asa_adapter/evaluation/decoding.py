@@ -1,0 +1,267 @@
+"""`Decoder`: greedy answers in rounds of generate(), between which rows that have ended make room for others.
+
+A batch runs until its longest answer ends, and most answers are short. So a round ends as soon as a quarter of its
+rows have, and the others wait with their cache until enough of them fill a batch again. The first round adds one token
+and may be steered. Later ones are not, since steering acts on the prompt's last token only.
+"""
+
+import contextlib
+from collections.abc import Callable, Collection, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from transformers import StoppingCriteria
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from asa_adapter.evaluation.prefill import Prefilled, alike, joined
+from asa_adapter.modeling.forward import CACHE, forward, given_cache
+from asa_adapter.modeling.prefix import Prompt, SharedPrefix, copied
+
+# A round ends when one row in so many has ended.
+_ONE_IN = 4
+# Settings whose effect depends on where generate() was called, or of which its rounds would not know.
+_OF_ONE_CALL = (
+    "min_length",
+    "min_new_tokens",
+    "forced_eos_token_id",
+    "begin_suppress_tokens",
+    "exponential_decay_length_penalty",
+    "watermarking_config",
+    "stop_strings",
+    "max_time",
+)
+
+
+class Running(NamedTuple):
+    """Rows that are being answered, as one batch.
+
+    Attributes:
+        names: (B,) what each row is called.
+        ids: (B, T) int64 token ids: the prompts, left-padded, and the answers so far.
+        mask: (B, T) int64, 1 where there is a token.
+        cache: the model's cache after all tokens but the last; None where generate() runs whole prompts.
+        begins: (B,) column where each answer begins.
+    """
+
+    names: list[Hashable]
+    ids: torch.Tensor
+    mask: torch.Tensor
+    cache: Any
+    begins: list[int]
+
+    @classmethod
+    def of(cls, prompt: Prefilled, names: Sequence[Hashable]) -> "Running":
+        """A batch of prompts without any answer yet; the prompts' cache is copied."""
+        rows, width = prompt.ids.shape
+        return cls(list(names), prompt.ids, prompt.mask, prompt.branch(), [width] * rows)
+
+    @classmethod
+    def together(cls, parts: Sequence["Running"]) -> "Running":
+        """Several batches as one, as wide as their longest row. The batches are not to be used any more.
+
+        Raises:
+            TypeError: the caches cannot be joined.
+        """
+        parts = [part._without_padding() for part in parts]
+        width = max(part.ids.shape[1] for part in parts)
+        gaps = [width - part.ids.shape[1] for part in parts]
+        ids, mask = (
+            torch.cat([nn.functional.pad(rows, (gap, 0)) for rows, gap in zip(tensors, gaps, strict=True)])
+            for tensors in ([part.ids for part in parts], [part.mask for part in parts])
+        )
+        begins = [begin + gap for part, gap in zip(parts, gaps, strict=True) for begin in part.begins]
+        names = [name for part in parts for name in part.names]
+        return cls(names, ids, mask, joined([part.cache for part in parts]), begins)
+
+    def _without_padding(self) -> "Running":
+        """The batch without the columns on the left in which no row has a token. Its cache is changed in place."""
+        count = int(self.mask.any(dim=0).int().argmax())
+        if count:
+            for layer in self.cache.layers:
+                _cut(layer, count)
+        return self._replace(
+            ids=self.ids[:, count:], mask=self.mask[:, count:], begins=[begin - count for begin in self.begins]
+        )
+
+    def only(self, rows: Sequence[int]) -> "Running":
+        """Those of the rows with these indices. The cache of the batch is changed in place."""
+        index = torch.tensor(list(rows), device=self.ids.device)
+        self.cache.reorder_cache(index)
+        names, begins = [self.names[row] for row in rows], [self.begins[row] for row in rows]
+        return Running(names, self.ids[index], self.mask[index], self.cache, begins)
+
+    def divided(self, count: int) -> tuple["Running", "Running"]:
+        """The first `count` rows, and the others. The batch is not to be used any more."""
+        others = self._replace(cache=copied(self.cache)).only(range(count, len(self.names)))
+        return self.only(range(count)), others
+
+
+class Decoder:
+    """Answers batches of prompts greedily.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        settings: keywords of generate(), as `greedy_settings` returns them; `max_new_tokens` is the greatest length of
+            an answer.
+        batch_size: number of rows in a round, apart from the first one.
+        stops: ids of the tokens that end an answer, beside those that end a text.
+        complete: takes the tokens of an answer so far and tells whether it ends there; None if only tokens end it.
+        deliver: called with the name of each row and the token ids of its answer when it has ended.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: dict[str, Any],
+        batch_size: int,
+        stops: Collection[int],
+        complete: Callable[[list[int]], bool] | None,
+        deliver: Callable[[Any, list[int]], None],
+    ) -> None:
+        self._model, self._settings, self._batch_size = model, settings, batch_size
+        self._stops, self._complete, self._deliver = {*stops, *_text_ends(model)}, complete, deliver
+        self._waiting: list[Running] = []
+
+    def begin(self, prompt: Prefilled, names: Sequence[Hashable], regroups: bool) -> None:
+        """The first round of a batch of prompts, which an adapter may steer; the rows that go on wait afterwards.
+
+        Args:
+            prompt: the batch.
+            names: what its rows are called.
+            regroups: whether rows may leave the batch (see `Regrouping`); if not, all of them are answered now.
+        """
+        self._round(Running.of(prompt, names), tokens=1 if regroups else None)
+
+    def go_on(self, to_the_end: bool = False) -> None:
+        """Answers the waiting rows while they fill a batch, or all of them. No adapter may steer the model."""
+        while sum(len(part.names) for part in self._waiting) >= (1 if to_the_end else self._batch_size):
+            running = self._taken()
+            self._round(running, enough=max(1, len(running.names) // _ONE_IN))
+
+    def _taken(self) -> Running:
+        """As many of the waiting rows as make a batch, those first that have waited longest."""
+        parts, room = [], self._batch_size
+        while self._waiting and room:
+            part = self._waiting.pop(0)
+            if len(part.names) > room:
+                part, others = part.divided(room)
+                self._waiting.insert(0, others)
+            parts.append(part)
+            room -= len(part.names)
+        return Running.together(parts)
+
+    def _round(self, running: Running, *, tokens: int | None = None, enough: int | None = None) -> None:
+        """One call of generate(): delivers the rows that have ended, and lets the others wait.
+
+        Args:
+            running: the batch.
+            tokens: greatest number of tokens to add; None for as many as an answer may have.
+            enough: the round ends when so many rows have ended; None for all of them.
+        """
+        limit, width = self._settings["max_new_tokens"], running.ids.shape[1]
+        ends = _Ends(running.begins, limit, self._stops, self._complete, enough or len(running.names))
+        settings = {
+            **self._settings,
+            "max_new_tokens": tokens or limit - min(width - begin for begin in running.begins),
+            "return_dict_in_generate": True,
+            **({} if running.cache is None else {CACHE: running.cache}),
+        }
+        output = self._model.generate(  # type: ignore[operator]
+            input_ids=running.ids, attention_mask=running.mask, stopping_criteria=[ends], **settings
+        )
+        ids = output.sequences
+        # If all rows are to end in this round, another criterion of generate() than ours may have ended some.
+        whole = tokens is None and enough is None
+        for row, (name, begin) in enumerate(zip(running.names, running.begins, strict=True)):
+            if whole or row in ends.found:
+                self._deliver(name, ids[row, begin : ends.found.get(row)].tolist())
+        if not whole and (left := [row for row in range(len(ids)) if row not in ends.found]):
+            mask = nn.functional.pad(running.mask, (0, ids.shape[1] - width), value=1)
+            self._waiting.append(running._replace(ids=ids, mask=mask, cache=given_cache(output)).only(left))
+
+
+class _Ends(StoppingCriteria):
+    """Ends rows, and the round when enough of them have ended.
+
+    Attributes:
+        found: for each row that has ended, the column behind its last token.
+    """
+
+    def __init__(
+        self,
+        begins: Sequence[int],
+        limit: int,
+        stops: Collection[int],
+        complete: Callable[[list[int]], bool] | None,
+        enough: int,
+    ) -> None:
+        self._begins, self._limit, self._stops = begins, limit, stops
+        self._complete, self._enough = complete, enough
+        self.found: dict[int, int] = {}
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        width = input_ids.shape[1]
+        for row, last in enumerate(input_ids[:, -1].tolist()):
+            if row not in self.found and self._ended(input_ids[row], self._begins[row], last):
+                self.found[row] = width
+        over = len(self.found) >= self._enough
+        return torch.tensor([over or row in self.found for row in range(len(input_ids))], device=input_ids.device)
+
+    def _ended(self, row: torch.Tensor, begin: int, last: int) -> bool:
+        if last in self._stops or len(row) - begin >= self._limit:
+            return True
+        return self._complete is not None and self._complete(row[begin:].tolist())
+
+
+class Regrouping:
+    """Whether rows can leave a batch and join another without a change in their answers; tried once for a model."""
+
+    def __init__(self) -> None:
+        self._found: bool | None = None
+
+    def holds(self, model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix, pad_id: int) -> bool:
+        """The result; it is found out with the shortest and the longest of the first prompts that come.
+
+        Args:
+            model: a causal language model.
+            prompts: prompts as token ids.
+            prefix: what they begin with, already run.
+            pad_id: id of the token to pad with.
+        """
+        if any(getattr(getattr(model, "generation_config", None), name, None) for name in _OF_ONE_CALL):
+            return False
+        if self._found is None:
+            self._found = _can_regroup(model, min(prompts, key=len), max(prompts, key=len), prefix, pad_id)
+        return self._found
+
+
+def _can_regroup(model: nn.Module, short: Prompt, long: Prompt, prefix: SharedPrefix, pad_id: int) -> bool:
+    """Whether prompts that were divided and joined give the logits that they give when run whole."""
+    # These errors mean that a cache cannot be divided or joined. Whole batches are slower, not wrong.
+    with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
+        pair = Running.of(Prefilled(model, [short, long], prefix, pad_id), [0, 1])
+        alone = Running.of(Prefilled(model, [short], prefix, pad_id), [2])
+        padded, longer = pair.divided(1)
+        both = Running.together([Running.together([padded, alone]), longer])
+        logits = forward(model, both.ids[:, -1:], both.mask, both.cache, use_cache=True).logits[:, -1].float()
+        return alike(model, logits, Prefilled(model, [short, short, long], None, pad_id).logits(model))
+    return False
+
+
+def _text_ends(model: nn.Module) -> list[int]:
+    """Ids of the tokens with which generate() ends a text."""
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends = ends.tolist() if isinstance(ends, torch.Tensor) else ends
+    return list(ends) if isinstance(ends, list | tuple) else [] if ends is None else [int(ends)]
+
+
+def _cut(layer: Any, count: int) -> None:
+    """Takes the first `count` tokens from a layer of a cache, if it keeps tokens; recurrent states have none."""
+    keeps_tokens, counts_all = isinstance(layer, DynamicLayer), isinstance(layer, DynamicSlidingWindowLayer)
+    if not keeps_tokens or not layer.is_initialized:
+        return
+    if counts_all:  # it keeps the last tokens only
+        layer.cumulative_length -= count
+        count = max(0, layer.keys.shape[-2] - layer.cumulative_length)
+    layer.keys, layer.values = (x[..., count:, :] for x in (layer.keys, layer.values))

@@ -1,0 +1,110 @@
+"""`Lines`: progress as text where no terminal shows a bar: in a log, a notebook's shell, a batch system."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+# Seconds between two lines; work that takes less prints nothing.
+_EVERY = 60.0
+
+
+class Lines:
+    """A line a minute on stderr about one stage of work; a context manager with tqdm's `update`.
+
+    Args:
+        total: number of steps.
+        name: what the lines begin with.
+        clock: returns the time in seconds.
+    """
+
+    def __init__(self, total: int, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total, self._name, self._clock = total, name, clock
+        self._done = 0
+        self._began = self._said = clock()
+
+    def update(self, n: int = 1) -> None:
+        """Notes that `n` more steps are done."""
+        self._done += n
+        if (whole := _FORECAST.get()) is not None:
+            whole.worked(n)
+        now = self._clock()
+        if now - self._said >= _EVERY and self._done < self._total:
+            self._said = now
+            rate = self._done / (now - self._began)
+            left = span((self._total - self._done) / rate)
+            _say(f"{self._name}: {self._done} of {self._total}, {rate:.3g} a second, about {left} left")
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        took = self._clock() - self._began
+        if kind is None and took >= _EVERY:
+            _say(f"{self._name}: {self._done} of {self._total}, in {span(took)}")
+
+
+class Forecast:
+    """Says once how long a whole run will take: after a minute of its first stage, or at its end if it is shorter.
+
+    Args:
+        whole: all work of the run, in steps of its first stage.
+        clock: returns the time in seconds.
+    """
+
+    def __init__(self, whole: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._whole, self._clock = whole, clock
+        self._done, self._said = 0, False
+        self._began = clock()
+
+    def worked(self, n: int) -> None:
+        """Notes that `n` more steps are done."""
+        self._done += n
+        if self._clock() - self._began >= _EVERY:
+            self.say()
+
+    def say(self) -> None:
+        """Says it, if it was not said, some work was done, and the run will take more than a minute."""
+        if self._said or not self._done:
+            return
+        seconds = (self._clock() - self._began) * self._whole / self._done
+        if seconds >= _EVERY:
+            self._said = True
+            _say(f"rough estimate: {span(seconds)} for the whole training, without TEST")
+
+
+_FORECAST: ContextVar[Forecast | None] = ContextVar("forecast", default=None)
+
+
+@contextlib.contextmanager
+def forecast(whole: float) -> Iterator[None]:
+    """Inside the `with` block, the first stage of a run, `Lines` say how long all of it will take; see `Forecast`."""
+    found = Forecast(whole)
+    token = _FORECAST.set(found)
+    try:
+        yield
+        found.say()
+    finally:
+        _FORECAST.reset(token)
+
+
+def span(seconds: float) -> str:
+    """A time in words.
+
+    Example:
+        >>> span(42), span(150), span(9000)
+        ('42 s', '2 min 30 s', '2 h 30 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"asa-adapter: {text}\n")
+    sys.stderr.flush()

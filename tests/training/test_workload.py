@@ -1,0 +1,19 @@
+"""What a training runs is counted in rows of its first stage."""
+
+from asa_adapter import ASATrainingArguments
+from asa_adapter.training.workload import whole_run
+
+
+def test_a_training_is_as_long_as_the_tokens_that_it_runs() -> None:
+    prompts = {name: [[i] * 10 for i in range(rows)] for name, rows in {"cal": 2, "train": 4, "valid": 4}.items()}
+    arguments = ASATrainingArguments(alphas=(0.5, 1.0), betas=(1.0,), finalists=3, max_new_tokens=5)
+    screens = 40 + 2 * 40 + (2 * 6 * 2 * 4 + (2 * 3 + 3 * 2) * 4) / 2
+    answers = 40 + 4 * 4 * 5
+    assert whole_run(prompts, 6, arguments) == 10 * (100 + screens + answers) / 100
+
+
+def test_tokens_that_prompts_begin_with_count_once() -> None:
+    prompts = {name: [[*range(100), 200 + i] for i in range(10)] for name in ("cal", "train", "valid")}
+    alone = {name: [[i, *range(i, 100 + i)] for i in range(10)] for name in ("cal", "train", "valid")}
+    arguments = ASATrainingArguments()
+    assert whole_run(prompts, 1, arguments) > 2 * whole_run(alone, 1, arguments)
