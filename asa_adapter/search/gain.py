@@ -20,7 +20,7 @@ from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.search.selection import Objective, Scored, gentlest_near_best, standard_errors
 
 # Below this many groups with the rarer label no gain is sure: there is too little to resample.
-MIN_GROUPS = 5
+MIN_GROUPS = 10
 # Quantile of the bootstrapped luck. At .95 up to 5.6 % of simulated trainings shipped what was no gain.
 _QUANTILE = 0.96
 

@@ -81,7 +81,7 @@ def test_the_luck_of_choosing_among_equals_is_no_gain() -> None:
 
 def test_copies_are_no_evidence() -> None:
     """With ten copies of each row 47 % of such trainings shipped."""
-    assert shares(60, 160, 0.0, copies=10)[0] <= 0.1
+    assert shares(60, 320, 0.0, copies=10)[0] <= 0.1
 
 
 def test_a_gain_of_a_tenth_on_160_rows_ships_more_often_than_not() -> None:
@@ -129,7 +129,7 @@ def test_too_few_groups_are_no_evidence() -> None:
     base, right = but_for(range(80)), but_for([])
     gain = decided(LABELS, base, [right], np.arange(ROWS) // 40)
     assert (gain.groups, gain.lower_bound, gain.sure) == (4, -1.0, False)
-    assert gain.doubt("F1") == "one label has 4 groups of rows that belong together; expected at least 5"
+    assert gain.doubt("F1") == "one label has 4 groups of rows that belong together; expected at least 10"
 
 
 def test_under_a_limit_the_gain_is_in_balanced_accuracy() -> None:
