@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from asa_adapter.choice.settings import Objective, Scored, Setting, gated, grid, shortlist
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push, Screened
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.search.fitting import Prediction
-from asa_adapter.search.selection import Objective, Scored, Setting, gated, grid, shortlist
 from asa_adapter.steering.controller import ternary_gate
 
 # Shares of the rows that the rounds have run by their end, and the share of the pushes that each round leaves.

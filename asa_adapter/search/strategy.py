@@ -12,15 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.first_tokens import Push
-from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.modeling.processes import progress_bar
-from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer
-from asa_adapter.search.gain import Gain, sure_gain
-from asa_adapter.search.measurements import Measurements
-from asa_adapter.search.racing import Race
-from asa_adapter.search.selection import (
+from asa_adapter.choice.gain import Gain, sure_gain
+from asa_adapter.choice.settings import (
     Objective,
     Scored,
     Setting,
@@ -31,6 +24,13 @@ from asa_adapter.search.selection import (
     screen_facts,
     shortlist,
 )
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.evaluation.first_tokens import Push
+from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.modeling.processes import progress_bar
+from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer
+from asa_adapter.search.measurements import Measurements
+from asa_adapter.search.racing import Race
 
 # Share of the best layer's AUC beyond chance from which the screen tries a layer.
 _READS_ENOUGH = 0.75

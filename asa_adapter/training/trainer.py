@@ -16,6 +16,7 @@ from typing import Any, Unpack
 from torch import nn
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.choice.settings import Setting
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import checked_domains
 from asa_adapter.config.training_arguments import ASATrainingArguments
@@ -37,7 +38,6 @@ from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import MIN_ROWS_PER_CLASS
 from asa_adapter.search.fitting import LayerFit, probe_quality
 from asa_adapter.search.measurements import Measurements
-from asa_adapter.search.selection import Setting
 from asa_adapter.search.stages import STAGES_NAME
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser

@@ -17,10 +17,10 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, load_splits
+from asa_adapter.choice.settings import Setting
 from asa_adapter.evaluation.intervals import resamples
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.search.fitting import fit_layer
-from asa_adapter.search.selection import Setting
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 GRID = {"alphas": (0.5, 1.0), "taus": (0.5, 0.7), "betas": (0.0, 1.0), "probes": ("domain", "pooled")}

@@ -17,9 +17,9 @@ import torch
 import transformers
 
 from asa_adapter import ASATrainer, ASATrainingArguments, load_splits
+from asa_adapter.choice.settings import Setting, gated
 from asa_adapter.data.splits import read_tools
 from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.search.selection import Setting, gated
 from asa_adapter.search.strategy import Search
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

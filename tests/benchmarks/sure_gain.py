@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter import ASATrainingArguments
+from asa_adapter.choice.gain import sure_gain
+from asa_adapter.choice.settings import Objective, Scored, Setting, choose
 from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.search.gain import sure_gain
-from asa_adapter.search.selection import Objective, Scored, Setting, choose
 
 MANY = 200_000
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from asa_adapter import ASATrainingArguments
+from asa_adapter.choice.settings import Scored, Setting
 from asa_adapter.evaluation.first_tokens import Push, Screened
 from asa_adapter.search.fitting import Prediction
 from asa_adapter.search.racing import PushKey, Race, spread, survivors
-from asa_adapter.search.selection import Scored, Setting
 
 ROWS = 200
 LABELS = np.arange(ROWS) % 2

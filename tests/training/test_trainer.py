@@ -12,10 +12,10 @@ from models import traces
 from trainings import SMALL
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
+from asa_adapter.choice.settings import Setting
 from asa_adapter.data.prompts import chat_template_sha256, with_chat_template
 from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.answers import Evaluation
-from asa_adapter.search.selection import Setting
 
 # Whole trainings.
 pytestmark = pytest.mark.slow

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from asa_adapter import ASATrainingArguments
-from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.search.selection import (
+from asa_adapter.choice.settings import (
     Objective,
     Scored,
     Setting,
@@ -17,6 +16,7 @@ from asa_adapter.search.selection import (
     screen_facts,
     shortlist,
 )
+from asa_adapter.evaluation.metrics import Counts
 
 ROWS = 160
 LABELS = np.arange(ROWS) % 2

@@ -6,9 +6,9 @@ import pytest
 from numpy.typing import NDArray
 
 from asa_adapter import ASATrainingArguments
+from asa_adapter.choice.gain import Gain, sure_gain
+from asa_adapter.choice.settings import Objective, Scored, Setting, choose
 from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.search.gain import Gain, sure_gain
-from asa_adapter.search.selection import Objective, Scored, Setting, choose
 
 ARGS = ASATrainingArguments(resamples=500)
 BALANCED = ASATrainingArguments(resamples=500, objective="balanced_accuracy")

@@ -14,10 +14,10 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from asa_adapter.choice.settings import Objective, Scored, gentlest_near_best, standard_errors
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.intervals import LEVEL, resamples
 from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.search.selection import Objective, Scored, gentlest_near_best, standard_errors
 
 # Below this many groups with the rarer label no gain is sure: there is too little to resample.
 MIN_GROUPS = 10
