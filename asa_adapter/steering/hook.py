@@ -59,7 +59,7 @@ class SteeringHandle:
         self._slot = Slot()
         self._record: Record | None = None
         self._recordings = _Recordings()
-        self._paused = 0
+        self._pauses: set[object] = set()
         self._block: nn.Module | None = block
         self._steering: Methods | None = Methods.of(model)
         try:
@@ -91,11 +91,15 @@ class SteeringHandle:
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
         """Pauses steering: generate() calls that begin inside the `with` block are not steered, in any thread."""
-        self._paused += 1
+        pause = object()
         try:
-            yield
-        finally:
-            self._paused -= 1
+            try:
+                self._pauses.add(pause)
+                yield
+            finally:
+                self._pauses.discard(pause)
+        finally:  # Ctrl-C just above would leave all later calls unsteered
+            self._pauses.discard(pause)
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[list[list[Decision]]]:
@@ -116,9 +120,12 @@ class SteeringHandle:
         calls: list[list[Decision]] = []
         outer = self._recordings.open
         try:
-            self._recordings.open = (*outer, calls)
-            yield calls
-        finally:
+            try:
+                self._recordings.open = (*outer, calls)
+                yield calls
+            finally:
+                self._recordings.open = outer
+        finally:  # Ctrl-C just above would let the list grow for ever
             self._recordings.open = outer
 
     @property
@@ -165,7 +172,7 @@ class SteeringHandle:
         return f"SteeringHandle(layer={self.layer}, alpha={self.alpha:g}, tau={self.tau:g}, {state})"
 
     def _is_active(self) -> bool:
-        return not self._paused
+        return not self._pauses
 
     def _begin(self) -> None:
         self._record = None

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from asa_adapter.steering.plan import Call, Loop, Record, drafts_for_another, drafts_tokens, prompt_tokens
+from asa_adapter.steering.plan import Call, Record, drafts_for_another, drafts_tokens, prompt_tokens
+from asa_adapter.steering.runs import Loop
 
 NO_PICKLE = "a steered model cannot be pickled; call remove() first, and attach the adapter again later"
 

@@ -210,17 +210,8 @@ class Call:
         where = tuple(torch.from_numpy(x).to(tokens.device) for x in (met, index[met])) if len(met) else ()
         for record in self.records:
             record.expand = expand
-            record.slot.window = (
-                Window(
-                    shape=(rows, count),
-                    rows=met,
-                    where=where,
-                    record=record,
-                    again=not cached and bool(record.met),
-                )
-                if len(met)
-                else None
-            )
+            again = not cached and bool(record.met)
+            record.slot.window = Window((rows, count), met, where, record, again) if len(met) else None
 
     def _begins(self, count: int, cached: bool, of_prompt: bool) -> bool:
         """Whether a run of the loop begins with a pass; one that goes on where the pass before ended is a chunk."""
