@@ -1,17 +1,12 @@
 """`SteeringHandle`: changes a model so that its generate() is steered, and undoes the change.
 
-Methods of the model instance are replaced. `generate` makes a plan (see `asa_adapter.steering.plan`),
-`prepare_inputs_for_generation` finds the planned tokens in the next forward pass, and a forward hook on the steered
-block steers them there. The replaced methods are shared by all adapters on a model and restored when the last one is
-removed. A generate() call inside another one is not steered.
+Methods of the model instance are replaced (see `asa_adapter.steering.methods`): they find the last prompt tokens in
+each forward pass. A forward hook on the steered block steers them there.
 """
 
 import contextlib
-import copy
-import functools
 import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -25,9 +20,8 @@ from asa_adapter.config.fields import MAX_ALPHA, finite_float
 from asa_adapter.modeling.forward import compiled_parts
 from asa_adapter.modeling.residual import generating_model, hidden_state, replace_hidden_state
 from asa_adapter.steering.controller import Controller, Decision
-from asa_adapter.steering.plan import Call, Record, Slot, prompt_tokens
-
-_NO_PICKLE = "a steered model cannot be pickled; call remove() first, and attach the adapter again later"
+from asa_adapter.steering.methods import NO_PICKLE, Methods, methods_of
+from asa_adapter.steering.plan import Record, Slot
 
 
 class SteeringHandle:
@@ -64,32 +58,83 @@ class SteeringHandle:
         self._domains = domains
         self._slot = Slot()
         self._record: Record | None = None
-        self._paused = 0
-        self._steering: _Steering | None = _Steering.of(model)
-        self._steering.add(self)
-        self._hook = block.register_forward_hook(self._steer, prepend=True, with_kwargs=True)
-        if compiled_parts(model):
-            torch.compiler.reset()  # graphs that were compiled before do not have the hook
+        self._recordings = _Recordings()
+        self._pauses: set[object] = set()
+        self._block: nn.Module | None = block
+        self._steering: Methods | None = Methods.of(model)
+        try:
+            self._steering.add(self)
+            block.register_forward_hook(self._steer, prepend=True, with_kwargs=True)
+            if compiled_parts(model):
+                torch.compiler.reset()  # graphs that were compiled before do not have the hook
+        except BaseException:  # Ctrl-C among them: nobody would have a handle to remove
+            self.remove()
+            raise
 
     def remove(self) -> None:
-        """Detaches the adapter and restores the model. Calling it again does nothing."""
+        """Detaches the adapter and restores the model. Calling it again does nothing, also after Ctrl-C inside it."""
+        try:
+            self._detach()
+        finally:
+            self._detach()  # each step of it can be repeated: if Ctrl-C came in the middle, this is the rest
+
+    def _detach(self) -> None:
+        if self._block is not None:
+            for key, hook in list(self._block._forward_hooks.items()):
+                if getattr(hook, "__self__", None) is self:
+                    self._block._forward_hooks_with_kwargs.pop(key, None)
+                    del self._block._forward_hooks[key]
         if self._steering is not None:
-            self._hook.remove()
             self._steering.discard(self)
-            self._steering = None
+        self._steering = self._weight = self._block = None  # a removed handle keeps no weight alive
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
         """Pauses steering: generate() calls that begin inside the `with` block are not steered, in any thread."""
-        self._paused += 1
+        pause = object()
         try:
-            yield
-        finally:
-            self._paused -= 1
+            try:
+                self._pauses.add(pause)
+                yield
+            finally:
+                self._pauses.discard(pause)
+        finally:  # Ctrl-C just above would leave all later calls unsteered
+            self._pauses.discard(pause)
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[list[list[Decision]]]:
+        """Records the decisions of the generate() calls that this thread makes inside the `with` block.
+
+        Other threads' calls are not in it, so a server can tell its requests apart. It may be nested.
+
+        Yields:
+            A list that grows by one entry when a call ends, also by an error: its decisions, one for each row, as
+            `decisions` has them; [] for a call that was not steered. It is yours: the handle forgets it at the end of
+            the block.
+
+        Example:
+            with handle.recording() as calls:
+                answer = model.generate(**inputs)
+            print(calls[0][0].gate)
+        """
+        calls: list[list[Decision]] = []
+        outer = self._recordings.open
+        try:
+            try:
+                self._recordings.open = (*outer, calls)
+                yield calls
+            finally:
+                self._recordings.open = outer
+        finally:  # Ctrl-C just above would let the list grow for ever
+            self._recordings.open = outer
 
     @property
     def decisions(self) -> list[Decision]:
-        """One decision for each row of the latest generate() call of any thread; [] if that was not steered."""
+        """One decision for each row of the latest generate() call of any thread; [] if that was not steered.
+
+        Where a decoding strategy runs the model's loop several times, they are those of its latest run. With more than
+        one thread, `recording` tells whose they are.
+        """
         return self._record.decisions() if self._record is not None else []
 
     @property
@@ -126,6 +171,19 @@ class SteeringHandle:
         state = "attached" if self._steering is not None else "removed"
         return f"SteeringHandle(layer={self.layer}, alpha={self.alpha:g}, tau={self.tau:g}, {state})"
 
+    def _is_active(self) -> bool:
+        return not self._pauses
+
+    def _begin(self) -> None:
+        self._record = None
+
+    def _end(self, record: Record | None) -> None:
+        """Tells the recordings of this thread about a call that ends."""
+        if self._recordings.open:
+            decisions = record.decisions() if record is not None else []
+            for calls in self._recordings.open:
+                calls.append(list(decisions))
+
     def _open(self, last: NDArray[np.int64]) -> Record:
         """The record of a generate() call that begins now; `last` are the (B,) indices of the last prompt tokens."""
         # Offloaded weights are on the meta device; then the controller is moved to the state's device later.
@@ -139,164 +197,31 @@ class SteeringHandle:
         window = self._slot.window
         if window is None or window.used:
             return None
+        if not (torch.compiler.is_compiling() or self._runs(window.record)):
+            return None  # left behind by a call that Ctrl-C ended
         hidden = hidden_state(output)
         return replace_hidden_state(output, window.steer(hidden, in_place=_is_its_own(hidden, output, args, kwargs)))
+
+    def _runs(self, record: Record) -> bool:
+        """Whether a record is that of a generate() call that runs in this thread."""
+        call = self._steering.running() if self._steering is not None else None
+        return call is not None and any(record is own for own in call.records)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SteeringHandle":
         # Called when the block and its hooks are copied. The copy does nothing: no generate() opens its windows.
         inert = object.__new__(SteeringHandle)
-        inert.__dict__.update(self.__dict__, _slot=Slot(), _record=None, _steering=None)
+        none = dict.fromkeys(("_record", "_steering", "_block", "_weight"))
+        inert.__dict__.update(self.__dict__, **none, _slot=Slot(), _recordings=_Recordings())
         return inert
 
     def __reduce__(self) -> Any:
-        raise TypeError(_NO_PICKLE)
+        raise TypeError(NO_PICKLE)
 
 
-class _Calls(threading.local):
-    """The running generate() calls of the current thread.
+class _Recordings(threading.local):
+    """The lists that the open recordings of one thread fill, the innermost last."""
 
-    Attributes:
-        stack: the calls, the innermost last; None for a call that is not steered.
-        warned: this thread was warned that it generates without being steered.
-    """
-
-    def __init__(self) -> None:
-        self.stack: list[Call | None] = []
-        self.warned = False
-
-
-class _Steering:
-    """What all adapters on one model share: its replaced methods, and the running generate() calls."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._handles: list[SteeringHandle] = []
-        self._calls = _Calls()
-        self._saved: dict[str, Any] = {}
-
-    @classmethod
-    def of(cls, model: nn.Module) -> "_Steering":
-        """The model's instance, or a new one, which has not changed the model yet."""
-        return _steering_of(model) or cls(model)
-
-    def add(self, handle: SteeringHandle) -> None:
-        """Adds an adapter, if there is none at its layer; the first one replaces the model's methods."""
-        if any(other.layer == handle.layer for other in self._handles):
-            raise ValueError(
-                f"this model already has an adapter at layer {handle.layer}; remove() that one first, or attach at "
-                "another layer"
-            )
-        if not self._handles:
-            self._install()
-        self._handles.append(handle)
-
-    def discard(self, handle: SteeringHandle) -> None:
-        """Removes an adapter; the last one restores the model's methods."""
-        self._handles.remove(handle)
-        if not self._handles:
-            self._uninstall()
-
-    def _install(self) -> None:
-        model: Any = self._model
-        prepare = model.prepare_inputs_for_generation
-        replacements = {
-            "generate": _Replacement(self, model.generate, self._generate),
-            "prepare_inputs_for_generation": _Replacement(self, prepare, self._prepare),
-            "__deepcopy__": _Replacement(self, copy.deepcopy, self._deepcopy),
-        }
-        if hasattr(model, "init_continuous_batching"):  # called first by generate_batch() and the like
-            replacements["init_continuous_batching"] = _Replacement(
-                self, model.init_continuous_batching, self._continuous_batching
-            )
-        for name, replacement in replacements.items():
-            self._saved[name] = self._model.__dict__.get(name)
-            self._model.__dict__[name] = replacement
-
-    def _uninstall(self) -> None:
-        for name, before in self._saved.items():
-            now = self._model.__dict__.get(name)
-            if not isinstance(now, _Replacement) or now.steering is not self:
-                continue  # another library wrapped ours, which now calls the original only
-            if before is None:
-                del self._model.__dict__[name]
-            else:
-                self._model.__dict__[name] = before
-
-    def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """In place of `generate`: makes a plan, unless inside another generate(), and warns if it was never used."""
-        call = None if self._calls.stack else self._plan(args, kwargs)
-        self._calls.stack.append(call)
-        try:
-            result = original(*args, **kwargs)
-        finally:
-            self._calls.stack.pop()
-            if call is not None:
-                call.close()
-        if call is not None and not all(record.met for record in call.records):
-            warnings.warn(
-                "generate() ran without being steered: the steered block never met the last prompt token. Perhaps a "
-                "part of the model was compiled before attach() (call torch.compiler.reset()), blocks run past their "
-                "__call__, a generate() inside this one gave the answer, or a filled cache came under an unknown name",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        return result
-
-    def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        """The plan of a generate() call with these arguments; None where all adapters are disabled."""
-        for handle in self._handles:
-            handle._record = None
-        if not (active := self._active()):
-            return None
-        last, width, cached = prompt_tokens(self._model, args, kwargs)
-        return Call(last, width, [handle._open(last + cached) for handle in active])
-
-    def _active(self) -> list[SteeringHandle]:
-        return [handle for handle in self._handles if not handle._paused]
-
-    def _prepare(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """In place of `prepare_inputs_for_generation`: opens the windows on the next forward pass."""
-        inputs = original(*args, **kwargs)
-        if not self._calls.stack:
-            self._warn_of_another_generate()
-            return inputs
-        call = self._calls.stack[-1]
-        if call is not None and not call.closed:  # once the prompt is done, a decoding step costs this check only
-            call.locate(inputs, _goes_on(inputs, kwargs), bool(kwargs.get("is_first_iteration")))
-        return inputs
-
-    def _warn_of_another_generate(self) -> None:
-        if self._active() and not self._calls.warned:
-            self._calls.warned = True
-            warnings.warn(
-                "the steered model generates without its own generate(), so it is not steered: call "
-                "model.generate(...) itself, not its class's function or a method taken before attach()",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-
-    def _continuous_batching(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self._active():
-            raise ValueError(
-                "continuous batching (generate_batch, cache_implementation='paged') cannot be steered: its forward "
-                "passes mix prompts and answers without saying which token ends a prompt. Call generate() with a "
-                "padded batch; or remove() the adapter, or go inside its disabled(), to run the base model"
-            )
-        return original(*args, **kwargs)
-
-    def _deepcopy(self, _original: Callable[..., Any], memo: dict[int, Any]) -> nn.Module:
-        """A copy of the model without any trace of its adapters."""
-        model = self._model
-        clone = type(model).__new__(type(model))
-        memo[id(model)] = clone
-        own = {name: value for name, value in model.__dict__.items() if not isinstance(value, _Replacement)}
-        own |= {name: value for name, value in self._saved.items() if value is not None}
-        clone.__setstate__(copy.deepcopy(own, memo))
-        for module in clone.modules():
-            for key, hook in list(module._forward_hooks.items()):
-                if isinstance(getattr(hook, "__self__", None), SteeringHandle):
-                    del module._forward_hooks[key]
-        return clone
+    open: tuple[list[list[Decision]], ...] = ()
 
 
 def _is_its_own(hidden: torch.Tensor, output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -307,41 +232,6 @@ def _is_its_own(hidden: torch.Tensor, output: Any, args: tuple[Any, ...], kwargs
     return not any(isinstance(x, torch.Tensor) and x.data_ptr() == hidden.data_ptr() for x in beside)
 
 
-def _goes_on(inputs: dict[str, Any], asked: dict[str, Any]) -> bool:
-    """Whether a forward pass continues where the one before ended; without a cache it starts at the first token.
-
-    `asked` are the keywords of prepare_inputs_for_generation(), `inputs` what it returned for them.
-    """
-    wanted, ids = asked.get("next_sequence_length"), inputs.get("input_ids")
-    if wanted and ids is not None and ids.shape[1] > wanted:
-        return False  # GPT-1 has no cache, and is fed whole rows whatever generate() asks for
-    return bool(asked.get("use_cache", inputs.get("use_cache", True)))
-
-
 def is_steered(model: nn.Module) -> bool:
     """Whether an adapter is attached to the model, or to the model inside its wrappers."""
-    return _steering_of(generating_model(model)) is not None
-
-
-def _steering_of(model: nn.Module) -> _Steering | None:
-    """The model's instance, or None. All attributes are searched: another library may have wrapped generate()."""
-    for value in model.__dict__.values():
-        if isinstance(value, _Replacement):
-            return value.steering
-    return None
-
-
-class _Replacement:
-    """A replaced method of a model instance. It keeps the original's signature, which generate() inspects."""
-
-    def __init__(self, steering: _Steering, original: Callable[..., Any], replaced: Callable[..., Any]) -> None:
-        functools.update_wrapper(self, original)
-        self.steering = steering
-        self._original = original
-        self._replaced = replaced
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._replaced(self._original, *args, **kwargs)
-
-    def __reduce__(self) -> Any:
-        raise TypeError(_NO_PICKLE)
+    return methods_of(generating_model(model)) is not None

@@ -1,8 +1,9 @@
 """The plan of one generate() call: the last prompt token of each row, and the forward pass that processes it.
 
 transformers runs a prompt in many ways: padded on either side, in chunks, followed by draft tokens, after a cache, or
-again at every step without one. So the token's index is computed once, from the arguments of generate(), and is then
-found in a forward pass by counting the tokens of the passes before.
+again at every step without one. So the token's index is computed once for each run of its loop, and is then found in a
+forward pass by counting the tokens of the passes before. A decoding strategy may run the loop several times and with
+other prompts than generate() was given: `asa_adapter.steering.runs` reads each run's own prompt from its first pass.
 """
 
 import threading
@@ -18,6 +19,7 @@ from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.modeling.forward import given_cache
 from asa_adapter.modeling.residual import last_prompt_index
 from asa_adapter.steering.controller import Controller, Decision, Verdicts
+from asa_adapter.steering.runs import Loop, Prompt, own_prompt, shared_by_beams
 
 
 @dataclass
@@ -96,7 +98,7 @@ class Record:
         slot: where the adapter's hook finds the next window.
         controller: the adapter's controller when the call began.
         domains: (K,) names of the controller's domains.
-        last: (B,) index of the last prompt token in each row as given to generate().
+        last: (B,) index of the last prompt token in each row as given to generate(), or to the latest run of its loop.
         met: one entry for each forward pass with last prompt tokens that were not steered before.
         expand: number of beams or return sequences for each of the B rows.
     """
@@ -134,7 +136,13 @@ class Call:
         fed: number of tokens in each row that went through the model so far.
         done: all prompt tokens went through the model, so a pass with a cache has no last prompt token any more.
         begun: a pass was said to be of the prompt; a later one that is not said to be so is of the answer.
-        closed: no more windows will be opened.
+        closed: no more windows will be opened, unless another run of the loop begins.
+        given: the prompt that generate() was given.
+        drafts: generate() was asked for draft tokens.
+        loop: what transformers said about the run that begins next.
+        looped: depth of the innermost generate(), of those inside each other, that ran the model itself; 0: none yet.
+        asked_inside: a generate() inside this one was not steered, and no pass of this one came after it.
+        missed: a run of the loop was not steered.
     """
 
     last: NDArray[np.int64]
@@ -144,25 +152,51 @@ class Call:
     done: bool = False
     begun: bool = False
     closed: bool = False
+    given: Prompt | None = None
+    drafts: bool = False
+    loop: Loop | None = None
+    looped: int = 0
+    asked_inside: bool = False
+    missed: bool = False
 
-    def locate(self, inputs: Mapping[str, Any], cached: bool, of_prompt: bool = False) -> None:
+    @property
+    def steered(self) -> bool:
+        """Whether the call was steered, in each run of the loop."""
+        return not (self.missed or self.asked_inside) and all(record.met for record in self.records)
+
+    def expect(self, last: NDArray[np.int64], width: int, cached: int, drafts: bool) -> None:
+        """The next run of the loop comes from a generate() with this prompt (see `prompt_tokens`)."""
+        self.given, self.drafts = Prompt(last, width, cached), drafts
+
+    def locate(
+        self,
+        inputs: Mapping[str, Any],
+        cached: bool,
+        of_prompt: bool = False,
+        asked: Mapping[str, Any] | None = None,
+    ) -> None:
         """Opens each record's window on the next forward pass, if that has last prompt tokens.
 
         Args:
             inputs: what prepare_inputs_for_generation() returned for the pass.
             cached: whether the pass continues where the one before ended; without a cache it starts at token 0.
             of_prompt: whether transformers says that the pass is of the prompt (`is_first_iteration`).
+            asked: the arguments of prepare_inputs_for_generation() by name.
 
         Raises:
             IncompatibleModelError: the pass has a number of rows that is not a multiple of B.
         """
-        if cached and (self.done or (self.begun and not of_prompt)):
-            self.close()
-            return
-        self.begun |= of_prompt
         tokens = inputs.get("inputs_embeds")
         tokens = inputs["input_ids"] if tokens is None else tokens
         rows, count = tokens.shape[:2]
+        if self._begins(count, cached, of_prompt):
+            self._begin(inputs, asked or {}, rows, count)
+        elif cached and (self.done or (self.begun and not of_prompt)):
+            # A strategy with a loop of its own may feed a second prompt without saying so.
+            self.missed |= not self.begun and count > 1 and not self.drafts
+            self.close()
+            return
+        self.begun |= of_prompt
         expand, rest = divmod(rows, len(self.last))
         if rest:
             raise IncompatibleModelError(
@@ -176,17 +210,33 @@ class Call:
         where = tuple(torch.from_numpy(x).to(tokens.device) for x in (met, index[met])) if len(met) else ()
         for record in self.records:
             record.expand = expand
-            record.slot.window = (
-                Window(
-                    shape=(rows, count),
-                    rows=met,
-                    where=where,
-                    record=record,
-                    again=not cached and bool(record.met),
-                )
-                if len(met)
-                else None
-            )
+            again = not cached and bool(record.met)
+            record.slot.window = Window((rows, count), met, where, record, again) if len(met) else None
+
+    def _begins(self, count: int, cached: bool, of_prompt: bool) -> bool:
+        """Whether a run of the loop begins with a pass; one that goes on where the pass before ended is a chunk."""
+        if of_prompt:
+            return not self.begun or self.done or self.closed or not cached
+        if self.begun or self.given is None:
+            return False
+        if not self.fed:
+            return count > self.width and not self.drafts
+        return not cached and count < self.fed
+
+    def _begin(self, inputs: Mapping[str, Any], asked: Mapping[str, Any], rows: int, count: int) -> None:
+        """Plans a run of the loop from what its first pass is given; its decisions replace those of an earlier run."""
+        again = self.fed > 0
+        if again:
+            self.missed |= not all(record.met for record in self.records)
+        self.fed, self.done, self.closed = 0, False, False
+        loop, self.loop = self.loop, None
+        if self.given is None:
+            return
+        prompt = own_prompt(self.given, inputs, asked, count, loop, self.drafts, first=not again)
+        self.last, self.width = shared_by_beams(prompt.last, rows, len(self.given.last)), prompt.width
+        for record in self.records:
+            record.last = self.last + prompt.before
+            record.met, record.expand = [], 1
 
     def close(self) -> None:
         """Closes all windows, when the prompt is done or generate() ends, also by an error."""
@@ -228,19 +278,30 @@ def prompt_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
         mask = _inferred_mask(model, args, kwargs, tokens)
     width = length
     cached = _cached_length(given_cache(kwargs))
-    if cached and (
-        kwargs.get("assistant_model") is not None or _setting("prompt_lookup_num_tokens", model, args, kwargs)
-    ):
+    if cached and drafts_tokens(model, args, kwargs):
         raise ValueError(
-            "generate() was given a filled cache together with draft tokens (assistant_model or "
-            "prompt_lookup_num_tokens); transformers then feeds the cached tokens again, so the answer cannot be "
-            "steered. Leave out one of the two"
+            "generate() was given a filled cache together with draft tokens (assistant_model, "
+            "prompt_lookup_num_tokens or assistant_early_exit); transformers then feeds the cached tokens again, so "
+            "the answer cannot be steered. Leave out one of the two"
         )
     if mask is None or mask.shape[1] == length:
         # The rows include the tokens in the cache. Where they do not, the mask is longer than the rows.
         width -= cached
     last = np.full(rows, width - 1) if mask is None else last_prompt_index(mask[:, -width:]).numpy()
     return last, width, length - width
+
+
+def drafts_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a generate() call asks for draft tokens."""
+    if kwargs.get("assistant_model") is not None:
+        return True
+    names = ("prompt_lookup_num_tokens", "assistant_early_exit")
+    return any(_setting(name, model, args, kwargs) for name in names)
+
+
+def drafts_for_another(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a generate() call makes the draft tokens of another one."""
+    return bool(_setting("is_assistant", model, args, kwargs))
 
 
 def _cached_length(cache: Any) -> int:

@@ -280,28 +280,30 @@ def hook(model: Any, hidden: int, bare: Any) -> dict[str, Any]:
     with torch.no_grad(), adapter.attach(model) as handle:
         steering: Any = handle._steering
 
-        def prefill() -> None:
-            call = steering._plan((), keywords)
-            call.locate({"input_ids": ids}, cached=True)
+        def prefill(**asked: Any) -> None:
+            steering.running().locate({"input_ids": ids}, True, True, asked)
             handle._steer(block, (), {}, state)
-            call.close()
 
-        added = seconds(prefill, 300)
-        steering._calls.stack.append(steering._plan((), keywords))
-        steering._calls.stack[-1].close()
+        added = seconds(lambda: steering._generate(prefill, **keywords), 300)
         prepare = model.__dict__["prepare_inputs_for_generation"]
         original, prepare._original = prepare._original, lambda **_keywords: {}
         identity, hooked = torch.nn.Identity(), torch.nn.Identity()
         hooked.register_forward_hook(handle._steer, prepend=True, with_kwargs=True)
 
-        def steps() -> None:
+        def steps(**_keywords: Any) -> None:
+            call = steering.running()
+            call.locate({"input_ids": ids}, True, True, keywords)
+            handle._steer(block, (), {}, state)
+            call.close()
             for _ in range(100):
                 prepare(input_ids=ids)
                 hooked(state)
 
-        step = (seconds(steps, 50) - seconds(lambda: [identity(state) for _ in range(100)], 50)) / 100
+        step = (
+            seconds(lambda: steering._generate(steps, **keywords), 50)
+            - seconds(lambda: [identity(state) for _ in range(100)], 50)
+        ) / 100
         prepare._original = original
-        steering._calls.stack.pop()
     theirs = ports_hook(hidden)
     port = seconds(lambda: theirs(None, None, state), 100)
     with torch.no_grad():

@@ -1,0 +1,99 @@
+"""One run of transformers' loop inside a generate() call: which prompt it was given, read from its first pass."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asa_adapter.modeling.residual import last_prompt_index
+
+
+class Prompt(NamedTuple):
+    """The prompt of a generate() call or of one run of its loop.
+
+    Attributes:
+        last: (rows,) index of the last prompt token in each row of the tokens that are fed to the model.
+        width: number of prompt tokens that are fed in each row.
+        before: number of tokens in each row that are not fed, since a cache holds them.
+    """
+
+    last: NDArray[np.int64]
+    width: int
+    before: int
+
+
+class Loop(NamedTuple):
+    """What transformers says about a run before its first pass.
+
+    Attributes:
+        length: length of its rows without draft tokens, where these or chunks are to come; None where they are not.
+        chunked: the prompt is fed in chunks.
+        mask: (rows, tokens) attention mask of the whole prompt, where it is chunked.
+    """
+
+    length: int | None = None
+    chunked: bool = False
+    mask: torch.Tensor | None = None
+
+
+def own_prompt(
+    given: Prompt,
+    inputs: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    count: int,
+    loop: Loop | None,
+    drafts: bool,
+    first: bool,
+) -> Prompt:
+    """The prompt of a run of the loop.
+
+    Args:
+        given: the prompt that generate() was given.
+        inputs: what prepare_inputs_for_generation() returned for the first pass.
+        asked: its arguments by name.
+        count: number of tokens in each row of the pass.
+        loop: what transformers said about the run; None if it said nothing.
+        drafts: generate() was asked for draft tokens.
+        first: it is the first run of the call.
+
+    Returns:
+        The prompt; its rows are those of the pass, or those that generate() was given.
+    """
+    if loop is not None and loop.chunked:
+        longer = (loop.length or 0) - given.width - given.before
+        if not loop.length or not longer:
+            return given
+        width = given.width + longer
+        return Prompt(_last(loop.mask, width, len(given.last)), width, given.before)
+    embedded = inputs.get("inputs_embeds") is not None
+    rows = asked.get("inputs_embeds" if embedded else "input_ids")
+    length = max(count, rows.shape[1]) if isinstance(rows, torch.Tensor) and rows.ndim >= 2 else count
+    if loop is not None:
+        drafted = 0 if loop.length is None or embedded else max(0, length - loop.length)
+    else:
+        drafted = max(0, count - given.width) if drafts else 0
+    if first and count < length and not given.before:
+        return given  # tokens are left out, though no filled cache was seen
+    width, mask = count - drafted, asked.get("attention_mask")
+    if isinstance(mask, torch.Tensor) and mask.ndim == 2 and drafted:
+        mask = mask[:, :-drafted]
+    fed = inputs["inputs_embeds"] if embedded else inputs["input_ids"]
+    return Prompt(_last(mask, width, fed.shape[0]), width, length - count)
+
+
+def shared_by_beams(last: NDArray[np.int64], rows: int, given: int) -> NDArray[np.int64]:
+    """(B,) the indices of the rows that generate() was given, where their beams share them; else `last`, (rows,)."""
+    if len(last) == rows and rows % given == 0:
+        grouped = last.reshape(given, -1)
+        if (grouped == grouped[:, :1]).all():
+            return grouped[:, 0]
+    return last
+
+
+def _last(mask: Any, width: int, rows: int) -> NDArray[np.int64]:
+    """(rows,) the last prompt token of each row in the last `width` columns of a mask; None is all ones."""
+    if isinstance(mask, torch.Tensor) and mask.ndim == 2 and mask.shape[1] >= width:
+        return last_prompt_index(mask[:, -width:]).numpy()
+    return np.full(rows, width - 1)
