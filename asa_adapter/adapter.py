@@ -16,12 +16,12 @@ from asa_adapter.errors import AdapterFormatError, DamagedDownloadError, Incompa
 from asa_adapter.files import looks_like_path, sha256
 from asa_adapter.hub.client import commit_of, fetch, full_repo_id, push
 from asa_adapter.hub.folder import SIZE_LIMITS, Parts, read_folder, write_folder
+from asa_adapter.matching.compatibility import fitting_blocks, quantisation, refuse_learnt_prompts, suspicions
 from asa_adapter.modeling.residual import generating_model
 from asa_adapter.modeling.verify import verify_block
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.vectors import SteeringVectors
-from asa_adapter.steering.compatibility import fitting_blocks, quantisation, refuse_learnt_prompts, suspicions
 from asa_adapter.steering.controller import Controller, Decision
 from asa_adapter.steering.hook import SteeringHandle
 from asa_adapter.tool_calls.parser import ToolCallParser

@@ -10,12 +10,12 @@ import torch
 from asa_adapter.data.prompts import check_chat_template, encode_prompt, open_reasoning, template_variables
 from asa_adapter.diagnostics.patient import Finding, Patient
 from asa_adapter.errors import IncompatibleModelError
+from asa_adapter.matching.compatibility import FIT_HERE, QUANTISED
 from asa_adapter.modeling.fingerprint import is_quantised
 from asa_adapter.modeling.forward import compiled_parts
 from asa_adapter.modeling.residual import decoder_blocks, generating_model, hidden_size
 from asa_adapter.notations.call import ToolCall
 from asa_adapter.notations.schemas import properties, unwrapped
-from asa_adapter.steering.compatibility import FIT_HERE, QUANTISED
 from asa_adapter.steering.hook import is_steered
 from asa_adapter.tool_calls.detection import SAMPLE_CALL, appended, written_call
 from asa_adapter.tool_calls.parser import one_token

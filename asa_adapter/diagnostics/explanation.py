@@ -13,6 +13,7 @@ from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.data.rendering import refuse_template_from_hub, with_bounded_template
 from asa_adapter.errors import visible
+from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.modeling.forward import evaluation_mode, greedy_settings, input_device
 from asa_adapter.modeling.prefix import SharedPrefix
 from asa_adapter.modeling.residual import decoder_blocks, generating_model
@@ -21,7 +22,6 @@ from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.states import last_token_states
 from asa_adapter.steering.controller import Decision
 from asa_adapter.steering.hook import SteeringHandle, is_steered
-from asa_adapter.steering.resemblance import Resemblance
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 _TAIL_CHARACTERS = 240

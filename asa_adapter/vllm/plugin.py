@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.steering.resemblance import Resemblance
+from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.vllm.keys import install_block_keys
 from asa_adapter.vllm.refusals import architecture_of, check_engine, check_version
 from asa_adapter.vllm.requests import steering_factor, unless_without_tools

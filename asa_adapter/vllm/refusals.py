@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.errors import IncompatibleModelError
-from asa_adapter.steering.compatibility import misfits, other_origin
+from asa_adapter.matching.compatibility import misfits, other_origin
 
 # Tested with 0.32.0. The plug-in uses functions that vLLM may change in any release except a bug fix.
 OLDEST, NEWEST = (0, 32), (0, 33)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asa_adapter.steering.resemblance import Resemblance
+from asa_adapter.matching.resemblance import Resemblance
 
 SWITCH, FACTOR, WITHOUT_TOOLS = "asa", "asa_factor", "asa_without_tools"
 MAX_FACTOR = 100.0

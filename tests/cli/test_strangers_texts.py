@@ -19,7 +19,7 @@ from asa_adapter.cli.entrypoint import main
 from asa_adapter.data import rendering
 from asa_adapter.diagnostics.explanation import Explanation
 from asa_adapter.errors import AdapterDownloadError, AdapterUploadError, DamagedDownloadError, visible
-from asa_adapter.steering.resemblance import Resemblance
+from asa_adapter.matching.resemblance import Resemblance
 
 # An escape sequence, one of C1, one that turns the direction, a hidden one, a line separator, and a deletion.
 NASTY = "a\x1b[31m\x9b2J\u202eb\u2066c\u200bd\u2028e\u2029f\x7f\x07\ufeff\U000e0041"

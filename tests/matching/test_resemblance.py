@@ -9,7 +9,7 @@ import torch
 
 from asa_adapter import ASAConfig
 from asa_adapter.data.landmarks import tools_digest
-from asa_adapter.steering.resemblance import NO_TOOLS, Resemblance
+from asa_adapter.matching.resemblance import NO_TOOLS, Resemblance
 
 # The turn's end is 20 21, the generation prompt 22 23 24; tools stand behind 11 12 13, or before 14.
 END, MARKS = (20, 21, 22, 23, 24), ((11, 12, 13), (14,))
