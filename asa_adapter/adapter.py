@@ -24,6 +24,7 @@ from asa_adapter.parts.vectors import SteeringVectors
 from asa_adapter.steering.compatibility import fitting_blocks, refuse_learnt_prompts, suspicions
 from asa_adapter.steering.controller import Controller, Decision
 from asa_adapter.steering.hook import SteeringHandle
+from asa_adapter.steering.resemblance import Resemblance
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 
@@ -94,7 +95,15 @@ class ASAAdapter:
         arrays = b"".join(part.numpy().tobytes() for part in (own.weight, own.bias, own.direction))
         return sha256(arrays + repr((self.config.layer, own.step, own.tau, own.gates)).encode())
 
-    def attach(self, model: nn.Module, *, tokenizer: Any = None, allow_mismatch: bool = False) -> SteeringHandle:
+    def attach(
+        self,
+        model: nn.Module,
+        *,
+        tokenizer: Any = None,
+        tools: Tools | None = None,
+        allow_mismatch: bool = False,
+        steer_without_tools: bool = False,
+    ) -> SteeringHandle:
         """Steers the model's own generate() until the returned handle is removed.
 
         Everything is checked first; a model that is refused is left unchanged.
@@ -103,8 +112,10 @@ class ASAAdapter:
             model: any AutoModelForCausalLM that fits the config, also inside a PeftModel or torch.compile().
             tokenizer: the tokenizer that renders the prompts. If given, its chat template and the tool-call marker
                 are checked too.
+            tools: the tools that prompts will offer. If given, a warning says where they are not those of the fit.
             allow_mismatch: warn instead of refusing the model if its name, revision, weights, chat template or
                 tool-call marker is not that of the fitted adapter. Type, width and depth must always fit.
+            steer_without_tools: steer prompts that offer no tools too, which otherwise are left alone.
 
         Returns:
             The handle, which is also a context manager: the adapter is removed when the `with` block ends.
@@ -124,11 +135,13 @@ class ASAAdapter:
             raise IncompatibleModelError(
                 f"{'; '.join(found)}. If this is what you want, attach with allow_mismatch=True"
             )
+        if tools is not None and (other := Resemblance(config).other_tools(tools)):
+            found.append(f"{other}. `evaluate` on rows that offer them tells what it is worth there")
         for suspicion in found:
             warnings.warn(suspicion, stacklevel=2)
         verify_block(model, blocks, config.layer)
         block = blocks[config.layer]
-        return SteeringHandle(model, block, config.layer, self._controller, config.residual_norm, config.domains)
+        return SteeringHandle(model, block, self._controller, config, steer_without_tools=steer_without_tools)
 
     def generate(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Attaches the adapter, returns `model.generate(*args, **kwargs)`, and removes the adapter.

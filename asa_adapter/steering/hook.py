@@ -21,11 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import MAX_ALPHA, finite_float
 from asa_adapter.modeling.forward import compiled_parts
 from asa_adapter.modeling.residual import generating_model, hidden_state, replace_hidden_state
 from asa_adapter.steering.controller import Controller, Decision
-from asa_adapter.steering.plan import Call, Record, Slot, prompt_tokens
+from asa_adapter.steering.plan import Call, Record, Slot, prompt_tokens, visible_tokens
+from asa_adapter.steering.resemblance import Resemblance
 
 _NO_PICKLE = "a steered model cannot be pickled; call remove() first, and attach the adapter again later"
 
@@ -36,13 +38,13 @@ class SteeringHandle:
     Args:
         model: the model to steer; the caller has checked that it fits.
         block: the decoder block whose output is steered.
-        layer: index of that block.
         controller: makes the decisions and the steps.
-        residual_norm: length of a step with alpha 1, in the units of the residual stream.
-        domains: (K,) names of the controller's domains.
+        config: the adapter's config, of which the controller was made.
 
     Attributes:
         layer: index of the steered block.
+        steer_without_tools: whether rows whose prompt offers no tools are steered too; a new value applies to later
+            generate() calls.
 
     Raises:
         ValueError: the model already has an adapter at this layer.
@@ -52,16 +54,18 @@ class SteeringHandle:
         self,
         model: nn.Module,
         block: nn.Module,
-        layer: int,
         controller: Controller,
-        residual_norm: float,
-        domains: tuple[str, ...],
+        config: ASAConfig,
+        *,
+        steer_without_tools: bool = False,
     ) -> None:
-        self.layer = layer
+        self.layer = config.layer
+        self.steer_without_tools = steer_without_tools
         self._weight = next(block.parameters(), None)
         self._controller = controller
-        self._residual_norm = residual_norm
-        self._domains = domains
+        self._residual_norm = config.residual_norm
+        self._fitted = Resemblance(config)
+        self._warned = False
         self._slot = Slot()
         self._record: Record | None = None
         self._paused = 0
@@ -126,13 +130,27 @@ class SteeringHandle:
         state = "attached" if self._steering is not None else "removed"
         return f"SteeringHandle(layer={self.layer}, alpha={self.alpha:g}, tau={self.tau:g}, {state})"
 
-    def _open(self, last: NDArray[np.int64]) -> Record:
-        """The record of a generate() call that begins now; `last` are the (B,) indices of the last prompt tokens."""
+    def _open(self, last: NDArray[np.int64], tokens: torch.Tensor | None) -> Record:
+        """The record of a generate() call that begins now.
+
+        Args:
+            last: (B,) indices of the last prompt tokens.
+            tokens: (B, T) the prompts' token ids; None where they are not known.
+        """
         # Offloaded weights are on the meta device; then the controller is moved to the state's device later.
         if self._weight is not None and self._weight.device.type != "meta":
             self._controller = self._controller.to(self._weight.device)
-        self._record = Record(self._slot, self._controller, self._domains, last)
+        offers = None if tokens is None or self.steer_without_tools else self._fitted.offers_tools(tokens)
+        self._record = Record(self._slot, self._controller, self._fitted.config.domains, last, offers)
         return self._record
+
+    def _tell(self, record: Record, tokens: torch.Tensor | None) -> None:
+        """Warns once if a prompt that was steered ends otherwise than those that the adapter was fitted with."""
+        if self._warned or tokens is None:
+            return
+        if other := self._fitted.first_other_end(tokens, record.last, record.offers_tools):
+            self._warned = True
+            warnings.warn(other, RuntimeWarning, stacklevel=5)
 
     def _steer(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The forward hook: steers the tokens of the window that is open for this forward pass, if any."""
@@ -240,7 +258,15 @@ class _Steering:
                 RuntimeWarning,
                 stacklevel=3,
             )
+        elif call is not None:
+            self._tell_of_other_ends(call, args, kwargs)
         return result
+
+    def _tell_of_other_ends(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tokens = visible_tokens(args, kwargs)
+        for handle in self._handles:
+            if (record := next((r for r in call.records if r.slot is handle._slot), None)) is not None:
+                handle._tell(record, tokens)
 
     def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """The plan of a generate() call with these arguments; None where all adapters are disabled."""
@@ -249,7 +275,8 @@ class _Steering:
         if not (active := self._active()):
             return None
         last, width, cached = prompt_tokens(self._model, args, kwargs)
-        return Call(last, width, [handle._open(last + cached) for handle in active])
+        tokens = visible_tokens(args, kwargs)
+        return Call(last, width, [handle._open(last + cached, tokens) for handle in active])
 
     def _active(self) -> list[SteeringHandle]:
         return [handle for handle in self._handles if not handle._paused]

@@ -18,6 +18,7 @@ from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.modeling.forward import given_cache
 from asa_adapter.modeling.residual import last_prompt_index
 from asa_adapter.steering.controller import Controller, Decision, Verdicts
+from asa_adapter.steering.resemblance import NO_TOOLS
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Window:
         if self.again:
             verdicts = self.record.met[0].verdicts
         else:
-            verdicts = controller.decide(states)
+            verdicts = self.record.allowed(controller.decide(states), where[0])
             self.record.met.append(Met(self.rows, states, verdicts))
         if not controller.step:
             return hidden
@@ -97,6 +98,7 @@ class Record:
         controller: the adapter's controller when the call began.
         domains: (K,) names of the controller's domains.
         last: (B,) index of the last prompt token in each row as given to generate().
+        offers_tools: (B,) bool, whether each prompt offers tools; one that does not is left alone. None steers all.
         met: one entry for each forward pass with last prompt tokens that were not steered before.
         expand: number of beams or return sequences for each of the B rows.
     """
@@ -105,12 +107,21 @@ class Record:
     controller: Controller
     domains: tuple[str, ...]
     last: NDArray[np.int64]
+    offers_tools: torch.Tensor | None = None
     met: list[Met] = field(default_factory=list)
     expand: int = 1
+
+    def allowed(self, verdicts: Verdicts, rows: torch.Tensor) -> Verdicts:
+        """The verdicts for some (n,) rows of a pass, with gate 0 where the prompt offers no tools."""
+        if self.offers_tools is None:
+            return verdicts
+        offers = self.offers_tools.to(rows.device)[rows // self.expand]
+        return verdicts._replace(gate=verdicts.gate * offers)
 
     def decisions(self) -> list[Decision]:
         """One decision for each row decided so far, in order; the beams of a row share its prompt and its decision."""
         found: dict[int, Decision] = {}
+        offers = [True] * len(self.last) if self.offers_tools is None else self.offers_tools.tolist()
         for rows, states, verdicts in self.met:
             shares = self.controller.step / states.float().norm(dim=1).clamp(min=1e-12)
             for row, share, domain, p_tool, gate in zip(
@@ -118,7 +129,8 @@ class Record:
             ):
                 position = int(self.last[row // self.expand])
                 step = {"applied": True, "relative_step": share} if gate else {}
-                decision = Decision(self.domains[domain], p_tool, gate, position, **step)
+                reason = "" if offers[row // self.expand] else NO_TOOLS
+                decision = Decision(self.domains[domain], p_tool, gate, position, **step, reason=reason)
                 found.setdefault(row // self.expand, decision)
         return [found[row] for row in sorted(found)]
 
@@ -241,6 +253,22 @@ def prompt_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
         width -= cached
     last = np.full(rows, width - 1) if mask is None else last_prompt_index(mask[:, -width:]).numpy()
     return last, width, length - width
+
+
+def visible_tokens(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor | None:
+    """The (B, T) token ids of whole prompts in the arguments of a generate() call.
+
+    None where they cannot be seen: embeddings were given, or only the tokens behind those in a cache.
+    """
+    given = (kwargs.get("input_ids"), kwargs.get("inputs"), *args[:1])
+    tokens = next((value for value in given if value is not None), None)
+    if kwargs.get("inputs_embeds") is not None or not isinstance(tokens, torch.Tensor):
+        return None
+    if tokens.ndim != 2 or tokens.is_floating_point() or not tokens.shape[1]:
+        return None
+    mask = kwargs.get("attention_mask")
+    behind = isinstance(mask, torch.Tensor) and mask.shape[-1] > tokens.shape[1]
+    return None if behind else tokens
 
 
 def _cached_length(cache: Any) -> int:
