@@ -12,11 +12,11 @@ from torch import nn
 
 from asa_adapter.config.asa_config import CONFIG_NAME, ASAConfig
 from asa_adapter.diagnostics.explanation import Explanation, explain
-from asa_adapter.errors import AdapterFormatError, DamagedDownloadError, IncompatibleModelError
+from asa_adapter.errors import AdapterFormatError, DamagedDownloadError
 from asa_adapter.files import looks_like_path, sha256
 from asa_adapter.hub.client import commit_of, fetch, full_repo_id, push
 from asa_adapter.hub.folder import SIZE_LIMITS, Parts, read_folder, write_folder
-from asa_adapter.matching.compatibility import fitting_blocks, quantisation, refuse_learnt_prompts, suspicions
+from asa_adapter.matching.compatibility import differences, fitting_blocks, refuse_learnt_prompts
 from asa_adapter.modeling.residual import generating_model
 from asa_adapter.modeling.verify import verify_block
 from asa_adapter.notations.schemas import Tools
@@ -95,18 +95,28 @@ class ASAAdapter:
         arrays = b"".join(part.numpy().tobytes() for part in (own.weight, own.bias, own.direction))
         return sha256(arrays + repr((self.config.layer, own.step, own.tau, own.gates)).encode())
 
-    def attach(self, model: nn.Module, *, tokenizer: Any = None, allow_mismatch: bool = False) -> SteeringHandle:
+    def attach(
+        self,
+        model: nn.Module,
+        *,
+        tokenizer: Any = None,
+        tools: Tools | None = None,
+        allow_mismatch: bool = False,
+        steer_without_tools: bool = False,
+    ) -> SteeringHandle:
         """Steers the model's own generate() until the returned handle is removed.
 
-        Everything is checked first; a model that is refused is left unchanged. The first time, every weight is read,
-        about a second for a billion numbers. Quantised weights are warned of, unless the adapter was fitted on them.
+        Everything is checked first (every weight once, a second for a billion); a model that is refused is unchanged.
+        Quantised weights are warned of, unless the adapter was fitted on them.
 
         Args:
             model: any AutoModelForCausalLM that fits the config, also inside a PeftModel or torch.compile().
             tokenizer: the tokenizer that renders the prompts. If given, its chat template and the tool-call marker
                 are checked too.
+            tools: the tools that prompts will offer. If given, a warning says where they are not those of the fit.
             allow_mismatch: warn instead of refusing the model if its name, revision, weights, chat template or
                 tool-call marker is not that of the fitted adapter. Type, width and depth must always fit.
+            steer_without_tools: steer prompts that offer no tools too, which otherwise are left alone.
 
         Returns:
             The handle, which is also a context manager: the adapter is removed when the `with` block ends.
@@ -121,17 +131,11 @@ class ASAAdapter:
         refuse_learnt_prompts(model)
         model = generating_model(model)
         blocks = fitting_blocks(model, config)
-        found = suspicions(model, tokenizer, config)
-        if found and not allow_mismatch:
-            raise IncompatibleModelError(
-                f"{'; '.join(found)}. If this is what you want, attach with allow_mismatch=True"
-            )
-        packed = quantisation(model, config)
-        for warning in [*found, packed] if packed else found:
+        for warning in differences(model, tokenizer, tools, config, allow_mismatch):
             warnings.warn(warning, stacklevel=2)
         verify_block(model, blocks, config.layer)
         block = blocks[config.layer]
-        return SteeringHandle(model, block, config.layer, self._controller, config.residual_norm, config.domains)
+        return SteeringHandle(model, block, self._controller, config, steer_without_tools=steer_without_tools)
 
     def generate(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Attaches the adapter, returns `model.generate(*args, **kwargs)`, and removes the adapter.

@@ -1,1 +1,1 @@
-"""Whether a model, its prompts and its tools are those that an adapter was fitted with; nothing here changes a model."""
+"""Whether model, prompts and tools are those that an adapter was fitted with; nothing here changes a model."""

@@ -10,9 +10,11 @@ from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.prompts import chat_template_sha256
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.files import looks_like_path
+from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.modeling.fingerprint import is_quantised, model_fingerprint, same_packing, same_weights
 from asa_adapter.modeling.residual import decoder_blocks, hidden_size, text_config
 from asa_adapter.modeling.tuners import changing_adapters
+from asa_adapter.notations.schemas import Tools
 
 QUANTISED = "the weights are quantised (packed): an adapter fitted on the full model reads other states here"
 FIT_HERE = "fit and measure the adapter on these very weights"
@@ -71,6 +73,27 @@ def misfits(facts: Iterable[tuple[str, Any, Any]], config: ASAConfig) -> list[st
         for name, actual, expected in facts
         if expected is not None and actual != expected
     ]
+
+
+def differences(model: Any, tokenizer: Any, tools: Tools | None, config: ASAConfig, allow_mismatch: bool) -> list[str]:
+    """What a user should know before this model is steered, a sentence each.
+
+    Args:
+        model: a model that passed `fitting_blocks`.
+        tokenizer: its tokenizer; None skips the checks of chat template and tool-call marker.
+        tools: the tools that prompts will offer; None does not compare them.
+        config: the adapter's config.
+        allow_mismatch: tell of `suspicions`, and do not refuse the model for them.
+
+    Raises:
+        IncompatibleModelError: there are suspicions, and these are not allowed.
+    """
+    found = suspicions(model, tokenizer, config)
+    if found and not allow_mismatch:
+        raise IncompatibleModelError(f"{'; '.join(found)}. If this is what you want, attach with allow_mismatch=True")
+    if tools is not None and (other := Resemblance(config).other_tools(tools)):
+        found.append(f"{other}. `evaluate` on rows that offer them tells what it is worth there")
+    return [*found, packed] if (packed := quantisation(model, config)) else found
 
 
 def suspicions(model: Any, tokenizer: Any, config: ASAConfig) -> list[str]:

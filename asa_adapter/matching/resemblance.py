@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.landmarks import tools_digest
@@ -54,6 +56,30 @@ class Resemblance:
             return None
         where = last[:, None] + torch.arange(1 - len(end), 1, device=tokens.device)
         return ((where >= 0) & (tokens.gather(1, where.clamp(min=0)) == end)).all(dim=1)
+
+    def first_other_end(self, tokens: torch.Tensor, last: NDArray[np.int64]) -> str:
+        """A sentence about the first of (B, T) prompts with tools that does not end like those of the fit.
+
+        Args:
+            tokens: token ids.
+            last: (B,) index of the last prompt token in each row.
+
+        Returns:
+            "" where all end alike.
+        """
+        alike = self.ends_alike(tokens, torch.from_numpy(last).to(tokens.device))
+        if alike is None:
+            return ""
+        if (offers := self.offers_tools(tokens)) is not None:
+            alike |= ~offers
+        row = next((i for i, same in enumerate(alike.tolist()) if not same), None)
+        if row is None:
+            return ""
+        cause = self.other_end(tokens[row, : int(last[row]) + 1].tolist())
+        return (
+            f"the prompt of row {row} does not end like those that the adapter was fitted with: {cause}. Its gate was "
+            "not measured on such prompts"
+        )
 
     def other_end(self, ids: Sequence[int]) -> str:
         """In which way a prompt ends otherwise than those of the fit; "" where it does not.

@@ -6,6 +6,7 @@ each forward pass. A forward hook on the steered block steers them there.
 
 import contextlib
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
@@ -16,7 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import MAX_ALPHA, finite_float
+from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.modeling.forward import compiled_parts
 from asa_adapter.modeling.residual import generating_model, hidden_state, replace_hidden_state
 from asa_adapter.steering.controller import Controller, Decision
@@ -30,13 +33,13 @@ class SteeringHandle:
     Args:
         model: the model to steer; the caller has checked that it fits.
         block: the decoder block whose output is steered.
-        layer: index of that block.
         controller: makes the decisions and the steps.
-        residual_norm: length of a step with alpha 1, in the units of the residual stream.
-        domains: (K,) names of the controller's domains.
+        config: the adapter's config, of which the controller was made.
 
     Attributes:
         layer: index of the steered block.
+        steer_without_tools: whether rows whose prompt offers no tools are steered too; a new value applies to later
+            generate() calls.
 
     Raises:
         ValueError: the model already has an adapter at this layer.
@@ -46,16 +49,18 @@ class SteeringHandle:
         self,
         model: nn.Module,
         block: nn.Module,
-        layer: int,
         controller: Controller,
-        residual_norm: float,
-        domains: tuple[str, ...],
+        config: ASAConfig,
+        *,
+        steer_without_tools: bool = False,
     ) -> None:
-        self.layer = layer
+        self.layer = config.layer
+        self.steer_without_tools = steer_without_tools
         self._weight = next(block.parameters(), None)
         self._controller = controller
-        self._residual_norm = residual_norm
-        self._domains = domains
+        self._residual_norm = config.residual_norm
+        self._fitted = Resemblance(config)
+        self._warned = False
         self._slot = Slot()
         self._record: Record | None = None
         self._recordings = _Recordings()
@@ -184,13 +189,28 @@ class SteeringHandle:
             for calls in self._recordings.open:
                 calls.append(list(decisions))
 
-    def _open(self, last: NDArray[np.int64]) -> Record:
-        """The record of a generate() call that begins now; `last` are the (B,) indices of the last prompt tokens."""
+    def _open(self, last: NDArray[np.int64], tokens: torch.Tensor | None) -> Record:
+        """The record of a generate() call that begins now.
+
+        Args:
+            last: (B,) indices of the last prompt tokens.
+            tokens: (B, T) the prompts' token ids; None where they are not known.
+        """
         # Offloaded weights are on the meta device; then the controller is moved to the state's device later.
         if self._weight is not None and self._weight.device.type != "meta":
             self._controller = self._controller.to(self._weight.device)
-        self._record = Record(self._slot, self._controller, self._domains, last)
+        fitted = None if self.steer_without_tools else self._fitted
+        self._record = Record(self._slot, self._controller, self._fitted.config.domains, last, fitted)
+        self._record.see(tokens)
         return self._record
+
+    def _tell(self, last: NDArray[np.int64] | None, tokens: torch.Tensor | None) -> None:
+        """Warns once if a prompt that was steered ends otherwise than those that the adapter was fitted with."""
+        if self._warned or tokens is None or last is None:
+            return
+        if other := self._fitted.first_other_end(tokens, last):
+            self._warned = True
+            warnings.warn(other, RuntimeWarning, stacklevel=4)
 
     def _steer(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The forward hook: steers the tokens of the window that is open for this forward pass, if any."""

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from asa_adapter.steering.plan import Call, Record, drafts_for_another, drafts_tokens, prompt_tokens
+from asa_adapter.steering.arguments import drafts_for_another, drafts_tokens, prompt_tokens, visible_tokens
+from asa_adapter.steering.plan import Call, Record
 from asa_adapter.steering.runs import Loop
 
 NO_PICKLE = "a steered model cannot be pickled; call remove() first, and attach the adapter again later"
@@ -39,8 +41,11 @@ class Attached(Protocol):
     def _begin(self) -> None:
         """A generate() call begins, of which nothing is known yet."""
 
-    def _open(self, last: NDArray[np.int64]) -> Record:
-        """The record of a generate() call that begins now; `last` are the (B,) indices of the last prompt tokens."""
+    def _open(self, last: NDArray[np.int64], tokens: torch.Tensor | None) -> Record:
+        """The record of a generate() call that begins now, by its last prompt tokens and its token ids."""
+
+    def _tell(self, last: NDArray[np.int64] | None, tokens: torch.Tensor | None) -> None:
+        """A generate() call with these prompts was steered: tells of prompts that are unlike those of the fit."""
 
     def _end(self, record: Record | None) -> None:
         """A generate() call of this thread ends, also by an error; None if it was not steered."""
@@ -156,13 +161,20 @@ class Methods:
         records: dict[int, Record] = {}
         try:
             call, records = self._plan(handles, args, named)
+            given = next((record.last for record in records.values()), None)
             result = self._run(_Running(self, call, 1), original, args, kwargs)
         finally:
             if call is not None:
                 call.close()
             for handle in handles:
                 handle._end(records.get(id(handle)))
-        if call is not None and not call.steered:
+        if call is None:
+            return result
+        if call.steered:
+            for handle in handles:
+                if id(handle) in records:
+                    handle._tell(given, visible_tokens(args, named))
+        else:
             warnings.warn(
                 "generate() ran without being steered: the steered block never met the last prompt token. Perhaps a "
                 "part of the model was compiled before attach() (call torch.compiler.reset()), blocks run past their "
@@ -218,7 +230,8 @@ class Methods:
         if not (active := [handle for handle in handles if handle._is_active()]):
             return None, {}
         last, width, cached = prompt_tokens(self._model, args, named)
-        records = {id(handle): handle._open(last + cached) for handle in active}
+        tokens = visible_tokens(args, named)
+        records = {id(handle): handle._open(last + cached, tokens) for handle in active}
         call = Call(last, width, list(records.values()))
         call.expect(last, width, cached, drafts_tokens(self._model, args, named))
         return call, records

@@ -16,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from asa_adapter.errors import IncompatibleModelError
-from asa_adapter.modeling.forward import given_cache
-from asa_adapter.modeling.residual import last_prompt_index
+from asa_adapter.matching.resemblance import NO_TOOLS, Resemblance
 from asa_adapter.steering.controller import Controller, Decision, Verdicts
-from asa_adapter.steering.runs import Loop, Prompt, own_prompt, shared_by_beams
+from asa_adapter.steering.runs import Loop, Prompt, own_prompt, shared_by_beams, whole_rows
 
 
 @dataclass
@@ -61,7 +60,7 @@ class Window:
         if self.again:
             verdicts = self.record.met[0].verdicts
         else:
-            verdicts = controller.decide(states)
+            verdicts = self.record.allowed(controller.decide(states), where[0])
             self.record.met.append(Met(self.rows, states, verdicts))
         if not controller.step:
             return hidden
@@ -99,6 +98,8 @@ class Record:
         controller: the adapter's controller when the call began.
         domains: (K,) names of the controller's domains.
         last: (B,) index of the last prompt token in each row as given to generate(), or to the latest run of its loop.
+        fitted: tells which prompts offer tools, since one that does not is left alone; None steers all.
+        offers_tools: (B,) bool, what it told; None where it cannot tell.
         met: one entry for each forward pass with last prompt tokens that were not steered before.
         expand: number of beams or return sequences for each of the B rows.
     """
@@ -107,12 +108,26 @@ class Record:
     controller: Controller
     domains: tuple[str, ...]
     last: NDArray[np.int64]
+    fitted: Resemblance | None = None
+    offers_tools: torch.Tensor | None = None
     met: list[Met] = field(default_factory=list)
     expand: int = 1
+
+    def see(self, tokens: torch.Tensor | None) -> None:
+        """Looks for tools in (B, T) prompts; None where these are not known."""
+        self.offers_tools = None if self.fitted is None or tokens is None else self.fitted.offers_tools(tokens)
+
+    def allowed(self, verdicts: Verdicts, rows: torch.Tensor) -> Verdicts:
+        """The verdicts for some (n,) rows of a pass, with gate 0 where the prompt offers no tools."""
+        if self.offers_tools is None:
+            return verdicts
+        offers = self.offers_tools.to(rows.device)[rows // self.expand]
+        return verdicts._replace(gate=verdicts.gate * offers)
 
     def decisions(self) -> list[Decision]:
         """One decision for each row decided so far, in order; the beams of a row share its prompt and its decision."""
         found: dict[int, Decision] = {}
+        offers = [True] * len(self.last) if self.offers_tools is None else self.offers_tools.tolist()
         for rows, states, verdicts in self.met:
             shares = self.controller.step / states.float().norm(dim=1).clamp(min=1e-12)
             for row, share, domain, p_tool, gate in zip(
@@ -120,7 +135,8 @@ class Record:
             ):
                 position = int(self.last[row // self.expand])
                 step = {"applied": True, "relative_step": share} if gate else {}
-                decision = Decision(self.domains[domain], p_tool, gate, position, **step)
+                reason = "" if offers[row // self.expand] else NO_TOOLS
+                decision = Decision(self.domains[domain], p_tool, gate, position, **step, reason=reason)
                 found.setdefault(row // self.expand, decision)
         return [found[row] for row in sorted(found)]
 
@@ -234,102 +250,15 @@ class Call:
             return
         prompt = own_prompt(self.given, inputs, asked, count, loop, self.drafts, first=not again)
         self.last, self.width = shared_by_beams(prompt.last, rows, len(self.given.last)), prompt.width
+        tokens = whole_rows(inputs, asked, loop, len(self.last))
         for record in self.records:
             record.last = self.last + prompt.before
             record.met, record.expand = [], 1
+            if again or len(self.last) != len(self.given.last):
+                record.see(tokens)
 
     def close(self) -> None:
         """Closes all windows, when the prompt is done or generate() ends, also by an error."""
         self.closed = True
         for record in self.records:
             record.slot.window = None
-
-
-def prompt_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[NDArray[np.int64], int, int]:
-    """Finds the last prompt tokens in the arguments of a generate() call.
-
-    Args:
-        model: the model whose generate() is called.
-        args: positional arguments of the call.
-        kwargs: keyword arguments of the call.
-
-    Returns:
-        last: (B,) index of the last prompt token in each row of the tokens that the call feeds to the model.
-        width: number of prompt tokens that the call feeds in each row.
-        cached: number of tokens in each given row that the cache already holds; they are not fed again.
-
-    Raises:
-        TypeError: the prompt is not a tensor of shape (rows, tokens), or the attention mask not one of two dimensions.
-        ValueError: draft tokens together with a filled cache, or a row of the attention mask without a token.
-    """
-    given = (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), kwargs.get("inputs"), *args[:1])
-    tokens = next((value for value in given if value is not None), None)
-    if tokens is None:
-        return np.zeros(1, dtype=np.int64), 1, 0  # generate() starts from one BOS token
-    if not isinstance(tokens, torch.Tensor) or tokens.ndim < 2:
-        found = tuple(tokens.shape) if isinstance(tokens, torch.Tensor) else type(tokens).__name__
-        raise TypeError(f"generate() was given {found}; expected a tensor of token ids, shape (rows, tokens)")
-    rows, length = tokens.shape[:2]
-    mask = kwargs.get("attention_mask")
-    if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 2):
-        found = tuple(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__
-        raise TypeError(f"attention_mask is {found}; expected a tensor of shape (rows, tokens)")
-    if mask is None:
-        mask = _inferred_mask(model, args, kwargs, tokens)
-    width = length
-    cached = _cached_length(given_cache(kwargs))
-    if cached and drafts_tokens(model, args, kwargs):
-        raise ValueError(
-            "generate() was given a filled cache together with draft tokens (assistant_model, "
-            "prompt_lookup_num_tokens or assistant_early_exit); transformers then feeds the cached tokens again, so "
-            "the answer cannot be steered. Leave out one of the two"
-        )
-    if mask is None or mask.shape[1] == length:
-        # The rows include the tokens in the cache. Where they do not, the mask is longer than the rows.
-        width -= cached
-    last = np.full(rows, width - 1) if mask is None else last_prompt_index(mask[:, -width:]).numpy()
-    return last, width, length - width
-
-
-def drafts_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a generate() call asks for draft tokens."""
-    if kwargs.get("assistant_model") is not None:
-        return True
-    names = ("prompt_lookup_num_tokens", "assistant_early_exit")
-    return any(_setting(name, model, args, kwargs) for name in names)
-
-
-def drafts_for_another(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a generate() call makes the draft tokens of another one."""
-    return bool(_setting("is_assistant", model, args, kwargs))
-
-
-def _cached_length(cache: Any) -> int:
-    """Number of tokens in a cache; 0 for None."""
-    if cache is None:
-        return 0
-    try:
-        return int(cache.get_seq_length())
-    except ValueError:  # a cache with recurrent states only does not count tokens
-        return 0
-
-
-def _inferred_mask(
-    model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], tokens: torch.Tensor
-) -> torch.Tensor | None:
-    """The (B, T) mask that generate() makes where it is given none: without pad tokens, unless these are EOS too."""
-    if tokens.ndim != 2 or tokens.is_floating_point():
-        return None
-    pad, eos = (_setting(name, model, args, kwargs) for name in ("pad_token_id", "eos_token_id"))
-    ends = eos.tolist() if isinstance(eos, torch.Tensor) else eos
-    if pad is None or pad == ends or (isinstance(ends, list) and pad in ends):
-        return None
-    mask = tokens.ne(pad)
-    return None if bool(mask.all()) else mask.long()
-
-
-def _setting(name: str, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """A setting as generate() resolves it: its own argument, else the given generation_config, else the model's."""
-    configs = (kwargs.get("generation_config"), *args[1:2], getattr(model, "generation_config", None))
-    values = (kwargs.get(name), *(getattr(config, name, None) for config in configs))
-    return next((value for value in values if value is not None), None)

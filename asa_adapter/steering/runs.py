@@ -97,3 +97,20 @@ def _last(mask: Any, width: int, rows: int) -> NDArray[np.int64]:
     if isinstance(mask, torch.Tensor) and mask.ndim == 2 and mask.shape[1] >= width:
         return last_prompt_index(mask[:, -width:]).numpy()
     return np.full(rows, width - 1)
+
+
+def whole_rows(
+    inputs: Mapping[str, Any], asked: Mapping[str, Any], loop: Loop | None, rows: int
+) -> torch.Tensor | None:
+    """The (rows, T) token ids of the prompts of a run of the loop; None where they cannot be seen.
+
+    Args:
+        inputs: what prepare_inputs_for_generation() returned for the first pass.
+        asked: its arguments by name.
+        loop: what transformers said about the run.
+        rows: number of prompts; their beams follow each other.
+    """
+    tokens = asked.get("input_ids")
+    if inputs.get("inputs_embeds") is not None or (loop is not None and loop.chunked):
+        return None
+    return tokens[:: len(tokens) // rows] if isinstance(tokens, torch.Tensor) and tokens.ndim == 2 else None

@@ -12,7 +12,8 @@ from models import greedy, prompts, random_model, traces
 from asa_adapter import ASAAdapter
 from asa_adapter.modeling.forward import CACHE, CACHE_NAMES
 from asa_adapter.modeling.residual import decoder_blocks
-from asa_adapter.steering.plan import Call, prompt_tokens
+from asa_adapter.steering.arguments import prompt_tokens
+from asa_adapter.steering.plan import Call
 
 
 def test_an_exception_inside_generate_leaves_no_plan(lfm2: Any, adapter: ASAAdapter) -> None:
