@@ -171,7 +171,7 @@ def test_a_strategy_that_runs_rows_one_by_one_is_asked_for_each(lfm2: Any) -> No
     with adapter().attach(lfm2) as steering:
         together = greedy(lfm2, ids)
         with steering.recording() as calls:
-            apart = lfm2.generate(ids, custom_generate=one_by_one)
+            apart = greedy(lfm2, ids, custom_generate=one_by_one)
     assert torch.equal(apart, together)
     assert torch.equal(apart[0], bare[0])
     assert [(d.applied, d.reason) for d in calls[0]] == [(True, "")]  # of the latest run
