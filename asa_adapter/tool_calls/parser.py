@@ -6,9 +6,10 @@ from typing import Any
 
 from asa_adapter.notations.as_tags import typed
 from asa_adapter.notations.call import ToolCall
-from asa_adapter.notations.schemas import Tools, properties, schema_errors, tool_schemas, unwrapped
+from asa_adapter.notations.schemas import Tools, properties, schema_errors, tool_names, tool_schemas, unwrapped
+from asa_adapter.tool_calls.blocks import Block, ToolCallFormat
 from asa_adapter.tool_calls.detection import detected_format
-from asa_adapter.tool_calls.formats import FORMATS, Block, ToolCallFormat
+from asa_adapter.tool_calls.formats import FORMATS
 
 # Reads an answer in place of our own reader, as `tokenizer.parse_response` does.
 _Respond = Callable[[str, list[dict[str, Any]]], Mapping[str, Any]]
@@ -19,8 +20,8 @@ class ToolCallParser:
 
     Args:
         format: one of "lfm2", "hermes", "qwen3_coder", "llama3", "llama4", "mistral", "gemma4", "functiongemma",
-            "granite", "deepseek_v3", "phi4", "glm4", "kimi_k2", "gpt_oss"; `asa_adapter.tool_calls.FORMATS` names
-            the models of each.
+            "granite", "deepseek_v3", "phi4", "glm4", "kimi_k2", "gpt_oss", "json";
+            `asa_adapter.tool_calls.FORMATS` names the models of each.
         start: the marker that opens a call, where it differs from the format's.
         end: the marker that closes it, where it differs from the format's.
 
@@ -89,21 +90,22 @@ class ToolCallParser:
     @property
     def call_token(self) -> int | None:
         """The id of the token that begins a call wherever it is; None where calls are recognised by text."""
-        return None if self._format.opens or self._format.bare else self.start_id
+        return None if self._format.opens or self._format.json == "anywhere" else self.start_id
 
-    def triggered(self, answer: str | Sequence[int]) -> bool:
-        """Whether a tool call begins anywhere in an answer.
+    def triggered(self, answer: str | Sequence[int], tools: Tools | None = None) -> bool:
+        """Whether a tool call begins anywhere in an answer, other than in its reasoning.
 
         Args:
             answer: its text, decoded with the special tokens, or its token ids. Ids are safer where the marker is one
                 token: decoding cannot drop it, and the same characters in prose are not mistaken for it.
+            tools: the offered tools. A call that has lost its markers, or is JSON with a name alone, is told from data
+                by their names; without tools it is data.
 
         Raises:
             ValueError: token ids, and the parser is not from a tokenizer.
         """
-        if isinstance(answer, str):
-            return self._format.triggered(answer)
-        return self._format.triggered(self.text(answer))
+        text = answer if isinstance(answer, str) else self.text(answer)
+        return bool(self._format.blocks(text, tool_names(tool_schemas(tools))))
 
     def text(self, answer: Sequence[int]) -> str:
         """An answer's text, with the start marker where its token is and nowhere else.
@@ -138,7 +140,7 @@ class ToolCallParser:
         Args:
             text: the answer, decoded with its special tokens.
             tools: JSON-schema tools or Python functions. In formats that write values without quotes (Qwen3-Coder,
-                GLM), their schemas decide whether `7` is a number or text.
+                GLM), their schemas decide whether `7` is a number or text; see also `triggered`.
         """
         return [call for block in self._read(text, tool_schemas(tools)) for call in block.calls]
 
@@ -168,7 +170,7 @@ class ToolCallParser:
             for misfit in schema_errors(call.arguments, offered[call.name])
         ]
         return {
-            "triggered": self.triggered(text),
+            "triggered": bool(blocks),
             "format": readable,
             "tool_name": readable and not unknown,
             "arguments": readable and not unknown and not misfits,
@@ -187,7 +189,7 @@ class ToolCallParser:
 
     def _read(self, text: str, tools: list[dict[str, Any]]) -> list[Block]:
         """The blocks of an answer, their unquoted values typed by the tools' schemas."""
-        blocks = self._format.blocks(text)
+        blocks = self._format.blocks(text, tool_names(tools))
         if self._respond is not None and blocks:
             return [_response_block(self._respond, text, tools)]
         schemas = {schema.get("name"): schema for schema in map(unwrapped, tools)}
@@ -208,7 +210,9 @@ def _with_markers(known: ToolCallFormat, start: str | None, end: str | None) -> 
     changed = dataclasses.replace(known, end=end or known.end)
     if start in (None, known.start):
         return changed
-    return dataclasses.replace(changed, start=start, opens="", bare="", around=None, opening="")
+    return dataclasses.replace(
+        changed, start=start, opens="", loose="", bare="", json="", skipped=False, around=None, opening=""
+    )
 
 
 def _response_block(respond: _Respond, text: str, tools: list[dict[str, Any]]) -> Block:
