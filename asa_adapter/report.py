@@ -8,6 +8,11 @@ Names in capitals are groups of keys, listed at the end.
 report_version                       | int     | 1
 arguments.*                          | any     | the ASATrainingArguments
 tool_call_format                     | text    | name of the format of the model's tool calls
+habit.answers                        | int     | answers of the bare model that were read with every format
+habit.calls                          | int     | how many of them call a tool
+habit.shares.*                       | number  | by format, the share of these calls that came in it
+habit.shown                          | text    | the format that template or vocabulary show
+habit.differs                        | bool    | whether hardly any call came in that
 splits.*.rows                        | int     | rows of cal, train, valid and test
 splits.*.tool_needed                 | int     | how many of them have label 1
 domains[]                            | text    | names, in the order of the directions

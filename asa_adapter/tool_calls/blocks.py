@@ -66,6 +66,13 @@ class ToolCallFormat:
     opening: str = ""
     signs: tuple[tuple[str, ...], ...] = ()
 
+    @property
+    def beginnings(self) -> tuple[str, ...]:
+        """Texts with which an answer that is a call begins, where the start marker is not the only one."""
+        if self.json == "anywhere":
+            return ('{"', "{\n", '[{"', "```json\n", "```\n", *([self.opening] if self.opening else []))
+        return (self.opening,) if self.opening else ()
+
     def blocks(self, text: str, offered: Container[str] = ()) -> list[Block]:
         """The block at each position where a call begins; malformed text is a block that is not whole.
 

@@ -16,6 +16,7 @@ from asa_adapter.data.prompts import Row, chat_template_sha256, row_tools, templ
 from asa_adapter.modeling.fingerprint import model_fingerprint
 from asa_adapter.modeling.residual import decoder_blocks, hidden_size, text_config
 from asa_adapter.notations.schemas import Tools
+from asa_adapter.tool_calls.habits import Habit
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 _REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
@@ -72,12 +73,34 @@ def origin(
         "model_type": getattr(text_config(model), "model_type", None),
         "layer_path": args.layer_path,
         "tool_call_format": parser.format,
-        "tool_call_start": parser.start,
+        "tool_call_start": parser.start or None,
         "tool_call_end": parser.end,
         "chat_template": args.chat_template,
         "chat_template_sha256": chat_template_sha256(tokenizer),
         "chat_template_variables": template_variables(tokenizer),
         "tools": _shared_tools(cal, tools),
+    }
+
+
+def habit_fields(parser: ToolCallParser) -> dict[str, Any]:
+    """The ASAConfig fields of a parser that was made by a model's own answers."""
+    return {
+        "tool_call_format": parser.format,
+        "tool_call_start": parser.start or None,
+        "tool_call_end": parser.end,
+        "forms": parser.forms if len(parser.forms) > 1 else (),
+        "openings": parser.openings,
+    }
+
+
+def habit_facts(habit: Habit) -> dict[str, Any]:
+    """What the report says of the formats in which the bare model's calls came."""
+    return {
+        "answers": habit.answers,
+        "calls": habit.calls,
+        "shares": habit.shares(),
+        "shown": habit.expected,
+        "differs": habit.differs,
     }
 
 

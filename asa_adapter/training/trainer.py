@@ -37,8 +37,8 @@ from asa_adapter.search.measurements import Measurements
 from asa_adapter.search.selection import Setting
 from asa_adapter.search.stages import STAGES_NAME
 from asa_adapter.search.strategy import Search
-from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.training.record import new_report, origin
+from asa_adapter.tool_calls.parser import ToolCallParser, first_tokens
+from asa_adapter.training.record import habit_facts, habit_fields, new_report, origin
 
 
 class ASATrainer:
@@ -121,6 +121,8 @@ class ASATrainer:
         self._measured.check_lengths()
         self._check_leaks()
         self._origin |= self._landmarks()
+        with self._timed("habit"):
+            self._learn_habit()
         with self._timed("states"):
             for split in ("cal", "train", "valid"):
                 self._measured.states(split)
@@ -163,7 +165,7 @@ class ASATrainer:
         }
         if chosen is self._adapter:
             measured, args = self._measured, self.args
-            triggered = measured.triggered(base), measured.triggered(asa)
+            triggered = measured.triggered(split, base), measured.triggered(split, asa)
             sure = comparison(
                 measured.labels(split), *triggered, measured.domains(split), draws=args.resamples, seed=args.seed
             )
@@ -211,6 +213,28 @@ class ASATrainer:
             self.report["ablations"] = results
             self._save()
         return results
+
+    def _learn_habit(self) -> None:
+        """Asks the bare model in which formats its calls come; a format that was named by hand stays."""
+        found = self._measured.habit("train")
+        self.report["habit"] = habit_facts(found)
+        if self.args.tool_call_format is not None or not found.calls:
+            return
+        first, *others = found.formats
+        named = first == self.parser.format
+        markers = {"start": self.args.tool_call_start, "end": self.args.tool_call_end} if named else {}
+        self.parser = ToolCallParser.from_tokenizer(self.tokenizer, first, forms=others, **markers)
+        known = self.parser.opening_ids(self.tokenizer)
+        self.parser.openings = tuple(i for i in first_tokens(self.tokenizer, found.calling) if i not in known)
+        self._measured.read_with(self.parser)
+        self._origin |= habit_fields(self.parser)
+        self.report["tool_call_format"] = self.parser.format
+        if found.differs:
+            warnings.warn(
+                f"the chat template shows the format {found.expected!r}, but the model's calls come as {found}; the "
+                f"adapter reads {' and '.join(self.parser.forms)}. What serves it must read these calls too",
+                stacklevel=3,
+            )
 
     def _landmarks(self) -> dict[str, Any]:
         """What the prompts of CAL and TRAIN have in common, as fields of the config."""
