@@ -150,7 +150,7 @@ class ASAAdapter:
             return model.generate(*args, **kwargs)  # type: ignore[operator]
 
     def parser(self, tokenizer: Any) -> ToolCallParser:
-        """A parser for the model's tool calls, in the config's format, or in the tokenizer's if the config has none.
+        """A parser for the model's tool calls, in the config's formats, or in the tokenizer's if the config has none.
 
         Raises:
             ValueError: the config's format is unknown, or it has none and the tokenizer shows no known one.
@@ -159,7 +159,9 @@ class ASAAdapter:
         if config.tool_call_format is None:
             return ToolCallParser.from_tokenizer(tokenizer)
         markers = {"start": config.tool_call_start, "end": config.tool_call_end}
-        return ToolCallParser.from_tokenizer(tokenizer, config.tool_call_format, **markers)
+        parser = ToolCallParser.from_tokenizer(tokenizer, config.tool_call_format, forms=config.forms, **markers)
+        parser.openings = config.openings
+        return parser
 
     def explain(
         self,

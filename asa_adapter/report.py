@@ -8,6 +8,11 @@ Names in capitals are groups of keys, listed at the end.
 report_version                       | int     | 1
 arguments.*                          | any     | the ASATrainingArguments
 tool_call_format                     | text    | name of the format of the model's tool calls
+habit.answers                        | int     | answers of the bare model that were read with every format
+habit.calls                          | int     | how many of them call a tool
+habit.shares.*                       | number  | by format, the share of these calls that came in it
+habit.shown                          | text    | the format that template or vocabulary show
+habit.differs                        | bool    | whether hardly any call came in that
 splits.*.ROWS                        |         | how many rows cal, train, valid and test have
 domains[]                            | text    | names, in the order of the directions
 leaks[][]                            | text    | kind, first and second row of the first 1,000 pairs in two splits
@@ -70,7 +75,7 @@ seconds.*                            | number  | by stage
 SETTING  layer (int), alpha, tau, beta (numbers), probe (text)
 SCORES   score, f1, recall, fpr, fpr_upper_bound_95 (numbers)
 ROWS     rows, tool_needed (label 1), groups (of rows that belong together) (int)
-GAIN     mean, lower_bound, balanced_accuracy_bound, apparent (numbers), groups (int): see `search.gain.Gain`
+GAIN     mean, lower_bound, balanced_accuracy_bound, apparent (numbers), groups (int): see `choice.gain.Gain`
 COUNTED  n, tp, fp, fn, tn (int), precision, recall, f1, accuracy, fpr (numbers)
 METRICS  COUNTED, and per_domain.*.COUNTED, validity.*, gold.* (numbers)
 SURE     intervals.*.*[] (95 %, of "base", "asa" and "gain" by ratio), mcnemar_p (numbers), only_base_right,
@@ -78,9 +83,11 @@ SURE     intervals.*.*[] (95 %, of "base", "asa" and "gain" by ratio), mcnemar_p
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from asa_adapter.soundness import by_name, list_of, sound, with_keys, within
 
 COUNTS = ("n", "tp", "fp", "fn", "tn")
 RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")
@@ -204,7 +211,7 @@ class Report:
     @classmethod
     def read(cls, report: Mapping[str, Any] | None) -> "Report":
         """The sound part of a report; an empty `Report` for an empty one, or none."""
-        found = next(_sound(report, _SCHEMA))
+        found = next(sound(report, _SCHEMA))
         chosen, diagnostics = found["chosen"], found["diagnostics"]
         cosines = diagnostics["domain_cosines"]
         layers = {int(name): layer for name, layer in found["layers"].items() if _INDEX.fullmatch(name)}
@@ -223,89 +230,44 @@ class Report:
         )
 
 
-def _within(low: float, high: float) -> dict[str, Any]:
-    return {"type": "number", "minimum": low, "maximum": high}
-
-
-def _list_of(schema: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"type": "array", "items": schema, **more}
-
-
-def _by_name(schema: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"type": "object", "additionalProperties": schema, **more}
-
-
-def _with(required: Iterable[str] = (), **properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(required)}
-
-
 # What is read of a report, as JSON Schema.
 _TEXT, _WORDS = {"type": "string"}, {"type": "string", "minLength": 1}
-_NAMES = _list_of(_WORDS, minItems=1) | {"x-one": True}  # a text counts as a list of one
+_NAMES = list_of(_WORDS, minItems=1) | {"x-one": True}  # a text counts as a list of one
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 10**12 - 1}
-_NUMBER = _within(-1e300, 1e300)  # a whole number in JSON may be longer than any float
-_SHARE, _CHANGE, _STEP, _COSINE = _within(0, 1), _within(-1, 1), _within(0, 1000), _within(-1.001, 1.001)
+_NUMBER = within(-1e300, 1e300)  # a whole number in JSON may be longer than any float
+_SHARE, _CHANGE, _STEP, _COSINE = within(0, 1), within(-1, 1), within(0, 1000), within(-1.001, 1.001)
 _COUNTED = dict.fromkeys(COUNTS, _COUNT) | dict.fromkeys(RATIOS, _SHARE)
-_METRICS = _with(
+_METRICS = with_keys(
     _COUNTED,
     **_COUNTED,
-    per_domain=_by_name(_with(_COUNTED, **_COUNTED)),
-    validity=_by_name(_NUMBER, required=list(VALIDITY), default={}),
-    gold=_by_name(_NUMBER, required=list(GOLD), default={}),
+    per_domain=by_name(with_keys(_COUNTED, **_COUNTED)),
+    validity=by_name(_NUMBER, required=list(VALIDITY), default={}),
+    gold=by_name(_NUMBER, required=list(GOLD), default={}),
 )
-_INTERVALS = _by_name(_with(**dict.fromkeys(RATIOS, _list_of(_NUMBER, minItems=2, maxItems=2))))
-_SURE = {"intervals": _INTERVALS, "mcnemar_p": _SHARE, "by_domain": _by_name(_with(intervals=_INTERVALS))}
-_POINT = _with(Point._fields, fpr=_SHARE, recall=_SHARE)
-_SETTINGS = _list_of(_by_name(_NUMBER, properties={"fpr": _SHARE, "recall": _SHARE, "probe": _TEXT}))
-_CELLS = _list_of(_with(alpha=_STEP, tau=_SHARE, score=_CHANGE))
-_EFFECT = _with(Effect._fields, alpha=_STEP, up=_CHANGE, down=_CHANGE)
-_SERIES = dict.fromkeys(("along", "against", "random"), _list_of(_SHARE, default=[]))
-_MARKER = _with(("base", "alphas"), base=_SHARE, alphas=_list_of(_STEP, minItems=1), **_SERIES)
-_SCHEMA = _with(
-    evaluations=_by_name(_with(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),
-    ablations=_by_name(_METRICS),
-    splits=_by_name(_with(("rows", "tool_needed"), rows=_COUNT, tool_needed=_COUNT)),
-    layers=_by_name(_by_name(_NUMBER, properties={"effect": _EFFECT})),
-    screen=_with(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),
-    valid=_with(base=_POINT, finalists=_SETTINGS),
-    chosen=_by_name(_NUMBER, properties={"probe": _TEXT, "why": _TEXT, "abstains": {"type": "boolean"}}),
-    domains=_list_of({}),
-    diagnostics=_with(domain_cosines=_list_of(_list_of(_COSINE), default=[]), marker_probability=_MARKER),
-    arguments=_by_name({}),
-    versions=_by_name(_TEXT),
-    seconds=_by_name(_NUMBER),
-    metadata=_with(license=_WORDS, data_license=_WORDS, labels=_WORDS, datasets=_NAMES, language=_NAMES),
+_INTERVALS = by_name(with_keys(**dict.fromkeys(RATIOS, list_of(_NUMBER, minItems=2, maxItems=2))))
+_SURE = {"intervals": _INTERVALS, "mcnemar_p": _SHARE, "by_domain": by_name(with_keys(intervals=_INTERVALS))}
+_POINT = with_keys(Point._fields, fpr=_SHARE, recall=_SHARE)
+_SETTINGS = list_of(by_name(_NUMBER, properties={"fpr": _SHARE, "recall": _SHARE, "probe": _TEXT}))
+_CELLS = list_of(with_keys(alpha=_STEP, tau=_SHARE, score=_CHANGE))
+_EFFECT = with_keys(Effect._fields, alpha=_STEP, up=_CHANGE, down=_CHANGE)
+_SERIES = dict.fromkeys(("along", "against", "random"), list_of(_SHARE, default=[]))
+_MARKER = with_keys(("base", "alphas"), base=_SHARE, alphas=list_of(_STEP, minItems=1), **_SERIES)
+_SCHEMA = with_keys(
+    evaluations=by_name(with_keys(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),
+    ablations=by_name(_METRICS),
+    splits=by_name(with_keys(("rows", "tool_needed"), rows=_COUNT, tool_needed=_COUNT)),
+    layers=by_name(by_name(_NUMBER, properties={"effect": _EFFECT})),
+    screen=with_keys(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),
+    valid=with_keys(base=_POINT, finalists=_SETTINGS),
+    chosen=by_name(_NUMBER, properties={"probe": _TEXT, "why": _TEXT, "abstains": {"type": "boolean"}}),
+    domains=list_of({}),
+    diagnostics=with_keys(domain_cosines=list_of(list_of(_COSINE), default=[]), marker_probability=_MARKER),
+    arguments=by_name({}),
+    versions=by_name(_TEXT),
+    seconds=by_name(_NUMBER),
+    metadata=with_keys(license=_WORDS, data_license=_WORDS, labels=_WORDS, datasets=_NAMES, language=_NAMES),
 )
-_TYPES = {"boolean": (bool,), "integer": (int,), "number": (int, float)}
-_INDEX, _MOST = re.compile("[0-9]{1,5}"), 10_000
-
-
-def _sound(value: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
-    """Yields the part of a value that fits a schema, else the schema's default; nothing where it has none.
-
-    An object loses the entries that do not fit or that the schema does not name. A list must fit as a whole, of which
-    the first 10,000 entries count. Anything else counts as an empty object or list.
-    """
-    kind, fits = schema.get("type"), True
-    if kind == "object":
-        given = value if isinstance(value, Mapping) else {}
-        known, others = schema.get("properties", {}), schema.get("additionalProperties")
-        required = set(schema.get("required", ()))
-        names = [] if required - given.keys() else known if others is None else given
-        value = {n: part for n in names if isinstance(n, str) for part in _sound(given.get(n), known.get(n, others))}
-        fits = value.keys() >= required
-    elif kind == "array":
-        listed = value[:_MOST] if isinstance(value, list | tuple) else [value] if "x-one" in schema else []
-        value = [part for entry in listed for part in _sound(entry, schema["items"])]
-        fits = len(value) == len(listed) and schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", _MOST)
-    elif kind == "string":
-        fits = isinstance(value, str) and len(value) >= schema.get("minLength", 0)
-    elif kind is not None:
-        fits = type(value) in _TYPES[kind] and schema.get("minimum", value) <= value <= schema.get("maximum", value)
-    if fits:
-        yield float(value) if kind == "number" else value
-    elif "default" in schema:
-        yield schema["default"]
+_INDEX = re.compile("[0-9]{1,5}")
 
 
 def _numbers(found: Mapping[str, Any]) -> dict[str, float]:

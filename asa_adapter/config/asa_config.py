@@ -42,7 +42,7 @@ _TEXT_FIELDS = (
     "config_sha256",
 )
 # What format version 2 added. A config that uses none of it is written as version 1, which older releases read.
-_SECOND_VERSION = ("prompt_end", "generation_tokens", "tools_marks", "tool_lists")
+_SECOND_VERSION = ("prompt_end", "generation_tokens", "tools_marks", "tool_lists", "forms", "openings")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,9 @@ class ASAConfig:
         tools_marks: runs of token ids that the chat template writes around the tools, one of which is in each prompt
             with tools and none in a prompt without; () where the two cannot be told apart.
         tool_lists: SHA-256 of each list of tools that rows were offered during fitting; () where they had too many.
-        format_version: version of the folder's format: 2 where one of the four fields above is used, else 1.
+        forms: names of all formats in which this model's calls come, `tool_call_format` first; () if that is all.
+        openings: ids of the tokens with which its calls begin, beside the start marker; () where there are none.
+        format_version: version of the folder's format: 2 where one of the six fields above is used, else 1.
 
     Raises:
         TypeError: a field has another type than the one above (a bool is not a number).
@@ -112,6 +114,8 @@ class ASAConfig:
     generation_tokens: int = 0
     tools_marks: tuple[tuple[int, ...], ...] = ()
     tool_lists: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
+    openings: tuple[int, ...] = ()
     format_version: int = 1
 
     def __post_init__(self) -> None:
@@ -131,6 +135,7 @@ class ASAConfig:
         check_tool_list(self.tools)
         check_files(self.files)
         self._check_prompts()
+        self._check_calls()
         if self._newer():
             object.__setattr__(self, "format_version", FORMAT_VERSION)
 
@@ -148,6 +153,16 @@ class ASAConfig:
         marks = tuple(check_token_ids("tools_marks", run) for run in self.tools_marks)
         object.__setattr__(self, "tools_marks", marks)
         object.__setattr__(self, "tool_lists", check_digests("tool_lists", self.tool_lists))
+
+    def _check_calls(self) -> None:
+        object.__setattr__(self, "openings", check_token_ids("openings", self.openings))
+        if not isinstance(self.forms, list | tuple) or not all(type(name) is str for name in self.forms):
+            raise TypeError(f"forms is {self.forms!r:.80}; expected names of tool-call formats")
+        if len(self.forms) > MAX_LISTS:
+            raise ValueError(f"forms holds {len(self.forms)} names; expected at most {MAX_LISTS}")
+        for name in self.forms:
+            check_text("forms", name)
+        object.__setattr__(self, "forms", tuple(self.forms))
 
     def _newer(self) -> dict[str, Any]:
         """The fields of format version 2 that are used."""

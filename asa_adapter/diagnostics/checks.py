@@ -75,8 +75,8 @@ def check_call_format(patient: Patient) -> Finding:
             "neither chat template nor vocabulary shows a known tool-call format: no call would be noticed",
             "name it: ASATrainingArguments(tool_call_format=..., tool_call_start=..., tool_call_end=...)",
         )
-    end = f" and {parser.end!r}" if parser.end else ""
-    return ok(f"calls are written in the format {parser.format!r}, {parser.start!r}{end}")
+    markers = " and ".join(repr(marker) for marker in (parser.start, parser.end) if marker)
+    return ok(f"calls are written in the format {parser.format!r}, {markers or 'without markers'}")
 
 
 @check("tools")
@@ -97,6 +97,8 @@ def check_markers(patient: Patient) -> Finding:
     """Are the markers single tokens?"""
     parser = patient.parser
     named = [marker for marker in (parser.start, parser.end) if marker]
+    if not named:
+        return ok("calls have no markers: they are told by the text")
     several = [marker for marker in named if one_token(patient.tokenizer, marker) is None]
     if not several:
         return ok("the markers are single tokens: a call is told by the token")
@@ -241,10 +243,26 @@ def check_thinking(patient: Patient) -> Finding:
     return ok("answers begin without reasoning: the last prompt token decides on the call")
 
 
+@check("habit")
+def check_habit(patient: Patient) -> Finding:
+    """Do calls come in the format that the template shows?"""
+    habit, shown = patient.habit, patient.parser.format
+    if not habit.calls:
+        return ok("the bare model wrote no call in any known format")
+    if habit.differs:
+        return wrong(
+            f"template and vocabulary show the format {shown!r}, but the calls that the model writes come as {habit}: "
+            f"a parser for {shown!r} finds hardly any",
+            "read them with ToolCallParser.from_model(model, tokenizer, rows); a trainer asks the model itself, and "
+            "its adapter.parser(tokenizer) reads them too. A server needs the parser for that format",
+        )
+    return ok(f"calls come in the format that was found: {habit}")
+
+
 @check("triggers")
 def check_triggers(patient: Patient) -> Finding:
     """Does the bare model ever call a tool?"""
-    called = sum(patient.parser.triggered(answer) for answer in patient.answers)
+    called = sum(patient.reader.triggered(answer, patient.tools) for answer in patient.answers)
     count = f"the bare model called a tool for {called} of {len(patient.answers)} requests that ask for one"
     if called:
         return ok(f"{count}: it knows the format, and steering can change how often")
@@ -260,10 +278,11 @@ def check_triggers(patient: Patient) -> Finding:
 @check("own_calls")
 def check_own_calls(patient: Patient) -> Finding:
     """Can the parser read the model's own calls?"""
-    called = [patient.parser.text(answer) for answer in patient.answers if patient.parser.triggered(answer)]
+    reader = patient.reader
+    called = [reader.text(answer) for answer in patient.answers if reader.triggered(answer, patient.tools)]
     if not called:
         return ok("the bare model wrote no call that could be read or not")
-    results = [patient.parser.check(text, patient.tools) for text in called]
+    results = [reader.check(text, patient.tools) for text in called]
     fits = f"{sum(result['arguments'] for result in results)} fit the tools"
     unread = [text for text, result in zip(called, results, strict=True) if not result["format"]]
     if unread:
@@ -278,4 +297,4 @@ def check_own_calls(patient: Patient) -> Finding:
 ON_THE_TOKENIZER = (check_template, check_call_format)
 ON_PROMPTS = (check_tools, check_markers, check_prompt, check_history)
 ON_THE_MODEL = (check_padding, check_blocks, check_unsteered, check_compiled, check_attention, check_weights)
-ON_ANSWERS = (check_thinking, check_triggers, check_own_calls)
+ON_ANSWERS = (check_thinking, check_habit, check_triggers, check_own_calls)

@@ -7,9 +7,11 @@ from typing import Any
 from torch import nn
 
 from asa_adapter.data.batches import pad_batch, pad_token_id
-from asa_adapter.data.prompts import encode_prompt
+from asa_adapter.data.prompts import Row, encode_prompt, encode_rows, row_tools
 from asa_adapter.modeling.forward import evaluation_mode, greedy_settings, input_device
-from asa_adapter.notations.schemas import unwrapped
+from asa_adapter.notations.schemas import Tools, unwrapped
+from asa_adapter.tool_calls.detection import detected_format
+from asa_adapter.tool_calls.habits import Habit, habit
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 PLAIN_TOOLS: list[dict[str, Any]] = [
@@ -80,18 +82,45 @@ class Patient:
                 encode_prompt(self.tokenizer, [{"role": "user", "content": request}], self.tools, self.parser)
                 for request in _requests(self.tools)
             ]
-            device = input_device(self.model)
-            ids, mask = pad_batch(prompts, pad_token_id(self.tokenizer), "left", device)
-            with evaluation_mode(self.model):
-                output = self.model.generate(
-                    input_ids=ids, attention_mask=mask, **greedy_settings(self.tokenizer, self._max_new_tokens)
-                )
-            self._answers = output[:, ids.shape[1] :].tolist()
+            self._answers = _answered(self.model, self.tokenizer, prompts, self._max_new_tokens)
         return self._answers
+
+    @property
+    def habit(self) -> Habit:
+        """The formats in which the calls of these answers come."""
+        texts = [self.text(answer) for answer in self.answers]
+        return habit(texts, [self.tools] * len(texts), self.parser.format)
+
+    @property
+    def reader(self) -> ToolCallParser:
+        """The parser of the formats in which the model's calls really come."""
+        return ToolCallParser.from_tokenizer(self.tokenizer, self.habit.formats[0], forms=self.habit.formats[1:])
 
     def text(self, ids: Sequence[int]) -> str:
         """Token ids as text, special tokens included."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+
+def model_habit(
+    model: Any, tokenizer: Any, rows: Sequence[Row], tools: Tools | None = None, max_new_tokens: int = 64
+) -> Habit:
+    """The formats in which a model's calls come when it answers some rows.
+
+    Raises:
+        ValueError: a row cannot be rendered.
+    """
+    answers = _answered(model, tokenizer, encode_rows(tokenizer, rows, tools), max_new_tokens)
+    texts = [str(tokenizer.decode(answer, skip_special_tokens=False)) for answer in answers]
+    return habit(texts, [row_tools(row, tools) for row in rows], detected_format(tokenizer))
+
+
+def _answered(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+    """The token ids of a model's greedy answers, run as one batch."""
+    ids, mask = pad_batch(prompts, pad_token_id(tokenizer), "left", input_device(model))
+    with evaluation_mode(model):
+        output = model.generate(input_ids=ids, attention_mask=mask, **greedy_settings(tokenizer, max_new_tokens))
+    found: list[list[int]] = output[:, ids.shape[1] :].tolist()
+    return found
 
 
 def _requests(tools: list[dict[str, Any]]) -> list[str]:

@@ -12,7 +12,9 @@ from asa_adapter.notations.call import NAME, Reader, Reading, ToolCall, call_fro
 from asa_adapter.notations.schemas import unwrapped
 from asa_adapter.notations.values import json_text, json_value, literal
 
-_FENCED = re.compile(r"([^\s`{]+)\s*(?:```json\s*)?")
+_SECTION_NAME = re.compile(r"[^\n<{`]{1,1000}")
+# What is between a recipient and its arguments; the message's marker may be missing.
+_HARMONY_HEADER = re.compile(r"(?:(?!<\|message\|>)[^{\n]){0,200}(?:<\|message\|>|(?=\{))")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
@@ -23,7 +25,7 @@ def read_json(text: str, begin: int, limit: int) -> Reading:
         value, end = json_value(text, start, limit)
     except ValueError:
         return Reading([], False, begin)
-    calls = [_call(item) for item in (value if isinstance(value, list) else [value])]
+    calls = [json_call(item) for item in (value if isinstance(value, list) else [value])]
     readable = [call for call in calls if call is not None]
     return Reading(readable, True, end) if len(readable) == len(calls) else Reading([], False, begin)
 
@@ -58,6 +60,16 @@ def read_named_json(text: str, begin: int, limit: int) -> Reading:
     return _arguments(name[0], text, at, begin, limit)
 
 
+def read_tagged_json(text: str, begin: int, limit: int) -> Reading:
+    """Reads `<function=NAME>{json}</function>` (Llama 3, where its prompt says so)."""
+    start = skip_space(text, begin) + len("<function=")
+    name = NAME.match(text, start)
+    if name is None or not text.startswith(">", name.end()):
+        return Reading([], False, begin)
+    calls, whole, end = _arguments(name[0], text, name.end() + 1, begin, limit)
+    return Reading(calls, whole, end + len("</function>") * text.startswith("</function>", end))
+
+
 def read_bare_keys(quote: str) -> Reader:
     """A reader of `call:NAME{key:value}`: keys without quotes, strings between two `quote` (Gemma)."""
     token = re.compile(
@@ -89,32 +101,25 @@ def read_bare_keys(quote: str) -> Reader:
 
 
 def read_json_sections(begins: str, separator: str, ends: str) -> Reader:
-    """A reader of `begins NAME separator {json} ends`, one section for each call (DeepSeek, Kimi)."""
+    """A reader of `begins NAME separator {json} ends`, one section for each call (DeepSeek, Kimi).
+
+    One of the three markers may be missing, as where a decoder skips special tokens.
+    """
 
     def read(text: str, begin: int, limit: int) -> Reading:
         calls: list[ToolCall] = []
         at = skip_space(text, begin)
-        while text.startswith(begins, at):
-            head_end = text.find(separator, at, at + 1000)
-            if head_end < 0:
-                break
-            name = text[at + len(begins) : head_end].strip()
-            at = skip_space(text, head_end + len(separator))
-            if name == "function" and (line := _FENCED.match(text, at)):
-                name, at = line[1], line.end()
-            name = re.sub(r":\d+$", "", name).removeprefix("functions.")
+        while not calls or text.startswith(begins, at):
+            begun = text.startswith(begins, at)
+            name, split, at = _section_head(text, skip_space(text, at + len(begins) * begun), separator)
             found, whole, at = _arguments(name, text, at, begin, limit)
-            if not whole:
-                break
+            if not (name and whole and (begun or split or not calls)):
+                return Reading(calls, False, begin)
             calls += found
             at = skip_space(text, at)
             at = skip_space(text, at + 3) if text.startswith("```", at) else at
-            if not text.startswith(ends, at):
-                return Reading(calls, at == len(text), at)
-            at = skip_space(text, at + len(ends))
-        else:
-            return Reading(calls, bool(calls), at)
-        return Reading(calls, False, begin)
+            at = skip_space(text, at + len(ends)) if text.startswith(ends, at) else at
+        return Reading(calls, True, at)
 
     return read
 
@@ -122,10 +127,10 @@ def read_json_sections(begins: str, separator: str, ends: str) -> Reader:
 def read_harmony(text: str, begin: int, limit: int) -> Reading:
     """Reads `NAME<|channel|>commentary json<|message|>{json}`, which follows `to=functions.` (gpt-oss)."""
     name = NAME.match(text, begin)
-    message = text.find("<|message|>", begin, begin + 200)
-    if name is None or message < 0:
+    header = _HARMONY_HEADER.match(text, name.end()) if name else None
+    if name is None or header is None:
         return Reading([], False, begin)
-    return _arguments(name[0], text, message + len("<|message|>"), begin, limit)
+    return _arguments(name[0], text, header.end(), begin, limit)
 
 
 def write_json(call: ToolCall, arguments: str = "arguments") -> str:
@@ -153,12 +158,31 @@ def write_bare_keys(call: ToolCall, quote: str) -> str:
     return f"call:{call.name}{_bare(call.arguments, quote)}"
 
 
-def _call(item: Any) -> ToolCall | None:
+def json_call(item: Any) -> ToolCall | None:
     """The call of one JSON object, bare or as {"type": "function", "function": ...}; arguments may be JSON text."""
     if not isinstance(item, dict):
         return None
     call = call_from(unwrapped(item), lambda text: json_value(text, 0)[0], ("arguments", "parameters"))
     return call if call and call.name else None
+
+
+def _section_head(text: str, at: int, separator: str) -> tuple[str, bool, int]:
+    """The name before a section's arguments, whether a separator follows it, and where the arguments begin."""
+    name, end = _section_name(text, at)
+    split = text.startswith(separator, end)
+    end = skip_space(text, end + len(separator) * split)
+    if name == "function" and split and (inner := _section_name(text, end))[0]:
+        name, end = inner
+    end = skip_space(text, end)
+    if text.startswith("```", end):
+        end = skip_space(text, end + 3 + 4 * text.startswith("json", end + 3))
+        name = name if split else name.removeprefix("function")
+    return re.sub(r":\d+$", "", name).removeprefix("functions."), split, end
+
+
+def _section_name(text: str, at: int) -> tuple[str, int]:
+    found = _SECTION_NAME.match(text, at)
+    return (found[0].strip(), found.end()) if found else ("", at)
 
 
 def _arguments(name: str, text: str, at: int, begin: int, limit: int) -> Reading:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from asa_adapter.notations.as_json import read_json_sequence
+from asa_adapter.notations.as_json import read_json_sequence, read_tagged_json
 from asa_adapter.notations.call import Reading, ToolCall, skip_space
 from asa_adapter.notations.values import literal_text, literal_value
 
@@ -41,7 +41,9 @@ def read_pythonic_or_json(text: str, begin: int, limit: int) -> Reading:
 
 
 def read_llama3(text: str, begin: int, limit: int) -> Reading:
-    """Reads JSON objects, or `brave_search.call(query="x")`, the call of a built-in tool (Llama 3)."""
+    """Reads JSON, `<function=f>{json}</function>`, or `brave_search.call(query="x")` of a built-in tool (Llama 3)."""
+    if text.startswith("<function=", skip_space(text, begin)):
+        return read_tagged_json(text, begin, limit)
     calls, whole, end = read_pythonic_or_json(text, begin, limit)
     return Reading([ToolCall(call.name.removesuffix(".call"), call.arguments) for call in calls], whole, end)
 

@@ -39,7 +39,7 @@ def json_value(text: str, begin: int, limit: int | None = None) -> tuple[Any, in
                 raise
             end += len(piece) + 64
         except RecursionError as error:
-            raise ValueError("nested too deep") from error
+            raise json.JSONDecodeError("nested too deep", piece, len(piece)) from error
 
 
 def whole_json(text: str) -> Any:

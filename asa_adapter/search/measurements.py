@@ -4,6 +4,7 @@ Results can be stored in a folder, from which a run that was interrupted reads t
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from asa_adapter.adapter import ASAAdapter
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_token_id
 from asa_adapter.data.duplicates import row_groups, row_names
-from asa_adapter.data.prompts import Row, encode_rows, row_domain
+from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens
 from asa_adapter.modeling.fingerprint import model_digest
@@ -27,6 +28,7 @@ from asa_adapter.notations.schemas import Tools
 from asa_adapter.search.fitting import LabelledStates
 from asa_adapter.search.stages import Stages, digest
 from asa_adapter.states import HiddenStates, collect_hidden_states
+from asa_adapter.tool_calls.habits import Habit, a_few, habit
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 # Rows that each process answers in one stage: at most so many are answered again after an interruption.
@@ -189,7 +191,7 @@ class Measurements:
         """
         prompts = self._prompts(split)
         chosen = np.arange(len(prompts.ids)) if rows is None else rows
-        openings = [self._parser.opening_id(self._tokenizer)]
+        openings = list(self._parser.opening_ids(self._tokenizer))
 
         def compute() -> dict[str, NDArray[Any]]:
             processes = Processes()
@@ -236,7 +238,7 @@ class Measurements:
             "prompts": digest([self._prompts(split).ids[i] for i in part]),
             "max_new_tokens": self._args.max_new_tokens,
             "until_call": until_call,
-            "markers": [self._parser.format, self._parser.start, self._parser.end],
+            "markers": [*self._parser.forms, self._parser.start, self._parser.end],
         }
         digests = {name: adapter.digest() if adapter is not None else None for name, adapter in variants.items()}
 
@@ -254,11 +256,33 @@ class Measurements:
 
     def triggers(self, split: str, variants: Mapping[str, ASAAdapter | None]) -> dict[str, NDArray[np.bool_]]:
         """By adapter, (N,) bool: whether each row's answer calls a tool; answers end where a call begins."""
-        return {name: self.triggered(texts) for name, texts in self.answers(split, variants, until_call=True).items()}
+        answers = self.answers(split, variants, until_call=True)
+        return {name: self.triggered(split, texts) for name, texts in answers.items()}
 
-    def triggered(self, answers: Sequence[str]) -> NDArray[np.bool_]:
-        """(N,) bool: whether each answer calls a tool."""
-        return np.array([self._parser.triggered(answer) for answer in answers], dtype=bool)
+    def triggered(self, split: str, answers: Sequence[str]) -> NDArray[np.bool_]:
+        """(N,) bool: whether the answer to each row of a split calls a tool."""
+        rows = self._splits[split]
+        found = [
+            self._parser.triggered(answer, row_tools(row, self._tools))
+            for row, answer in zip(rows, answers, strict=True)
+        ]
+        return np.array(found, dtype=bool)
+
+    def habit(self, split: str) -> Habit:
+        """The formats in which the bare model's calls come, in its answers to a few rows of each label."""
+        rows = a_few(self._splits[split])
+        prompts = encode_rows(self._tokenizer, rows, self._tools, self._parser)
+        depends = {"prompts": digest(prompts), "max_new_tokens": self._args.max_new_tokens}
+
+        def compute(_: list[str]) -> dict[str, list[str]]:
+            return {"base": self._evaluation.answers(rows)}
+
+        answers = self._stages.texts("habit", {"base": depends}, compute)["base"]
+        return habit(answers, [row_tools(row, self._tools) for row in rows], self._parser.format)
+
+    def read_with(self, parser: ToolCallParser) -> None:
+        """Reads the model's calls with another parser from now on."""
+        self._parser, self._evaluation = parser, replace(self._evaluation, parser=parser)
 
     def metrics(self, split: str, answers: Sequence[str]) -> dict[str, Any]:
         """Metrics of a split's answers; see `Evaluation.metrics`."""

@@ -4,7 +4,8 @@ from collections.abc import Container
 from typing import Any
 
 from asa_adapter.notations.call import ToolCall
-from asa_adapter.tool_calls.formats import FORMATS, ToolCallFormat
+from asa_adapter.tool_calls.blocks import ToolCallFormat
+from asa_adapter.tool_calls.formats import FORMATS
 
 SAMPLE_CALL = ToolCall("probe_tool", {"text": "probe text"})
 _SAMPLE_SCHEMA = {
@@ -32,7 +33,9 @@ def detected_format(tokenizer: Any) -> str | None:
     if SAMPLE_CALL.name in written:
         readers = [name for name, known in FORMATS.items() if _reads(known, written)]
         signed = _by_signs(written)
-        return signed if signed in readers else next(iter(readers), None)
+        return (
+            signed if signed in readers else next(iter(sorted(readers, key=lambda name: _rank(name, written))), None)
+        )
     template = template_text(tokenizer)
     vocabulary = tokenizer.get_vocab()
     return _by_signs(template) or _by_signs(vocabulary)
@@ -83,11 +86,22 @@ def _reads(known: ToolCallFormat, written: str) -> bool:
     return len(blocks) == 1 and blocks[0].whole and blocks[0].calls == [SAMPLE_CALL]
 
 
+def _rank(name: str, written: str) -> int:
+    """How likely a format that reads a call is the one meant, the least first: most read JSON without their marker."""
+    if FORMATS[name].start and FORMATS[name].start in written:
+        return 0
+    return {"json": 1 if '"arguments"' in written else 3, "llama3": 2, "llama4": 2}.get(name, 4)
+
+
 def _by_signs(text: str | Container[str]) -> str | None:
     """The format with the most signs in a text or a vocabulary, since several formats share a start marker."""
     found = {}
     for name, known in FORMATS.items():
-        present = [signs for signs in known.signs or ((known.start,),) if all(sign in text for sign in signs)]
+        present = [
+            signs
+            for signs in known.signs or ((known.start,),) * bool(known.start)
+            if all(sign in text for sign in signs)
+        ]
         found[name] = max(map(len, present), default=0)
     best = max(found, key=lambda name: found[name])
     return best if found[best] else None

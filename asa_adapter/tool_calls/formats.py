@@ -3,11 +3,8 @@
 One entry of `FORMATS` is one format; a new format is a new entry.
 """
 
-import functools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from asa_adapter.notations.as_json import (
     read_bare_keys,
@@ -27,104 +24,9 @@ from asa_adapter.notations.as_tags import (
     write_argument_tags,
     write_function_tags,
 )
-from asa_adapter.notations.call import Reader, ToolCall
+from asa_adapter.notations.call import ToolCall
 from asa_adapter.notations.values import json_text
-
-# What may follow a call that was read: the tokens that end a turn, padding, white space.
-_NOTHING_MORE = re.compile(r"(?:\s|<[^<>\s]{1,40}>)*")
-_JSON_CALL = r'\{\s*"(?:name"\s*:|type"\s*:\s*"function")'
-
-
-class Block(NamedTuple):
-    """One stretch of an answer that began as a tool call.
-
-    Attributes:
-        calls: the calls that could be read.
-        whole: whether all of it could be read.
-        text: the payload as the model wrote it.
-    """
-
-    calls: list[ToolCall]
-    whole: bool
-    text: str
-
-
-@dataclass(frozen=True)
-class ToolCallFormat:
-    """How a family of models writes tool calls.
-
-    Attributes:
-        models: the models that write it.
-        start: the marker that opens a block.
-        end: the marker that closes it; None where the end of the turn does.
-        read: reads the payload of a block.
-        write: writes the payload of a block.
-        several: whether one block holds all calls of a turn, or each call has its own.
-        opens: pattern that a payload directly follows; the start marker if empty.
-        bare: pattern of an answer that is a call from its first character, without a marker; never matches if empty.
-        around: what is written before a payload, after it, and between two blocks; None: the markers and a line end.
-        opening: how an answer that is a call begins, where that is not the start marker.
-        signs: texts that distinguish the format in a chat template or vocabulary: all those of one tuple.
-    """
-
-    models: str
-    start: str
-    end: str | None
-    read: Reader
-    write: Callable[[Sequence[ToolCall]], str]
-    several: bool = False
-    opens: str = ""
-    bare: str = ""
-    around: tuple[str, str, str] | None = None
-    opening: str = ""
-    signs: tuple[tuple[str, ...], ...] = ()
-
-    def triggered(self, text: str) -> bool:
-        """Whether a tool call begins anywhere in the text."""
-        return self._bare_begin(text) is not None or self._payload_begin(text, 0) is not None
-
-    def blocks(self, text: str) -> list[Block]:
-        """The block at each position where a call begins; malformed text is a block that is not whole."""
-        found: list[Block] = []
-        begin = self._bare_begin(text)
-        begin = self._payload_begin(text, 0) if begin is None else begin
-        while begin is not None:
-            limit = self._next_mark(text, begin)
-            calls, whole, end = self.read(text, begin, limit)
-            if whole and self.end is not None:
-                whole = _NOTHING_MORE.fullmatch(text, end, self._next_mark(text, end)) is not None
-            found.append(Block(calls, whole and bool(calls), text[begin:limit].strip()))
-            begin = self._payload_begin(text, end if whole else limit)
-        return found
-
-    def written(self, calls: Sequence[ToolCall]) -> str:
-        """The calls as a model of this family writes them, markers included."""
-        before, after, between = self.around or (self.start, self.end or "", "\n")
-        groups = [list(calls)] if self.several else [[call] for call in calls]
-        return between.join(f"{before}{self.write(group)}{after}" for group in groups)
-
-    @functools.cached_property
-    def _opens(self) -> re.Pattern[str]:
-        return re.compile(self.opens or re.escape(self.start))
-
-    @functools.cached_property
-    def _marks(self) -> re.Pattern[str]:
-        return re.compile("|".join([self._opens.pattern, *([re.escape(self.end)] if self.end else [])]))
-
-    def _bare_begin(self, text: str) -> int | None:
-        """Where a call without a marker begins; None if the text is not such a call."""
-        found = re.match(rf"\s*(?=(?:{self.bare}))", text) if self.bare else None
-        return found.end() if found else None
-
-    def _payload_begin(self, text: str, position: int) -> int | None:
-        """Where the first payload from a position on begins; None if there is none."""
-        opened = self._opens.search(text, position)
-        return opened.end() if opened else None
-
-    def _next_mark(self, text: str, position: int) -> int:
-        """Where the next marker from a position on begins, or the text ends."""
-        found = self._marks.search(text, position)
-        return found.start() if found else len(text)
+from asa_adapter.tool_calls.blocks import ToolCallFormat
 
 
 def _each(write: Callable[[ToolCall], str]) -> Callable[[Sequence[ToolCall]], str]:
@@ -132,6 +34,7 @@ def _each(write: Callable[[ToolCall], str]) -> Callable[[Sequence[ToolCall]], st
     return lambda calls: "".join(map(write, calls))
 
 
+_NAME = r"[\w.:/-]{1,200}"
 _DEEPSEEK_CALL = ("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>")
 _KIMI_CALL = ("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>")
 
@@ -143,6 +46,8 @@ FORMATS: dict[str, ToolCallFormat] = {
         read=read_pythonic_or_json,
         write=write_pythonic,
         several=True,
+        json="start",
+        skipped=True,
     ),
     "hermes": ToolCallFormat(
         models="Hermes, Qwen2.5, Qwen3, Granite 4",
@@ -157,6 +62,7 @@ FORMATS: dict[str, ToolCallFormat] = {
         end="</tool_call>",
         read=read_function_tags,
         write=_each(write_function_tags),
+        loose=rf"(?=<function={_NAME}>\s*<(?:parameter=|/function>))",
         signs=(("<tool_call>", "<function="),),
     ),
     "llama3": ToolCallFormat(
@@ -166,7 +72,8 @@ FORMATS: dict[str, ToolCallFormat] = {
         read=read_llama3,
         write=lambda calls: "; ".join(write_json(call, "parameters") for call in calls),
         several=True,
-        bare=_JSON_CALL,
+        loose=rf"(?=<function={_NAME}>\s*\{{)",
+        json="anywhere",
         around=("", "", ""),
         opening='{"',
     ),
@@ -178,7 +85,8 @@ FORMATS: dict[str, ToolCallFormat] = {
         write=write_pythonic,
         several=True,
         opens=r"<\|python_start\|>(?:\s*<\|python_end\|>)?",
-        bare=rf"\[\s*[^\W\d][\w.-]*\s*\(|{_JSON_CALL}",
+        bare=r"\[\s*[^\W\d][\w.-]*\s*\(",
+        json="anywhere",
         around=("", "", ""),
         opening="[",
     ),
@@ -188,6 +96,9 @@ FORMATS: dict[str, ToolCallFormat] = {
         end=None,
         read=read_named_json,
         write=_each(lambda call: f"{call.name}[ARGS]{json_text(call.arguments)}"),
+        bare=rf"{_NAME}\[(?:ARGS|CALL_ID)\]",
+        json="start",
+        skipped=True,
         around=("[TOOL_CALLS]", "", ""),
     ),
     "gemma4": ToolCallFormat(
@@ -196,6 +107,7 @@ FORMATS: dict[str, ToolCallFormat] = {
         end="<tool_call|>",
         read=read_bare_keys('<|"|>'),
         write=_each(lambda call: write_bare_keys(call, '<|"|>')),
+        bare=rf"call:{_NAME}\{{",
         around=("<|tool_call>", "<tool_call|>", ""),
     ),
     "functiongemma": ToolCallFormat(
@@ -204,6 +116,7 @@ FORMATS: dict[str, ToolCallFormat] = {
         end="<end_function_call>",
         read=read_bare_keys("<escape>"),
         write=_each(lambda call: write_bare_keys(call, "<escape>")),
+        bare=rf"call:{_NAME}\{{",
         around=("<start_function_call>", "<end_function_call>", ""),
     ),
     "granite": ToolCallFormat(
@@ -214,6 +127,8 @@ FORMATS: dict[str, ToolCallFormat] = {
         write=write_json_list,
         several=True,
         opens=r"<\|tool_call\|>|<tool_call>",
+        json="start",
+        skipped=True,
     ),
     "deepseek_v3": ToolCallFormat(
         models="DeepSeek V3, V3.1, R1",
@@ -226,6 +141,8 @@ FORMATS: dict[str, ToolCallFormat] = {
             )
         ),
         several=True,
+        loose=rf"(?={_DEEPSEEK_CALL[0]})",
+        skipped=True,
     ),
     "phi4": ToolCallFormat(
         models="Phi-4-mini",
@@ -235,6 +152,8 @@ FORMATS: dict[str, ToolCallFormat] = {
         write=write_json_list,
         several=True,
         opens=r"functools(?=\[)|<\|tool_call\|>",
+        json="start",
+        skipped=True,
         around=("functools", "", ""),
         signs=(("functools[",), ("<|tool_call|>", "<|/tool_call|>")),
     ),
@@ -256,6 +175,7 @@ FORMATS: dict[str, ToolCallFormat] = {
             for i, call in enumerate(calls)
         ),
         several=True,
+        loose=rf"(?={re.escape(_KIMI_CALL[0])}|functions\.{_NAME}:\d{{1,9}}\s*(?:{re.escape(_KIMI_CALL[1])}\s*)?\{{)",
     ),
     "gpt_oss": ToolCallFormat(
         models="gpt-oss",
@@ -265,8 +185,19 @@ FORMATS: dict[str, ToolCallFormat] = {
         write=_each(lambda call: f"{call.name}<|channel|>commentary json<|message|>{json_text(call.arguments)}"),
         # The recipient is in a message's header, before or after the channel; in its text it means nothing.
         opens=r"(?:\A|<\|start\|>assistant|<\|channel\|>\w+)\s*to=functions\.",
+        # As decoders leave it that skip special tokens.
+        loose=r"(?:\A|assistant)(?:analysis|commentary)\s*to=functions\.",
         around=("to=functions.", "<|call|>", "<|start|>assistant "),
         opening=" to=functions.",
         signs=(("to=functions.",), ("<|channel|>", "<|constrain|>")),
+    ),
+    "json": ToolCallFormat(
+        models="models that were told to, and Qwen2.5-Coder unasked",
+        start="",
+        end=None,
+        read=read_json,
+        write=_each(write_json),
+        json="anywhere",
+        opening='{"',
     ),
 }

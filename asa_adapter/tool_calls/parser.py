@@ -6,25 +6,31 @@ from typing import Any
 
 from asa_adapter.notations.as_tags import typed
 from asa_adapter.notations.call import ToolCall
-from asa_adapter.notations.schemas import Tools, properties, schema_errors, tool_schemas, unwrapped
+from asa_adapter.notations.schemas import Tools, properties, schema_errors, tool_names, tool_schemas, unwrapped
+from asa_adapter.tool_calls.blocks import Block, ToolCallFormat
 from asa_adapter.tool_calls.detection import detected_format
-from asa_adapter.tool_calls.formats import FORMATS, Block, ToolCallFormat
+from asa_adapter.tool_calls.formats import FORMATS
+from asa_adapter.tool_calls.habits import a_few
 
 # Reads an answer in place of our own reader, as `tokenizer.parse_response` does.
 _Respond = Callable[[str, list[dict[str, Any]]], Mapping[str, Any]]
 
 
 class ToolCallParser:
-    """Reads tool calls in one format.
+    """Reads tool calls in one format, or in each of several.
 
     Args:
         format: one of "lfm2", "hermes", "qwen3_coder", "llama3", "llama4", "mistral", "gemma4", "functiongemma",
-            "granite", "deepseek_v3", "phi4", "glm4", "kimi_k2", "gpt_oss"; `asa_adapter.tool_calls.FORMATS` names
-            the models of each.
+            "granite", "deepseek_v3", "phi4", "glm4", "kimi_k2", "gpt_oss", "json";
+            `asa_adapter.tool_calls.FORMATS` names the models of each.
         start: the marker that opens a call, where it differs from the format's.
         end: the marker that closes it, where it differs from the format's.
+        forms: further formats in which calls come; an answer is read with the first format that can read its calls.
 
     Attributes:
+        format: the first format, in which calls are written.
+        forms: all of them.
+        openings: ids of further tokens with which calls begin, as a model's own answers showed them.
         start_id: the id of the token that is the start marker; None where the parser is not from a tokenizer, or the
             tokenizer has no such token.
 
@@ -37,10 +43,15 @@ class ToolCallParser:
         [ToolCall(name='add', arguments={'a': 1, 'b': 'x'})]
     """
 
-    def __init__(self, format: str, *, start: str | None = None, end: str | None = None) -> None:
-        if format not in FORMATS:
-            raise ValueError(f"tool-call format {format!r} is not known; expected one of {', '.join(FORMATS)}")
+    def __init__(
+        self, format: str, *, start: str | None = None, end: str | None = None, forms: Sequence[str] = ()
+    ) -> None:
+        for name in (format, *forms):
+            if name not in FORMATS:
+                raise ValueError(f"tool-call format {name!r} is not known; expected one of {', '.join(FORMATS)}")
         self.format = format
+        self.forms = tuple(dict.fromkeys([format, *forms]))
+        self.openings: tuple[int, ...] = ()
         self._format = _with_markers(FORMATS[format], start, end)
         self.start = self._format.start
         self.end = self._format.end
@@ -50,7 +61,13 @@ class ToolCallParser:
 
     @classmethod
     def from_tokenizer(
-        cls, tokenizer: Any, format: str | None = None, *, start: str | None = None, end: str | None = None
+        cls,
+        tokenizer: Any,
+        format: str | None = None,
+        *,
+        start: str | None = None,
+        end: str | None = None,
+        forms: Sequence[str] = (),
     ) -> "ToolCallParser":
         """The parser for a tokenizer's model.
 
@@ -63,6 +80,7 @@ class ToolCallParser:
             format: the format, where it is known or not found.
             start: the marker that opens a call, where it is another than the format's.
             end: the marker that closes it, likewise.
+            forms: further formats in which the model's calls come.
 
         Raises:
             ValueError: no known format, or one by another name.
@@ -74,11 +92,38 @@ class ToolCallParser:
                 "ASATrainingArguments(tool_call_format=..., tool_call_start=..., tool_call_end=...), or "
                 "--tool-call-format on the command line"
             )
-        parser = cls(format, start=start, end=end)
+        parser = cls(format, start=start, end=end, forms=forms)
         parser.start_id = one_token(tokenizer, parser.start)
         if getattr(tokenizer, "response_template", None):
             parser._respond = lambda text, tools: tokenizer.parse_response(text, prefix="", tools=tools or None)
         parser._decode = lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False))
+        return parser
+
+    @classmethod
+    def from_model(
+        cls, model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], *, tools: Tools | None = None
+    ) -> "ToolCallParser":
+        """The parser for the formats in which a model's calls really come, which it is asked for.
+
+        The bare model answers a few rows of each label, and the answers are read with every format. Where it calls
+        nothing, template and vocabulary decide.
+
+        Args:
+            model: a causal language model.
+            tokenizer: its tokenizer, with a chat template.
+            rows: rows with `instruction` or `messages`, some of which need a tool; the first four of each label count.
+            tools: the tools for rows that have none of their own.
+
+        Raises:
+            ValueError: no known format, neither shown nor written, or a row cannot be rendered.
+        """
+        from asa_adapter.diagnostics.patient import model_habit
+
+        found = model_habit(model, tokenizer, a_few(rows), tools)
+        if not found.formats:
+            return cls.from_tokenizer(tokenizer)
+        parser = cls.from_tokenizer(tokenizer, found.formats[0], forms=found.formats[1:])
+        parser.openings = first_tokens(tokenizer, found.calling)
         return parser
 
     @property
@@ -89,21 +134,22 @@ class ToolCallParser:
     @property
     def call_token(self) -> int | None:
         """The id of the token that begins a call wherever it is; None where calls are recognised by text."""
-        return None if self._format.opens or self._format.bare else self.start_id
+        return None if self._format.opens or self._format.json == "anywhere" else self.start_id
 
-    def triggered(self, answer: str | Sequence[int]) -> bool:
-        """Whether a tool call begins anywhere in an answer.
+    def triggered(self, answer: str | Sequence[int], tools: Tools | None = None) -> bool:
+        """Whether a tool call begins anywhere in an answer, other than in its reasoning.
 
         Args:
             answer: its text, decoded with the special tokens, or its token ids. Ids are safer where the marker is one
                 token: decoding cannot drop it, and the same characters in prose are not mistaken for it.
+            tools: the offered tools. A call that has lost its markers, or is JSON with a name alone, is told from data
+                by their names; without tools it is data.
 
         Raises:
             ValueError: token ids, and the parser is not from a tokenizer.
         """
-        if isinstance(answer, str):
-            return self._format.triggered(answer)
-        return self._format.triggered(self.text(answer))
+        text = answer if isinstance(answer, str) else self.text(answer)
+        return bool(self._blocks(text, tool_names(tool_schemas(tools))))
 
     def text(self, answer: Sequence[int]) -> str:
         """An answer's text, with the start marker where its token is and nowhere else.
@@ -138,7 +184,7 @@ class ToolCallParser:
         Args:
             text: the answer, decoded with its special tokens.
             tools: JSON-schema tools or Python functions. In formats that write values without quotes (Qwen3-Coder,
-                GLM), their schemas decide whether `7` is a number or text.
+                GLM), their schemas decide whether `7` is a number or text; see also `triggered`.
         """
         return [call for block in self._read(text, tool_schemas(tools)) for call in block.calls]
 
@@ -168,7 +214,7 @@ class ToolCallParser:
             for misfit in schema_errors(call.arguments, offered[call.name])
         ]
         return {
-            "triggered": self.triggered(text),
+            "triggered": bool(blocks),
             "format": readable,
             "tool_name": readable and not unknown,
             "arguments": readable and not unknown and not misfits,
@@ -185,9 +231,28 @@ class ToolCallParser:
             return self.start_id
         return int(tokenizer.encode(self._format.opening or self.start, add_special_tokens=False)[0])
 
+    def opening_ids(self, tokenizer: Any) -> tuple[int, ...]:
+        """The tokens with which answers that are calls begin: by each format, and by the model's own answers."""
+        found = [self.opening_id(tokenizer), *self.openings]
+        for known in (self._format, *(FORMATS[name] for name in self.forms[1:])):
+            marker = one_token(tokenizer, known.start)
+            found += [] if marker is None else [marker]
+            found += first_tokens(tokenizer, known.beginnings)
+        return tuple(dict.fromkeys(found))
+
+    def _blocks(self, text: str, offered: Sequence[str]) -> list[Block]:
+        """The blocks by the first format that reads all of them, or else by the first that sees a call begin."""
+        begun: list[Block] = []
+        for known in (self._format, *(FORMATS[name] for name in self.forms[1:])):
+            blocks = known.blocks(text, offered)
+            if blocks and all(block.whole for block in blocks):
+                return blocks
+            begun = begun or blocks
+        return begun
+
     def _read(self, text: str, tools: list[dict[str, Any]]) -> list[Block]:
         """The blocks of an answer, their unquoted values typed by the tools' schemas."""
-        blocks = self._format.blocks(text)
+        blocks = self._blocks(text, tool_names(tools))
         if self._respond is not None and blocks:
             return [_response_block(self._respond, text, tools)]
         schemas = {schema.get("name"): schema for schema in map(unwrapped, tools)}
@@ -195,6 +260,12 @@ class ToolCallParser:
             block._replace(calls=[typed(call, properties(schemas.get(call.name))) for call in block.calls])
             for block in blocks
         ]
+
+
+def first_tokens(tokenizer: Any, texts: Sequence[str]) -> tuple[int, ...]:
+    """The ids of the tokens with which texts begin, each once."""
+    ids = (tokenizer.encode(text, add_special_tokens=False) for text in texts)
+    return tuple(dict.fromkeys(int(found[0]) for found in ids if found))
 
 
 def one_token(tokenizer: Any, marker: str) -> int | None:
@@ -208,7 +279,9 @@ def _with_markers(known: ToolCallFormat, start: str | None, end: str | None) -> 
     changed = dataclasses.replace(known, end=end or known.end)
     if start in (None, known.start):
         return changed
-    return dataclasses.replace(changed, start=start, opens="", bare="", around=None, opening="")
+    return dataclasses.replace(
+        changed, start=start, opens="", loose="", bare="", json="", skipped=False, around=None, opening=""
+    )
 
 
 def _response_block(respond: _Respond, text: str, tools: list[dict[str, Any]]) -> Block:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,7 +17,8 @@ from asa_adapter.data.prompts import Row, chat_template_sha256, row_tools, templ
 from asa_adapter.modeling.fingerprint import model_fingerprint
 from asa_adapter.modeling.residual import decoder_blocks, hidden_size, text_config
 from asa_adapter.notations.schemas import Tools
-from asa_adapter.tool_calls.parser import ToolCallParser
+from asa_adapter.tool_calls.habits import Habit
+from asa_adapter.tool_calls.parser import ToolCallParser, first_tokens
 
 _REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
 # Arguments that say something about the user's machine and nothing about the adapter.
@@ -72,12 +74,57 @@ def origin(
         "model_type": getattr(text_config(model), "model_type", None),
         "layer_path": args.layer_path,
         "tool_call_format": parser.format,
-        "tool_call_start": parser.start,
+        "tool_call_start": parser.start or None,
         "tool_call_end": parser.end,
         "chat_template": args.chat_template,
         "chat_template_sha256": chat_template_sha256(tokenizer),
         "chat_template_variables": template_variables(tokenizer),
         "tools": _shared_tools(cal, tools),
+    }
+
+
+def habitual_parser(tokenizer: Any, shown: ToolCallParser, found: Habit, args: ASATrainingArguments) -> ToolCallParser:
+    """A parser of the formats in which a model's calls came, with a warning where its template shows another one.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        shown: the parser by template and vocabulary.
+        found: what the model's own answers showed.
+        args: of these, the markers that were named by hand are used.
+    """
+    first, *others = found.formats
+    markers = {"start": args.tool_call_start, "end": args.tool_call_end} if first == shown.format else {}
+    parser = ToolCallParser.from_tokenizer(tokenizer, first, forms=others, **markers)
+    known = parser.opening_ids(tokenizer)
+    parser.openings = tuple(token for token in first_tokens(tokenizer, found.calling) if token not in known)
+    if found.differs:
+        warnings.warn(
+            f"the chat template shows the format {found.expected!r}, but the model's calls come as {found}; the "
+            f"adapter reads {' and '.join(parser.forms)}. What serves it must read these calls too",
+            stacklevel=5,
+        )
+    return parser
+
+
+def habit_fields(parser: ToolCallParser) -> dict[str, Any]:
+    """The ASAConfig fields of a parser that was made by a model's own answers."""
+    return {
+        "tool_call_format": parser.format,
+        "tool_call_start": parser.start or None,
+        "tool_call_end": parser.end,
+        "forms": parser.forms if len(parser.forms) > 1 else (),
+        "openings": parser.openings,
+    }
+
+
+def habit_facts(habit: Habit) -> dict[str, Any]:
+    """What the report says of the formats in which the bare model's calls came."""
+    return {
+        "answers": habit.answers,
+        "calls": habit.calls,
+        "shares": habit.shares(),
+        "shown": habit.expected,
+        "differs": habit.differs,
     }
 
 

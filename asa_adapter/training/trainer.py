@@ -41,7 +41,7 @@ from asa_adapter.search.measurements import Measurements
 from asa_adapter.search.stages import STAGES_NAME
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.training.record import new_report, origin
+from asa_adapter.training.record import habit_facts, habit_fields, habitual_parser, new_report, origin
 from asa_adapter.training.workload import whole_run
 
 _MOST_LEAKS = 1000  # in the report, whose size is limited
@@ -132,6 +132,8 @@ class ASATrainer:
         fitted_on = ("cal", "train", "valid")
         prompts = {split: self._measured.prompts(split) for split in fitted_on}
         whole = whole_run(prompts, len(self._layers), self.args) / Processes().count  # each runs its part
+        with self._timed("habit"):
+            self._learn_habit()
         with self._timed("states"), forecast(whole):
             for split in fitted_on:
                 self._measured.states(split)
@@ -174,7 +176,7 @@ class ASATrainer:
         }
         if chosen is self._adapter:
             measured, args = self._measured, self.args
-            triggered = measured.triggered(base), measured.triggered(asa)
+            triggered = measured.triggered(split, base), measured.triggered(split, asa)
             sure = comparison(
                 measured.labels(split),
                 *triggered,
@@ -228,6 +230,17 @@ class ASATrainer:
             self.report["ablations"] = results
             self._save()
         return results
+
+    def _learn_habit(self) -> None:
+        """Asks the bare model in which formats its calls come; a format that was named by hand stays."""
+        found = self._measured.habit("train")
+        self.report["habit"] = habit_facts(found)
+        if self.args.tool_call_format is not None or not found.calls:
+            return
+        self.parser = habitual_parser(self.tokenizer, self.parser, found, self.args)
+        self._measured.read_with(self.parser)
+        self._origin |= habit_fields(self.parser)
+        self.report["tool_call_format"] = self.parser.format
 
     def _landmarks(self) -> dict[str, Any]:
         """What the prompts of CAL and TRAIN have in common, as fields of the config."""

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, load_splits
 from asa_adapter.choice.settings import Setting
+from asa_adapter.data.prompts import row_tools
 from asa_adapter.evaluation.intervals import resamples
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.search.fitting import fit_layer
@@ -44,8 +45,12 @@ def exhaustive(trainer: ASATrainer, layers: list[int], rows: int) -> tuple[ASAAd
         fit = fit_layer(cal, train, valid, trainer._domains, trainer.args.Cs, trainer.args.seed)
         adapter = trainer._build(setting, fit)
         rows_of_valid = [trainer.splits["valid"][i] for i in few]
-        triggered = measured.triggered(measured._evaluation.answers(rows_of_valid, adapter, "exhaustive"))
-        score = f1(labels, triggered)
+        answers = measured._evaluation.answers(rows_of_valid, adapter, "exhaustive")
+        calls = [
+            trainer.parser.triggered(answer, row_tools(row))
+            for row, answer in zip(rows_of_valid, answers, strict=True)
+        ]
+        score = f1(labels, np.array(calls))
         if best is None or score > best[0]:
             best = (score, adapter, setting)
     assert best is not None

@@ -79,6 +79,11 @@ PIECES = [
         "<|start|>assistant",
         "functools[",
         "```json\n",
+        "```\n",
+        "<think>",
+        "</think>",
+        "functions.f:0",
+        '{"name": "f", "arguments": ',
     ),
     *(
         "<｜tool▁call▁begin｜>",
@@ -97,7 +102,7 @@ PIECES = [
 def test_any_text_is_checked_without_an_exception(format: str, text: str) -> None:
     parser = ToolCallParser(format)
     result = parser.check(text, TOOLS)
-    assert result["triggered"] is parser.triggered(text)
+    assert result["triggered"] is parser.triggered(text, TOOLS)
     assert result["format"] >= result["tool_name"] >= result["arguments"]
     assert result["arguments"] is (result["triggered"] and not result["errors"])
     for call in parser.parse(text):
@@ -109,6 +114,8 @@ def hostile(format: str) -> list[str]:
     known = FORMATS[format]
     inner = ["", "[", "{", '{"a":', '["', "['", '[\\"', "[f(a='", '[f(a="', "f(", "call:f{", "call:f{a:<escape>"]
     inner += ['call:f{a:<|"|>', "<function=f>", "<function=f><parameter=a>", "f<arg_key>", "f<arg_key>a</arg_key>"]
+    inner += ['{"name":', '{"name": "f", "arguments": {', '[{"name": "f", "arguments": {"a": "', "```", "```\n", "= {"]
+    inner += ["<think>", "</think>", "\n</think>", "\n", "[{", "<function=f>{", "functions.f:0", '{"a": NaN, "b": {']
     inner += ["f<arg_key>a</arg_key><arg_value>", "f[ARGS]", "f[CALL_ID]", "f[ARGS]{", "<｜tool▁call▁begin｜>"]
     inner += [
         "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{",
@@ -149,7 +156,7 @@ def test_hostile_text_takes_linear_time(format: str) -> None:
     cases = [(piece, "") for piece in hostile(format)]
     cases += [
         (piece, start)
-        for piece in ("[", "{", '{"a":', "-", "9", '"', "'", "\\", " ", "(", "f(", "a=", "1,", "[1,", "<")
+        for piece in ("[", "{", '{"a":', "-", "9", '"', "'", "\\", " ", "(", "f(", "a=", "1,", "[1,", "<", '{"name":')
     ]
     slow = {
         (piece, once): long

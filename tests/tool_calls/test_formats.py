@@ -128,6 +128,10 @@ GOOD: dict[str, list[tuple[str, list[ToolCall]]]] = {
             [OSLO, NOW],
         ),
     ],
+    "json": [
+        (f"{OSLO_JSON}<|im_end|>", [OSLO]),
+        (f'```json\n[{OSLO_JSON}, {{"name": "now", "parameters": {{}}}}]\n```<|im_end|>', [OSLO, NOW]),
+    ],
 }
 
 # Not as the documentation has it, and readable all the same.
@@ -174,6 +178,12 @@ ODD: list[tuple[str, str, list[ToolCall]]] = [
         '<tool_call><function=f><parameter=a>"quoted"</parameter></function></tool_call>',
         [ToolCall("f", {"a": '"quoted"'})],
     ),
+    ("llama3", f"I look it up. {OSLO_JSON}", [OSLO]),
+    ("llama3", f"```json\n{OSLO_JSON}\n```<|eot_id|>", [OSLO]),
+    ("llama3", f"```\n[{OSLO_JSON}]\n```", [OSLO]),
+    ("llama3", f"{OSLO_JSON} This is the call.", [OSLO]),
+    ("llama3", f"<function=get_weather>{OSLO_ARGUMENTS}</function><|eom_id|>", [OSLO]),
+    ("llama3", f"I look it up.\n<function=get_weather>{OSLO_ARGUMENTS}", [OSLO]),
     ("llama3", '\n\n{"type": "function", "name": "now", "parameters": {}}', [NOW]),
     (
         "llama3",
@@ -211,6 +221,12 @@ ODD: list[tuple[str, str, list[ToolCall]]] = [
         [NOW],
     ),
     ("gpt_oss", f"<|channel|>commentary to=functions.get_weather<|message|>{OSLO_ARGUMENTS}", [OSLO]),
+    ("json", f"I look it up: {OSLO_JSON}", [OSLO]),
+    ("json", f"<tools>\n{OSLO_JSON}\n</tools>", [OSLO]),
+    ("json", f"```\n{OSLO_JSON}\n```\nand then\n```python\n{OSLO_JSON}\n```", [OSLO, OSLO]),
+    ("json", f"{OSLO_JSON}; {OSLO_JSON}", [OSLO, OSLO]),
+    ("json", '{"type": "function", "function": {"name": "now", "parameters": "{}"}}', [NOW]),
+    ("json", '{"name": "now", "arguments": {}<|im_end|>', [NOW]),
 ]
 
 # A call begins, and it cannot be read; what could be read before it is in the last column.
@@ -246,6 +262,10 @@ BROKEN: list[tuple[str, str, list[ToolCall]]] = [
     ("kimi_k2", "<|tool_calls_section_begin|><|tool_call_begin|>functions.now:0<|tool_call_argument_begin|>[]", []),
     ("gpt_oss", " to=functions.get_weather<|channel|>commentary json<|message|>Oslo<|call|>", []),
     ("gpt_oss", " to=functions.get_weather", []),
+    ("json", '```json\n{\n  "name": "now",\n  "arguments": {\n    "a": "cut', []),
+    ("json", '{"name": "f", "parameters": {"n": 7 * 3}}', []),
+    ("json", '{"name": "f", "arguments": {"a": NaN}}', []),
+    ("json", '[{"name": "now", "arguments": {}}, {"name": "Bingo"}]', [NOW]),
 ]
 
 # Nothing here begins a call.
@@ -253,19 +273,30 @@ PROSE: list[tuple[str, str]] = [
     *((format, "It is 3 degrees in Oslo.") for format in FORMATS),
     ("lfm2", OSLO_PYTHON),
     ("hermes", OSLO_JSON),
-    ("llama3", f"Here it is: {OSLO_JSON}"),
     ("llama3", '{"city": "Oslo"}'),
+    ("llama3", '{"name": "Bingo", "age": 30}'),
+    ("llama3", '{"type": "function", "name": "now"}'),
     ("llama4", "[1, 2, 3]"),
     ("llama4", f"Here: {OSLO_PYTHON}"),
     ("phi4", "functools is a module"),
     ("gpt_oss", "<|channel|>commentary<|message|>I shall look it up.<|end|>"),
     ("gpt_oss", "<|channel|>final<|message|>Write to=functions.get_weather in the header.<|return|>"),
+    ("qwen3_coder", "Write <function=name> first."),
+    ("json", '{"name": "Bingo", "age": 30}'),
+    ("json", '[{"name": "Bingo"}, {"name": "Rex"}]'),
+    ("json", '{"name": "now"}'),
+    ("json", '{"name": "Bingo", "arguments": "good ones"}'),
+    ("json", '{"name": "now", "argu'),
+    ("json", '{"name": "f", "description": "A tool.", "parameters": {"type": "object", "properties": {}}}'),
+    ("json", f'{{"calls": [{OSLO_JSON}]}}'),
+    ("json", f"```python\ncall = {OSLO_JSON}\nprint(call)\n```\nEnd."),
+    ("json", f"Write call({OSLO_JSON}), calls = [{OSLO_JSON}] or `{OSLO_JSON}`."),
 ]
 
 
 def test_every_format_of_the_contract_is_there_and_tested() -> None:
     contract = "lfm2 hermes qwen3_coder llama3 llama4 mistral gemma4 functiongemma granite deepseek_v3 phi4 glm4 "
-    assert set(FORMATS) == set((contract + "kimi_k2 gpt_oss").split()) == set(GOOD)
+    assert set(FORMATS) == set((contract + "kimi_k2 gpt_oss json").split()) == set(GOOD)
     assert {format for format, *_ in ODD} == {format for format, *_ in BROKEN} == set(FORMATS)
 
 

@@ -1,0 +1,168 @@
+"""`ToolCallFormat`: how a family of models writes tool calls, and the blocks of an answer that are such calls."""
+
+import functools
+import re
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from asa_adapter.notations.bare_json import read_bare_json
+from asa_adapter.notations.call import Reader, ToolCall, skip_space
+from asa_adapter.tool_calls.scanning import FENCE, JSON, QUOTED, THOUGHT, after_code, after_thought, first_word
+
+_NEVER = r"(?!)"
+# What may follow a call that was read: the tokens that end a turn, padding, white space.
+_NOTHING_MORE = re.compile(r"(?:\s|<[^<>\s]{1,40}>)*")
+
+
+class Block(NamedTuple):
+    """One stretch of an answer that began as a tool call.
+
+    Attributes:
+        calls: the calls that could be read.
+        whole: whether all of it could be read.
+        text: the payload as the model wrote it.
+    """
+
+    calls: list[ToolCall]
+    whole: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class ToolCallFormat:
+    """How a family of models writes tool calls.
+
+    Attributes:
+        models: the models that write it.
+        start: the marker that opens a block; "" where there is none.
+        end: the marker that closes it; None where the end of the turn does.
+        read: reads the payload of a block.
+        write: writes the payload of a block.
+        several: whether one block holds all calls of a turn, or each call has its own.
+        opens: pattern that a payload directly follows; the start marker if empty.
+        loose: pattern that a payload without the start marker directly follows, anywhere; never matches if empty.
+        bare: pattern of an answer that is a call from its first character, without a marker; never matches if empty.
+        json: where a call that is only JSON counts: "anywhere", at the answer's "start", or nowhere ("").
+        skipped: whether decoders skip the markers as special tokens; an answer that is only the payload is then a call
+            if each tool that it names is offered.
+        around: what is written before a payload, after it, and between two blocks; None: the markers and a line end.
+        opening: how an answer that is a call begins, where that is not the start marker.
+        signs: texts that distinguish the format in a chat template or vocabulary: all those of one tuple.
+    """
+
+    models: str
+    start: str
+    end: str | None
+    read: Reader
+    write: Callable[[Sequence[ToolCall]], str]
+    several: bool = False
+    opens: str = ""
+    loose: str = ""
+    bare: str = ""
+    json: str = ""
+    skipped: bool = False
+    around: tuple[str, str, str] | None = None
+    opening: str = ""
+    signs: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def beginnings(self) -> tuple[str, ...]:
+        """Texts with which an answer that is a call begins, where the start marker is not the only one."""
+        if self.json == "anywhere":
+            return ('{"', "{\n", '[{"', "```json\n", "```\n", *([self.opening] if self.opening else []))
+        return (self.opening,) if self.opening else ()
+
+    def blocks(self, text: str, offered: Container[str] = ()) -> list[Block]:
+        """The block at each position where a call begins; malformed text is a block that is not whole.
+
+        Args:
+            text: an answer.
+            offered: names of the offered tools; they tell some calls without markers from data.
+        """
+        found, at = self._first(text, first_word(text), offered)
+        fenced = False
+        while begun := self._begins.search(text, at):
+            kind, at = begun.lastgroup, begun.end()
+            if kind == "thought":
+                at = after_thought(text, at)
+            elif kind == "fence":
+                begin, at = at, at if fenced else after_code(text, at)
+                fenced = not fenced and at == begin
+            elif kind == "quoted":
+                at = read_bare_json(text, at, offered)[1]
+            else:
+                blocks, at = (
+                    self._json(text, begun.start(), offered) if kind == "json" else self._payload(text, at, kind)
+                )
+                found += blocks
+            at = max(at, begun.start() + 1)
+        return found
+
+    def _first(self, text: str, at: int, offered: Container[str]) -> tuple[list[Block], int]:
+        """The block of an answer that begins as a call without its start marker, if it does, and where it ends."""
+        begin = skip_space(text, at)
+        if self._begins.match(text, at) or self._begins.match(text, begin):
+            return [], at
+        if self._bare.match(text, begin) or self._lost(text, begin, offered):
+            return self._payload(text, begin, "marked")
+        if self.json == "start" and text.startswith(("{", "["), begin):
+            blocks, end = self._json(text, begin, offered)
+            return blocks, end if blocks else at
+        return [], at
+
+    def _lost(self, text: str, begin: int, offered: Container[str]) -> bool:
+        """Whether an answer is a payload whose start marker is missing."""
+        limit = self._next_mark(text, begin)
+        closed = bool(self.end) and text.startswith(self.end or "", limit)
+        if begin == limit or not (closed or self.skipped):
+            return False
+        calls, whole, end = self.read(text, begin, limit)
+        if not whole or not calls or not _NOTHING_MORE.fullmatch(text, end, max(limit, end)):
+            return False
+        return all(call.name in offered or (closed and call.arguments) for call in calls)
+
+    def _payload(self, text: str, begin: int, kind: str | None) -> tuple[list[Block], int]:
+        """The block whose payload begins at a position, and where the text goes on behind it."""
+        limit = self._next_mark(text, begin)
+        calls, whole, end = self.read(text, begin, limit)
+        if whole and kind == "marked" and self.end is not None:
+            whole = _NOTHING_MORE.fullmatch(text, end, self._next_mark(text, end)) is not None
+        return [Block(calls, whole and bool(calls), text[begin:limit].strip())], end if whole else limit
+
+    @staticmethod
+    def _json(text: str, begin: int, offered: Container[str]) -> tuple[list[Block], int]:
+        """The block of a JSON value, none if that is no call; and where the text goes on behind it."""
+        reading, end = read_bare_json(text, begin, offered)
+        return [Block(reading.calls, reading.whole, text[begin:end].strip())] if reading else [], end
+
+    def written(self, calls: Sequence[ToolCall]) -> str:
+        """The calls as a model of this family writes them, markers included."""
+        before, after, between = self.around or (self.start, self.end or "", "\n")
+        groups = [list(calls)] if self.several else [[call] for call in calls]
+        return between.join(f"{before}{self.write(group)}{after}" for group in groups)
+
+    @functools.cached_property
+    def _opens(self) -> re.Pattern[str]:
+        return re.compile(self.opens or re.escape(self.start) or _NEVER)
+
+    @functools.cached_property
+    def _marks(self) -> re.Pattern[str]:
+        return re.compile("|".join([self._opens.pattern, *([re.escape(self.end)] if self.end else [])]))
+
+    @functools.cached_property
+    def _bare(self) -> re.Pattern[str]:
+        return re.compile(self.bare or _NEVER)
+
+    @functools.cached_property
+    def _begins(self) -> re.Pattern[str]:
+        """What is looked for in an answer: the beginnings of calls, and what calls are not looked for in."""
+        kinds = {"thought": THOUGHT, "marked": self._opens.pattern, "loose": self.loose}
+        if self.json == "anywhere":
+            kinds |= {"fence": FENCE, "quoted": QUOTED, "json": JSON}
+        return re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in kinds.items() if pattern))
+
+    def _next_mark(self, text: str, position: int) -> int:
+        """Where the next marker from a position on begins, or the text ends."""
+        found = self._marks.search(text, position)
+        return found.start() if found else len(text)

@@ -1,0 +1,38 @@
+"""What an answer's text holds beside calls: reasoning, and code that only shows a call."""
+
+import re
+
+_TAGS = r"(?:seed:)?(?:think|thinking|thought|reasoning)"
+# Where reasoning begins, at the beginning of a line or behind a special token.
+THOUGHT = rf"(?:\A|(?<=[\n>\]]))[ \t]*(?:<{_TAGS}>|\[THINK\]|<\|START_THINKING\|>|<\|channel>thought)"
+_THOUGHT_ENDS = re.compile(rf"</{_TAGS}>|\[/THINK\]|<\|END_THINKING\|>|<channel\|>")
+# Reasoning that began in the prompt ends on a line of its own.
+_PROMPT_THOUGHT_ENDS = re.compile(rf"(?:\A|(?<=\n))(?:</{_TAGS}>|\[/THINK\])")
+_THOUGHT_BEGINS = re.compile(THOUGHT)
+_FIRST_THOUGHT = re.compile(rf"\s*{THOUGHT}")
+FENCE = r"```[^\n`{\[<]{0,40}\s*"
+# JSON that is assigned, passed on or quoted.
+QUOTED = r"(?:[=(]\s*|[\"'`])(?=[\[{])"
+JSON = r"(?:\[\s*)?\{\s*(?=\")"
+
+
+def after_thought(text: str, position: int) -> int:
+    """Where the reasoning that begins at a position is over; the end of the text if it is cut."""
+    ended = _THOUGHT_ENDS.search(text, position)
+    return ended.end() if ended else len(text)
+
+
+def first_word(text: str) -> int:
+    """Where an answer begins behind its reasoning, the beginning of which may be in the prompt; 0 if it has none."""
+    if begun := _FIRST_THOUGHT.match(text):
+        return after_thought(text, begun.end())
+    ended = _PROMPT_THOUGHT_ENDS.search(text)
+    return ended.end() if ended and not _THOUGHT_BEGINS.search(text, 0, ended.start()) else 0
+
+
+def after_code(text: str, position: int) -> int:
+    """Where a fence ends whose code begins at a position; that position where it begins like a call."""
+    if text.startswith(("{", "[", "<"), position):
+        return position
+    closed = text.find("```", position)
+    return len(text) if closed < 0 else closed + 3
