@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from asa_adapter.data.duplicates import near_duplicate_groups
-from asa_adapter.data.splits import row_text
+from asa_adapter.data.rows import row_text
 
 _DRAWN = ("cal", "train", "valid")
 
