@@ -22,7 +22,7 @@ import torch
 import transformers
 
 from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors, ToolCallParser, load_splits
-from asa_adapter.data.splits import read_tools
+from asa_adapter.data.rows import read_tools
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.decoding import Regrouping
 from asa_adapter.modeling.residual import decoder_blocks, text_config

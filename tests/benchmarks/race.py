@@ -18,7 +18,7 @@ import transformers
 
 from asa_adapter import ASATrainer, ASATrainingArguments, load_splits
 from asa_adapter.choice.settings import Setting, gated
-from asa_adapter.data.splits import read_tools
+from asa_adapter.data.rows import read_tools
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.search.strategy import Search
 

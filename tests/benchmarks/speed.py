@@ -43,7 +43,7 @@ from asa_adapter import (
     load_splits,
 )
 from asa_adapter.data.prompts import encode_rows
-from asa_adapter.data.splits import read_tools
+from asa_adapter.data.rows import read_tools
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.first_tokens import Push, first_tokens
 from asa_adapter.modeling.fingerprint import model_fingerprint

@@ -28,8 +28,8 @@ class Numbers:
 
     pad_token_id, eos_token_id = PAD, EOS
 
-    def batch_decode(self, rows: list[list[int]], **_: Any) -> list[str]:
-        return [" ".join(map(str, row[: row.index(EOS)] if EOS in row else row)) for row in rows]
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return " ".join(map(str, ids[: ids.index(EOS)] if EOS in ids else ids))
 
 
 def two_families() -> list[list[int]]:
@@ -80,7 +80,7 @@ def _pushes(model: Any, rows: int) -> list[Push]:
 def _screened(model: Any, rows: list[list[int]], pushes: list[Push]) -> torch.Tensor:
     """(N, 1 + P) probabilities of the token `START`."""
     blocks = decoder_blocks(model)
-    found = first_tokens(model, blocks, rows, pushes, START, pad_id=PAD, batch_size=8, progress=False)
+    found = first_tokens(model, blocks, rows, pushes, [START], pad_id=PAD, batch_size=8, progress=False)
     return torch.from_numpy(found.probability).T
 
 
@@ -110,7 +110,7 @@ def _answers_alone(model: Any, rows: list[list[int]], adapter: ASAAdapter | None
     found = []
     for row in rows:
         output = model.generate(torch.tensor([row]), **greedy_settings(Numbers(), NEW_TOKENS))
-        found += Numbers().batch_decode(output[:, len(row) :].tolist())
+        found += [Numbers().decode(ids) for ids in output[:, len(row) :].tolist()]
     if handle is not None:
         handle.remove()
     return found

@@ -179,8 +179,12 @@ def test_ctrl_c_leaves_what_is_finished_and_says_how_to_go_on(
 ) -> None:
     from asa_adapter.cli.entrypoint import main
 
-    def stop(*_: Any, **__: Any) -> dict[str, list[str]]:
-        raise KeyboardInterrupt
+    answers_of_each = Evaluation.answers_of_each
+
+    def stop(self: Evaluation, rows: Any, variants: Any, **keywords: Any) -> dict[str, list[str]]:
+        if len(variants) > 1:  # the finalists; before them the bare model is asked how it calls
+            raise KeyboardInterrupt
+        return answers_of_each(self, rows, variants, **keywords)
 
     monkeypatch.setattr(Evaluation, "answers_of_each", stop)
     data = tmp_path / "data"
@@ -193,6 +197,6 @@ def test_ctrl_c_leaves_what_is_finished_and_says_how_to_go_on(
     words += ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "0.5"]
     assert main(words) == 130
     assert "finished stages are kept in" in (message := capsys.readouterr().err)
-    assert message.endswith("out: run the same command to go on\n")
+    assert message.endswith("out/stages: run the same command to go on\n")
     kept = sorted(p.name.rsplit("-", 1)[0] for p in (tmp_path / "out" / "stages").iterdir())
-    assert kept == ["first-tokens-train", "states-cal", "states-train", "states-valid"]
+    assert kept == ["first-tokens-train", "habit", "states-cal", "states-train", "states-valid"]
