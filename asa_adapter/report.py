@@ -29,7 +29,8 @@ layers.*.effect.alpha                | number  | length of the step that was tri
 layers.*.effect.up                   | number  | start marker's probability: change by a step up, on some TRAIN rows
 layers.*.effect.down                 | number  | the same by a step down
 screen.split                         | text    | "train": settings are ranked there by the answer's first token
-screen.settings                      | int     | how many settings were ranked on all of TRAIN
+screen.rows                          | int     | rows of TRAIN that were run: all, but where no push moved anything
+screen.settings                      | int     | how many settings were ranked on all of them
 screen.base.SCORES                   |         | the bare model
 screen.best_of_each_layer[].SETTING  |         | the best setting of each layer, best first
 screen.best_of_each_layer[].SCORES   |         | what it reached
@@ -39,7 +40,7 @@ screen.front[].fpr                   | number  | its FPR
 screen.alpha_tau[].alpha             | number  | the best setting with another alpha
 screen.alpha_tau[].tau               | number  | and another tau
 screen.alpha_tau[].score             | number  | its score
-valid.base.SCORES                    |         | the bare model, by real generation on VALID
+valid.base.SCORES                    |         | the bare model, by real generation on VALID (no `valid` if none moved)
 valid.finalists[].SETTING            |         | the settings that generated on VALID
 valid.finalists[].SCORES             |         | what each reached
 valid.finalists[].screen_score       | number  | its score in the screen

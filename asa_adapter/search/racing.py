@@ -26,6 +26,8 @@ _LEFT = 1 / 3
 _FEWEST_ROWS = 32
 # Pushes that stay in the race for each finalist.
 _PUSHES_PER_FINALIST = 4
+# Up to this mean change of the probability that a call opens, a push moves nothing.
+_STILL = 0.01
 
 
 class PushKey(NamedTuple):
@@ -46,9 +48,13 @@ class Race:
         predictions: out-of-fold predictions for the rows, by layer.
         push: makes the push of a key, for all N rows.
         measure: first tokens of the given rows, by the bare model and under each push.
+        calls: whether the bare model is known to call, whatever its first tokens say.
 
     Attributes:
         base: (N,) triggers of the bare model, once all rows are run.
+        rows: sorted indices of the rows that are run.
+        moved: the greatest mean change, 0 to 1 and of either sign, of the probability that a call opens, by any push
+            of the first round.
         changes: for each key of the first round and both signs, the mean change of the start marker's probability on
             the rows of that round. Only for the step nearest to 1.
     """
@@ -61,22 +67,35 @@ class Race:
         predictions: dict[int, Prediction],
         push: Callable[[PushKey], Push],
         measure: Callable[[NDArray[np.int64], Sequence[Push]], Screened],
+        calls: bool = True,
     ) -> None:
         self._args, self._labels, self._predictions = args, labels, predictions
         self._push, self._measure = push, measure
         self._order = spread(labels, domains, args.seed)
         self._called: dict[tuple[PushKey, int], NDArray[np.bool_]] = {}
         self.base = np.zeros(len(labels), dtype=bool)
+        self.rows = self._order[:0]
         self.changes: dict[tuple[PushKey, int], float] = {}
+        self.moved = 0.0
+        self._calls, self._turned = calls, False
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether no push of the first round changed a decision, and none moved anything or there never was a call."""
+        still = self.moved <= _STILL or not (self._calls or self.base.any())
+        return still and not self._turned and not self._args.exhaustive
 
     def run(self) -> list[Scored]:
-        """The settings that were measured on all rows, with their results."""
+        """The settings that were measured on all rows, with their results; all settings on a few where `hopeless`."""
         keys = sorted({_key(setting) for setting in grid(self._args, list(self._predictions))})
         fewest = _PUSHES_PER_FINALIST * self._args.finalists
         begin, scored = 0, list[Scored]()
         for end in self._ends(len(keys) <= fewest):
             self._run(keys, self._order[begin:end], first=begin == 0)
-            scored = self._scored(keys, self._order[:end])
+            self.rows = np.sort(self._order[:end])
+            scored = self._scored(keys, self.rows)
+            if self.hopeless:
+                break
             if end < len(self._order):
                 keys = survivors(scored, max(fewest, round(len(keys) * _LEFT)))
             begin = end
@@ -104,6 +123,8 @@ class Race:
             whole.append((key, shown))
         found = self._measure(rows, pushes)
         self.base[rows] = found.triggered[0]
+        if first:
+            self._notice(found, pushes, rows)
         for i, (key, shown) in enumerate(whole):
             leads = self._lead(key.layer)[rows]
             results = {leading: found.triggered[1 + 2 * i + leading] for leading in (0, 1)}
@@ -113,6 +134,15 @@ class Race:
                 if shown:
                     p = np.where(leads == sign, *found.probability[1 + 2 * i : 3 + 2 * i])
                     self.changes[key, sign] = float((p - found.probability[0]).mean(dtype=np.float64))
+
+    def _notice(self, found: Screened, pushes: Sequence[Push], rows: NDArray[np.int64]) -> None:
+        """Keeps what the pushes changed at all."""
+        for i, push in enumerate(pushes, start=1):
+            asked = np.ones(len(rows), dtype=bool) if push.rows is None else push.rows.numpy()[rows]
+            if asked.any():
+                changes = np.abs(found.probability[i] - found.probability[0])[asked]
+                self.moved = max(self.moved, float(changes.mean(dtype=np.float64)))
+                self._turned |= bool((found.triggered[i] != found.triggered[0])[asked].any())
 
     def _asked(self, layer: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """(N,) whether the gate of any probe opens up, and down, at the lowest tau."""
@@ -127,8 +157,8 @@ class Race:
         return np.where(down & ~up, -1, 1)
 
     def _scored(self, keys: Sequence[PushKey], rows: NDArray[np.int64]) -> list[Scored]:
-        """All settings of the pushes with their results on some rows; on all rows in the rows' own order."""
-        rows, taking_part, objective = np.sort(rows), set(keys), Objective.of(self._args)
+        """All settings of the pushes with their results on some rows."""
+        taking_part, objective = set(keys), Objective.of(self._args)
         scored = []
         for setting in grid(self._args, list(self._predictions)):
             if (key := _key(setting)) in taking_part:

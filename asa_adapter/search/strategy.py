@@ -1,9 +1,11 @@
 """`Search`: fits every layer, ranks settings on TRAIN, and lets VALID decide among the best few.
 
 Settings race on TRAIN by the first token of the answer. The best few generate on VALID, which decides among them
-and makes the adapter abstain unless a gain over the bare model is certain.
+and makes the adapter abstain unless a gain over the bare model is certain. Where no push moves anything, nothing is
+generated.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -66,6 +68,7 @@ class Search:
         self.report = report
         self.fits: dict[int, LayerFit] = {}
         self._build_adapter = build
+        self._hopeless = ""  # why, once the screen finds that it is
 
     def fit(self, layers: Sequence[int]) -> list[int]:
         """Fits every layer whose state depends on the prompt, and reports the quality of its classifiers.
@@ -103,7 +106,8 @@ class Search:
         """Ranks settings of the layers on TRAIN by the first token, with out-of-fold router and probes.
 
         Returns:
-            The best settings, at most `finalists` of them.
+            The best settings, at most `finalists` of them. Where no push of the race's first round moves anything, one
+            of the layer that reads best, and a warning.
         """
         read = self._readable(layers)
         predictions = {layer: self.fits[layer].out_of_fold for layer in read}
@@ -115,12 +119,35 @@ class Search:
             predictions,
             lambda key: self._push(predictions[key.layer], *key),
             lambda rows, pushes: self.measured.first_tokens("train", pushes, rows),
+            calls=self.report.get("habit", {}).get("calls") != 0,
         )
-        scored = race.run()
-        self.report["screen"] = screen_facts(self.args, labels, race.base, scored)
+        scored, ran = race.run(), race.rows
+        self.report["screen"] = {"rows": len(ran), **screen_facts(self.args, labels[ran], race.base[ran], scored)}
         for layer, effect in layer_effects(race.changes).items():
             self.report["layers"][str(layer)]["effect"] = effect
-        return shortlist(scored, self.args.finalists)
+        if not race.hopeless:
+            return shortlist(scored, self.args.finalists)
+        self._hopeless = self._despair(race, len(read))
+        warnings.warn(self._hopeless, stacklevel=3)
+        best = max(read, key=lambda layer: self.fits[layer].facts["out_of_fold_auc"])
+        return [min((s for s in scored if s.setting.layer == best), key=Scored.rank)]
+
+    def _despair(self, race: Race, layers: int) -> str:
+        """Why no setting can help, and what could."""
+        habit = self.report.get("habit", {})
+        if calls := habit.get("calls"):
+            shares = ", ".join(f"{name} {round(100 * share)} %" for name, share in habit["shares"].items())
+            written = f"its calls come as {shares} of {calls}"
+        else:
+            written = f"it called nothing in {habit.get('answers', 0)} answers"
+        return (
+            f"no push at any of {layers} layers changed a decision on {len(race.rows)} rows of TRAIN, or moved the "
+            f"probability of a call's opening by more than {race.moved:.2g} in the mean; the bare model begins "
+            f"{int(race.base.sum())} of their answers with a call, and {written} (read as "
+            f"{self.report.get('tool_call_format')}); the adapter abstains. What could help: the tool_call_format of "
+            "its calls, if they come in another one; a chat template that shows it the tools; an action on the logits "
+            "in place of the states"
+        )
 
     def _readable(self, layers: Sequence[int]) -> list[int]:
         """The layers whose AUC beyond chance is at least three quarters of the best layer's; all if exhaustive."""
@@ -152,7 +179,10 @@ class Search:
 
         Returns:
             The adapter of the chosen setting; with alpha 0 (it abstains) unless a gain over the bare model is certain.
+            Where the screen found no push that moves anything, it abstains without generating.
         """
+        if self._hopeless:
+            return self._record(candidates[0].setting._replace(alpha=0.0), self._hopeless)
         labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
         variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
         base, *triggers = self.measured.triggers("valid", {"base": None, **variants}).values()
@@ -216,13 +246,18 @@ class Search:
                 f"({self.objective.gain_name})"
             )
         setting = chosen.setting._replace(alpha=0.0) if abstains else chosen.setting
+        adapter = self._record(setting, why)
+        self.report["chosen"]["valid"] = facts(args, labels, base if abstains else chosen.triggered)
+        return adapter
+
+    def _record(self, setting: Setting, why: str) -> ASAAdapter:
+        """The adapter of the choice, which the report then names with its reason."""
         adapter = self._build(setting)
         self.report["chosen"] = {
             **setting._asdict(),
             "absolute_step": adapter.config.step,
-            "abstains": abstains,
+            "abstains": setting.alpha == 0,
             "why": why,
-            "valid": facts(args, labels, base if abstains else chosen.triggered),
         }
         return adapter
 

@@ -14,7 +14,7 @@ from asa_adapter.diagnostics.patient import Finding
 
 NAMES = [
     *("chat_template", "call_format", "tools", "markers", "prompt", "history", "padding", "blocks", "unsteered"),
-    *("compiled", "attention", "weights", "thinking", "triggers", "own_calls"),
+    *("compiled", "attention", "weights", "thinking", "habit", "triggers", "own_calls"),
 ]
 
 
@@ -223,7 +223,7 @@ def test_the_table_fits_the_terminal(healthy: dict[str, Finding], width: int) ->
     assert max(map(len, lines)) <= width
     assert next(line for line in lines if line.startswith("!!")).split()[1] == "history"
     assert sum(line.startswith(("ok", "!!")) for line in lines) == len(NAMES)
-    assert lines[-1] == "15 checks, 1 with something to look at"
+    assert lines[-1] == "16 checks, 1 with something to look at"
 
 
 def test_findings_are_json(healthy: dict[str, Finding]) -> None:

@@ -28,8 +28,9 @@ def prediction(seed: int) -> Prediction:
 class Model:
     """Calls a tool where the push, times a layer's gain, is strong enough for the row; counts what it is asked."""
 
-    def __init__(self) -> None:
-        self.need = np.random.default_rng(9).normal(0, 1, ROWS)
+    def __init__(self, shift: float = 0.0, strength: float = 1.0) -> None:
+        self.need = np.random.default_rng(9).normal(0, 1, ROWS) + shift
+        self.strength = strength
         self.pushes = 0
 
     def __call__(self, rows: np.ndarray, pushes: Sequence[Push]) -> Screened:
@@ -37,21 +38,21 @@ class Model:
         for push in pushes:
             asked = np.ones(len(rows), dtype=bool) if push.rows is None else push.rows.numpy()[rows]
             self.pushes += int(asked.sum())
-            gain = 3 - abs(push.layer - 5)
+            gain = self.strength * (3 - abs(push.layer - 5))
             step = push.steps[push.domain][:, 0].numpy()[rows]
             logits.append(np.where(asked, self.need[rows] + gain * step, -99))
         found = np.stack(logits)
         return Screened(found > 0, (1 / (1 + np.exp(-found))).astype(np.float32))
 
 
-def race(**options: Any) -> tuple[list[Scored], Race, Model]:
-    args, model = ASATrainingArguments(finalists=2, **options), Model()
+def race(model: Model | None = None, calls: bool = True, **options: Any) -> tuple[list[Scored], Race, Model]:
+    args, model = ASATrainingArguments(finalists=2, **options), model or Model()
     predictions = {layer: prediction(layer) for layer in LAYERS}
 
     def push(key: PushKey) -> Push:
         return Push(key.layer, torch.full((2, 1), key.alpha), torch.from_numpy(predictions[key.layer].domain))
 
-    found = Race(args, LABELS, DOMAINS, predictions, push, model)
+    found = Race(args, LABELS, DOMAINS, predictions, push, model, calls)
     return found.run(), found, model
 
 
@@ -106,3 +107,33 @@ def test_survivors_are_of_several_layers_and_hold_the_leaders_other_steps() -> N
     assert {key.layer for key in kept} == {1, 2}
     assert {PushKey(1, 0.0, alpha) for alpha in (0.5, 1.0, 2.0)} <= set(kept)
     assert kept == sorted(kept)
+
+
+def test_a_race_in_which_no_push_moves_anything_ends_with_its_first_round() -> None:
+    scored, found, model = race(Model(shift=-15))
+    assert found.hopeless
+    assert len(found.rows) == 32
+    assert 0 < found.moved < 0.01
+    assert {s.setting.layer for s in scored} == set(LAYERS)
+    assert all(len(s.triggered) == 32 for s in scored)
+    assert model.pushes < race(Model(shift=-15), exhaustive=True)[2].pushes / 5
+
+
+@pytest.mark.parametrize(("calls", "hopeless"), [(True, False), (False, True)])
+def test_probabilities_that_move_without_a_call_are_hopeless_only_where_the_model_never_calls(
+    calls: bool, hopeless: bool
+) -> None:
+    _, found, _ = race(Model(shift=-9.5), calls)
+    assert found.moved > 0.01
+    assert not found.base.any()
+    assert found.hopeless is hopeless
+
+
+def test_a_race_goes_on_where_one_decision_changes_or_all_settings_are_asked_for() -> None:
+    _, found, _ = race(Model(strength=0.03))
+    assert found.moved > 0.01
+    assert not found.hopeless
+    assert len(found.rows) == ROWS
+    _, whole, _ = race(Model(shift=-15), exhaustive=True)
+    assert not whole.hopeless
+    assert len(whole.rows) == ROWS

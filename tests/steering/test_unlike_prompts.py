@@ -10,6 +10,7 @@ from models import fitted_adapter, greedy, prompts, random_model
 from asa_adapter import ASAAdapter
 from asa_adapter.data.landmarks import tools_digest
 from asa_adapter.matching.resemblance import NO_TOOLS
+from asa_adapter.modeling.forward import CACHE, given_cache
 
 MARK = (40, 41, 42)
 END = (50, 51)
@@ -105,7 +106,7 @@ def test_behind_a_cache_the_tools_are_found_where_whole_rows_are_given(lfm2: Any
     with adapter().attach(lfm2) as steering:
         first = lfm2.generate(ids, max_new_tokens=2, do_sample=False, return_dict_in_generate=True)
         more = torch.cat([first.sequences, prompts(1, 4)], dim=1)
-        lfm2.generate(more, max_new_tokens=2, do_sample=False, past_key_values=first.past_key_values)
+        lfm2.generate(more, max_new_tokens=2, do_sample=False, **{CACHE: given_cache(first)})
         assert [d.applied for d in steering.decisions] == [True]
 
 
@@ -115,9 +116,7 @@ def test_behind_a_cache_tokens_that_are_not_seen_are_taken_to_offer_tools(lfm2: 
         first = lfm2.generate(ids, max_new_tokens=2, do_sample=False, return_dict_in_generate=True)
         more = prompts(1, 4)
         mask = torch.ones(1, first.sequences.shape[1] - 1 + 4, dtype=torch.long)
-        lfm2.generate(
-            more, attention_mask=mask, max_new_tokens=2, do_sample=False, past_key_values=first.past_key_values
-        )
+        lfm2.generate(more, attention_mask=mask, max_new_tokens=2, do_sample=False, **{CACHE: given_cache(first)})
         assert [(d.applied, d.reason) for d in steering.decisions] == [(True, "")]
 
 

@@ -160,14 +160,15 @@ def reused(model: Any, tokenizer: Any, rows: Any, folder: Path, **changes: Any) 
 
 def test_a_changed_input_invalidates_what_depends_on_it_alone(tiny_lfm2: Any, few: Any, finished: Path) -> None:
     states = {"states-cal", "states-train", "states-valid"}
-    everything = {*states, "first-tokens-train", "first-tokens-valid", "answers-valid"}
+    everything = {"habit", *states, "first-tokens-train", "first-tokens-valid", "answers-valid"}
     model, tokenizer = tiny_lfm2
     assert reused(model, tokenizer, few, finished) == everything
     # Other taus: nothing that the model is asked changes, unless another setting becomes a finalist.
     assert reused(model, tokenizer, few, finished, taus=(0.5, 0.7), resamples=500) == everything
-    assert reused(model, tokenizer, few, finished, max_new_tokens=12) == everything - {"answers-valid"}
+    assert reused(model, tokenizer, few, finished, max_new_tokens=12) == everything - {"habit", "answers-valid"}
     valid = [{**row, "instruction": row["instruction"] + " now"} for row in few["valid"]]
     assert reused(model, tokenizer, {**few, "valid": valid}, finished) == {
+        "habit",
         "states-cal",
         "states-train",
         "first-tokens-train",

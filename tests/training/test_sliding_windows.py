@@ -63,7 +63,8 @@ def test_a_model_with_sliding_windows_is_trained_on_two_tool_lists(model_type: s
     tokenizer = tiny_lfm2[1]
     model = model_of(model_type, len(tokenizer))
     grid = {"layers": (2,), "alphas": (1.0,), "taus": (0.5,), "betas": (0.0,), "Cs": (0.1,), "finalists": 1}
-    arguments = ASATrainingArguments(**{**SMALL, **grid, "max_new_tokens": 4})
+    # Random weights: no push moves anything, and without `exhaustive` the run would end before it generates.
+    arguments = ASATrainingArguments(**{**SMALL, **grid, "max_new_tokens": 4, "exhaustive": True})
     adapter = ASATrainer(model, tokenizer, rows_of_two_tool_lists(), arguments).train()
     assert adapter.config.layer == 2
     assert traces(model) == []

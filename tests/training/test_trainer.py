@@ -1,6 +1,7 @@
 """A whole training on the shipped model and data, and what comes of it."""
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from asa_adapter.choice.settings import Setting
 from asa_adapter.data.prompts import chat_template_sha256, with_chat_template
 from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.answers import Evaluation
+from asa_adapter.hub.card import model_card
+from asa_adapter.hub.plots import plots
+from asa_adapter.report import Report
 
 # Whole trainings.
 pytestmark = pytest.mark.slow
@@ -141,15 +145,16 @@ def test_test_rows_are_not_looked_at_before_the_choice(
     trainer = ASATrainer(*tiny_lfm2, small, arguments)
     trainer.train()
     test_ids = {row["id"] for row in small["test"]}
-    assert seen == {row["id"] for row in small["valid"]}
+    assert seen >= {row["id"] for row in small["valid"]}
+    assert not seen & test_ids
     results = trainer.evaluate("test")
     assert seen >= test_ids
     assert results["asa"]["f1"] == 1.0
 
 
 def test_a_step_that_does_nothing_gives_an_abstaining_adapter(tiny_lfm2: Any, small: Any, shared: Any) -> None:
-    arguments = ASATrainingArguments(**{**shared, "layers": (6,), "alphas": (1e-6,), "finalists": 1})
-    trainer = ASATrainer(*tiny_lfm2, small, arguments)
+    options = {**shared, "layers": (6,), "alphas": (1e-6,), "finalists": 1, "exhaustive": True}
+    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**options))
     adapter = trainer.train()
     assert adapter.config.alpha == 0
     chosen = trainer.report["chosen"]
@@ -160,6 +165,34 @@ def test_a_step_that_does_nothing_gives_an_abstaining_adapter(tiny_lfm2: Any, sm
     assert chosen["valid"] == trainer.report["valid"]["base"]
     with pytest.raises(ValueError, match=r"the adapter abstains \(alpha 0\): it changes nothing"):
         trainer.ablate("valid")
+
+
+def test_a_fit_without_hope_ends_early_and_says_why_and_what_could_help(
+    tiny_lfm2: Any, small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls are awaited behind a token that the model never writes, so that no push moves its probability."""
+    options = {**SMALL, "alphas": (0.25, 0.5, 1.0), "tool_call_format": "hermes", "tool_call_start": "<|im_start|>"}
+    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**options))
+    monkeypatch.setattr(trainer._measured, "triggers", lambda *_: pytest.fail("finalists generated"))
+    with pytest.warns(UserWarning, match="no push at any of 2 layers changed a decision on 32 rows of TRAIN"):
+        adapter = trainer.train()
+    report = trainer.report
+    assert adapter.config.alpha == 0
+    best = max(("4", "6"), key=lambda layer: report["layers"][layer]["out_of_fold_auc"])
+    assert report["chosen"]["layer"] == int(best)
+    assert (report["chosen"]["abstains"], report["valid"], report["screen"]["rows"]) == (True, {}, 32)
+    assert re.search(
+        r"moved the probability of a call's opening by more than \S+ in the mean; the bare model begins 0 of their "
+        r"answers with a call, and its calls come as lfm2 100 % of \d \(read as hermes\); the adapter abstains\. What "
+        r"could help: the tool_call_format of its calls",
+        report["chosen"]["why"],
+    )
+    results = trainer.evaluate("test")
+    assert results["asa"]["f1"] == results["base"]["f1"]
+    with pytest.raises(ValueError, match=r"the adapter abstains \(alpha 0\)"):
+        trainer.ablate("test")
+    assert "the adapter abstains" in model_card(adapter.config, Report.read(report))
+    assert plots(Report.read(report))
 
 
 def test_a_model_that_is_right_already_gets_an_abstaining_adapter(
@@ -190,8 +223,8 @@ def test_max_fpr_is_kept_on_valid(tiny_lfm2: Any, small: Any, shared: Any) -> No
 
 
 def test_a_max_fpr_that_nothing_reaches_gives_an_abstaining_adapter(tiny_lfm2: Any, small: Any, shared: Any) -> None:
-    arguments = ASATrainingArguments(**{**shared, "max_fpr": 0.0, "layers": (4,), "alphas": (1e-6,), "finalists": 1})
-    trainer = ASATrainer(*tiny_lfm2, small, arguments)
+    options = {**shared, "max_fpr": 0.0, "layers": (4,), "alphas": (1e-6,), "finalists": 1, "exhaustive": True}
+    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**options))
     assert trainer.train().config.alpha == 0
     assert trainer.report["chosen"]["why"].startswith("no setting tried had an FPR of at most 0 on VALID")
     assert trainer.report["chosen"]["valid"] == trainer.report["valid"]["base"]
