@@ -187,6 +187,7 @@ class Report:
         cosines: `diagnostics.domain_cosines`, a row for each domain.
         marker: `diagnostics.marker_probability`.
         why: `chosen.why`.
+        habit: `calls`, `shares`, and `shown` and `differs` where they are known; empty where no call was read.
         metadata: what only the person who fitted it knows: `license` of the adapter, `datasets` (Hub ids), `language`
             codes, and in words `data_license` and `labels` (who or what labelled the data).
     """
@@ -203,6 +204,7 @@ class Report:
     cosines: tuple[tuple[float, ...], ...] = ()
     marker: Marker | None = None
     why: str | None = None
+    habit: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -226,6 +228,7 @@ class Report:
             cosines=tuple(map(tuple, cosines)) if all(len(row) == len(cosines) for row in cosines) else (),
             marker=_marker(diagnostics["marker_probability"]) if "marker_probability" in diagnostics else None,
             why=chosen.get("why"),
+            habit=found["habit"] if found["habit"].get("calls") and found["habit"].get("shares") else {},
             **{name: found[name] for name in ("ablations", "splits", "arguments", "versions", "seconds", "metadata")},
         )
 
@@ -252,7 +255,11 @@ _CELLS = list_of(with_keys(alpha=_STEP, tau=_SHARE, score=_CHANGE))
 _EFFECT = with_keys(Effect._fields, alpha=_STEP, up=_CHANGE, down=_CHANGE)
 _SERIES = dict.fromkeys(("along", "against", "random"), list_of(_SHARE, default=[]))
 _MARKER = with_keys(("base", "alphas"), base=_SHARE, alphas=list_of(_STEP, minItems=1), **_SERIES)
+_HABIT = with_keys(
+    answers=_COUNT, calls=_COUNT, shares=by_name(_SHARE, default={}), shown=_WORDS, differs={"type": "boolean"}
+)
 _SCHEMA = with_keys(
+    habit=_HABIT,
     evaluations=by_name(with_keys(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),
     ablations=by_name(_METRICS),
     splits=by_name(with_keys(("rows", "tool_needed"), rows=_COUNT, tool_needed=_COUNT)),
