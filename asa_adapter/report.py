@@ -11,7 +11,7 @@ tool_call_format                     | text    | name of the format of the model
 habit.answers                        | int     | answers of the bare model that were read with every format
 habit.calls                          | int     | how many of them call a tool
 habit.shares.*                       | number  | by format, the share of these calls that came in it
-habit.shown                          | text    | the format that template or vocabulary show
+habit.shown                          | text    | the format that template or vocabulary show, or that was named by hand
 habit.differs                        | bool    | whether hardly any call came in that
 splits.*.ROWS                        |         | how many rows cal, train, valid and test have
 domains[]                            | text    | names, in the order of the directions

@@ -175,7 +175,8 @@ def _fitted_for(config: ASAConfig, report: Report) -> str:
 
 def _serving(config: ASAConfig, report: Report) -> str | None:
     """What a server must read, where the model's calls come in another format than its chat template shows."""
-    if report.habit.get("differs") is not True or config.tool_call_format is None:
+    named_by_hand = config.tool_call_format == report.habit.get("shown")
+    if report.habit.get("differs") is not True or config.tool_call_format is None or named_by_hand:
         return None
     read = " and ".join(code(name) for name in config.forms or (config.tool_call_format,))
     shown = f" ({code(report.habit['shown'])})" if "shown" in report.habit else ""

@@ -342,6 +342,7 @@ def test_what_serves_the_model_is_told_to_read_calls_that_its_template_does_not_
         "**The model's calls hardly ever come in the format that its chat template shows (`hermes`). What serves it "
         "must read `json` too; `adapter.parser(tokenizer)` does.**"
     ) in text
+    assert "What serves it" not in card(config(tool_call_format="hermes"), report(habit=habit))
 
 
 @pytest.mark.parametrize(
