@@ -45,6 +45,7 @@ valid.finalists[].SCORES             |         | what each reached
 valid.finalists[].screen_score       | number  | its score in the screen
 valid.finalists[].screen_agreement   | number  | share of VALID rows on which first token and generation agree
 valid.finalists[].standard_error     | number  | of the difference between its score and the best
+valid.screen_note                    | text    | only where they agree on too few, so that more settings generated
 valid.gain.GAIN                      |         | of the choice over the bare model
 chosen.SETTING                       |         | the choice; alpha 0 where it abstains
 chosen.absolute_step                 | number  | length of the step in the model's own units

@@ -26,7 +26,7 @@ def test_a_real_model_writes_json_where_its_template_asks_for_hermes() -> None:
     assert found.formats == ("json", "hermes")
     assert found.shares() == {"json": 1.0}
     assert str(found) == "json 100 % of 46 calls"
-    begins = [row["answer"] for row in REAL if row["call"] and row["answer"][0] in '{[`']
+    begins = [row["answer"] for row in REAL if row["call"] and row["answer"][0] in "{[`"]
     assert set(begins) <= set(found.calling) < {row["answer"] for row in REAL if row["call"]}
 
 

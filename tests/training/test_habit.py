@@ -32,7 +32,7 @@ def test_calls_in_another_format_than_the_templates_are_read_and_warned_of_once(
     trainer = trainer_of(model, tokenizer, small)
     assert trainer.parser.format == "hermes"
     [warning] = told(trainer)
-    assert warning.startswith("the chat template shows the format 'hermes', but the model's calls come as lfm2 100 % of")
+    assert "shows the format 'hermes', but the model's calls come as lfm2 100 % of" in warning
     assert "the adapter reads lfm2 and hermes. What serves it must read these calls too" in warning
     habit = trainer.report["habit"]
     assert (habit["shown"], habit["differs"], habit["shares"]) == ("hermes", True, {"lfm2": 1.0})
