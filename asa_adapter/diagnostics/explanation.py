@@ -142,12 +142,8 @@ def explain(
         | {"notes": Resemblance(config).notes(prompt_ids, schemas)},
         **_decided(adapter, decision, state),
         step=_step(config, decision.gate, float(state.norm())),
-        start={
-            "marker": parser.start,
-            "token": _decoded(tokenizer, [openings[int(before.argmax())]]),
-            "before": float(before.sum()),
-            "after": float(after.sum()),
-        },
+        start={"marker": parser.start, "token": _decoded(tokenizer, [openings[int(before.argmax())]])}
+        | {"before": float(before.sum()), "after": float(after.sum())},
         base=_judged(base, parser, schemas),
         steered=_judged(steered, parser, schemas),
     )
