@@ -11,7 +11,7 @@ tool_call_format                     | text    | name of the format of the model
 habit.answers                        | int     | answers of the bare model that were read with every format
 habit.calls                          | int     | how many of them call a tool
 habit.shares.*                       | number  | by format, the share of these calls that came in it
-habit.shown                          | text    | the format that template or vocabulary show
+habit.shown                          | text    | the format that template or vocabulary show, or that was named by hand
 habit.differs                        | bool    | whether hardly any call came in that
 splits.*.ROWS                        |         | how many rows cal, train, valid and test have
 domains[]                            | text    | names, in the order of the directions
@@ -46,6 +46,7 @@ valid.finalists[].SCORES             |         | what each reached
 valid.finalists[].screen_score       | number  | its score in the screen
 valid.finalists[].screen_agreement   | number  | share of VALID rows on which first token and generation agree
 valid.finalists[].standard_error     | number  | of the difference between its score and the best
+valid.screen_note                    | text    | only where they agree on too few, so that more settings generated
 valid.gain.GAIN                      |         | of the choice over the bare model
 chosen.SETTING                       |         | the choice; alpha 0 where it abstains
 chosen.absolute_step                 | number  | length of the step in the model's own units
@@ -188,6 +189,7 @@ class Report:
         cosines: `diagnostics.domain_cosines`, a row for each domain.
         marker: `diagnostics.marker_probability`.
         why: `chosen.why`.
+        habit: `calls`, `shares`, and `shown` and `differs` where they are known; empty where no call was read.
         metadata: what only the person who fitted it knows: `license` of the adapter, `datasets` (Hub ids), `language`
             codes, and in words `data_license` and `labels` (who or what labelled the data).
     """
@@ -204,6 +206,7 @@ class Report:
     cosines: tuple[tuple[float, ...], ...] = ()
     marker: Marker | None = None
     why: str | None = None
+    habit: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -227,6 +230,7 @@ class Report:
             cosines=tuple(map(tuple, cosines)) if all(len(row) == len(cosines) for row in cosines) else (),
             marker=_marker(diagnostics["marker_probability"]) if "marker_probability" in diagnostics else None,
             why=chosen.get("why"),
+            habit=found["habit"] if found["habit"].get("calls") and found["habit"].get("shares") else {},
             **{name: found[name] for name in ("ablations", "splits", "arguments", "versions", "seconds", "metadata")},
         )
 
@@ -253,7 +257,11 @@ _CELLS = list_of(with_keys(alpha=_STEP, tau=_SHARE, score=_CHANGE))
 _EFFECT = with_keys(Effect._fields, alpha=_STEP, up=_CHANGE, down=_CHANGE)
 _SERIES = dict.fromkeys(("along", "against", "random"), list_of(_SHARE, default=[]))
 _MARKER = with_keys(("base", "alphas"), base=_SHARE, alphas=list_of(_STEP, minItems=1), **_SERIES)
+_HABIT = with_keys(
+    answers=_COUNT, calls=_COUNT, shares=by_name(_SHARE, default={}), shown=_WORDS, differs={"type": "boolean"}
+)
 _SCHEMA = with_keys(
+    habit=_HABIT,
     evaluations=by_name(with_keys(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),
     ablations=by_name(_METRICS),
     splits=by_name(with_keys(("rows", "tool_needed"), rows=_COUNT, tool_needed=_COUNT)),

@@ -45,7 +45,8 @@ class ASATrainingArguments:
             is taken.
         objective: what to maximise, "f1" or "balanced_accuracy".
         max_fpr: with a number, maximise recall among the settings whose FPR on VALID is at most this.
-        finalists: how many settings from the screen generate on VALID: the best of each layer first.
+        finalists: how many settings from the screen generate on VALID: the best of each layer first;
+            twice as many where the screen agrees too little with what they generate.
         exhaustive: whether the screen runs every setting on all of TRAIN. Else settings race: the worse ones drop out
             on parts of it, and layers that read little of the need are left out.
         resamples: bootstrap resamples for every interval.

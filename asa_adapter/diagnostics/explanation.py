@@ -37,7 +37,8 @@ class Explanation(dict[str, Any]):
         domain, domains: the routed domain, and the router's probability of each.
         p_tool, p_by_domain, tau, gate: the probe's answer, what the probe of each domain says, and the gate.
         step: layer, alpha, absolute (length of what is added, signed), state_norm, relative (to that norm).
-        start: marker, token (with which an answer that calls begins), and its probability before and after the step.
+        start: marker, token (the likeliest, for the bare model, of those with which answers that call begin), and the
+            probability of all of them together before and after the step.
         base, steered: answer, triggered, calls, format, tool_name, arguments, errors.
     """
 
@@ -127,21 +128,22 @@ def explain(
     schemas = tool_schemas(config.tools if tools is None else tools)
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     prompt_ids = encode_prompt(tokenizer, messages, schemas, parser)
-    opening = parser.opening_id(tokenizer)
+    openings = list(parser.opening_ids(tokenizer))
     ids = torch.tensor([prompt_ids], device=input_device(model))
     settings = greedy_settings(tokenizer, max_new_tokens) | {"output_logits": True, "return_dict_in_generate": True}
     with evaluation_mode(model):
         with adapter.attach(given, tokenizer=tokenizer, allow_mismatch=allow_mismatch) as steering:
-            steered, after = _answer(model, ids, opening, settings)
+            steered, after = _answer(model, ids, openings, settings)
             decision = steering.decisions[0]
-        base, before = _answer(model, ids, opening, settings)
+        base, before = _answer(model, ids, openings, settings)
         state = _bare_state(model, ids, config)
     return Explanation(
         prompt=_prompt(tokenizer, prompt_ids, decision.position, schemas)
         | {"notes": Resemblance(config).notes(prompt_ids, schemas)},
         **_decided(adapter, decision, state),
         step=_step(config, decision.gate, float(state.norm())),
-        start={"marker": parser.start, "token": _decoded(tokenizer, [opening]), "before": before, "after": after},
+        start={"marker": parser.start, "token": _decoded(tokenizer, [openings[int(before.argmax())]])}
+        | {"before": float(before.sum()), "after": float(after.sum())},
         base=_judged(base, parser, schemas),
         steered=_judged(steered, parser, schemas),
     )
@@ -182,11 +184,13 @@ def _step(config: ASAConfig, gate: int, norm: float) -> dict[str, Any]:
     }
 
 
-def _answer(model: Any, ids: torch.Tensor, opening: int, settings: dict[str, Any]) -> tuple[list[int], float]:
-    """The token ids of the answer to a (1, T) prompt, and the probability that its first token is `opening`."""
+def _answer(
+    model: Any, ids: torch.Tensor, openings: list[int], settings: dict[str, Any]
+) -> tuple[list[int], torch.Tensor]:
+    """The token ids of the answer to a (1, T) prompt, and (O,) probabilities that its first is one of O openings."""
     output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
     first = output.logits[0][0].float().softmax(dim=0)
-    return output.sequences[0, ids.shape[1] :].tolist(), float(first[opening])
+    return output.sequences[0, ids.shape[1] :].tolist(), first[openings]
 
 
 def _decoded(tokenizer: Any, ids: list[int]) -> str:

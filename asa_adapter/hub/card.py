@@ -60,9 +60,11 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         headline=None if config.alpha == 0 else _headline(report),
         repo_id=repo_id if _HUB_ID.fullmatch(repo_id or "") else _PLACEHOLDER,
         model_id=on_hub or "path/to/the/model",
-        fitted_for=_fitted_for(config),
+        fitted_for=_fitted_for(config, report),
+        serving=_serving(config, report),
         tools=_tools(config.tools),
         results=[_result(split, comparison) for split, comparison in report.evaluations.items()],
+        counted="a call begins" if config.forms or config.tool_call_format == "json" else "the call marker stands",
         ablations=_ablations(report),
         plots=[{"file": name, "title": _plot_title(name)} for name in plots if _PLOT.fullmatch(name)],
         settings=_settings(config),
@@ -145,7 +147,7 @@ def _headline(report: Report) -> str | None:
     )
 
 
-def _fitted_for(config: ASAConfig) -> str:
+def _fitted_for(config: ASAConfig, report: Report) -> str:
     markers = " … ".join(code(marker) for marker in (config.tool_call_start, config.tool_call_end) if marker)
     template = config.chat_template_sha256
     rows = {
@@ -161,9 +163,27 @@ def _fitted_for(config: ASAConfig) -> str:
             else "the model's own chat template"
         )
         + (f" (SHA-256 {template[:12]}…; `attach(model, tokenizer=tokenizer)` checks it)" if template else ""),
-        "a call is written as": markers or "not recorded",
+        "a call is written as": markers or ("JSON" if config.tool_call_format == "json" else "not recorded"),
     }
+    if config.forms:
+        rows["formats of its calls"] = ", ".join(map(code, config.forms))
+    if habit := report.habit:
+        shares = ", ".join(f"{code(name)} {share:.0%}" for name, share in habit["shares"].items())
+        rows["formats of its calls"] = f"{shares} of {habit['calls']} calls of the model alone"
     return table(["", ""], [[name, text] for name, text in rows.items()], numbers=0)
+
+
+def _serving(config: ASAConfig, report: Report) -> str | None:
+    """What a server must read, where the model's calls come in another format than its chat template shows."""
+    named_by_hand = config.tool_call_format == report.habit.get("shown")
+    if report.habit.get("differs") is not True or config.tool_call_format is None or named_by_hand:
+        return None
+    read = " and ".join(code(name) for name in config.forms or (config.tool_call_format,))
+    shown = f" ({code(report.habit['shown'])})" if "shown" in report.habit else ""
+    return (
+        f"The model's calls hardly ever come in the format that its chat template shows{shown}. What serves it must "
+        f"read {read} too; `adapter.parser(tokenizer)` does."
+    )
 
 
 def _tools(tools: Sequence[Mapping[str, Any]] | None) -> list[str]:

@@ -34,6 +34,8 @@ from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer
 from asa_adapter.search.measurements import Measurements
 from asa_adapter.search.racing import Race
 
+# Share of VALID rows on which first token and generation must agree, or the screen has ranked something else.
+_AGREES = 0.95
 # Share of the best layer's AUC beyond chance from which the screen tries a layer.
 _READS_ENOUGH = 0.75
 
@@ -106,8 +108,8 @@ class Search:
         """Ranks settings of the layers on TRAIN by the first token, with out-of-fold router and probes.
 
         Returns:
-            The best settings, at most `finalists` of them. Where no push of the race's first round moves anything, one
-            of the layer that reads best, and a warning.
+            The best settings, at most twice `finalists` of them: the second half is for `decide` to fall back on.
+            Where no push of the race's first round moves anything, one of the layer that reads best, and a warning.
         """
         read = self._readable(layers)
         predictions = {layer: self.fits[layer].out_of_fold for layer in read}
@@ -126,7 +128,7 @@ class Search:
         for layer, effect in layer_effects(race.changes).items():
             self.report["layers"][str(layer)]["effect"] = effect
         if not race.hopeless:
-            return shortlist(scored, self.args.finalists)
+            return shortlist(scored, 2 * self.args.finalists)
         self._hopeless = self._despair(race, len(read))
         warnings.warn(self._hopeless, stacklevel=3)
         best = max(read, key=lambda layer: self.fits[layer].facts["out_of_fold_auc"])
@@ -175,7 +177,13 @@ class Search:
         return Push(layer, alpha * fit.residual_norm * fit.vectors.mixed(beta), torch.from_numpy(prediction.domain))
 
     def decide(self, candidates: Sequence[Scored]) -> ASAAdapter:
-        """Generates on VALID with each candidate, and chooses one of them.
+        """Generates on VALID with the first candidates, and chooses one of them.
+
+        Where the first token of the answer tells too little of what the model generates, the screen may have ranked
+        the wrong settings first, so twice as many generate.
+
+        Args:
+            candidates: what `screen` returned.
 
         Returns:
             The adapter of the chosen setting; with alpha 0 (it abstains) unless a gain over the bare model is certain.
@@ -184,12 +192,12 @@ class Search:
         if self._hopeless:
             return self._record(candidates[0].setting._replace(alpha=0.0), self._hopeless)
         labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
-        variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
-        base, *triggers = self.measured.triggers("valid", {"base": None, **variants}).values()
-        finalists = [
-            Scored(candidate.setting, float(self.objective.rank(Counts.of(labels, triggered))), triggered)
-            for candidate, triggered in zip(candidates, triggers, strict=True)
-        ]
+        base, finalists = self._generated(candidates[: self.args.finalists])
+        agreements = self._agreements(finalists)
+        note = _disagreement(agreements, len(candidates) - len(finalists))
+        if note and candidates[len(finalists) :]:
+            more = self._generated(candidates[len(finalists) :])[1]
+            finalists, agreements = [*finalists, *more], [*agreements, *self._agreements(more)]
         chosen, errors = choose(self.args, labels, finalists, groups)
         gain = sure_gain(self.args, labels, base, finalists, chosen, groups)
         self.report["valid"] = {
@@ -203,12 +211,25 @@ class Search:
                     "standard_error": error,
                 }
                 for finalist, candidate, agreement, error in zip(
-                    finalists, candidates, self._agreements(finalists), errors, strict=True
+                    finalists, candidates[: len(finalists)], agreements, errors, strict=True
                 )
             ],
             "gain": gain._asdict(),
         }
+        if note:
+            self.report["valid"]["screen_note"] = note
+            warnings.warn(note, stacklevel=3)
         return self._settle(chosen, gain, base)
+
+    def _generated(self, candidates: Sequence[Scored]) -> tuple[NDArray[np.bool_], list[Scored]]:
+        """(N,) bool, where the bare model calls a tool on VALID, and the candidates with their results there."""
+        labels = self.measured.labels("valid")
+        variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
+        base, *triggers = self.measured.triggers("valid", {"base": None, **variants}).values()
+        return base, [
+            Scored(candidate.setting, float(self.objective.rank(Counts.of(labels, triggered))), triggered)
+            for candidate, triggered in zip(candidates, triggers, strict=True)
+        ]
 
     def _agreements(self, finalists: Sequence[Scored]) -> list[float]:
         """For each finalist, the share of VALID rows whose first token correctly predicts whether a tool is called."""
@@ -294,3 +315,18 @@ class Search:
                 "random": means[1 + 2 * n :],
             },
         }
+
+
+def _disagreement(agreements: Sequence[float], others: int) -> str:
+    """What to say where first tokens told too little of what was generated; "" where they told enough."""
+    if min(agreements) >= _AGREES:
+        return ""
+    found = (
+        f"the first token of the answer tells on only {min(agreements):.0%} of the VALID rows whether the model calls "
+        f"a tool (expected {_AGREES:.0%}): the screen's ranking, which is by first tokens, is unsure. "
+    )
+    return found + (
+        f"{others} further settings generate on VALID"
+        if others
+        else "No further setting is there to generate with; try more layers or alphas"
+    )

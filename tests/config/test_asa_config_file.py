@@ -73,6 +73,8 @@ EDITS = {
     "generation_tokens": 1,
     "tools_marks": [[7, 8]],
     "tool_lists": [OTHER_DIGEST],
+    "forms": ["lfm2"],
+    "openings": [5],
 }
 
 
@@ -118,7 +120,7 @@ def test_future_format_version_is_refused_before_anything_else_is_read() -> None
         ASAConfig.from_json('{"format_version": 3, "all_else": "is new"}')
 
 
-NEWER = {"prompt_end": (1, 2), "tools_marks": ((1,),), "tool_lists": (DIGEST,)}
+NEWER = {"prompt_end": (1, 2), "tools_marks": ((1,),), "tool_lists": (DIGEST,), "forms": ("json",), "openings": (7,)}
 
 
 @pytest.mark.parametrize("name", NEWER)

@@ -50,6 +50,7 @@ def test_what_is_well_is_said_with_its_facts(healthy: dict[str, Finding]) -> Non
     assert "'lfm2', '<|tool_call_start|>'" in healthy["call_format"].meaning
     assert "8 decoder blocks of width 160" in healthy["blocks"].meaning
     assert "add_special_tokens=False" in healthy["prompt"].meaning
+    assert healthy["habit"].meaning == "calls come in the format that was found: lfm2 100 % of 4 calls"
     assert healthy["triggers"].meaning.startswith("the bare model called a tool for 4 of 4 requests")
     assert healthy["own_calls"].meaning.startswith("all 4 calls that the model wrote can be read, and 4 fit")
 
@@ -215,6 +216,19 @@ def test_answers_that_show_a_problem(tiny_lfm2: Any, answer: str, name: str, mea
     finding = found(Scripted(model, tokenizer, answer), tokenizer, name)
     assert not finding.ok
     assert meaning in finding.meaning
+
+
+def test_calls_in_another_format_than_the_templates_are_found_and_read(tiny_lfm2: Any) -> None:
+    tokenizer = with_chat_template(tiny_lfm2[1], HERMES)
+    model: Any = Scripted(tiny_lfm2[0], tokenizer, '{"name": "calculator", "arguments": {"expression": "1 + 1"}}')
+    findings = {finding.name: finding for finding in diagnose(model, tokenizer, max_new_tokens=4)}
+    assert findings["habit"].meaning == (
+        "template and vocabulary show the format 'hermes', but the calls that the model writes come as json 100 % of "
+        "3 calls: a parser for 'hermes' finds hardly any"
+    )
+    assert "ToolCallParser.from_model(model, tokenizer, rows)" in findings["habit"].cure
+    assert findings["triggers"].meaning.startswith("the bare model called a tool for 3 of 3 requests")
+    assert findings["own_calls"].meaning.startswith("all 3 calls that the model wrote can be read, and 3 fit")
 
 
 @pytest.mark.parametrize("width", [80, 60])

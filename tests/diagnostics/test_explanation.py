@@ -58,6 +58,22 @@ def test_the_step_and_what_it_does_are_measured(explained: Explanation, adapter:
     assert 0 < start["before"] < 0.5 < start["after"] < 1
 
 
+def test_a_call_begins_with_any_token_that_opens_one(adapter: ASAAdapter, tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    ids = encode_prompt(tokenizer, [{"role": "user", "content": LAZY}], adapter.config.tools)
+    with torch.no_grad():
+        first = model(torch.tensor([ids])).logits[0, -1].softmax(dim=0)
+    likeliest = int(first.argmax())  # no opening of the format
+    config = dataclasses.replace(adapter.config, forms=("lfm2", "json"), openings=(likeliest,))
+    own = ASAAdapter(config, adapter.vectors, adapter.router, adapter.probes)
+    openings = own.parser(tokenizer).opening_ids(tokenizer)
+    start = own.explain(model, tokenizer, LAZY, max_new_tokens=2)["start"]
+    assert start["token"] == tokenizer.decode([likeliest])
+    assert start["before"] == pytest.approx(float(first[list(openings)].sum()), rel=1e-4)
+    assert start["before"] > float(first[likeliest]) > 0
+    assert likeliest not in adapter.parser(tokenizer).opening_ids(tokenizer)
+
+
 def test_both_answers_are_shown_with_their_calls(explained: Explanation, adapter: ASAAdapter, tiny_lfm2: Any) -> None:
     base, steered = explained["base"], explained["steered"]
     assert not base["triggered"]

@@ -319,6 +319,39 @@ def test_tools_and_prompt_format_are_named() -> None:
     assert fitted["prompts"][0].startswith("the model's own chat template (SHA-256 0123456789ab…")
 
 
+HABIT = {"answers": 8, "calls": 5, "shares": {"json": 0.8, "hermes": 0.2}, "shown": "hermes", "differs": False}
+
+
+def test_the_formats_of_the_models_calls_are_named_with_their_shares() -> None:
+    text = card(config(tool_call_format="json", forms=("json", "hermes")), report(habit=HABIT))
+    formats = table_of(text, "", "")["formats of its calls"]
+    assert formats == ["`json` 80%, `hermes` 20% of 5 calls of the model alone"]
+    assert "where a call begins anywhere in the answer" in text
+    assert "What serves it" not in text
+    without = table_of(card(config(forms=("json", "hermes")), None), "", "")
+    assert without["formats of its calls"] == ["`json`, `hermes`"]
+    assert "formats of its calls" not in table_of(card(config(), report(habit={**HABIT, "calls": 0})), "", "")
+
+
+def test_what_serves_the_model_is_told_to_read_calls_that_its_template_does_not_show() -> None:
+    made = config(tool_call_format="json", tool_call_start=None, tool_call_end=None)
+    habit = {**HABIT, "shares": {"json": 1.0}, "differs": True}
+    text = card(made, report(habit=habit))
+    assert table_of(text, "", "")["a call is written as"] == ["JSON"]
+    assert (
+        "**The model's calls hardly ever come in the format that its chat template shows (`hermes`). What serves it "
+        "must read `json` too; `adapter.parser(tokenizer)` does.**"
+    ) in text
+    assert "What serves it" not in card(config(tool_call_format="hermes"), report(habit=habit))
+
+
+@pytest.mark.parametrize(
+    "habit", [{"calls": "5"}, {"calls": 5, "shares": []}, {"calls": 5, "shares": {"json": 2}}, [], {"calls": -1}]
+)
+def test_a_habit_that_is_not_sound_is_left_out(habit: Any) -> None:
+    assert Report.read(report(habit=habit)).habit == {}
+
+
 def test_many_tools_are_shortened() -> None:
     text = card(config(tools=[{"name": f"tool{i}"} for i in range(25)]), None)
     assert "- `tool19`\n- and 5 more, in `asa_config.json`\n" in text

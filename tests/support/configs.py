@@ -39,6 +39,8 @@ def full() -> ASAConfig:
         generation_tokens=2,
         tools_marks=((7, 8), (9,)),
         tool_lists=(DIGEST,),
+        forms=("lfm2", "json"),
+        openings=(5, 6),
     )
 
 

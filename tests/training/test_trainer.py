@@ -20,6 +20,7 @@ from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.hub.card import model_card
 from asa_adapter.hub.plots import plots
 from asa_adapter.report import Report
+from asa_adapter.tool_calls.habits import a_few
 
 # Whole trainings.
 pytestmark = pytest.mark.slow
@@ -145,7 +146,7 @@ def test_test_rows_are_not_looked_at_before_the_choice(
     trainer = ASATrainer(*tiny_lfm2, small, arguments)
     trainer.train()
     test_ids = {row["id"] for row in small["test"]}
-    assert seen >= {row["id"] for row in small["valid"]}
+    assert seen == {row["id"] for row in [*small["valid"], *a_few(small["train"])]}
     assert not seen & test_ids
     results = trainer.evaluate("test")
     assert seen >= test_ids

@@ -1,0 +1,98 @@
+"""How many settings generate on VALID, by a model of which first tokens tell much or little."""
+
+import warnings
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from asa_adapter import ASATrainingArguments
+from asa_adapter.choice.settings import Scored, Setting
+from asa_adapter.evaluation.first_tokens import Screened
+from asa_adapter.search.fitting import Prediction
+from asa_adapter.search.strategy import Search
+
+ROWS = 100
+LABELS = np.arange(ROWS) % 2
+CALLED = LABELS == 1
+SETTINGS = [Setting(layer, 1.0, 0.5, 0.5, "domain") for layer in range(4)]
+
+
+class Measured:
+    """VALID, of which the bare model calls nothing, and the steered one what is needed; keeps what it is asked for."""
+
+    def __init__(self, wrong: int) -> None:
+        self.told = CALLED ^ (np.arange(ROWS) < wrong)  # what first tokens tell of the steered model
+        self.generated: list[int] = []
+
+    def labels(self, _: str) -> Any:
+        return LABELS
+
+    def groups(self, _: str) -> Any:
+        return np.arange(ROWS)
+
+    def labelled(self, _: str, layer: int) -> Any:
+        return SimpleNamespace(states=layer)
+
+    def triggers(self, _: str, variants: Any) -> dict[str, Any]:
+        self.generated += [adapter.layer for adapter in variants.values() if adapter]
+        return {name: CALLED & (adapter is not None) for name, adapter in variants.items()}
+
+    def first_tokens(self, _: str, pushes: Any) -> Screened:
+        found = np.stack([np.zeros(ROWS, dtype=bool), *[self.told] * len(pushes)])
+        return Screened(found, found.astype(np.float32))
+
+
+def fit() -> Any:
+    prediction = Prediction(np.zeros(ROWS, dtype=np.int64), {"domain": np.ones(ROWS, dtype=np.float32)})
+    vectors = SimpleNamespace(mixed=lambda beta: torch.ones(1, 2))
+    return SimpleNamespace(residual_norm=1.0, vectors=vectors, predict=lambda states: prediction)
+
+
+def decided(measured: Measured, candidates: int) -> tuple[dict[str, Any], list[str]]:
+    """The part of the report on VALID, and the warnings."""
+    report: dict[str, Any] = {}
+
+    def build(setting: Setting, _: Any) -> Any:
+        return SimpleNamespace(layer=setting.layer, config=SimpleNamespace(step=1.0))
+
+    args = ASATrainingArguments(finalists=2, resamples=100)
+    search = Search(measured, args, ("a",), build, report)  # type: ignore[arg-type]
+    search.fits = {layer: fit() for layer in range(4)}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        search.decide([Scored(setting, 1.0, CALLED) for setting in SETTINGS[:candidates]])
+    return report["valid"], [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize("wrong", [0, 5])
+def test_where_first_tokens_tell_enough_the_finalists_alone_generate(wrong: int) -> None:
+    measured = Measured(wrong)
+    valid, told = decided(measured, 4)
+    assert measured.generated == [0, 1]
+    assert [finalist["layer"] for finalist in valid["finalists"]] == [0, 1]
+    assert [finalist["screen_agreement"] for finalist in valid["finalists"]] == [1 - wrong / 100] * 2
+    assert "screen_note" not in valid
+    assert told == []
+
+
+def test_where_they_tell_too_little_twice_as_many_generate_and_it_is_said() -> None:
+    measured = Measured(wrong=6)
+    valid, told = decided(measured, 4)
+    assert measured.generated == [0, 1, 2, 3]
+    assert [finalist["layer"] for finalist in valid["finalists"]] == [0, 1, 2, 3]
+    assert [finalist["screen_agreement"] for finalist in valid["finalists"]] == [0.94] * 4
+    assert told == [valid["screen_note"]]
+    assert "on only 94% of the VALID rows whether the model calls a tool (expected 95%)" in told[0]
+    assert told[0].endswith("2 further settings generate on VALID")
+
+
+def test_where_no_further_setting_is_left_it_is_said() -> None:
+    measured = Measured(wrong=6)
+    valid, told = decided(measured, 2)
+    assert measured.generated == [0, 1]
+    assert len(valid["finalists"]) == 2
+    assert told == [valid["screen_note"]]
+    assert told[0].endswith("No further setting is there to generate with; try more layers or alphas")
