@@ -9,7 +9,7 @@ import torch
 from asa_adapter import ASAAdapter
 from asa_adapter.config.asa_config import FORMAT_VERSION
 
-FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").iterdir())
+FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").glob("format_*"))
 
 
 @pytest.mark.parametrize("folder", FIXTURES, ids=lambda folder: folder.name)

@@ -129,6 +129,7 @@ def test_the_same_seed_gives_the_same_adapter(trained: Any, tiny_lfm2: Any, smal
     assert trainer.report["valid"] == trained[0].report["valid"]
 
 
+@pytest.mark.filterwarnings("ignore:the first token of the answer tells on only")  # the answers are written here
 def test_test_rows_are_not_looked_at_before_the_choice(
     tiny_lfm2: Any, small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
