@@ -244,9 +244,8 @@ def test_an_abstaining_adapter_compares_equal(
     tiny_lfm2: Any, splits: Any, rows: list[dict[str, Any]], evaluation: Evaluation
 ) -> None:
     small = {name: list(part)[::4] for name, part in splits.items()}
-    arguments = ASATrainingArguments(
-        layers=(6,), alphas=(1e-6,), taus=(0.5,), betas=(1.0,), Cs=(0.1,), max_new_tokens=8, progress=False
-    )
+    grid: dict[str, Any] = {"layers": (6,), "alphas": (1e-6,), "taus": (0.5,), "betas": (1.0,), "Cs": (0.1,)}
+    arguments = ASATrainingArguments(**grid, max_new_tokens=8, progress=False, exhaustive=True)
     adapter: ASAAdapter = ASATrainer(*tiny_lfm2, small, arguments).train()
     assert adapter.config.alpha == 0
     results = evaluation.compare(rows, adapter)
