@@ -26,7 +26,8 @@ WRONG = (
     ({"asa_factor": "much"}, "expected a number from 0 to 100"),
     ({"asa_factor": float("nan")}, "expected a number from 0 to 100"),
     ({"asa_factor": -1}, "expected a number from 0 to 100"),
-    ({"asa_alpha": 1.0}, "asa_adapter knows 'asa' and 'asa_factor'"),
+    ({"asa_alpha": 1.0}, "asa_adapter knows 'asa', 'asa_factor' and 'asa_without_tools'"),
+    ({"asa_without_tools": "yes"}, "expected 0 (off) or 1 (on)"),
 )
 
 
