@@ -111,7 +111,7 @@ class Race:
     def _run(self, keys: Sequence[PushKey], rows: NDArray[np.int64], first: bool) -> None:
         """Measures the pushes on some rows, each to the side that the row's gate asks for, or to both."""
         nearest = min((key.alpha for key in keys), key=lambda alpha: (abs(alpha - 1), alpha))
-        pushes, whole = list[Push](), list[tuple[PushKey, bool]]()
+        pushes, whole = list[Push](), list[tuple[PushKey, bool, NDArray[np.int64]]]()
         for key in keys:
             up, down = self._asked(key.layer)
             shown = first and key.alpha == nearest
@@ -120,13 +120,12 @@ class Race:
             pushes.append(_signed(push, lead))
             other = np.ones(len(up), dtype=bool) if shown else up & down
             pushes.append(replace(_signed(push, -lead), rows=torch.from_numpy(other)))
-            whole.append((key, shown))
+            whole.append((key, shown, lead[rows]))
         found = self._measure(rows, pushes)
         self.base[rows] = found.triggered[0]
         if first:
             self._notice(found, pushes, rows)
-        for i, (key, shown) in enumerate(whole):
-            leads = self._lead(key.layer)[rows]
+        for i, (key, shown, leads) in enumerate(whole):
             results = {leading: found.triggered[1 + 2 * i + leading] for leading in (0, 1)}
             for sign in (1, -1):
                 called = self._called.setdefault((key, sign), np.zeros(len(self.base), dtype=bool))
@@ -151,10 +150,6 @@ class Race:
             [ternary_gate(torch.from_numpy(p_tool[kind]), min(self._args.taus)).numpy() for kind in self._args.probes]
         )
         return np.any(gates > 0, axis=0), np.any(gates < 0, axis=0)
-
-    def _lead(self, layer: int) -> NDArray[np.int64]:
-        up, down = self._asked(layer)
-        return np.where(down & ~up, -1, 1)
 
     def _scored(self, keys: Sequence[PushKey], rows: NDArray[np.int64]) -> list[Scored]:
         """All settings of the pushes with their results on some rows."""
