@@ -94,7 +94,7 @@ class Patient:
     @property
     def reader(self) -> ToolCallParser:
         """The parser of the formats in which the model's calls really come."""
-        return ToolCallParser.from_tokenizer(self.tokenizer, self.habit.formats[0], forms=self.habit.formats[1:])
+        return ToolCallParser.from_habit(self.tokenizer, self.habit)
 
     def text(self, ids: Sequence[int]) -> str:
         """Token ids as text, special tokens included."""

@@ -10,7 +10,7 @@ from asa_adapter.notations.schemas import Tools, properties, schema_errors, tool
 from asa_adapter.tool_calls.blocks import Block, ToolCallFormat
 from asa_adapter.tool_calls.detection import detected_format
 from asa_adapter.tool_calls.formats import FORMATS
-from asa_adapter.tool_calls.habits import a_few
+from asa_adapter.tool_calls.habits import Habit, a_few
 
 # Reads an answer in place of our own reader, as `tokenizer.parse_response` does.
 _Respond = Callable[[str, list[dict[str, Any]]], Mapping[str, Any]]
@@ -120,10 +120,24 @@ class ToolCallParser:
         from asa_adapter.diagnostics.patient import model_habit
 
         found = model_habit(model, tokenizer, a_few(rows), tools)
-        if not found.formats:
-            return cls.from_tokenizer(tokenizer)
-        parser = cls.from_tokenizer(tokenizer, found.formats[0], forms=found.formats[1:])
-        parser.openings = first_tokens(tokenizer, found.calling)
+        return cls.from_habit(tokenizer, found) if found.formats else cls.from_tokenizer(tokenizer)
+
+    @classmethod
+    def from_habit(
+        cls, tokenizer: Any, found: Habit, *, start: str | None = None, end: str | None = None
+    ) -> "ToolCallParser":
+        """The parser for the formats in which a model's calls came, and the tokens with which they began.
+
+        Args:
+            tokenizer: the model's tokenizer.
+            found: what the model's answers showed; it has formats.
+            start: the marker that opens a call, where it is another than the first format's.
+            end: the marker that closes it, likewise.
+        """
+        first, *others = found.formats
+        parser = cls.from_tokenizer(tokenizer, first, start=start, end=end, forms=others)
+        known = parser.opening_ids(tokenizer)
+        parser.openings = tuple(token for token in first_tokens(tokenizer, found.calling) if token not in known)
         return parser
 
     @property

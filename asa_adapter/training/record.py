@@ -18,7 +18,7 @@ from asa_adapter.modeling.fingerprint import model_fingerprint
 from asa_adapter.modeling.residual import decoder_blocks, hidden_size, text_config
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.tool_calls.habits import Habit
-from asa_adapter.tool_calls.parser import ToolCallParser, first_tokens
+from asa_adapter.tool_calls.parser import ToolCallParser
 
 _REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
 # Arguments that say something about the user's machine and nothing about the adapter.
@@ -92,11 +92,9 @@ def habitual_parser(tokenizer: Any, shown: ToolCallParser, found: Habit, args: A
         found: what the model's own answers showed.
         args: of these, the markers that were named by hand are used.
     """
-    first, *others = found.formats
-    markers = {"start": args.tool_call_start, "end": args.tool_call_end} if first == shown.format else {}
-    parser = ToolCallParser.from_tokenizer(tokenizer, first, forms=others, **markers)
-    known = parser.opening_ids(tokenizer)
-    parser.openings = tuple(token for token in first_tokens(tokenizer, found.calling) if token not in known)
+    named = found.formats[0] == shown.format
+    markers = {"start": args.tool_call_start, "end": args.tool_call_end} if named else {}
+    parser = ToolCallParser.from_habit(tokenizer, found, **markers)
     if found.differs:
         warnings.warn(
             f"the chat template shows the format {found.expected!r}, but the model's calls come as {found}; the "
