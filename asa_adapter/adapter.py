@@ -75,7 +75,7 @@ class ASAAdapter:
 
         Args:
             states: (n, D) states of the last prompt token at the config's layer, as an array or tensor of any float
-                dtype.
+                dtype; (R, n, D) where the probes read other layers too, those of `config.hooked`.
 
         Returns:
             n decisions, with position -1 and applied False, since nothing is steered.
@@ -84,16 +84,15 @@ class ASAAdapter:
             ValueError: `states` has another shape.
         """
         tensor = torch.as_tensor(states).detach().to(device="cpu", dtype=torch.float32)
-        if tensor.ndim != 2 or tensor.shape[1] != self.config.hidden_size:
-            raise ValueError(f"states have shape {tuple(tensor.shape)}; expected (n, {self.config.hidden_size})")
-        values = zip(*(part.tolist() for part in self._controller.decide(tensor)), strict=True)
+        together = self._controller.side_by_side(tensor)
+        values = zip(*(part.tolist() for part in self._controller.decide(together)), strict=True)
         return [Decision(self.config.domains[domain], p_tool, gate) for domain, p_tool, gate in values]
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of everything that decides and steers; adapters with the same digest do the same."""
         own = self._controller
         arrays = b"".join(part.numpy().tobytes() for part in (own.weight, own.bias, own.direction))
-        return sha256(arrays + repr((self.config.layer, own.step, own.tau, own.gates)).encode())
+        return sha256(arrays + repr((*self.config.hooked, own.step, own.tau, own.gates)).encode())
 
     def attach(
         self,
@@ -133,9 +132,10 @@ class ASAAdapter:
         blocks = fitting_blocks(model, config)
         for warning in differences(model, tokenizer, tools, config, allow_mismatch):
             warnings.warn(warning, stacklevel=2)
-        verify_block(model, blocks, config.layer)
-        block = blocks[config.layer]
-        return SteeringHandle(model, block, self._controller, config, steer_without_tools=steer_without_tools)
+        for layer in config.hooked:
+            verify_block(model, blocks, layer)
+        read = [blocks[layer] for layer in config.hooked]
+        return SteeringHandle(model, read, self._controller, config, steer_without_tools=steer_without_tools)
 
     def generate(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Attaches the adapter, returns `model.generate(*args, **kwargs)`, and removes the adapter.

@@ -74,7 +74,7 @@ ablations.*.METRICS                  |         | by variant of the adapter, the 
 versions.*                           | text    | of Python and packages
 seconds.*                            | number  | by stage
 
-SETTING  layer (int), alpha, tau, beta (numbers), probe (text)
+SETTING  layer (int), alpha, tau, beta (numbers), probe (text), read_layers[] (int; empty: the layer itself)
 SCORES   score, f1, recall, fpr, fpr_upper_bound_95 (numbers)
 ROWS     rows, tool_needed (label 1), groups (of rows that belong together) (int)
 GAIN     mean, lower_bound, balanced_accuracy_bound, apparent (numbers), groups (int): see `choice.gain.Gain`
@@ -252,7 +252,9 @@ _METRICS = with_keys(
 _INTERVALS = by_name(with_keys(**dict.fromkeys(RATIOS, list_of(_NUMBER, minItems=2, maxItems=2))))
 _SURE = {"intervals": _INTERVALS, "mcnemar_p": _SHARE, "by_domain": by_name(with_keys(intervals=_INTERVALS))}
 _POINT = with_keys(Point._fields, fpr=_SHARE, recall=_SHARE)
-_SETTINGS = list_of(by_name(_NUMBER, properties={"fpr": _SHARE, "recall": _SHARE, "probe": _TEXT}))
+_LAYERS = list_of({"type": "integer"}, default=[])
+_SETTING = {"probe": _TEXT, "read_layers": _LAYERS}
+_SETTINGS = list_of(by_name(_NUMBER, properties={"fpr": _SHARE, "recall": _SHARE, **_SETTING}))
 _CELLS = list_of(with_keys(alpha=_STEP, tau=_SHARE, score=_CHANGE))
 _EFFECT = with_keys(Effect._fields, alpha=_STEP, up=_CHANGE, down=_CHANGE)
 _SERIES = dict.fromkeys(("along", "against", "random"), list_of(_SHARE, default=[]))
@@ -268,7 +270,7 @@ _SCHEMA = with_keys(
     layers=by_name(by_name(_NUMBER, properties={"effect": _EFFECT})),
     screen=with_keys(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),
     valid=with_keys(base=_POINT, finalists=_SETTINGS),
-    chosen=by_name(_NUMBER, properties={"probe": _TEXT, "why": _TEXT, "abstains": {"type": "boolean"}}),
+    chosen=by_name(_NUMBER, properties={**_SETTING, "why": _TEXT, "abstains": {"type": "boolean"}}),
     domains=list_of({}),
     diagnostics=with_keys(domain_cosines=list_of(list_of(_COSINE), default=[]), marker_probability=_MARKER),
     arguments=by_name({}),
@@ -299,7 +301,8 @@ def _intervals(found: Mapping[str, Any]) -> Intervals:
 def _trials(found: Mapping[str, Any], chosen: Mapping[str, Any]) -> Trials:
     base = found.get("base")
     leaders, front, finalists = (found.get(name, []) for name in ("best_of_each_layer", "front", "finalists"))
-    setting = {name: chosen.get(name) for name in ("layer", "alpha", "tau", "beta", "probe")}.items()
+    names = {"layer", "alpha", "tau", "beta", "probe", "read_layers"}
+    setting = {name: value for name, value in chosen.items() if name in names}.items()
     own = (part for part in (*leaders, *front, *finalists) if setting <= part.items())
     return Trials(
         base=_point(base),

@@ -68,4 +68,5 @@ def _steering(adapter: ASAAdapter) -> str:
     return (
         f"the output of block {config.layer}, by {config.alpha:g} times the mean residual norm ({config.step:.4g}), "
         f"with tau {config.tau:g}, beta {config.beta:g} and the {config.probe} probe"
+        + (f", which reads blocks {', '.join(map(str, config.reading))}" if config.read_layers else "")
     )

@@ -6,7 +6,7 @@ generated.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,14 @@ from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.gain import Gain, sure_gain
 from asa_adapter.choice.settings import (
     Objective,
+    Reader,
     Scored,
     Setting,
     choose,
     facts,
     gated,
     layer_effects,
+    readers,
     screen_facts,
     shortlist,
 )
@@ -112,14 +114,15 @@ class Search:
             Where no push of the race's first round moves anything, one of the layer that reads best, and a warning.
         """
         read = self._readable(layers)
-        predictions = {layer: self.fits[layer].out_of_fold for layer in read}
+        own = {layer: self.fits[layer].out_of_fold for layer in read}
+        predictions = {place: _read_at(place, own) for place in readers(self.args, read)}
         labels = self.measured.labels("train")
         race = Race(
             self.args,
             labels,
             self.measured.domains("train"),
             predictions,
-            lambda key: self._push(predictions[key.layer], *key),
+            lambda key: self._push(own[key.layer], *key),
             lambda rows, pushes: self.measured.first_tokens("train", pushes, rows),
             calls=self.report.get("habit", {}).get("calls") != 0,
         )
@@ -166,10 +169,16 @@ class Search:
         return kept
 
     def _build(self, setting: Setting) -> ASAAdapter:
-        return self._build_adapter(setting, self.fits[setting.layer])
+        fit = self.fits[setting.layer]
+        if setting.read_layers:
+            fit = fit.reading([self.fits[layer] for layer in setting.read_layers])
+        return self._build_adapter(setting, fit)
 
-    def _predicted(self, split: str, layer: int) -> Prediction:
-        return self.fits[layer].predict(self.measured.labelled(split, layer).states)
+    def _predicted(self, split: str, place: Reader) -> Prediction:
+        layers = {place.layer, *place.read_layers}
+        return _read_at(
+            place, {layer: self.fits[layer].predict(self.measured.labelled(split, layer).states) for layer in layers}
+        )
 
     def _push(self, prediction: Prediction, layer: int, beta: float, alpha: float) -> Push:
         """The step of a setting for every row; a negative alpha steps away from a call."""
@@ -233,7 +242,7 @@ class Search:
 
     def _agreements(self, finalists: Sequence[Scored]) -> list[float]:
         """For each finalist, the share of VALID rows whose first token correctly predicts whether a tool is called."""
-        predictions = [self._predicted("valid", f.setting.layer) for f in finalists]
+        predictions = [self._predicted("valid", f.setting.reader) for f in finalists]
         pushes = [
             self._push(prediction, f.setting.layer, f.setting.beta, sign * f.setting.alpha)
             for f, prediction in zip(finalists, predictions, strict=True)
@@ -242,7 +251,7 @@ class Search:
         base, *pushed = self.measured.first_tokens("valid", pushes).triggered
         agreements = []
         for f, prediction, up, down in zip(finalists, predictions, pushed[::2], pushed[1::2], strict=True):
-            screened = gated(prediction.p_tool[f.setting.probe], f.setting.tau, base, up, down)
+            screened = gated(prediction.p_tool(f.setting.probe), f.setting.tau, base, up, down)
             agreements.append(float((screened == f.triggered).mean()))
         return agreements
 
@@ -292,7 +301,7 @@ class Search:
         """
         layer, beta = self.report["chosen"]["layer"], self.report["chosen"]["beta"]
         fit = self.fits[layer]
-        prediction = self._predicted("valid", layer)
+        prediction = self._predicted("valid", Reader(layer))
         aside = torch.randn(fit.vectors.v_domain.shape, generator=torch.Generator().manual_seed(self.args.seed))
         random = aside / aside.norm(dim=1, keepdim=True) * fit.residual_norm
         alphas = [alpha for alpha in self.args.alphas if alpha]
@@ -315,6 +324,12 @@ class Search:
                 "random": means[1 + 2 * n :],
             },
         }
+
+
+def _read_at(place: Reader, by_layer: Mapping[int, Prediction]) -> Prediction:
+    """What router and probes say where they read, from what those of each layer say."""
+    own = by_layer[place.layer]
+    return own.reading([by_layer[layer] for layer in place.read_layers]) if place.read_layers else own
 
 
 def _disagreement(agreements: Sequence[float], others: int) -> str:

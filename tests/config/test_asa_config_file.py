@@ -75,6 +75,7 @@ EDITS = {
     "tool_lists": [OTHER_DIGEST],
     "forms": ["lfm2"],
     "openings": [5],
+    "read_layers": [0],
 }
 
 

@@ -41,6 +41,7 @@ def full() -> ASAConfig:
         tool_lists=(DIGEST,),
         forms=("lfm2", "json"),
         openings=(5, 6),
+        read_layers=(0, 1),
     )
 
 
