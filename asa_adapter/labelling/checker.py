@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from typing import Any, TypeVar
 
 from asa_adapter.labelling.readings import MONTHS, Number, dates, numbers
@@ -42,8 +42,8 @@ class NumberResult:
         units: lower-case names of its unit; where an answer gives numbers with and without it, those with it count.
     """
 
-    value: Decimal
-    tolerance: Decimal
+    value: Fraction
+    tolerance: Fraction
     units: tuple[str, ...] = ()
 
     def given(self, statement: Statement, question: str) -> bool | None:
@@ -160,23 +160,20 @@ def _measured(answer: Mapping[str, Any], where: str) -> NumberResult:
     if not (_is_number(value) and tolerable and named) or set(answer) - _KEYS:
         raise ValueError(f"{where}: the answer is {dict(answer)!r:.120}; {_EXPECTED}")
     result = _number_result(repr(value))
-    allowed = result.tolerance if tolerance is None else Decimal(repr(tolerance))
+    allowed = result.tolerance if tolerance is None else Fraction(repr(tolerance))
     return NumberResult(result.value, allowed, tuple(one.strip().lower() for one in units))
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _number_result(digits: str) -> NumberResult:
     """A number that is right to its last written digit."""
-    try:
-        value = Decimal(digits)
-    except InvalidOperation as error:  # numpy's numbers, whose repr() is not their digits
-        raise ValueError(f"{digits} is not a number") from error
-    exponent = value.as_tuple().exponent
-    places = -exponent if isinstance(exponent, int) and exponent < 0 else None
-    return NumberResult(value, Decimal(0) if places is None else Decimal(5).scaleb(-places - 1))
+    mantissa, _, power = digits.lower().partition("e")
+    places = len(mantissa.partition(".")[2])
+    last = Fraction(10) ** (int(power or 0) - places)
+    return NumberResult(Fraction(digits), last / 2 if places else Fraction(0))
 
 
 def is_right(answer: str, results: Iterable[Result], question: str = "") -> bool:

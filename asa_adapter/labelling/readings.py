@@ -3,7 +3,7 @@
 import datetime
 import re
 from collections.abc import Iterator
-from decimal import Decimal
+from fractions import Fraction
 from typing import NamedTuple
 
 _NUMBER = re.compile(
@@ -47,12 +47,12 @@ class Number(NamedTuple):
     """A number in a text.
 
     Attributes:
-        value: what it is.
+        value: what it is, without rounding.
         begin: index of its first character.
         end: index behind its last character.
     """
 
-    value: Decimal
+    value: Fraction
     begin: int
     end: int
 
@@ -85,21 +85,20 @@ def numbers(text: str, spelled: bool = False) -> list[Number]:
         spelled: whether numbers are read that are words, up to "twelve", instead of those in digits.
 
     Example:
-        >>> [str(number.value) for number in numbers("-1,234.50 EUR in 3 parts, and 2.5 million")]
-        ['-1234.50', '3', '2500000']
-        >>> [str(number.value) for number in numbers("three of them", spelled=True)]
-        ['3']
+        >>> [float(number.value) for number in numbers("-1,234.50 EUR in 3 parts, and 2.5 million")]
+        [-1234.5, 3.0, 2500000.0]
+        >>> [float(number.value) for number in numbers("three of them", spelled=True)]
+        [3.0]
     """
     if spelled:
-        return [Number(Decimal(_WORDS.index(m[0].lower())), m.start(), m.end()) for m in _WORD.finditer(text)]
+        return [Number(Fraction(_WORDS.index(m[0].lower())), m.start(), m.end()) for m in _WORD.finditer(text)]
     return [_number(match) for match in _NUMBER.finditer(text)]
 
 
 def _number(match: re.Match[str]) -> Number:
-    value = Decimal(re.sub(r"[,_']", "", match["digits"]))
+    value = Fraction(re.sub(r"[,_']", "", match["digits"]))
     power = int(match["power"] or 0) + _SCALES.get((match["scale"] or "").lower(), 0)
-    # format() writes no exponent, so that 2.5 million is 2500000.
-    return Number(Decimal(format(value.scaleb(power), "f")), match.start(), match.end())
+    return Number(value * Fraction(10) ** power, match.start(), match.end())
 
 
 def dates(text: str) -> list[Date]:
