@@ -101,14 +101,12 @@ class TextResult:
                 asked = normalised(question).split()
                 found = _new(words, asked, str)
                 return found[0 if statement.announced else -1] == self.value if found else None
-        if normalised(text) == self.value:
+        if f" {normalised(text)}".endswith(f" {self.value}"):
             return True
         asked = _quoted(question)
         if spans := [span for span in _quoted(text) if span not in asked]:
             return spans[-1] == self.value
-        behind = normalised(_BEFORE_RESULT.sub("", text))
-        before = normalised(_BEHIND_RESULT.split(text)[0])
-        return self.value in (behind, before) or f" {normalised(text)}".endswith(f" {self.value}")
+        return self.value in (normalised(_BEFORE_RESULT.sub("", text)), normalised(_BEHIND_RESULT.split(text)[0]))
 
 
 Result = NumberResult | DateResult | TextResult

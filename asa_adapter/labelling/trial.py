@@ -68,10 +68,8 @@ def label_by_trying(
         ValueError: a number out of its range, a row without a prompt or with an answer that cannot be checked (rows
             are named by number), or an adapter is attached to the model.
     """
-    k = n // 2 + 1 if k is None else k
-    _check_numbers(n, k, temperature)
-    prompts = [_prompt(row, i) for i, row in enumerate(rows)]
-    results = _expected(rows, answers)
+    k = failures_that_count(n, k, temperature)
+    prompts, results = prompts_and_results(rows, answers)
     parser = ToolCallParser.from_tokenizer(tokenizer, detected_format(tokenizer) or "json")
     ask = functools.partial(Evaluation, model, tokenizer, parser, None, max_new_tokens, batch_size, progress)
     texts = ask().answers(prompts, name="greedy") if rows else []
@@ -84,38 +82,62 @@ def label_by_trying(
     return [_labelled(row, texts[i :: len(rows)], results[i], k) for i, row in enumerate(rows)]
 
 
-def _check_numbers(n: int, k: int, temperature: float) -> None:
+def failures_that_count(n: int, k: int | None, temperature: float) -> int:
+    """The number of failures that makes label 1: `k`, or more than half of n where it is None.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
     if type(n) is not int or n < 1:
-        raise ValueError(f"n is {n!r}; expected the number of answers to each row, 1 or more")
+        raise ValueError(f"n, the number of answers to each row, is {n!r}; expected 1 or more")
+    k = n // 2 + 1 if k is None else k
     if type(k) is not int or not 1 <= k <= n:
-        raise ValueError(f"k is {k!r}; expected a number of failures from 1 to n = {n}")
+        raise ValueError(f"k, the failures that make label 1, is {k!r}; expected 1 to n = {n}")
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature is {temperature!r}; expected a number above 0")
+    return k
 
 
-def _prompt(row: Mapping[str, Any], number: int) -> dict[str, Any]:
+def prompts_and_results(
+    rows: Sequence[Mapping[str, Any]], answers: Answers, part: str = ""
+) -> tuple[list[dict[str, Any]], list[list[Result]]]:
+    """The rows without any tools, and for each the results of which any makes an answer right.
+
+    Args:
+        rows: as `label_by_trying` takes them.
+        answers: likewise.
+        part: what errors say before the number of a row.
+
+    Raises:
+        ValueError: a row without a prompt, or with an answer that cannot be checked.
+    """
+    prompts = [_prompt(row, f"{part}row {i}") for i, row in enumerate(rows)]
+    results = [
+        expected_results(answer, f"{part}row {i}") for i, answer in enumerate(_given_answers(rows, answers, part))
+    ]
+    return prompts, results
+
+
+def _prompt(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A row that offers no tools."""
     labelled = {**row, "label": 0} if isinstance(row, Mapping) else row  # complete_row() refuses what is no row
-    return {**complete_row(labelled, f"row {number}", str(number), None), "tools": []}
+    return {**complete_row(labelled, where, where, None), "tools": []}
 
 
-def _expected(rows: Sequence[Mapping[str, Any]], answers: Answers) -> list[list[Result]]:
-    """The results of which any makes an answer right, for each row."""
+def _given_answers(rows: Sequence[Mapping[str, Any]], answers: Answers, part: str) -> list[Any]:
     if callable(answers):
-        found = [answers(row) for row in rows]
-    elif isinstance(answers, str):
-        for i, row in enumerate(rows):
-            if row.get(answers) is None:
-                others = ", ".join(map(repr, row))
-                raise ValueError(
-                    f"row {i}: there is no {answers!r}; expected a column with the right answer, found {others}"
-                )
-        found = [row[answers] for row in rows]
-    else:
-        found = list(answers)
-        if len(found) != len(rows):
-            raise ValueError(f"there are {len(found)} answers for {len(rows)} rows; expected one for each")
-    return [expected_results(answer, f"row {i}") for i, answer in enumerate(found)]
+        return [answers(row) for row in rows]
+    if not isinstance(answers, str):
+        if len(answers) != len(rows):
+            raise ValueError(f"there are {len(answers)} answers for {len(rows)} rows; expected one for each")
+        return list(answers)
+    for i, row in enumerate(rows):
+        if row.get(answers) is None:
+            others = ", ".join(map(repr, row))
+            raise ValueError(
+                f"{part}row {i}: there is no {answers!r}; expected a column with the right answer, found {others}"
+            )
+    return [row[answers] for row in rows]
 
 
 def _without_special_tokens(tokenizer: Any, text: str) -> str:

@@ -62,6 +62,7 @@ RIGHT: list[tuple[str, Any, str]] = [
     ("`olleh` is the word.", "olleh", REVERSE),
     ("The third letter of banana is n.", "n", "What is the third letter of 'banana'?"),
     ("Sorted, they are [1, 2, 3].", "[1,2,3]", ""),
+    ("It finds ['ueue', 'eau'].", "['ueue', 'eau']", "What does [aeiou]+ find in 'queue beau'?"),
     ("0x1F4", "1f4", "500 in hexadecimal"),
 ]
 WRONG: list[tuple[str, Any, str]] = [
