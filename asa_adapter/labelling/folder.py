@@ -138,8 +138,8 @@ def labels_table(counts: Mapping[str, Mapping[str, Sequence[int]]]) -> str:
         | all | 10 | 3 | 0.300 |
     """
     domains: dict[str, list[int]] = {}
-    for split in counts.values():
-        for domain, numbers in split.items():
+    for found in counts.values():
+        for domain, numbers in found.items():
             domains[domain] = [a + b for a, b in zip(domains.get(domain, [0, 0]), numbers, strict=True)]
     domains = dict(sorted(domains.items()))
     lines = [*domains.items(), ("all", [sum(column) for column in zip(*domains.values(), strict=True)])]
