@@ -26,8 +26,8 @@ _BASE_PREFIX = re.compile(r"\b0[box](?=[0-9a-fA-F]+\b)")
 _LIST_MARK = re.compile(r"^[ \t]*(?:\d{1,2}[.)]|[-*+])[ \t]+|^[ \t]*#+[ \t]*", re.MULTILINE)
 _FENCE = re.compile(r"^[ \t]*```.*$", re.MULTILINE)
 _PRECISION = re.compile(
-    r"(?:\brounded\s)?(?:\bto\s)?(?:\bthe\s(?:nearest|closest)\s[\w.]+(?:\splaces?)?"
-    r"|\b(?:\w+)\s(?:decimals?|significant|decimal)(?:\s(?:places?|figures?|digits?|points?))?)\b",
+    r"(?:\brounded\s)?(?:\bto\s)?\b(?:the\s(?:nearest|closest)\s\w+"
+    r"|(?:\d|one|two|three|four|five|six)\s(?:decimals|(?:decimal|significant)\s(?:places?|figures?|digits?|points?)))\b",
     re.IGNORECASE,
 )
 _ANNOUNCED = re.compile(r"\banswer\b(?:[^.\n:=]{0,80}?\b(?:is|are|be)\b|[\s*]*[:=])[\s:]*", re.IGNORECASE)

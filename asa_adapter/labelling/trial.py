@@ -10,6 +10,7 @@ import torch
 from asa_adapter.data.prompts import Row
 from asa_adapter.data.rows import complete_row, row_text
 from asa_adapter.evaluation.answers import Evaluation
+from asa_adapter.evaluation.decoding import text_ends
 from asa_adapter.labelling.checker import Result, expected_results, is_right
 from asa_adapter.modeling.forward import input_device
 from asa_adapter.tool_calls.detection import detected_format
@@ -53,7 +54,7 @@ def label_by_trying(
         n: number of answers to each row, at least 1.
         k: number of failures that makes label 1, from 1 to n; more than half of n where None.
         temperature: of the sampled answers.
-        max_new_tokens: greatest length of an answer; one that is cut off before its result fails.
+        max_new_tokens: greatest length of an answer; one that is cut off there fails.
         batch_size: number of prompts in a batch.
         seed: of the sampled answers, which also depend on rows and batch size. The state of torch's generators is
             left as it was.
@@ -78,8 +79,8 @@ def label_by_trying(
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             texts = texts + ask(temperature=temperature).answers(prompts * (n - 1), name="sampled")
-    texts = [_without_special_tokens(tokenizer, text) for text in texts]
-    return [_labelled(row, texts[i :: len(rows)], results[i], k) for i, row in enumerate(rows)]
+    texts_and_ends = _texts_and_ends(model, tokenizer, texts)
+    return [_labelled(row, texts_and_ends[i :: len(rows)], results[i], k) for i, row in enumerate(rows)]
 
 
 def failures_that_count(n: int, k: int | None, temperature: float) -> int:
@@ -140,19 +141,22 @@ def _given_answers(rows: Sequence[Mapping[str, Any]], answers: Answers, part: st
     return [row[answers] for row in rows]
 
 
-def _without_special_tokens(tokenizer: Any, text: str) -> str:
-    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    special |= set(tokenizer.all_special_tokens)
-    return re.sub("|".join(map(re.escape, special)) or r"\Z", "", text).strip()
+def _texts_and_ends(model: Any, tokenizer: Any, answers: Sequence[str]) -> list[tuple[str, bool]]:
+    """Answers without special tokens, and whether each came to its end."""
+    ends = {tokenizer.decode([token], skip_special_tokens=False) for token in text_ends(model)}
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special} | ends
+    pattern = re.compile("|".join(map(re.escape, filter(None, special))) or r"\Z")
+    return [(pattern.sub("", text).strip(), not ends or text.endswith(tuple(ends))) for text in answers]
 
 
-def _labelled(row: Mapping[str, Any], texts: Sequence[str], results: Sequence[Result], k: int) -> dict[str, Any]:
-    right = [is_right(text, results, row_text(row)) for text in texts]
+def _labelled(
+    row: Mapping[str, Any], texts_and_ends: Sequence[tuple[str, bool]], results: Sequence[Result], k: int
+) -> dict[str, Any]:
+    question = row_text(row)
+    # Of an answer that was cut off the last number is one of the working.
+    right = [ended and is_right(text, results, question) for text, ended in texts_and_ends]
     failures = right.count(False)
     label = int(failures >= k)
-    labelled = {
-        **row,
-        "label": label,
-        TRIED: {"failures": failures / len(right), "right": right, "answers": list(texts)},
-    }
+    tried = {"failures": failures / len(right), "right": right, "answers": [text for text, _ in texts_and_ends]}
+    labelled = {**row, "label": label, TRIED: tried}
     return labelled if label or row.get("gold_calls") is None else {**labelled, "gold_calls": []}

@@ -39,7 +39,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def answers(self: Evaluation, prompts: Any, **_: Any) -> list[str]:
         counts.append(len(prompts))
         # Rows 0 and 2 of each split are answered.
-        return [str(i % 4) if i % 2 == 0 else "I cannot say." for i in range(len(prompts))]
+        return [f"{i % 4}<|im_end|>" if i % 2 == 0 else "I cannot say.<|im_end|>" for i in range(len(prompts))]
 
     monkeypatch.setattr(Evaluation, "answers", answers)
     return counts
@@ -101,7 +101,7 @@ def test_after_a_break_it_goes_on_with_the_missing_splits_and_then_asks_no_more(
     assert f"finished splits are kept in {output}: run the same command to go on" in capsys.readouterr().err
     assert sorted(path.name for path in output.glob("*.jsonl")) == ["cal.jsonl", "train.jsonl"]
     monkeypatch.undo()
-    monkeypatch.setattr(Evaluation, "answers", lambda self, prompts, **_: ["2"] * len(prompts))
+    monkeypatch.setattr(Evaluation, "answers", lambda self, prompts, **_: ["2<|im_end|>"] * len(prompts))
     assert main(run(rows, output)) == 0
     labels = {name: part["label"] for name, part in load_splits(output).items()}
     assert labels == {"cal": [0, 1, 0, 1], "train": [0, 1, 0, 1], "valid": [1, 1, 0, 1], "test": [1, 1, 0, 1]}

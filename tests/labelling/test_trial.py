@@ -24,7 +24,7 @@ ROWS: list[dict[str, Any]] = [
 def scripted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float | None, list[Any]]]:
     """A model with these answers, three a row; the list gets the temperature and the rows of each time it is asked."""
     greedy = ["It is 5.<|im_end|>", "451,277,232<|im_end|>", "Wednesday<|im_end|>"]
-    sampled = ["5", "450,000,000", "Tuesday", "6", "About 450 million.", "Sunday"]
+    sampled = [f"{text}<|im_end|>" for text in ("5", "450,000,000", "Tuesday", "6", "About 450 million.", "Sunday")]
     asked: list[tuple[float | None, list[Any]]] = []
 
     def answers(self: Evaluation, rows: Any, **_: Any) -> list[str]:
@@ -101,6 +101,16 @@ def test_what_cannot_be_tried_is_refused_before_the_model_is_asked(
     with pytest.raises(ValueError, match=message):
         label_by_trying(*tiny_lfm2, rows, **options)
     assert scripted == []
+
+
+def test_an_answer_that_is_cut_off_fails_whatever_its_last_number_is(
+    tiny_lfm2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["2 + 3 is 5<|im_end|>", "2 + 3 is 5", "5"]
+    monkeypatch.setattr(Evaluation, "answers", lambda self, rows, **_: texts)
+    rows = label_by_trying(*tiny_lfm2, [{"instruction": "What is 2 + 3?", "answer": 5}] * 3, n=1)
+    assert [row["tried"]["right"] for row in rows] == [[True], [False], [False]]
+    assert rows[0]["tried"]["answers"] == ["2 + 3 is 5"]
 
 
 def test_no_rows_are_no_work(tiny_lfm2: Any) -> None:
