@@ -56,7 +56,8 @@ def statements(answer: str) -> Iterator[Statement]:
     """The parts of an answer that may give its result, the likeliest first.
 
     Those are the last box, what follows the last "the answer is", and its sentences from the last one on. Reasoning
-    that comes before the answer, markup, and remarks on the precision of a number are left out; bold text stays bold.
+    that comes before the answer, questions, markup, and remarks on the precision of a number are left out; bold text
+    stays bold.
 
     Example:
         >>> [statement.text for statement in statements("First 2 + 2 = 4. So the answer is **5**, I think.")]
@@ -71,7 +72,7 @@ def statements(answer: str) -> Iterator[Statement]:
         rest = text[found[-1].end() :].strip()
         yield Statement(_SENTENCE_END.split(rest)[0], announced=True, spelled=spelled)
     for sentence in reversed(_SENTENCE_END.split(text)):
-        if sentence.strip(" \t*.") and not _REMARK.match(sentence):
+        if sentence.strip(" \t*.") and not sentence.rstrip(" *").endswith("?") and not _REMARK.match(sentence):
             yield Statement(sentence.strip(), announced=False, spelled=spelled)
 
 

@@ -125,14 +125,14 @@ def time_of(draw: random.Random, level: int, wording: int) -> Problem:
 def imperial_of(draw: random.Random, level: int, wording: int) -> Problem:
     """Units of the United States in metric ones."""
     unit, wanted, factor, names = IMPERIAL[wording]
-    value = measure(draw, level, ((2, 10), (12, 30)))
+    value = Decimal(draw.choice((10, 100))) if level == 1 else measure(draw, level, (12, 30))
     answer = {"value": rounded(value * Decimal(factor)), "tolerance": 0.0055, "unit": [wanted, *names]}
     return converted(value, unit, wanted, answer)
 
 
 def temperature_of(draw: random.Random, level: int, wording: int) -> Problem:
     """Degrees Celsius in degrees Fahrenheit."""
-    value = Decimal(draw.choice((0, 10, 20, 30, 100))) if level == 1 else measure(draw, level, ((), (15, 95)))
+    value = Decimal(draw.choice((0, 10, 20, 30, 100))) if level == 1 else measure(draw, level, (15, 95))
     answer = {"value": rounded(value * 9 / 5 + 32), "tolerance": 0.0055}
     return converted(value, "celsius", "fahrenheit", answer)
 
@@ -144,10 +144,10 @@ def base_of(draw: random.Random, level: int, wording: int) -> Problem:
     return converted(value, "decimal", BASES[wording], answer)
 
 
-def measure(draw: random.Random, level: int, whole: Sequence[Sequence[int]]) -> Decimal:
-    """A value to convert: a whole number, or one with decimals from level 3 on."""
-    if level < 3:
-        return Decimal(draw.randint(*whole[level - 1]))
+def measure(draw: random.Random, level: int, whole: tuple[int, int]) -> Decimal:
+    """A value to convert: at level 2 a whole number in this range, from level 3 on one with decimals."""
+    if level == 2:
+        return Decimal(draw.randint(*whole))
     return Decimal(digits(draw, 4)) / 10 if level == 3 else Decimal(digits(draw, 9)) / 1000
 
 
@@ -199,6 +199,7 @@ def weekday_of(draw: random.Random, level: int, wording: int) -> Problem:
     """The weekday so many days later."""
     start = draw.randrange(7)
     span = draw.randint(*((1, 3), (9, 20), (111, 989), (10**6, 10**7))[level - 1])
+    span += span % 7 == 0  # the weekday that is told is never the answer
     arguments = {"operation": "add_to_weekday", "weekday": WEEKDAYS[start], "days": span}
     answer = WEEKDAYS[(start + span) % 7]
     return Problem({"a": str(span), "b": WEEKDAYS[start]}, answer, "date_calculator", arguments)
@@ -207,7 +208,7 @@ def weekday_of(draw: random.Random, level: int, wording: int) -> Problem:
 def calendar_of(draw: random.Random, level: int, wording: int) -> Problem:
     """The weekday of a date, beside a date whose weekday is told."""
     day, span = some_day(draw, level), some_span(draw, level)
-    span += span % 7 == 0  # the told weekday is never the answer
+    span += span % 7 == 0  # as in `weekday_of`
     end = day + timedelta(span)
     slots = {"a": written(day, wording), "b": written(end, wording), "c": WEEKDAYS[day.weekday()]}
     arguments = {"operation": "weekday_of", "date": end.isoformat()}

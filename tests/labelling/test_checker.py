@@ -79,6 +79,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("May 15, 2031", "2031-05-14", AFTER),
     ("14 May 2032", "2031-05-14", AFTER),
     ("Wednesday, not Tuesday? No: it is a Wednesday.", "Tuesday", "Which day comes after Monday?"),
+    ("Which day comes 7 days after Monday?\n\nThe day that comes.", "Monday", "Which day comes 7 days after Monday?"),
     ("The word 'hello' backwards is 'oleh'.", "olleh", REVERSE),
     ("First 'olleh', then 'olhel'.", "olleh", REVERSE),
     ("I cannot do that.", "olleh", REVERSE),
