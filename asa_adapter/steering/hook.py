@@ -1,7 +1,8 @@
 """`SteeringHandle`: changes a model so that its generate() is steered, and undoes the change.
 
 Methods of the model instance are replaced (see `asa_adapter.steering.methods`): they find the last prompt tokens in
-each forward pass. A forward hook on the steered block steers them there.
+each forward pass. A forward hook on the steered block steers them there. For an adapter that biases the openings of
+calls, one on the model changes the logits at the end of the prompts.
 """
 
 import contextlib
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from asa_adapter.config.asa_config import ASAConfig
-from asa_adapter.config.fields import MAX_ALPHA, finite_float
+from asa_adapter.config.fields import MAX_ALPHA, bias_amount, finite_float
 from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.modeling.forward import compiled_parts
 from asa_adapter.modeling.residual import generating_model, hidden_state, replace_hidden_state
 from asa_adapter.steering.controller import Controller, Decision
 from asa_adapter.steering.methods import NO_PICKLE, Methods, methods_of
+from asa_adapter.steering.openings import logits_of
 from asa_adapter.steering.plan import Record, Slot
 
 
@@ -66,10 +68,14 @@ class SteeringHandle:
         self._recordings = _Recordings()
         self._pauses: set[object] = set()
         self._block: nn.Module | None = block
+        self._root: nn.Module | None = None  # the model, where the logits of its openings are biased
         self._steering: Methods | None = Methods.of(model)
         try:
             self._steering.add(self)
             block.register_forward_hook(self._steer, prepend=True, with_kwargs=True)
+            if controller.opening is not None:
+                self._root = model
+                model.register_forward_hook(self._bias_openings, prepend=True)
             if compiled_parts(model):
                 torch.compiler.reset()  # graphs that were compiled before do not have the hook
         except BaseException:  # Ctrl-C among them: nobody would have a handle to remove
@@ -84,14 +90,14 @@ class SteeringHandle:
             self._detach()  # each step of it can be repeated: if Ctrl-C came in the middle, this is the rest
 
     def _detach(self) -> None:
-        if self._block is not None:
-            for key, hook in list(self._block._forward_hooks.items()):
+        for module in [module for module in (self._block, self._root) if module is not None]:
+            for key, hook in list(module._forward_hooks.items()):
                 if getattr(hook, "__self__", None) is self:
-                    self._block._forward_hooks_with_kwargs.pop(key, None)
-                    del self._block._forward_hooks[key]
+                    module._forward_hooks_with_kwargs.pop(key, None)
+                    del module._forward_hooks[key]
         if self._steering is not None:
             self._steering.discard(self)
-        self._steering = self._weight = self._block = None  # a removed handle keeps no weight alive
+        self._steering = self._weight = self._block = self._root = None  # a removed handle keeps no weight alive
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
@@ -164,6 +170,25 @@ class SteeringHandle:
             raise ValueError(f"tau is {value!r}; expected 0.5 to 1")
         self._controller = replace(self._controller, tau=tau)
 
+    @property
+    def bias(self) -> float:
+        """What the gate adds to the logits of the calls' openings, 0 or more; a new value applies to later calls.
+
+        Only an adapter with the action "bias" or "both" takes another value: it knows the openings.
+        """
+        return self._controller.opening.amount if self._controller.opening is not None else 0.0
+
+    @bias.setter
+    def bias(self, value: float) -> None:
+        if (opening := self._controller.opening) is None:
+            raise ValueError('this adapter only steers; attach `adapter.with_action("both", bias=...)` instead')
+        self._controller = replace(self._controller, opening=replace(opening, amount=bias_amount(value)))
+
+    @property
+    def action(self) -> str:
+        """What an open gate does now: "steer", "bias", "both", or "" where step and bias are 0."""
+        return self._controller.action
+
     def __enter__(self) -> "SteeringHandle":
         return self
 
@@ -174,7 +199,8 @@ class SteeringHandle:
 
     def __repr__(self) -> str:
         state = "attached" if self._steering is not None else "removed"
-        return f"SteeringHandle(layer={self.layer}, alpha={self.alpha:g}, tau={self.tau:g}, {state})"
+        bias = f", bias={self.bias:g}" if self.bias else ""
+        return f"SteeringHandle(layer={self.layer}, alpha={self.alpha:g}, tau={self.tau:g}{bias}, {state})"
 
     def _is_active(self) -> bool:
         return not self._pauses
@@ -222,6 +248,14 @@ class SteeringHandle:
         hidden = hidden_state(output)
         return replace_hidden_state(output, window.steer(hidden, in_place=_is_its_own(hidden, output, args, kwargs)))
 
+    def _bias_openings(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        """The forward hook on the model: biases the openings of calls where the pass ends the prompts."""
+        ending = self._slot.ending
+        if ending is None or ending.used or (logits := logits_of(output)) is None:
+            return
+        if torch.compiler.is_compiling() or self._runs(ending.records[0]):
+            ending.bias(logits)
+
     def _runs(self, record: Record) -> bool:
         """Whether a record is that of a generate() call that runs in this thread."""
         call = self._steering.running() if self._steering is not None else None
@@ -230,7 +264,7 @@ class SteeringHandle:
     def __deepcopy__(self, memo: dict[int, Any]) -> "SteeringHandle":
         # Called when the block and its hooks are copied. The copy does nothing: no generate() opens its windows.
         inert = object.__new__(SteeringHandle)
-        none = dict.fromkeys(("_record", "_steering", "_block", "_weight"))
+        none = dict.fromkeys(("_record", "_steering", "_block", "_root", "_weight"))
         inert.__dict__.update(self.__dict__, **none, _slot=Slot(), _recordings=_Recordings())
         return inert
 
