@@ -40,6 +40,10 @@ screen.front[].fpr                   | number  | its FPR
 screen.alpha_tau[].alpha             | number  | the best setting with another alpha
 screen.alpha_tau[].tau               | number  | and another tau
 screen.alpha_tau[].score             | number  | its score
+actions.train.*.SETTING              |         | by action (steer; force: a bias without limit; bias; both): its best
+actions.train.*.SCORES               |         | what it reaches there, by first tokens
+actions.valid.*.SETTING              |         | the same settings but for steer
+actions.valid.*.SCORES               |         | what they reach on VALID, by first tokens
 valid.base.SCORES                    |         | the bare model, by real generation on VALID (no `valid` if none moved)
 valid.finalists[].SETTING            |         | the settings that generated on VALID
 valid.finalists[].SCORES             |         | what each reached
@@ -74,7 +78,8 @@ ablations.*.METRICS                  |         | by variant of the adapter, the 
 versions.*                           | text    | of Python and packages
 seconds.*                            | number  | by stage
 
-SETTING  layer (int), alpha, tau, beta (numbers), probe (text)
+SETTING  layer (int), alpha, tau, beta (numbers), probe (text); where the action is not "steer", action (text) and bias
+         (number, or the text "inf")
 SCORES   score, f1, recall, fpr, fpr_upper_bound_95 (numbers)
 ROWS     rows, tool_needed (label 1), groups (of rows that belong together) (int)
 GAIN     mean, lower_bound, balanced_accuracy_bound, apparent (numbers), groups (int): see `choice.gain.Gain`
