@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trainings import SMALL
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
 from asa_adapter.evaluation.metrics import trigger_metrics
@@ -78,12 +79,12 @@ def test_a_training_without_the_push_ships_a_bias(tiny_lfm2: Any, small: Any, sh
     assert chosen["valid"]["f1"] > trainer.report["valid"]["base"]["f1"] + 0.2
 
 
-def test_where_no_push_moves_anything_valid_decides_about_the_logits_alone(
-    tiny_lfm2: Any, small: Any, shared: Any
-) -> None:
-    options = {**shared, "layers": (6,), "max_new_tokens": 8, "actions": "all"}
+@pytest.mark.slow
+def test_where_no_push_moves_anything_valid_decides_about_the_logits_alone(tiny_lfm2: Any, small: Any) -> None:
+    options = {**SMALL, "layers": (6,), "alphas": (0.5,), "Cs": (0.01,), "max_new_tokens": 4, "actions": "all"}
     options |= {"tool_call_format": "hermes", "tool_call_start": "<|im_start|>"}
-    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**options))
+    fewer = {name: rows[::2] for name, rows in small.items()}
+    trainer = ASATrainer(*tiny_lfm2, fewer, ASATrainingArguments(**options))
     with pytest.warns(UserWarning, match="VALID decides about the logits of the opening alone: forcing or forbidding"):
         adapter = trainer.train()
     finalists = trainer.report["valid"]["finalists"]
