@@ -257,7 +257,8 @@ _METRICS = with_keys(
 _INTERVALS = by_name(with_keys(**dict.fromkeys(RATIOS, list_of(_NUMBER, minItems=2, maxItems=2))))
 _SURE = {"intervals": _INTERVALS, "mcnemar_p": _SHARE, "by_domain": by_name(with_keys(intervals=_INTERVALS))}
 _POINT = with_keys(Point._fields, fpr=_SHARE, recall=_SHARE)
-_SETTINGS = list_of(by_name(_NUMBER, properties={"fpr": _SHARE, "recall": _SHARE, "probe": _TEXT}))
+_SETTING = {"probe": _TEXT, "action": _TEXT, "bias": {}}  # the bias is a number or the text "inf"
+_SETTINGS = list_of(by_name(_NUMBER, properties={"fpr": _SHARE, "recall": _SHARE, **_SETTING}))
 _CELLS = list_of(with_keys(alpha=_STEP, tau=_SHARE, score=_CHANGE))
 _EFFECT = with_keys(Effect._fields, alpha=_STEP, up=_CHANGE, down=_CHANGE)
 _SERIES = dict.fromkeys(("along", "against", "random"), list_of(_SHARE, default=[]))
@@ -273,7 +274,7 @@ _SCHEMA = with_keys(
     layers=by_name(by_name(_NUMBER, properties={"effect": _EFFECT})),
     screen=with_keys(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),
     valid=with_keys(base=_POINT, finalists=_SETTINGS),
-    chosen=by_name(_NUMBER, properties={"probe": _TEXT, "why": _TEXT, "abstains": {"type": "boolean"}}),
+    chosen=by_name(_NUMBER, properties={**_SETTING, "why": _TEXT, "abstains": {"type": "boolean"}}),
     domains=list_of({}),
     diagnostics=with_keys(domain_cosines=list_of(list_of(_COSINE), default=[]), marker_probability=_MARKER),
     arguments=by_name({}),
@@ -304,8 +305,8 @@ def _intervals(found: Mapping[str, Any]) -> Intervals:
 def _trials(found: Mapping[str, Any], chosen: Mapping[str, Any]) -> Trials:
     base = found.get("base")
     leaders, front, finalists = (found.get(name, []) for name in ("best_of_each_layer", "front", "finalists"))
-    setting = {name: chosen.get(name) for name in ("layer", "alpha", "tau", "beta", "probe")}.items()
-    own = (part for part in (*leaders, *front, *finalists) if setting <= part.items())
+    names = ("layer", "alpha", "tau", "beta", "probe", "action", "bias")
+    own = (p for p in (*leaders, *front, *finalists) if all(p.get(name) == chosen.get(name) for name in names))
     return Trials(
         base=_point(base),
         choice=_point(base if chosen.get("abstains") is True else next(own, None)),
