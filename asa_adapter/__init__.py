@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from asa_adapter.data.splits import load_splits
     from asa_adapter.diagnostics.diagnosis import diagnose
     from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, IncompatibleModelError
+    from asa_adapter.labelling.trial import label_by_trying
     from asa_adapter.notations.call import ToolCall
     from asa_adapter.parts.classifiers import Probes, Router
     from asa_adapter.parts.vectors import SteeringVectors
@@ -37,6 +38,7 @@ __all__ = [
     "ToolCallParser",
     "__version__",
     "diagnose",
+    "label_by_trying",
     "load_splits",
 ]
 
@@ -57,6 +59,7 @@ _MODULES = {
     "ToolCall": "notations.call",
     "ToolCallParser": "tool_calls.parser",
     "diagnose": "diagnostics.diagnosis",
+    "label_by_trying": "labelling.trial",
     "load_splits": "data.splits",
 }
 

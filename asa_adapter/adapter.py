@@ -78,7 +78,7 @@ class ASAAdapter:
 
         Args:
             states: (n, D) states of the last prompt token at the config's layer, as an array or tensor of any float
-                dtype.
+                dtype; (R, n, D) where the probes read other layers too, those of `config.hooked`.
 
         Returns:
             n decisions, with position -1 and applied False, since nothing is steered.
@@ -87,16 +87,15 @@ class ASAAdapter:
             ValueError: `states` has another shape.
         """
         tensor = torch.as_tensor(states).detach().to(device="cpu", dtype=torch.float32)
-        if tensor.ndim != 2 or tensor.shape[1] != self.config.hidden_size:
-            raise ValueError(f"states have shape {tuple(tensor.shape)}; expected (n, {self.config.hidden_size})")
-        values = zip(*(part.tolist() for part in self._controller.decide(tensor)), strict=True)
+        together = self._controller.side_by_side(tensor)
+        values = zip(*(part.tolist() for part in self._controller.decide(together)), strict=True)
         return [Decision(self.config.domains[domain], p_tool, gate) for domain, p_tool, gate in values]
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of everything that decides and steers; adapters with the same digest do the same."""
         own = self._controller
         arrays = b"".join(part.numpy().tobytes() for part in (own.weight, own.bias, own.direction))
-        facts = (self.config.layer, own.step, own.tau, own.gates, *((own.opening,) if own.opening else ()))
+        facts = (*self.config.hooked, own.step, own.tau, own.gates, *((own.opening,) if own.opening else ()))
         return sha256(arrays + repr(facts).encode())
 
     def with_action(self, action: str, bias: float | None = None, *, tokenizer: Any = None) -> "ASAAdapter":
@@ -160,9 +159,10 @@ class ASAAdapter:
         controller, tokens = self._controller, fitting_openings(model, config, tokenizer)
         if opening := controller.opening:
             controller = replace(controller, opening=replace(opening, tokens=tokens))
-        verify_block(model, blocks, config.layer)
-        block = blocks[config.layer]
-        return SteeringHandle(model, block, controller, config, steer_without_tools=steer_without_tools)
+        for layer in config.hooked:
+            verify_block(model, blocks, layer)
+        read = [blocks[layer] for layer in config.hooked]
+        return SteeringHandle(model, read, controller, config, steer_without_tools=steer_without_tools)
 
     def generate(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Attaches the adapter, returns `model.generate(*args, **kwargs)`, and removes the adapter.

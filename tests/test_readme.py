@@ -45,6 +45,7 @@ INSTEAD = {
     "LiquidAI/LFM2.5-1.2B-Instruct": str(TINY_LFM2),
     "ASATrainer(model, tokenizer, splits)": "ASATrainer(model, tokenizer, splits, quick)",
     "--output my_adapter": "--output my_adapter --layers 6 --alphas 1 --taus 0.5 --betas 1 --finalists 1",
+    "--output my_labels": "--output my_labels --times 1 --max-new-tokens 4",
     "path/to/the/model": str(TINY_LFM2),
     "user/adapter": REPO,
 }
@@ -84,10 +85,6 @@ ELSEWHERE = {
     ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -c tests/constraints.txt . "): (
         "needs a package registry; the script that it starts is run there",
         "tests/examples/test_quickstart.py",
-    ),
-    ("README.md", 'python3 -m venv .venv && .venv/bin/pip install -q -c tests/constraints.txt -e ".[test]"'): (
-        "starts these tests",
-        ".ci/run",
     ),
     ("README.md", "prompt ──> blocks"): ("a drawing", "tests/support/reference.py"),
     ("README.md", "@misc{"): ("a citation, looked at below", "tests/test_readme.py"),
@@ -142,6 +139,10 @@ def workplace(tmp_path: Path, few_rows: Path, monkeypatch: pytest.MonkeyPatch) -
     """A folder to work in that has what the README assumes: the examples, and data of one's own."""
     place = tmp_path / "work"
     shutil.copytree(few_rows, place / "my_data")
+    (place / "my_rows").mkdir()
+    for path in few_rows.glob("*.jsonl"):
+        rows = [json.loads(line) | {"answer": "It depends."} for line in path.read_text("utf-8").splitlines()[:2]]
+        (place / "my_rows" / path.name).write_text("\n".join(map(json.dumps, rows)), "utf-8")
     (place / "examples").symlink_to(ROOT / "examples")
     shutil.copy(TINY_LFM2 / "chat_template.jinja", place / "own.jinja")
     monkeypatch.chdir(place)
@@ -281,7 +282,7 @@ def test_it_shows_every_command() -> None:
     commands = {
         line.split()[1] for document, block in COMMANDS if document == "README.md" for line in block.text.splitlines()
     }
-    assert commands == {"diagnose", "evaluate", "explain", "generate", "inspect", "push", "train"}
+    assert commands == {"diagnose", "evaluate", "explain", "generate", "inspect", "label", "push", "train"}
 
 
 # --- Names and links

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asa_adapter.choice.settings import Objective, Scored, Setting
+from asa_adapter.choice.settings import Objective, Reader, Scored, Setting
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.steering.controller import ternary_gate
@@ -44,10 +44,10 @@ def opened(
     return np.where(gate > 0, up + setting.bias > 0, np.where(gate < 0, down - setting.bias > 0, base))
 
 
-def biased_settings(layers: Sequence[int], args: ASATrainingArguments) -> list[Setting]:
+def biased_settings(places: Sequence[Reader], args: ASATrainingArguments) -> list[Setting]:
     """All settings with the action "bias"; they have no step."""
-    points = itertools.product(layers, args.taus, args.probes, BIASES)
-    return [Setting(layer, 0.0, tau, 1.0, probe, "bias", bias) for layer, tau, probe, bias in points]
+    points = itertools.product(places, args.taus, args.probes, BIASES)
+    return [Setting(at.layer, 0.0, tau, 1.0, probe, at.read_layers, "bias", bias) for at, tau, probe, bias in points]
 
 
 def with_bias(steering: Sequence[Setting]) -> list[Setting]:

@@ -75,6 +75,13 @@ class Objective:
         return ratios["f1"]
 
 
+class Reader(NamedTuple):
+    """Where a step's decision is read: the router at the steered layer, the probes at `read_layers`, () for there."""
+
+    layer: int
+    read_layers: tuple[int, ...] = ()
+
+
 class Setting(NamedTuple):
     """One point of the grid: the fields of ASAConfig that are chosen. See there for what they mean."""
 
@@ -83,12 +90,18 @@ class Setting(NamedTuple):
     tau: float
     beta: float
     probe: str
+    read_layers: tuple[int, ...] = ()
     action: str = "steer"
     bias: float = 0.0
 
+    @property
+    def reader(self) -> "Reader":
+        """Where its router and its probes read."""
+        return Reader(self.layer, self.read_layers)
+
     def gentleness(self) -> tuple[float, ...]:
-        """Sort key: the push first, then smaller steps and biases, then higher tau: the gate opens less often."""
-        return (ACTIONS.index(self.action), self.alpha, self.bias, -self.tau)
+        """Sort key: the push first, then smaller steps and biases, then higher tau, then fewer layers."""
+        return (ACTIONS.index(self.action), self.alpha, self.bias, -self.tau, len(self.read_layers))
 
     def plain(self) -> dict[str, Any]:
         """The fields as JSON types that ASAConfig takes; action and bias only where it does not just steer."""
@@ -203,10 +216,21 @@ def screen_facts(
     }
 
 
-def grid(args: ASATrainingArguments, layers: Sequence[int]) -> Iterator[Setting]:
+def readers(args: ASATrainingArguments, layers: Sequence[int]) -> list[Reader]:
+    """Where to read for a step at each of the layers: at that one, and at as many up to it as the arguments say."""
+    found = []
+    for layer in layers:
+        below = sorted(other for other in layers if other <= layer)
+        read = [tuple(below[-count:]) for count in args.read_layers]
+        found += [Reader(layer, some if len(some) > 1 else ()) for some in read]
+    return list(dict.fromkeys(found))
+
+
+def grid(args: ASATrainingArguments, places: Sequence[Reader]) -> Iterator[Setting]:
     """All settings to screen. Alpha 0 is left out: it is the bare model."""
     alphas = [alpha for alpha in args.alphas if alpha]
-    return itertools.starmap(Setting, itertools.product(layers, alphas, args.taus, args.betas, args.probes))
+    for place, alpha, tau, beta, probe in itertools.product(places, alphas, args.taus, args.betas, args.probes):
+        yield Setting(place.layer, alpha, tau, beta, probe, place.read_layers)
 
 
 def shortlist(scored: Sequence[Scored], finalists: int) -> list[Scored]:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import os
 import sys
 import textwrap
@@ -23,6 +24,8 @@ from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.files import looks_like_path, make_writable_folder
 from asa_adapter.hub.markdown import calls_table, metrics_table
+from asa_adapter.labelling.folder import LabelledFolder, labels_table
+from asa_adapter.labelling.trial import failures_that_count, label_by_trying
 from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.report import Report
@@ -48,6 +51,27 @@ def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     chosen = trainer.report["chosen"]
     text = f"{adapter}\n{chosen['why']}\n\nTEST\n{metrics_table(results)}\n\nsaved in {options.output}"
     return {"chosen": chosen, "test": results, "output": options.output}, text
+
+
+def label(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Labels by what the model can do alone, written split by split; a second run goes on with those missing."""
+    how: dict[str, Any] = {"n": options.times, "temperature": options.temperature, "seed": options.seed}
+    how |= {"max_new_tokens": options.max_new_tokens, "batch_size": options.batch_size, "answers": options.answers}
+    how["k"] = failures_that_count(options.times, options.fails, options.temperature)
+    folder = LabelledFolder(options.data, {"model": options.model, **how}, options.output)
+    folder.check(options.answers)
+    processes = Processes()
+    done = json.loads(processes.from_main(lambda: json.dumps(folder.open()).encode()) or b"[]")
+    if missing := folder.missing(done):
+        model, tokenizer = _load_model(options)
+        for name in missing:
+            rows = label_by_trying(model, tokenizer, folder.parts[name], **how, progress=_progress(options))
+            if processes.is_main:
+                folder.write(name, rows, options.seed)
+    if not processes.is_main:
+        return {}, ""
+    result = {"labels": folder.counts(), "output": options.output}
+    return result, f"{labels_table(result['labels'])}\n\nsaved in {options.output}"
 
 
 def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -1,4 +1,4 @@
-"""The command line: `asa-adapter train`, `evaluate`, `generate`, `explain`, `diagnose`, `inspect` and `push`.
+"""The command line: `asa-adapter label`, `train`, `evaluate`, `generate`, `explain`, `diagnose`, `inspect`, `push`.
 
 What the commands do is in `commands`, which is imported when one runs: help and usage errors need no torch.
 """
@@ -20,6 +20,7 @@ from asa_adapter.cli.terminal import painted, printable, printable_logs
 from asa_adapter.errors import visible
 
 _STAGES = "stages"  # where the trainer keeps what is finished
+_LABELS = "labels.json"  # beside the splits that are labelled
 
 
 class _Stopped(KeyboardInterrupt):
@@ -82,6 +83,8 @@ def _stop_signal_raised() -> Iterator[None]:
 
 def _kept(output: str | None) -> str:
     """What is left of a command that was broken off, and how to go on."""
+    if output is not None and (Path(output) / _LABELS).is_file():
+        return f"finished splits are kept in {output}: run the same command to go on"
     stages = None if output is None else Path(output) / _STAGES
     if stages is None or not stages.is_dir():
         return "nothing was saved"

@@ -68,4 +68,5 @@ def _steering(adapter: ASAAdapter) -> str:
     push = f"the output of block {config.layer}, by {config.alpha:g} times the mean residual norm ({config.step:.4g})"
     lift = f"the logits with which calls begin, by {config.bias:g}"
     done = {"steer": push, "bias": f"{lift} (read after block {config.layer})", "both": f"{push}, and {lift}"}
-    return f"{done[config.action]}, with tau {config.tau:g}, beta {config.beta:g} and the {config.probe} probe"
+    read = f", which reads blocks {', '.join(map(str, config.reading))}" if config.read_layers else ""
+    return f"{done[config.action]}, with tau {config.tau:g}, beta {config.beta:g} and the {config.probe} probe{read}"

@@ -13,12 +13,14 @@ _FIELDS = {field.name: field for field in dataclasses.fields(ASATrainingArgument
 _ABOUT = """\
 first steps:
   asa-adapter diagnose --model MODEL --tools tools.json
+  asa-adapter label MODEL ROWS --output DATA
   asa-adapter train --model MODEL --data DATA --output OUT
   asa-adapter generate OUT --model MODEL \\
       --prompt "What is 4821 times 377?" --compare
 
-MODEL: a folder, or an id on the Hub. DATA: the same, or one
-.jsonl file. OUT: a folder; commands that read an adapter
+MODEL: a folder, or an id on the Hub. DATA, and ROWS that
+have answers but no labels: the same, or one .jsonl file.
+OUT: a folder; commands that read an adapter
 take an id on the Hub as well.
 asa-adapter COMMAND --help has examples for each command.
 
@@ -46,6 +48,25 @@ train.jsonl needs at least 8 rows of each label.
 
 After a break the same command goes on where it stopped. The
 adapter abstains unless a gain on VALID is sure.
+""",
+    "label": """\
+example:
+  asa-adapter label LiquidAI/LFM2.5-1.2B-Instruct my_rows \\
+      --output my_data --times 5 --fails 3
+
+One row of my_rows, as a line of JSON:
+  {"instruction": "What is 4821 times 377?",
+   "answer": 1817517, "domain": "math"}
+The answer: a number, a text, a date such as "2031-05-14",
+{"value": 4.83, "tolerance": 0.01, "unit": "km"}, or a list
+of these, any of which is right.
+
+The model answers without tools, first greedily, then by
+sampling. Label 1 (a tool is needed): it failed often
+enough. What it said is kept with each row, in "tried".
+
+After a break the same command goes on with the splits that
+are missing. Labels made in another way are not mixed in.
 """,
     "evaluate": """\
 examples:
@@ -116,6 +137,7 @@ def command_parser() -> argparse.ArgumentParser:
     own_version = sys.modules["asa_adapter"].__version__
     parser.add_argument("--version", action="version", version=f"asa-adapter {own_version}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    _add_label(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_generate(commands)
@@ -147,6 +169,21 @@ def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
     _add_field(command, "max_new_tokens")
     command.add_argument("--quiet", action="store_true", help="no progress bars")
     return command
+
+
+def _add_label(commands: Any) -> None:
+    label = _plain_command(commands, "label", "Label rows by trying: a tool is needed where the model alone fails.")
+    label.add_argument("model", metavar="MODEL", help="folder or Hub id of the base model")
+    label.add_argument("data", metavar="DATA", help=_DATA_HELP + "; labels are not needed")
+    label.add_argument("--output", required=True, metavar="O", help="folder to write the labelled splits to")
+    label.add_argument("--answers", default="answer", metavar="FIELD", help="column of the answers (default: answer)")
+    label.add_argument("--times", type=int, default=5, metavar="N", help="answers to each row (default: 5)")
+    label.add_argument("--fails", type=int, metavar="K", help="failures that make label 1 (default: over half)")
+    label.add_argument("--temperature", type=float, default=0.7, metavar="T", help="of sampled answers (default: 0.7)")
+    label.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (default: 256)")
+    for name in ("batch_size", "seed"):
+        _add_field(label, name)
+    label.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
 def _add_train(commands: Any) -> None:

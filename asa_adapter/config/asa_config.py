@@ -52,6 +52,7 @@ _SECOND_VERSION = (
     "tool_lists",
     "forms",
     "openings",
+    "read_layers",
     "action",
     "bias",
     "opening_ids",
@@ -93,12 +94,13 @@ class ASAConfig:
         tool_lists: SHA-256 of each list of tools that rows were offered during fitting; () where they had too many.
         forms: names of all formats in which this model's calls come, `tool_call_format` first; () if that is all.
         openings: ids of the tokens with which its calls begin, beside the start marker; () where there are none.
+        read_layers: decoder blocks whose outputs the probes read, side by side, none beyond `layer`; () for `layer`.
         action: how the gate acts: "steer" adds the step to the residual stream, "bias" adds gate * `bias` to the
             logits of `opening_ids` at the first answer token, "both" does both.
         bias: that bias, in logits, 0 or more; `math.inf` (the text "inf" in the file) leaves only the likeliest of
             these tokens where the gate is +1, and none of them where it is -1.
         opening_ids: ids of all tokens with which its calls begin, start marker included; () where they are not known.
-        format_version: version of the folder's format: 2 where one of the nine fields above is used, else 1.
+        format_version: version of the folder's format: 2 where one of the ten fields above is used, else 1.
 
     Raises:
         TypeError: a field has another type than the one above (a bool is not a number).
@@ -134,6 +136,7 @@ class ASAConfig:
     tool_lists: tuple[str, ...] = ()
     forms: tuple[str, ...] = ()
     openings: tuple[int, ...] = ()
+    read_layers: tuple[int, ...] = ()
     action: str = "steer"
     bias: float = 0.0
     opening_ids: tuple[int, ...] = ()
@@ -158,6 +161,7 @@ class ASAConfig:
         check_files(self.files)
         self._check_prompts()
         self._check_calls()
+        self._check_read_layers()
         if self._newer():
             object.__setattr__(self, "format_version", FORMAT_VERSION)
 
@@ -186,6 +190,19 @@ class ASAConfig:
         for name in self.forms:
             check_text("forms", name)
         object.__setattr__(self, "forms", tuple(self.forms))
+
+    def _check_read_layers(self) -> None:
+        layers = self.read_layers
+        if not isinstance(layers, list | tuple) or any(type(layer) is not int for layer in layers):
+            raise TypeError(f"read_layers is {layers!r:.80}; expected layer numbers")
+        ascending = list(layers) == sorted({layer for layer in layers if 0 <= layer <= self.layer})
+        if not ascending or len(layers) > MAX_LISTS:
+            raise ValueError(
+                f"read_layers is {layers!r:.80}; expected at most {MAX_LISTS} numbers from 0 to the steered layer, "
+                f"{self.layer}, each greater than the one before"
+            )
+        # One that reads what it steers is written as older versions read it.
+        object.__setattr__(self, "read_layers", () if tuple(layers) == (self.layer,) else tuple(layers))
 
     def _newer(self) -> dict[str, Any]:
         """The fields of format version 2 that are used, as they are stored."""
@@ -230,6 +247,16 @@ class ASAConfig:
             raise ValueError(f"probe is {self.probe!r:.80}; expected 'domain' or 'pooled'")
         if self.action not in ACTIONS:
             raise ValueError(f"action is {self.action!r:.80}; expected 'steer', 'bias' or 'both'")
+
+    @property
+    def reading(self) -> tuple[int, ...]:
+        """The layers whose states the probes read, side by side: `read_layers`, or the steered layer."""
+        return self.read_layers or (self.layer,)
+
+    @property
+    def hooked(self) -> tuple[int, ...]:
+        """The layers whose states are needed, ascending; the last is the steered one, which the router reads."""
+        return tuple(sorted({*self.reading, self.layer}))
 
     @property
     def step(self) -> float:

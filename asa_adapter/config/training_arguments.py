@@ -21,9 +21,7 @@ def _flag(default: Any, help: str, metavar: str, **options: Any) -> Any:
         metavar: how the help names a value.
         options: the rest, such as `type`.
     """
-    shown = (
-        " ".join(f"{v:g}" if isinstance(v, float) else v for v in default) if isinstance(default, tuple) else default
-    )
+    shown = " ".join(v if isinstance(v, str) else f"{v:g}" for v in default) if isinstance(default, tuple) else default
     return field(default=default, metadata={"help": help.format(shown), "metavar": metavar, **options})
 
 
@@ -43,6 +41,7 @@ class ASATrainingArguments:
         taus: confidences to try, each 0.5 to 1.
         betas: shares of the global direction to try, each 0 to 1.
         probes: probes to ask, "domain", "pooled" or both.
+        read_layers: how many layers the probes read, up to the steered one: 1, or several whose log odds are averaged.
         Cs: inverse regularisation strengths to try; for each layer, the one whose probe is best on TRAIN, out of fold,
             is taken.
         objective: what to maximise, "f1" or "balanced_accuracy".
@@ -86,6 +85,9 @@ class ASATrainingArguments:
         (0.0, 0.5, 1.0), "shares of the global direction to try, 0 to 1 (default: {})", "X", type=float, nargs="+"
     )
     probes: Sequence[str] = PROBE_KINDS
+    read_layers: Sequence[int] = _flag(
+        (1, 4), "numbers of layers to read up to the steered one (default: {})", "N", type=_positive, nargs="+"
+    )
     Cs: Sequence[float] = (0.001, 0.01, 0.1, 1.0)
     objective: str = _flag("f1", "maximise f1 (default) or balanced_accuracy", "NAME", choices=OBJECTIVES)
     max_fpr: float | None = _flag(None, "maximise recall with at most this FPR instead", "X", type=float)
@@ -156,11 +158,13 @@ class ASATrainingArguments:
         object.__setattr__(self, "layers", numbers)
 
     def _check_sequences(self) -> None:
-        for name in ("alphas", "taus", "betas", "Cs", "probes"):
+        for name in ("alphas", "taus", "betas", "Cs", "probes", "read_layers"):
             value = getattr(self, name)
             if isinstance(value, str) or not isinstance(value, Sequence) or not len(value):
                 raise ValueError(f"{name} is {value!r}; expected a sequence of at least one value")
             object.__setattr__(self, name, tuple(value))
+        if wrong := [count for count in self.read_layers if type(count) is not int or count < 1]:
+            raise ValueError(f"read_layers holds {wrong[0]!r:.80}; expected numbers of layers, each at least 1")
         for name, low, high in _NUMBER_LISTS:
             for value in getattr(self, name):
                 check_range(name, finite_float(name, value), low, high)

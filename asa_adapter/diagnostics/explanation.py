@@ -141,12 +141,12 @@ def explain(
             steered, after = _answer(model, ids, openings, settings)
             decision = steering.decisions[0]
         base, before = _answer(model, ids, openings, settings)
-        state = _bare_state(model, ids, config)
+        states = _bare_states(model, ids, config)
     return Explanation(
         prompt=_prompt(tokenizer, prompt_ids, decision.position, schemas)
         | {"notes": Resemblance(config).notes(prompt_ids, schemas)},
-        **_decided(adapter, decision, state),
-        step=_step(config, decision.gate, float(state.norm())),
+        **_decided(adapter, decision, states),
+        step=_step(config, decision.gate, float(states[config.layer].norm())),
         start={"marker": parser.start, "token": _decoded(tokenizer, [openings[int(before.argmax())]])}
         | {"before": float(before.sum()), "after": float(after.sum()), "bias": _lift(config, decision.gate)},
         base=_judged(base, parser, schemas),
@@ -164,14 +164,15 @@ def _prompt(tokenizer: Any, ids: list[int], position: int, schemas: list[dict[st
     }
 
 
-def _decided(adapter: Explained, decision: Decision, state: torch.Tensor) -> dict[str, Any]:
-    """What router and probes say of the (1, D) state, and the gate that follows."""
-    probabilities = adapter.router.predict_proba(state)[0].tolist()
+def _decided(adapter: Explained, decision: Decision, states: torch.Tensor) -> dict[str, Any]:
+    """What router and probes say of the (L, 1, D) states, and the gate that follows."""
+    probabilities = adapter.router.predict_proba(states[adapter.config.layer])[0].tolist()
+    read = torch.cat([states[layer] for layer in adapter.config.reading], dim=1)
     return {
         "domain": decision.domain,
         "domains": dict(zip(adapter.router.domains, probabilities, strict=True)),
         "p_tool": decision.p_tool,
-        "p_by_domain": {name: float(adapter.probes.p_tool(state, name)[0]) for name in adapter.config.domains},
+        "p_by_domain": {name: float(adapter.probes.p_tool(read, name)[0]) for name in adapter.config.domains},
         "tau": adapter.config.tau,
         "gate": decision.gate,
         "action": decision.action,
@@ -216,10 +217,10 @@ def _tail(text: str) -> str:
     return tail.split("\n", 1)[1] if len(tail) < len(text) and "\n" in tail.rstrip() else tail
 
 
-def _bare_state(model: nn.Module, ids: torch.Tensor, config: ASAConfig) -> torch.Tensor:
-    """(1, D) state of the bare model at the last token of a (1, T) prompt, after the config's block."""
+def _bare_states(model: nn.Module, ids: torch.Tensor, config: ASAConfig) -> torch.Tensor:
+    """(L, 1, D) states of the bare model at the last token of a (1, T) prompt, after each block."""
     blocks = decoder_blocks(model, config.layer_path)
-    return last_token_states(model, blocks, ids, torch.ones_like(ids), SharedPrefix())[config.layer]
+    return last_token_states(model, blocks, ids, torch.ones_like(ids), SharedPrefix())
 
 
 def _judged(ids: list[int], parser: ToolCallParser, schemas: list[dict[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from dataclasses import replace
 import torch
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.steering.controller import Controller
+from asa_adapter.parts.linear import Linear
+from asa_adapter.steering.controller import Controller, reading
 
 RANDOM_SEEDS = (0, 1, 2)
 
@@ -47,14 +48,9 @@ def ablations(adapter: ASAAdapter) -> dict[str, ASAAdapter]:
         found |= {name: replace(own, direction=direction) for name, direction in directions.items()}
     if len(adapter.config.domains) > 1:
         pooled = adapter.probes.linear(adapter.config.domains[:1], "pooled")
-        found["no router"] = Controller(
-            weight=torch.cat([torch.zeros_like(pooled.weight), pooled.weight]),
-            bias=torch.cat([torch.zeros_like(pooled.bias), pooled.bias]),
-            direction=vectors.mixed(1.0)[:1],
-            step=own.step,
-            tau=own.tau,
-            opening=own.opening,
-        )
+        anywhere = Linear(torch.zeros(1, adapter.config.hidden_size), torch.zeros(1))
+        weight, bias = reading(adapter.config, anywhere, pooled)
+        found["no router"] = Controller(weight, bias, vectors.mixed(1.0)[:1], own.step, own.tau, opening=own.opening)
     variants = {name: _with_controller(adapter, controller) for name, controller in found.items()}
     full = adapter.digest()
     return {name: variant for name, variant in variants.items() if name == "full" or variant.digest() != full}

@@ -1,4 +1,4 @@
-"""`Evaluation`: greedy answers to every row, with and without an adapter, and their trigger metrics."""
+"""`Evaluation`: answers to every row, greedy or sampled, with and without an adapter, and their trigger metrics."""
 
 import contextlib
 import functools
@@ -39,6 +39,7 @@ class Evaluation:
         batch_size: number of prompts in a batch. Answers that go on behind their first token do so in batches of twice
             as many, whatever batch they began in; if the model's cache does not allow that, in the one they began in.
         progress: whether to show a progress bar.
+        temperature: answers are sampled with it, by torch's own generator; None takes the likeliest token each time.
 
     Raises:
         ValueError: an adapter is attached to the model.
@@ -51,6 +52,7 @@ class Evaluation:
     max_new_tokens: int = 64
     batch_size: int = 16
     progress: bool = True
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         self._refuse_steered()
@@ -69,7 +71,7 @@ class Evaluation:
         *,
         until_call: bool = False,
     ) -> list[str]:
-        """The model's greedy answer to each row, with special tokens, steered if an adapter is given.
+        """The model's answer to each row, with special tokens, steered if an adapter is given.
 
         It ends with the token that ends the text. A call does not end it: another one may follow, and would count.
 
@@ -239,12 +241,20 @@ class Evaluation:
         start = self.parser.call_token if until_call else None
         return Decoder(
             self.model,
-            greedy_settings(self.tokenizer, self.max_new_tokens),
+            self._settings,
             2 * self.batch_size,  # as in the screen: one token of a row takes little room
             [] if start is None else [start],
             self._complete(until_call),
             deliver,
         )
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """Keywords of generate()."""
+        greedy = greedy_settings(self.tokenizer, self.max_new_tokens)
+        if self.temperature is None:
+            return greedy
+        return {**greedy, "do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
 
     def _complete(self, until_call: bool) -> Callable[[list[int]], bool] | None:
         """Tells whether an answer may end where it is, where no token of its own says so."""

@@ -120,7 +120,7 @@ class Decoder:
         deliver: Callable[[Any, list[int]], None],
     ) -> None:
         self._model, self._settings, self._batch_size = model, settings, batch_size
-        self._stops, self._complete, self._deliver = {*stops, *_text_ends(model)}, complete, deliver
+        self._stops, self._complete, self._deliver = {*stops, *text_ends(model)}, complete, deliver
         self._waiting: list[Running] = []
 
     def begin(self, prompt: Prefilled, names: Sequence[Hashable], regroups: bool) -> None:
@@ -249,7 +249,7 @@ def _can_regroup(model: nn.Module, short: Prompt, long: Prompt, prefix: SharedPr
     return False
 
 
-def _text_ends(model: nn.Module) -> list[int]:
+def text_ends(model: nn.Module) -> list[int]:
     """Ids of the tokens with which generate() ends a text."""
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ends = ends.tolist() if isinstance(ends, torch.Tensor) else ends

@@ -269,6 +269,8 @@ def _settings(config: ASAConfig) -> str:
         ["beta (share of the direction common to all domains)", f"{config.beta:g}"],
         ["probe", "one for each domain" if config.probe == "domain" else "one for all domains"],
     ]
+    if config.read_layers:
+        rows.append(["layers that the probe reads", ", ".join(map(str, config.read_layers))])
     return table(["setting", "value"], rows, numbers=1)
 
 

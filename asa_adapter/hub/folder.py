@@ -175,7 +175,7 @@ def _read(files: Mapping[str, bytes]) -> Parts:
         config,
         SteeringVectors.from_bytes(files[VECTORS_NAME], width, len(domains)),
         Router.from_bytes(files[ROUTER_NAME], width, domains),
-        Probes.from_bytes(files[PROBES_NAME], width, domains),
+        Probes.from_bytes(files[PROBES_NAME], width * len(config.reading), domains),
         _report(files[REPORT_NAME]) if REPORT_NAME in config.files else None,
     )
 

@@ -144,6 +144,17 @@ class Probes:
                 own[name] = fit_logistic(h[rows], y[rows].astype(int), C, seed)
         return cls(fit_logistic(h, y.astype(int), C, seed), own)
 
+    @classmethod
+    def averaged(cls, layers: Sequence["Probes"]) -> "Probes":
+        """Probes of R layers as one: for their (N, R D) states side by side, the mean of the layers' log odds.
+
+        All must have probes of the same domains.
+        """
+        return cls(
+            _averaged([probes.pooled_ for probes in layers]),
+            {name: _averaged([probes.by_domain_[name] for probes in layers]) for name in layers[0].by_domain_},
+        )
+
     def p_tool(self, states: ArrayLike, domain: str | None = None) -> NDArray[np.float32]:
         """(N,) float32 probabilities that a tool is needed, by the domain's own probe, else by the pooled one."""
         probe = Linear.of(self.by_domain_.get(domain, self.pooled_) if domain is not None else self.pooled_)
@@ -182,3 +193,11 @@ class Probes:
                     f"{PROBES_NAME}: a probe's classes are {estimator.classes_!r:.80}; expected 0, 1"
                 )
         return cls(pooled, own)
+
+
+def _averaged(estimators: Sequence[LogisticRegression]) -> LogisticRegression:
+    """One estimator for the states side by side, whose log odds are the mean of those of the given ones."""
+    weight = np.concatenate([estimator.coef_ for estimator in estimators], axis=1) / len(estimators)
+    bias = np.mean([estimator.intercept_ for estimator in estimators], axis=0)
+    first = estimators[0]
+    return fitted_logistic(first.classes_, weight, bias, first.C, first.random_state)

@@ -1,4 +1,7 @@
-"""`Alternatives`: what other actions than the push would reach by the same gates, and which of them generate too."""
+"""`Alternatives`: what other actions than the push would reach by the same gates, and which of them generate too.
+
+Also what a search says where pushes are hopeless, or first tokens tell too little.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.choice.actions import best_by_name, biased_settings, opened, scored, with_bias
-from asa_adapter.choice.settings import Scored, Setting, facts, shortlist
+from asa_adapter.choice.settings import Reader, Scored, Setting, facts, shortlist
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.search.fitting import Prediction
 from asa_adapter.search.racing import Race
+
+# Share of VALID rows on which first token and generation must agree, or the screen has ranked something else.
+_AGREES = 0.95
 
 
 class Alternatives:
@@ -21,7 +27,7 @@ class Alternatives:
     Args:
         args: which settings take part, and the objective.
         labels: (N,) 1 where a tool is needed.
-        predictions: out-of-fold predictions for the rows, by layer.
+        predictions: out-of-fold predictions for the rows, by where they read.
         race: the race, after its run.
         steering: its settings with their results.
 
@@ -33,7 +39,7 @@ class Alternatives:
         self,
         args: ASATrainingArguments,
         labels: NDArray[np.int64],
-        predictions: Mapping[int, Prediction],
+        predictions: Mapping[Reader, Prediction],
         race: Race,
         steering: Sequence[Scored],
     ) -> None:
@@ -42,7 +48,7 @@ class Alternatives:
         pushed = [one.setting for one in shortlist(steering, args.finalists)]
         triggers = {}
         for setting in [*biased_settings(list(predictions), args), *with_bias(pushed)]:
-            p_tool = predictions[setting.layer].p_tool[setting.probe][rows]
+            p_tool = predictions[setting.reader].p_tool(setting.probe)[rows]
             both = setting.action == "both"
             up, down = (margins[rows] for margins in race.margins(setting)) if both else (bare, bare)
             triggers[setting] = opened(setting, p_tool, base, up, down)
@@ -113,4 +119,19 @@ def despair(race: Race, layers: int, report: Mapping[str, Any], others: Alternat
         f"probability of a call's opening by more than {race.moved:.2g} in the mean; the bare model begins "
         f"{int(race.base.sum())} of their answers with a call, and {written} (read as "
         f"{report.get('tool_call_format')}); {then}: {others.advice()}"
+    )
+
+
+def disagreement(agreements: Sequence[float], others: int) -> str:
+    """What to say where first tokens told too little of what was generated; "" where they told enough."""
+    if min(agreements) >= _AGREES:
+        return ""
+    found = (
+        f"the first token of the answer tells on only {min(agreements):.0%} of the VALID rows whether the model calls "
+        f"a tool (expected {_AGREES:.0%}): the screen's ranking, which is by first tokens, is unsure. "
+    )
+    return found + (
+        f"{others} further settings generate on VALID"
+        if others
+        else "No further setting is there to generate with; try more layers or alphas"
     )

@@ -1,14 +1,14 @@
 """Fits directions, router and probes at one layer, from labelled residual states."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-from asa_adapter.config.fields import PROBE_KINDS
 from asa_adapter.evaluation.baselines import shuffled_within
 from asa_adapter.evaluation.metrics import auc
 from asa_adapter.parts.classifiers import Probes, Router
@@ -57,11 +57,22 @@ class Prediction:
 
     Attributes:
         domain: (N,) int64, index of the domain that the router chooses.
-        p_tool: for each kind of probe ("domain", "pooled") the (N,) float32 probabilities that a tool is needed.
+        log_odds: (N, K + 1) float32 log odds that a tool is needed, by the probe of each of K domains, then by the
+            pooled one.
     """
 
     domain: NDArray[np.int64]
-    p_tool: dict[str, NDArray[np.float32]]
+    log_odds: NDArray[np.float32]
+
+    def p_tool(self, probe: str) -> NDArray[np.float32]:
+        """(N,) probabilities that a tool is needed, by the chosen domain's probe ("domain") or the "pooled" one."""
+        asked = self.domain if probe == "domain" else np.full(len(self.domain), self.log_odds.shape[1] - 1)
+        odds = self.log_odds[np.arange(len(asked)), asked]
+        return torch.sigmoid(torch.from_numpy(odds)).numpy()
+
+    def reading(self, others: Sequence["Prediction"]) -> "Prediction":
+        """With the mean log odds of other layers' probes; the domain is this layer's."""
+        return Prediction(self.domain, np.mean([other.log_odds for other in others], axis=0, dtype=np.float32))
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,10 @@ class LayerFit:
     residual_norm: float
     out_of_fold: Prediction
     facts: dict[str, Any]
+
+    def reading(self, others: Sequence["LayerFit"]) -> "LayerFit":
+        """The same with probes that read the layers of others, side by side."""
+        return replace(self, probes=Probes.averaged([other.probes for other in others]))
 
     def predict(self, states: NDArray[np.float32]) -> Prediction:
         """Predictions for (N, D) states of rows on which router and probes were not fitted."""
@@ -154,7 +169,7 @@ def probe_quality(
         for i in range(_SHUFFLES)
     ]
     return {
-        "probe_auc": auc(judged.labels, prediction.p_tool["pooled"]),
+        "probe_auc": auc(judged.labels, prediction.log_odds[:, -1]),
         "shuffled_auc": float(np.mean(shuffled)),
         "router_accuracy": float((np.array(names)[prediction.domain] == np.array(judged.domains)).mean()),
     }
@@ -199,25 +214,24 @@ def _out_of_fold(
 ) -> Prediction:
     """Out-of-fold predictions of router and probes on TRAIN; domains are indices into `names`."""
     n = len(train.labels)
-    whole = Prediction(np.zeros(n, dtype=np.int64), {kind: np.empty(n, dtype=np.float32) for kind in PROBE_KINDS})
+    whole = Prediction(np.zeros(n, dtype=np.int64), np.empty((n, len(names) + 1), dtype=np.float32))
     for fitted_on, predicted in folds:
         known = train.behind(cal, fitted_on)
         router = Router.fit(known.states, known.domains, C, seed)
         probes = Probes.fit(known.states, known.labels, known.domains, C, seed)
         part = _predicted(router, probes, train.states[predicted], names)
         whole.domain[predicted] = part.domain
-        for kind, p_tool in part.p_tool.items():
-            whole.p_tool[kind][predicted] = p_tool
+        whole.log_odds[predicted] = part.log_odds
     return whole
 
 
 def _predicted(router: Router, probes: Probes, states: NDArray[np.float32], names: Sequence[str]) -> Prediction:
     """Predictions with domains as indices into `names`; a router that was fitted without a fold may know fewer."""
     chosen = [router.domains[i] for i in router.predict_proba(states).argmax(axis=1)]
-    asked = {name: probes.p_tool(states, name) for name in set(chosen)}
-    own = np.array([asked[name][i] for i, name in enumerate(chosen)], dtype=np.float32)
     domain = np.array([list(names).index(name) for name in chosen], dtype=np.int64)
-    return Prediction(domain, {"domain": own, "pooled": probes.p_tool(states)})
+    tensor = torch.from_numpy(states)
+    odds = [probes.linear(names, "domain")(tensor), probes.linear(names[:1], "pooled")(tensor)]
+    return Prediction(domain, torch.cat(odds, dim=1).numpy())
 
 
 def _pooled_auc(known: LabelledStates, labels: NDArray[np.int64], valid: LabelledStates, C: float, seed: int) -> float:

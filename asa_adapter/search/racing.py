@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asa_adapter.choice.settings import Objective, Scored, Setting, gated, grid, shortlist
+from asa_adapter.choice.settings import Objective, Reader, Scored, Setting, gated, grid, shortlist
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push, Screened
 from asa_adapter.evaluation.metrics import Counts
@@ -45,7 +45,7 @@ class Race:
         args: which settings take part, and the objective.
         labels: (N,) 1 where a tool is needed.
         domains: (N,) domain of each row.
-        predictions: out-of-fold predictions for the rows, by layer.
+        predictions: out-of-fold predictions for the rows, by where they are read.
         push: makes the push of a key, for all N rows.
         measure: first tokens of the given rows, by the bare model and under each push.
         calls: whether the bare model is known to call, whatever its first tokens say.
@@ -65,7 +65,7 @@ class Race:
         args: ASATrainingArguments,
         labels: NDArray[np.int64],
         domains: Sequence[str],
-        predictions: dict[int, Prediction],
+        predictions: dict[Reader, Prediction],
         push: Callable[[PushKey], Push],
         measure: Callable[[NDArray[np.int64], Sequence[Push]], Screened],
         calls: bool = True,
@@ -155,19 +155,20 @@ class Race:
 
     def _asked(self, layer: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """(N,) whether the gate of any probe opens up, and down, at the lowest tau."""
-        p_tool = self._predictions[layer].p_tool
-        gates = np.stack(
-            [ternary_gate(torch.from_numpy(p_tool[kind]), min(self._args.taus)).numpy() for kind in self._args.probes]
-        )
+        read = [prediction for place, prediction in self._predictions.items() if place.layer == layer]
+        p_tool = [prediction.p_tool(kind) for prediction in read for kind in self._args.probes]
+        gates = np.stack([ternary_gate(torch.from_numpy(p), min(self._args.taus)).numpy() for p in p_tool])
         return np.any(gates > 0, axis=0), np.any(gates < 0, axis=0)
 
     def _scored(self, keys: Sequence[PushKey], rows: NDArray[np.int64]) -> list[Scored]:
         """All settings of the pushes with their results on some rows."""
         taking_part, objective = set(keys), Objective.of(self._args)
-        scored = []
+        scored, read = list[Scored](), dict[tuple[Reader, str], NDArray[np.float32]]()
+        for place, prediction in self._predictions.items():
+            read |= {(place, kind): prediction.p_tool(kind)[rows] for kind in self._args.probes}
         for setting in grid(self._args, list(self._predictions)):
             if (key := _key(setting)) in taking_part:
-                p_tool = self._predictions[setting.layer].p_tool[setting.probe][rows]
+                p_tool = read[setting.reader, setting.probe]
                 up, down = (self._called[key, sign][rows] for sign in (1, -1))
                 triggered = gated(p_tool, setting.tau, self.base[rows], up, down)
                 score = float(objective.rank(Counts.of(self._labels[rows], triggered)))

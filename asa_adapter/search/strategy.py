@@ -6,7 +6,7 @@ generated.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,14 @@ from asa_adapter.choice.actions import opened
 from asa_adapter.choice.gain import Gain, sure_gain
 from asa_adapter.choice.settings import (
     Objective,
+    Reader,
     Scored,
     Setting,
     choose,
     facts,
     gated,
     layer_effects,
+    readers,
     screen_facts,
     shortlist,
 )
@@ -31,13 +33,11 @@ from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.modeling.processes import progress_bar
-from asa_adapter.search.alternatives import Alternatives, acting, despair
+from asa_adapter.search.alternatives import Alternatives, acting, despair, disagreement
 from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer
 from asa_adapter.search.measurements import Measurements
 from asa_adapter.search.racing import Race
 
-# Share of VALID rows on which first token and generation must agree, or the screen has ranked something else.
-_AGREES = 0.95
 # Share of the best layer's AUC beyond chance from which the screen tries a layer.
 _READS_ENOUGH = 0.75
 
@@ -116,14 +116,15 @@ class Search:
             anything, one of the layer that reads best, and a warning.
         """
         read = self._readable(layers)
-        predictions = {layer: self.fits[layer].out_of_fold for layer in read}
+        own = {layer: self.fits[layer].out_of_fold for layer in read}
+        predictions = {place: _read_at(place, own) for place in readers(self.args, read)}
         labels = self.measured.labels("train")
         race = Race(
             self.args,
             labels,
             self.measured.domains("train"),
             predictions,
-            lambda key: self._push(predictions[key.layer], *key),
+            lambda key: self._push(own[key.layer], *key),
             lambda rows, pushes: self.measured.first_tokens("train", pushes, rows),
             calls=self.report.get("habit", {}).get("calls") != 0,
         )
@@ -155,10 +156,16 @@ class Search:
         return kept
 
     def _build(self, setting: Setting) -> ASAAdapter:
-        return self._build_adapter(setting, self.fits[setting.layer])
+        fit = self.fits[setting.layer]
+        if setting.read_layers:
+            fit = fit.reading([self.fits[layer] for layer in setting.read_layers])
+        return self._build_adapter(setting, fit)
 
-    def _predicted(self, split: str, layer: int) -> Prediction:
-        return self.fits[layer].predict(self.measured.labelled(split, layer).states)
+    def _predicted(self, split: str, place: Reader) -> Prediction:
+        layers = {place.layer, *place.read_layers}
+        return _read_at(
+            place, {layer: self.fits[layer].predict(self.measured.labelled(split, layer).states) for layer in layers}
+        )
 
     def _push(self, prediction: Prediction, layer: int, beta: float, alpha: float) -> Push:
         """The step of a setting for every row; a negative alpha steps away from a call."""
@@ -186,7 +193,7 @@ class Search:
         labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
         base, finalists = self._generated(first)
         agreements = self._agreements(finalists)
-        note = _disagreement(agreements, len(more))
+        note = disagreement(agreements, len(more))
         if note and more:
             further = self._generated(more)[1]
             finalists, agreements = [*finalists, *further], [*agreements, *self._agreements(further)]
@@ -240,11 +247,11 @@ class Search:
 
     def _told(self, settings: Sequence[Setting]) -> list[NDArray[np.bool_]]:
         """For each setting, whether the first token of the answer to each VALID row opens a call."""
-        predictions = [self._predicted("valid", setting.layer) for setting in settings]
+        predictions = [self._predicted("valid", setting.reader) for setting in settings]
         pushing = dict.fromkeys(setting for setting in settings if setting.action != "bias")
         pairs = {setting: (2 * i + 1, 2 * i + 2) for i, setting in enumerate(pushing)}
         pushes = [
-            self._push(self._predicted("valid", s.layer), s.layer, s.beta, sign * s.alpha)
+            self._push(self._predicted("valid", s.reader), s.layer, s.beta, sign * s.alpha)
             for s in pairs
             for sign in (1, -1)
         ]
@@ -252,7 +259,7 @@ class Search:
         told = []
         for setting, prediction in zip(settings, predictions, strict=True):
             up, down = pairs.get(setting, (0, 0))
-            p_tool, base = prediction.p_tool[setting.probe], found.triggered[0]
+            p_tool, base = prediction.p_tool(setting.probe), found.triggered[0]
             if setting.action == "steer":
                 told.append(gated(p_tool, setting.tau, base, found.triggered[up], found.triggered[down]))
             else:
@@ -305,7 +312,7 @@ class Search:
         """
         layer, beta = self.report["chosen"]["layer"], self.report["chosen"]["beta"]
         fit = self.fits[layer]
-        prediction = self._predicted("valid", layer)
+        prediction = self._predicted("valid", Reader(layer))
         aside = torch.randn(fit.vectors.v_domain.shape, generator=torch.Generator().manual_seed(self.args.seed))
         random = aside / aside.norm(dim=1, keepdim=True) * fit.residual_norm
         alphas = [alpha for alpha in self.args.alphas if alpha]
@@ -330,16 +337,7 @@ class Search:
         }
 
 
-def _disagreement(agreements: Sequence[float], others: int) -> str:
-    """What to say where first tokens told too little of what was generated; "" where they told enough."""
-    if min(agreements) >= _AGREES:
-        return ""
-    found = (
-        f"the first token of the answer tells on only {min(agreements):.0%} of the VALID rows whether the model calls "
-        f"a tool (expected {_AGREES:.0%}): the screen's ranking, which is by first tokens, is unsure. "
-    )
-    return found + (
-        f"{others} further settings generate on VALID"
-        if others
-        else "No further setting is there to generate with; try more layers or alphas"
-    )
+def _read_at(place: Reader, by_layer: Mapping[int, Prediction]) -> Prediction:
+    """What router and probes say where they read, from what those of each layer say."""
+    own = by_layer[place.layer]
+    return own.reading([by_layer[layer] for layer in place.read_layers]) if place.read_layers else own

@@ -8,6 +8,7 @@ import torch
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.parts.classifiers import Probes, Router
+from asa_adapter.parts.linear import Linear
 from asa_adapter.parts.vectors import SteeringVectors
 from asa_adapter.steering.openings import OpeningBias
 
@@ -73,7 +74,8 @@ class Controller:
     """The router, one probe for each domain, and the mixed directions, ready to run.
 
     Attributes:
-        weight: (2K, D) float32: K rows of the router, then the row of each domain's probe.
+        weight: (2K, R D) float32: K rows of the router, then the row of each domain's probe, for the states of R
+            layers side by side, the steered one last.
         bias: (2K,) float32, in the same order.
         direction: (K, D) float32 unit rows, the direction of the step in each domain.
         step: absolute length of the step, in the units of the residual stream; 0 adds none.
@@ -105,20 +107,9 @@ class Controller:
                 global one.
         """
         _check_vectors(config, vectors)
-        route, probe = router.linear(config.domains), probes.linear(config.domains, config.probe)
-        for name, width in (("router", route.weight.shape[1]), ("probes", probe.weight.shape[1])):
-            if width != config.hidden_size:
-                raise ValueError(
-                    f"the {name} read states of width {width}; expected the config's {config.hidden_size}"
-                )
-        return cls(
-            weight=torch.cat([route.weight, probe.weight]),
-            bias=torch.cat([route.bias, probe.bias]),
-            direction=vectors.mixed(config.beta),
-            step=config.step,
-            tau=config.tau,
-            opening=None if config.action == "steer" else OpeningBias(config.opening_ids, config.bias),
-        )
+        weight, bias = reading(config, router.linear(config.domains), probes.linear(config.domains, config.probe))
+        opening = None if config.action == "steer" else OpeningBias(config.opening_ids, config.bias)
+        return cls(weight, bias, vectors.mixed(config.beta), config.step, config.tau, opening=opening)
 
     def to(self, device: torch.device) -> "Controller":
         """The controller with its tensors on a device; itself if they are there already."""
@@ -128,8 +119,22 @@ class Controller:
             self, weight=self.weight.to(device), bias=self.bias.to(device), direction=self.direction.to(device)
         )
 
+    def side_by_side(self, states: torch.Tensor) -> torch.Tensor:
+        """The states of n prompts as `decide` takes them: from (n, D), or (R, n, D) for the R layers that are read.
+
+        Raises:
+            ValueError: another shape.
+        """
+        width = self.direction.shape[1]
+        layers = self.weight.shape[1] // width
+        expected = ("n", width) if layers == 1 else (layers, "n", width)
+        found = tuple(states.shape)
+        if len(found) != len(expected) or any(size not in (found[i], "n") for i, size in enumerate(expected)):
+            raise ValueError(f"states have shape {found}; expected ({', '.join(map(str, expected))})")
+        return states if layers == 1 else states.transpose(0, 1).flatten(1)
+
     def decide(self, states: torch.Tensor) -> Verdicts:
-        """Routes, probes and gates each of (n, D) states on the controller's device, in float32 despite autocast."""
+        """Routes, probes and gates each of (n, R D) states on the controller's device, in float32 despite autocast."""
         device = states.device.type
         in_float32 = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
         with in_float32:
@@ -147,6 +152,29 @@ class Controller:
         gate = verdicts.gate[:, None]
         delta = gate.float() * self.step * self.direction.index_select(0, verdicts.domain)
         return torch.where(gate != 0, (states.float() + delta).to(states.dtype), states)
+
+
+def reading(config: ASAConfig, route: Linear, probe: Linear) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (2K, R D) and bias (2K,) of router and probes, for the states of `config.hooked` side by side.
+
+    Args:
+        config: of this, hidden_size, layer and read_layers are used.
+        route: the router, a row for each domain, for the steered layer's state.
+        probe: the probes, a row for each domain, for the states of `config.reading` side by side.
+
+    Raises:
+        ValueError: another width.
+    """
+    size, layers = config.hidden_size, config.hooked
+    for name, linear, read in (("router", route, (config.layer,)), ("probes", probe, config.reading)):
+        if (width := linear.weight.shape[1]) != size * len(read):
+            of = "" if len(read) == 1 else f" for each of the {len(read)} layers {read}"
+            raise ValueError(f"the {name} read states of width {width}; expected the config's {size}{of}")
+    weight = torch.zeros(len(route.weight) + len(probe.weight), len(layers), size)
+    weight[: len(route.weight), -1] = route.weight
+    for part, layer in enumerate(config.reading):
+        weight[len(route.weight) :, layers.index(layer)] = probe.weight[:, part * size : (part + 1) * size]
+    return weight.flatten(1), torch.cat([route.bias, probe.bias])
 
 
 def _check_vectors(config: ASAConfig, vectors: SteeringVectors) -> None:

@@ -8,7 +8,7 @@ calls, one on the model changes the logits at the end of the prompts.
 import contextlib
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -26,7 +26,7 @@ from asa_adapter.modeling.residual import generating_model, hidden_state, replac
 from asa_adapter.steering.controller import Controller, Decision
 from asa_adapter.steering.methods import NO_PICKLE, Methods, methods_of
 from asa_adapter.steering.openings import logits_of
-from asa_adapter.steering.plan import Record, Slot
+from asa_adapter.steering.plan import Record, Slot, Window
 
 
 class SteeringHandle:
@@ -34,7 +34,7 @@ class SteeringHandle:
 
     Args:
         model: the model to steer; the caller has checked that it fits.
-        block: the decoder block whose output is steered.
+        blocks: the decoder blocks of `config.hooked`; the output of the last is steered.
         controller: makes the decisions and the steps.
         config: the adapter's config, of which the controller was made.
 
@@ -50,7 +50,7 @@ class SteeringHandle:
     def __init__(
         self,
         model: nn.Module,
-        block: nn.Module,
+        blocks: Sequence[nn.Module],
         controller: Controller,
         config: ASAConfig,
         *,
@@ -58,23 +58,26 @@ class SteeringHandle:
     ) -> None:
         self.layer = config.layer
         self.steer_without_tools = steer_without_tools
-        self._weight = next(block.parameters(), None)
+        self._weight = next(blocks[-1].parameters(), None)
         self._controller = controller
         self._residual_norm = config.residual_norm
         self._fitted = Resemblance(config)
+        self._earlier = config.hooked[:-1]
         self._warned = False
         self._slot = Slot()
         self._record: Record | None = None
         self._recordings = _Recordings()
         self._pauses: set[object] = set()
-        self._block: nn.Module | None = block
-        self._root: nn.Module | None = None  # the model, where the logits of its openings are biased
+        self._changed: tuple[nn.Module, ...] = (*blocks, *([model] if controller.opening is not None else []))
         self._steering: Methods | None = Methods.of(model)
         try:
             self._steering.add(self)
-            block.register_forward_hook(self._steer, prepend=True, with_kwargs=True)
+            for block in blocks:
+                # What is read is what the next block sees, after the steps of other adapters.
+                steers = block is blocks[-1]
+                hook = self._steer if steers else self._read
+                block.register_forward_hook(hook, prepend=steers, with_kwargs=True)
             if controller.opening is not None:
-                self._root = model
                 model.register_forward_hook(self._bias_openings, prepend=True)
             if compiled_parts(model):
                 torch.compiler.reset()  # graphs that were compiled before do not have the hook
@@ -90,14 +93,15 @@ class SteeringHandle:
             self._detach()  # each step of it can be repeated: if Ctrl-C came in the middle, this is the rest
 
     def _detach(self) -> None:
-        for module in [module for module in (self._block, self._root) if module is not None]:
+        for module in self._changed:
             for key, hook in list(module._forward_hooks.items()):
                 if getattr(hook, "__self__", None) is self:
                     module._forward_hooks_with_kwargs.pop(key, None)
                     del module._forward_hooks[key]
         if self._steering is not None:
             self._steering.discard(self)
-        self._steering = self._weight = self._block = self._root = None  # a removed handle keeps no weight alive
+        self._steering = self._weight = None
+        self._changed = ()  # a removed handle keeps no weight alive
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
@@ -226,7 +230,7 @@ class SteeringHandle:
         if self._weight is not None and self._weight.device.type != "meta":
             self._controller = self._controller.to(self._weight.device)
         fitted = None if self.steer_without_tools else self._fitted
-        self._record = Record(self._slot, self._controller, self._fitted.config.domains, last, fitted)
+        self._record = Record(self._slot, self._controller, self._fitted.config.domains, last, self._earlier, fitted)
         self._record.see(tokens)
         return self._record
 
@@ -238,15 +242,26 @@ class SteeringHandle:
             self._warned = True
             warnings.warn(other, RuntimeWarning, stacklevel=4)
 
+    def _read(self, module: nn.Module, _args: tuple[Any, ...], _kwargs: dict[str, Any], output: Any) -> None:
+        """The forward hook of an earlier block: keeps the states that the probes read in the window that is open."""
+        if (window := self._open_window()) is not None:
+            window.read(self._earlier[self._changed.index(module)], hidden_state(output))
+
     def _steer(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The forward hook: steers the tokens of the window that is open for this forward pass, if any."""
+        if (window := self._open_window()) is None:
+            return None
+        hidden = hidden_state(output)
+        return replace_hidden_state(output, window.steer(hidden, in_place=_is_its_own(hidden, output, args, kwargs)))
+
+    def _open_window(self) -> Window | None:
+        """The window on this forward pass, if it has one that is not steered yet."""
         window = self._slot.window
         if window is None or window.used:
             return None
         if not (torch.compiler.is_compiling() or self._runs(window.record)):
             return None  # left behind by a call that Ctrl-C ended
-        hidden = hidden_state(output)
-        return replace_hidden_state(output, window.steer(hidden, in_place=_is_its_own(hidden, output, args, kwargs)))
+        return window
 
     def _bias_openings(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         """The forward hook on the model: biases the openings of calls where the pass ends the prompts."""
@@ -264,8 +279,8 @@ class SteeringHandle:
     def __deepcopy__(self, memo: dict[int, Any]) -> "SteeringHandle":
         # Called when the block and its hooks are copied. The copy does nothing: no generate() opens its windows.
         inert = object.__new__(SteeringHandle)
-        none = dict.fromkeys(("_record", "_steering", "_block", "_root", "_weight"))
-        inert.__dict__.update(self.__dict__, **none, _slot=Slot(), _recordings=_Recordings())
+        none = dict.fromkeys(("_record", "_steering", "_weight"))
+        inert.__dict__.update(self.__dict__, **none, _changed=(), _slot=Slot(), _recordings=_Recordings())
         return inert
 
     def __reduce__(self) -> Any:

@@ -32,6 +32,7 @@ class Window:
         where: these rows and the index of the token in each: two (n,) int64 tensors on the device of the inputs.
         record: where the decisions are stored.
         again: the pass repeats tokens that were steered before (there is no cache), so the same decisions apply.
+        states: (n, D) states of the last prompt tokens behind earlier blocks that the probes read, by layer.
         used: the pass has been steered. The block may run again before the next pass is located (for classifier-free
             guidance, or where a model runs a block twice); that run is not steered.
     """
@@ -41,7 +42,18 @@ class Window:
     where: tuple[torch.Tensor, ...]
     record: "Record"
     again: bool
+    states: dict[int, torch.Tensor] = field(default_factory=dict)
     used: bool = False
+
+    def read(self, layer: int, hidden: torch.Tensor) -> None:
+        """Keeps what the probes read in the residual stream `hidden`, (B, T, D), behind an earlier block.
+
+        Raises:
+            IncompatibleModelError: `hidden` has another shape than the pass.
+        """
+        if layer not in self.states:  # a second run of the block in this pass is not steered
+            self._check(hidden)
+            self.states[layer] = hidden[tuple(index.to(hidden.device) for index in self.where)]
 
     def steer(self, hidden: torch.Tensor, in_place: bool) -> torch.Tensor:
         """The residual stream `hidden`, (B, T, D), with its last prompt tokens steered; the same tensor if `in_place`.
@@ -50,24 +62,38 @@ class Window:
             IncompatibleModelError: `hidden` has another shape than the pass.
         """
         self.used = True
-        if hidden.ndim != 3 or tuple(hidden.shape[:2]) != self.shape:
-            raise IncompatibleModelError(
-                f"the steered block returned a state of shape {tuple(hidden.shape)}; expected (rows, tokens, width) "
-                f"with {self.shape[0]} rows of {self.shape[1]} tokens. This architecture cannot be steered"
-            )
+        self._check(hidden)
         where = tuple(index.to(hidden.device) for index in self.where)
         controller = self.record.controller.to(hidden.device)
         states = hidden[where]
         if self.again:
             verdicts = self.record.met[0].verdicts
         else:
-            verdicts = self.record.allowed(controller.decide(states), where[0])
+            verdicts = self.record.allowed(controller.decide(self._read_with(states)), where[0])
             self.record.met.append(Met(self.rows, states, verdicts))
         if not controller.step:
             return hidden
         steered = hidden if in_place else hidden.clone()
         steered[where] = controller.steer(states, verdicts)
         return steered
+
+    def _read_with(self, states: torch.Tensor) -> torch.Tensor:
+        """(n, R D) states of all layers that are read, the steered one's (n, D) last."""
+        earlier = self.record.earlier
+        if missing := [layer for layer in earlier if layer not in self.states]:
+            raise IncompatibleModelError(
+                f"blocks {missing}, which the adapter reads, did not run before the steered one in this forward pass. "
+                "This architecture cannot be steered by it"
+            )
+        read = [self.states[layer].to(states.device, states.dtype) for layer in earlier]
+        return torch.cat([*read, states], dim=1) if read else states
+
+    def _check(self, hidden: torch.Tensor) -> None:
+        if hidden.ndim != 3 or tuple(hidden.shape[:2]) != self.shape:
+            raise IncompatibleModelError(
+                f"the steered block returned a state of shape {tuple(hidden.shape)}; expected (rows, tokens, width) "
+                f"with {self.shape[0]} rows of {self.shape[1]} tokens. This architecture cannot be steered"
+            )
 
 
 @dataclass
@@ -95,10 +121,8 @@ class Ending:
         """
         self.used = True
         if logits.shape[0] != self.shape[0]:
-            raise IncompatibleModelError(
-                f"the model returned logits of shape {tuple(logits.shape)}; expected {self.shape[0]} rows. The "
-                "openings of this architecture's calls cannot be biased"
-            )
+            found = tuple(logits.shape)
+            raise IncompatibleModelError(f"the model returned logits of shape {found}; expected {self.shape[0]} rows")
         index = self.index - self.shape[1] + logits.shape[1]
         if index < 0:
             return  # without a cache, a later pass, whose logits are those of a later token
@@ -140,6 +164,7 @@ class Record:
         controller: the adapter's controller when the call began.
         domains: (K,) names of the controller's domains.
         last: (B,) index of the last prompt token in each row as given to generate(), or to the latest run of its loop.
+        earlier: layers below the steered one that the probes read.
         fitted: tells which prompts offer tools, since one that does not is left alone; None steers all.
         offers_tools: (B,) bool, what it told; None where it cannot tell.
         met: one entry for each forward pass with last prompt tokens that were not steered before.
@@ -151,6 +176,7 @@ class Record:
     controller: Controller
     domains: tuple[str, ...]
     last: NDArray[np.int64]
+    earlier: tuple[int, ...] = ()
     fitted: Resemblance | None = None
     offers_tools: torch.Tensor | None = None
     met: list[Met] = field(default_factory=list)

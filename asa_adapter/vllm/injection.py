@@ -32,6 +32,7 @@ class Injection(nn.Module):
     weight: torch.Tensor
     bias: torch.Tensor
     direction: torch.Tensor
+    earlier: torch.Tensor
     rows: torch.Tensor
     factors: torch.Tensor
     due: torch.Tensor
@@ -42,11 +43,14 @@ class Injection(nn.Module):
         self.slots = slots
         self.planned = 0
         self._step, self._tau, self._gates = controller.step, controller.tau, controller.gates
+        width = controller.direction.shape[1]
+        layers = controller.weight.shape[1] // width
         # Buffers, so that an engine that sleeps keeps them; not of the checkpoint, so not in the state_dict.
         buffers = {
             "weight": controller.weight,
             "bias": controller.bias,
             "direction": controller.direction,
+            "earlier": torch.zeros(layers - 1, slots, width, dtype=torch.float32, device="cpu"),
             "rows": torch.zeros(slots, dtype=torch.int64, device="cpu"),
             "factors": torch.zeros(slots, dtype=torch.float32, device="cpu"),
             "due": torch.tensor([1, 0], dtype=torch.int64, device="cpu"),
@@ -117,6 +121,16 @@ class Injection(nn.Module):
             )
         self._checked = self.planned
 
+    def read(self, hidden: torch.Tensor, residual: torch.Tensor, part: int) -> None:
+        """Keeps the planned rows of an earlier layer's output for `steer`.
+
+        Args:
+            hidden: (tokens, D) what the layer adds to the residual stream.
+            residual: (tokens, D) the stream before that.
+            part: number of the layer among those that are read.
+        """
+        self.earlier[part] = hidden[self.rows] + residual[self.rows]
+
     def steer(self, hidden: torch.Tensor, residual: torch.Tensor) -> None:
         """Steers the planned rows of a layer's output in place.
 
@@ -126,7 +140,7 @@ class Injection(nn.Module):
         """
         controller, rows = self.controller, self.rows
         added = hidden[rows]
-        verdicts = controller.decide(added + residual[rows])
+        verdicts = controller.decide(torch.cat([*self.earlier, (added + residual[rows]).float()], dim=1))
         scaled = verdicts._replace(gate=verdicts.gate * self.factors)
         hidden[rows] = controller.steer(added, scaled)
         self.ran += self.due

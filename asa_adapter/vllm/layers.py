@@ -1,5 +1,6 @@
 """The steered layer of a vLLM model: the model's own layer, with its output passed through our operation."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,6 +24,28 @@ def _steer_shapes(hidden: torch.Tensor, residual: torch.Tensor, name: str) -> No
     return None
 
 
+@torch.library.custom_op("asa_adapter::read", mutates_args=("hidden",))
+def read(hidden: torch.Tensor, residual: torch.Tensor, name: str, part: int) -> None:
+    """Shows a layer's output to the engine's injection of that name; nothing changes.
+
+    The output counts as changed: a compiler would leave out an operation that returns and changes nothing.
+    """
+    from vllm.forward_context import get_forward_context
+
+    injection: Injection = get_forward_context().no_compile_layers[name]
+    injection.read(hidden, residual, part)
+
+
+@read.register_fake
+def _read_shapes(hidden: torch.Tensor, residual: torch.Tensor, name: str, part: int) -> None:
+    return None
+
+
+def read_layer(layer: nn.Module, part: int) -> None:
+    """Makes a layer of a vLLM model one that the injection reads, as number `part`; see `steer_layer`."""
+    _then(layer, "Read", lambda hidden, residual: torch.ops.asa_adapter.read(hidden, residual, INJECTION, part))
+
+
 def steer_layer(layer: nn.Module, injection: Injection) -> None:
     """Makes a layer of a vLLM model a steered one.
 
@@ -33,17 +56,22 @@ def steer_layer(layer: nn.Module, injection: Injection) -> None:
     Raises:
         IncompatibleModelError: the layer's forward pass was replaced, so that ours would not run.
     """
+    _then(layer, "Steered", lambda hidden, residual: torch.ops.asa_adapter.steer(hidden, residual, INJECTION))
+    layer.asa = injection
+
+
+def _then(layer: nn.Module, what: str, work: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
+    """Makes a layer's forward pass end in some work on its output."""
     plain = type(layer)
     if "forward" in layer.__dict__:
         raise IncompatibleModelError(f"the forward pass of {plain.__name__} was replaced; it cannot be steered")
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         hidden, residual = _checked_pair(plain.forward(self, *args, **kwargs), plain.__name__)
-        torch.ops.asa_adapter.steer(hidden, residual, INJECTION)
+        work(hidden, residual)
         return hidden, residual
 
-    layer.asa = injection
-    layer.__class__ = type(f"Steered{plain.__name__}", (plain,), {"forward": forward})
+    layer.__class__ = type(f"{what}{plain.__name__}", (plain,), {"forward": forward})
 
 
 def _checked_pair(output: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,11 +96,13 @@ def self_check(injection: Injection, vllm_config: Any) -> None:
     from vllm.forward_context import create_forward_context, override_forward_context
 
     rows = list(range(1, 1 + min(16, injection.slots)))
-    shape = (len(rows) + 2, injection.weight.shape[1])
+    shape = (len(rows) + 2, injection.direction.shape[1])
     generator = torch.Generator("cpu").manual_seed(0)
     drawn = torch.randn(2, *shape, generator=generator, device="cpu") * 10
     hidden, residual = drawn.to(injection.rows.device, vllm_config.model_config.dtype)
     injection.plan(rows, [1.0] * len(rows))
+    for part in range(len(injection.earlier)):
+        injection.read(hidden, residual, part)
     by_hand, by_operation = hidden.clone(), hidden.clone()
     injection.steer(by_hand, residual)
     with override_forward_context(create_forward_context(None, vllm_config)):

@@ -15,7 +15,7 @@ from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.steering.controller import Controller
 from asa_adapter.vllm.injection import INJECTION, Injection
-from asa_adapter.vllm.layers import self_check, steer_layer
+from asa_adapter.vllm.layers import read_layer, self_check, steer_layer
 from asa_adapter.vllm.plugin import CONFIG_KEY, Plugin, active
 from asa_adapter.vllm.runners import hook_first_runner, steered_model_state
 from asa_adapter.vllm.weights import WatchedWeights
@@ -88,6 +88,8 @@ def inject(model: nn.Module, vllm_config: Any) -> None:
     slots = vllm_config.scheduler_config.max_num_seqs
     injection = Injection(controller, slots, device, warms_up=compilation.mode != CompilationMode.NONE)
     compilation.static_forward_context[INJECTION] = injection
+    for part, layer in enumerate(config.hooked[:-1]):
+        read_layer(blocks[layer], part)
     steer_layer(blocks[config.layer], injection)
     self_check(injection, vllm_config)
     if not vllm_config.use_v2_model_runner:

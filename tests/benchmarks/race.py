@@ -33,10 +33,10 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 def test_f1(trainer: ASATrainer, search: Search, setting: Setting) -> float:
     """F1 of a setting on TEST, by first tokens."""
-    prediction = search._predicted("test", setting.layer)
+    prediction = search._predicted("test", setting.reader)
     pushes = [search._push(prediction, setting.layer, setting.beta, sign * setting.alpha) for sign in (1, -1)]
     base, up, down = trainer._measured.first_tokens("test", pushes).triggered
-    triggered = gated(prediction.p_tool[setting.probe], setting.tau, base, up, down)
+    triggered = gated(prediction.p_tool(setting.probe), setting.tau, base, up, down)
     return float(Counts.of(trainer._measured.labels("test"), triggered).ratios()["f1"])
 
 

@@ -8,7 +8,7 @@ import torch
 
 from asa_adapter import ASATrainingArguments
 from asa_adapter.choice.actions import BIASES, best_by_name, biased_settings, opened, scored, with_bias
-from asa_adapter.choice.settings import Scored, Setting, choose, gentlest_near_best
+from asa_adapter.choice.settings import Reader, Scored, Setting, choose, gentlest_near_best
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.evaluation.first_tokens import _opens
 from asa_adapter.steering.controller import ternary_gate
@@ -47,13 +47,13 @@ def test_the_margin_is_to_the_likeliest_other_token() -> None:
 
 def test_settings_of_other_actions_are_fields_of_a_config_and_plain_json() -> None:
     args = ASATrainingArguments(taus=(0.5, 0.7), probes=("pooled",))
-    settings = [*biased_settings([1, 3], args), *with_bias([STEER])]
+    settings = [*biased_settings([Reader(1), Reader(3)], args), *with_bias([STEER])]
     assert len(settings) == 2 * 2 * len(BIASES) + len(BIASES)
     for setting in settings:
         config = ASAConfig(hidden_size=8, num_layers=4, domains=("a",), opening_ids=(7,), **setting.plain())
         assert (config.action, config.bias) == (setting.action, setting.bias)
         assert config.step == (1.0 if setting.action == "both" else 0.0)
-    assert STEER.plain() == {"layer": 2, "alpha": 1.0, "tau": 0.7, "beta": 0.5, "probe": "domain"}
+    assert STEER.plain() == {"layer": 2, "alpha": 1.0, "tau": 0.7, "beta": 0.5, "probe": "domain", "read_layers": ()}
     assert STEER._replace(action="both", bias=math.inf).plain()["bias"] == "inf"
 
 

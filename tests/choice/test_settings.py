@@ -6,6 +6,7 @@ import pytest
 from asa_adapter import ASATrainingArguments
 from asa_adapter.choice.settings import (
     Objective,
+    Reader,
     Scored,
     Setting,
     choose,
@@ -13,6 +14,7 @@ from asa_adapter.choice.settings import (
     gated,
     grid,
     layer_effects,
+    readers,
     screen_facts,
     shortlist,
 )
@@ -35,9 +37,25 @@ def setting(layer: int = 1, alpha: float = 1.0, tau: float = 0.5) -> Setting:
 
 
 def test_the_grid_holds_every_setting_but_no_step_of_zero() -> None:
-    settings = list(grid(ARGS, [1, 2]))
-    assert len(settings) == len(set(settings)) == 2 * 2 * 2 * 2 * 2
+    settings = list(grid(ARGS, [Reader(1), Reader(2), Reader(2, (1, 2))]))
+    assert len(settings) == len(set(settings)) == 3 * 2 * 2 * 2 * 2
+    assert {s.reader for s in settings} == {(1, ()), (2, ()), (2, (1, 2))}
     assert {s.alpha for s in settings} == {0.5, 1.0}
+
+
+def test_the_probes_read_as_many_layers_as_are_there_up_to_the_steered_one() -> None:
+    args = ASATrainingArguments(read_layers=(1, 3, 9))
+    assert readers(args, [7, 2, 5, 4]) == [
+        (7, ()),
+        (7, (4, 5, 7)),
+        (7, (2, 4, 5, 7)),
+        (2, ()),
+        (5, ()),
+        (5, (2, 4, 5)),
+        (4, ()),
+        (4, (2, 4)),
+    ]
+    assert readers(ASATrainingArguments(read_layers=(1,)), [1, 2]) == [(1, ()), (2, ())]
 
 
 def test_the_gate_picks_among_bare_up_and_down() -> None:
@@ -114,7 +132,9 @@ def test_layer_effects_are_the_mean_over_directions() -> None:
 
 def test_the_screens_front_has_more_recall_wherever_it_has_more_false_calls() -> None:
     generator = np.random.default_rng(3)
-    candidates = [scored(ARGS, s, np.flatnonzero(generator.random(ROWS) < 0.3)) for s in grid(ARGS, [1, 2])]
+    candidates = [
+        scored(ARGS, s, np.flatnonzero(generator.random(ROWS) < 0.3)) for s in grid(ARGS, [Reader(1), Reader(2)])
+    ]
     found = screen_facts(ARGS, LABELS, np.zeros(ROWS, dtype=bool), candidates)
     front = [(point["fpr"], point["recall"]) for point in found["front"]]
     assert front == sorted(front)

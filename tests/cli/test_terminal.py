@@ -19,7 +19,7 @@ from asa_adapter.cli import commands, terminal
 from asa_adapter.cli.entrypoint import main
 from asa_adapter.cli.parser import command_parser
 
-COMMANDS = ["train", "evaluate", "generate", "explain", "diagnose", "inspect", "push"]
+COMMANDS = ["label", "train", "evaluate", "generate", "explain", "diagnose", "inspect", "push"]
 
 
 class Terminal(io.StringIO):

@@ -79,6 +79,7 @@ EDITS = {
     "action": "bias",
     "bias": "inf",
     "opening_ids": [4],
+    "read_layers": [0],
 }
 
 

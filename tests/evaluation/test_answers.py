@@ -46,6 +46,20 @@ def test_batched_answers_are_those_of_each_prompt_alone(
     assert batched == alone
 
 
+def test_sampling_next_to_no_temperature_is_greedy_and_with_more_it_follows_torchs_generator(
+    rows: list[dict[str, Any]], evaluation: Evaluation
+) -> None:
+    greedy = evaluation.answers(rows[:3])
+    assert dataclasses.replace(evaluation, temperature=1e-4).answers(rows[:3]) == greedy
+    warm = dataclasses.replace(evaluation, temperature=1.5)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(3)
+        sampled = warm.answers(rows[:3])
+        torch.manual_seed(3)
+        assert warm.answers(rows[:3]) == sampled
+    assert sampled != greedy
+
+
 def test_until_a_call_begins_an_answer_ends_there_or_where_it_ended_before(
     rows: list[dict[str, Any]], evaluation: Evaluation
 ) -> None:

@@ -97,3 +97,20 @@ def test_shuffled_labels_of_lonely_rows_have_both_values() -> None:
     domains = [str(i) for i in range(10)]
     for seed in range(20):
         assert set(shuffled_within(np.arange(10) % 2, domains, seed)) == {0, 1}
+
+
+def test_several_layers_are_read_as_their_mean_log_odds_both_by_the_search_and_by_the_adapter() -> None:
+    parts = [[split(seed + 10 * layer) for seed in range(3)] for layer in range(2)]
+    lower, upper = (fit_layer(*splits, ("a", "b"), (0.1,), 42) for splits in parts)
+    states = [splits[2].states for splits in parts]
+    below, own = lower.predict(states[0]), upper.predict(states[1])
+    searched = own.reading([below, own])
+    assert np.array_equal(searched.domain, own.domain)
+    assert np.allclose(searched.log_odds, (below.log_odds + own.log_odds) / 2)
+    probes = upper.reading([lower, upper]).probes
+    together = np.concatenate(states, axis=1)
+    for kind in ("domain", "pooled"):
+        for i, domain in enumerate(searched.domain):
+            name = ("a", "b")[domain] if kind == "domain" else None
+            p_tool = probes.p_tool(together[i : i + 1], name)[0]
+            assert p_tool == pytest.approx(float(searched.p_tool(kind)[i]), abs=1e-6)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asa_adapter import ASATrainingArguments
-from asa_adapter.choice.settings import Scored, Setting
+from asa_adapter.choice.settings import Reader, Scored, Setting
 from asa_adapter.evaluation.first_tokens import Push, Screened
 from asa_adapter.search.fitting import Prediction
 from asa_adapter.search.racing import PushKey, Race, spread, survivors
@@ -20,9 +20,9 @@ LAYERS = range(1, 9)
 def prediction(seed: int) -> Prediction:
     generator = np.random.default_rng(seed)
     p = [np.clip(0.6 * LABELS + 0.2 + generator.normal(0, 0.2, ROWS), 0, 1).astype(np.float32) for _ in range(2)]
-    return Prediction(
-        np.array([domain == "b" for domain in DOMAINS], dtype=np.int64), {"domain": p[0], "pooled": p[1]}
-    )
+    odds = [np.log(q.clip(1e-6, 1 - 1e-6) / (1 - q.clip(1e-6, 1 - 1e-6))) for q in (p[0], p[0], p[1])]
+    domain = np.array([domain == "b" for domain in DOMAINS], dtype=np.int64)
+    return Prediction(domain, np.stack(odds, axis=1).astype(np.float32))
 
 
 class Model:
@@ -47,10 +47,10 @@ class Model:
 
 def race(model: Model | None = None, calls: bool = True, **options: Any) -> tuple[list[Scored], Race, Model]:
     args, model = ASATrainingArguments(finalists=2, **options), model or Model()
-    predictions = {layer: prediction(layer) for layer in LAYERS}
+    predictions = {Reader(layer): prediction(layer) for layer in LAYERS}
 
     def push(key: PushKey) -> Push:
-        return Push(key.layer, torch.full((2, 1), key.alpha), torch.from_numpy(predictions[key.layer].domain))
+        return Push(key.layer, torch.full((2, 1), key.alpha), torch.from_numpy(predictions[Reader(key.layer)].domain))
 
     found = Race(args, LABELS, DOMAINS, predictions, push, model, calls)
     return found.run(), found, model
@@ -75,7 +75,7 @@ def test_what_is_left_was_measured_on_all_rows_and_as_the_whole_grid_measures_it
 def test_a_row_is_pushed_to_the_side_that_a_gate_asks_for_and_to_both_where_probes_differ() -> None:
     _, found, model = race(exhaustive=True, layers=(5,), taus=(0.5,), alphas=(0.5, 1.0), betas=(1.0,))
     both = sum(
-        ((prediction(layer).p_tool["domain"] < 0.5) != (prediction(layer).p_tool["pooled"] < 0.5)).sum()
+        ((prediction(layer).p_tool("domain") < 0.5) != (prediction(layer).p_tool("pooled") < 0.5)).sum()
         for layer in LAYERS
     )
     assert model.pushes == len(LAYERS) * (ROWS + 2 * ROWS) + both  # both sides are shown at the step nearest to 1

@@ -46,7 +46,7 @@ class Measured:
 
 
 def fit() -> Any:
-    prediction = Prediction(np.zeros(ROWS, dtype=np.int64), {"domain": np.ones(ROWS, dtype=np.float32)})
+    prediction = Prediction(np.zeros(ROWS, dtype=np.int64), np.full((ROWS, 2), 9, dtype=np.float32))
     vectors = SimpleNamespace(mixed=lambda beta: torch.ones(1, 2))
     return SimpleNamespace(residual_norm=1.0, vectors=vectors, predict=lambda states: prediction)
 

@@ -84,7 +84,7 @@ def make_bed(source: Path, work: Path, prompts: int) -> Bed:
 
 
 def fit(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> ASAAdapter:
-    """An adapter at the middle layer, so that the cache of the layers above depends on it."""
+    """An adapter at the middle layer, so that the cache of the layers above depends on it; it reads two layers."""
     rows = [rows[i * len(rows) // CALIBRATION_ROWS] for i in range(CALIBRATION_ROWS)]
     labels, names = [int(row["label"]) for row in rows], [row_domain(row) for row in rows]
     collected = collect_hidden_states(model, tokenizer, rows, progress=False).states
@@ -95,6 +95,7 @@ def fit(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> ASAAdapter:
         hidden_size=states.shape[1],
         num_layers=len(collected),
         layer=layer,
+        read_layers=(layer - 1, layer),
         domains=domains,
         alpha=1.0,
         residual_norm=float(states.norm(dim=1).mean()),
@@ -106,7 +107,7 @@ def fit(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> ASAAdapter:
         config,
         SteeringVectors.fit(states, labels, names, domains),
         Router.fit(states, names),
-        Probes.fit(states, labels, names),
+        Probes.averaged([Probes.fit(collected[read], labels, names) for read in config.read_layers]),
     )
 
 

@@ -66,7 +66,7 @@ def attached(model: Any, adapter: ASAAdapter) -> SteeringHandle:
     """As `adapter.attach`, without the checks before it, which change nothing."""
     config = adapter.config
     block = decoder_blocks(model)[config.layer]
-    return SteeringHandle(model, block, adapter._controller, config)
+    return SteeringHandle(model, [block], adapter._controller, config)
 
 
 def whole(model: Any) -> tuple[set[str], list[int]]:

@@ -44,6 +44,7 @@ def full() -> ASAConfig:
         action="both",
         bias=2.5,
         opening_ids=(4, 5, 6),
+        read_layers=(0, 1),
     )
 
 

@@ -100,11 +100,12 @@ def fitted_adapter(domains: tuple[str, ...] = ("code", "math"), width: int = WID
         states[i, 1 + domains.index(name)] += 4
     settings: dict[str, Any] = {"num_layers": DEPTH, "alpha": 20.0, "layer": 2, **changes}
     config = ASAConfig(hidden_size=width, domains=domains, **settings)
+    read = np.concatenate([states + 0.1 * layer for layer in config.reading], axis=1)
     return ASAAdapter(
         config,
         SteeringVectors.fit(states, labels.tolist(), names, domains),
         Router.fit(states, names),
-        Probes.fit(states, labels, names),
+        Probes.fit(read, labels, names),
     )
 
 

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import torch
 from engines import CPU, Layer, controller
-from models import WIDTH
+from models import WIDTH, fitted_adapter
 
 from asa_adapter import IncompatibleModelError
+from asa_adapter.steering.controller import Controller
 from asa_adapter.vllm.injection import INJECTION, Injection
-from asa_adapter.vllm.layers import self_check, steer_layer
+from asa_adapter.vllm.layers import read_layer, self_check, steer_layer
 
 
 class SingleLayer(Layer):
@@ -64,3 +65,32 @@ def test_the_self_check_stops_an_operation_that_does_nothing(forward_context: di
     forward_context[INJECTION] = SimpleNamespace(steer=lambda hidden, residual: None)
     with pytest.raises(RuntimeError, match="did not steer exactly the rows it was told to"):
         self_check(injection, SimpleNamespace(model_config=SimpleNamespace(dtype=torch.float32)))
+
+
+def test_earlier_layers_are_read_for_the_steered_one(forward_context: dict[str, Any]) -> None:
+    """The planned rows get the step that the controller takes for the states of both layers."""
+    adapter = fitted_adapter(read_layers=(0, 2), tau=0.5)
+    both = Controller.build(adapter.config, adapter.vectors, adapter.router, adapter.probes)
+    injection = forward_context[INJECTION] = Injection(both, slots=3, device=CPU)
+    first, last = Layer(), Layer()
+    read_layer(first, 0)
+    steer_layer(last, injection)
+    hidden, residual = torch.randn(2, 4, WIDTH, generator=torch.Generator().manual_seed(1)) * 3
+    injection.plan([3, 1], [1.0, 1.0])
+    early = [part.clone() for part in first(hidden, residual)]
+    expected, beside = Layer()(*early)
+    together = torch.cat([early[0] + early[1], expected + beside], dim=1)
+    rows = torch.tensor([3, 1])
+    expected[rows] = both.steer(expected[rows], both.decide(together[rows]))
+    found, _ = last(*early)
+    assert torch.equal(early[0], 2 * hidden)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(found, 2 * early[0])
+
+
+def test_the_self_check_passes_where_several_layers_are_read(forward_context: dict[str, Any]) -> None:
+    adapter = fitted_adapter(read_layers=(0, 1, 2))
+    several = Controller.build(adapter.config, adapter.vectors, adapter.router, adapter.probes)
+    injection = forward_context[INJECTION] = Injection(several, slots=4, device=CPU)
+    self_check(injection, SimpleNamespace(model_config=SimpleNamespace(dtype=torch.float32)))
+    assert injection.ran.tolist() == [0, 0]

@@ -1,0 +1,113 @@
+"""How far the F1 on TEST depends on which rows were drawn: over seeds, and over halves of VALID.
+
+    python tests/benchmarks/steadiness.py [--model FOLDER] [--read-layers N ...] [--seeds N]
+
+Each seed draws CAL, TRAIN and VALID anew from their rows and fits with default arguments. Then VALID is halved again
+and again, each half chooses among the finalists anew, and TEST is read by first tokens under the choice.
+"""
+
+import argparse
+import statistics
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from redraw import redrawn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from asa_adapter import ASATrainer, ASATrainingArguments, load_splits
+from asa_adapter.choice.settings import Scored, choose, gated
+from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.search.strategy import Search
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+HALVES = 40
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", type=Path, default=EXAMPLES / "tiny_lfm2", metavar="FOLDER")
+    parser.add_argument("--data", type=Path, default=EXAMPLES / "data", metavar="FOLDER")
+    parser.add_argument("--read-layers", type=int, nargs="+", default=[1, 4], metavar="N")
+    parser.add_argument("--seeds", type=int, default=5, help="number of draws (default: 5)")
+    parser.add_argument("--dtype", default="float32")
+    return parser.parse_args()
+
+
+def triggers(search: Search, split: str, candidates: list[Scored]) -> np.ndarray:
+    """(F, N) bool: whether each row's first token opens a call, under each setting with its own gate."""
+    found = []
+    for setting in (candidate.setting for candidate in candidates):
+        read = search._predicted(split, setting.reader)
+        pushes = [search._push(read, setting.layer, setting.beta, sign * setting.alpha) for sign in (1, -1)]
+        base, up, down = search.measured.first_tokens(split, pushes).triggered
+        found.append(gated(read.p_tool(setting.probe), setting.tau, base, up, down))
+    return np.stack(found)
+
+
+def f1(labels: np.ndarray, triggered: np.ndarray) -> float:
+    """F1 of (N,) triggers."""
+    return float(Counts.of(labels, triggered).ratios()["f1"])
+
+
+def one_seed(
+    model: Any, tokenizer: Any, splits: Any, args: ASATrainingArguments
+) -> tuple[Any, float, float, list[float]]:
+    """The choice, its F1 and FPR on TEST, and the F1 of what each half of VALID chooses."""
+    trainer = ASATrainer(model, tokenizer, redrawn(splits, args.seed), args)
+    measured = trainer._measured
+    measured.begin(None)
+    search = Search(measured, args, trainer._domains, trainer._build, trainer.report)
+    candidates = search.screen(search.fit(trainer._layers))[: args.finalists]
+    valid, test = (triggers(search, split, candidates) for split in ("valid", "test"))
+    labels, truth = measured.labels("valid"), measured.labels("test")
+
+    def chosen(rows: np.ndarray) -> int:
+        some = [Scored(c.setting, f1(labels[rows], valid[i][rows]), valid[i][rows]) for i, c in enumerate(candidates)]
+        best, _ = choose(args, labels[rows], some)
+        return next(i for i, scored in enumerate(some) if scored is best)
+
+    generator = np.random.default_rng(args.seed)
+    halves = [generator.permutation(len(labels))[: len(labels) // 2] for _ in range(HALVES)]
+    index = chosen(np.arange(len(labels)))
+    ratios = Counts.of(truth, test[index]).ratios()
+    return (
+        candidates[index].setting,
+        float(ratios["f1"]),
+        float(ratios["fpr"]),
+        [f1(truth, test[chosen(half)]) for half in halves],
+    )
+
+
+def main() -> None:
+    """Prints a line for each seed, then medians and spreads."""
+    args = options()
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    model: Any = AutoModelForCausalLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).eval()
+    splits = load_splits(args.data)
+    found, halves, fprs = [], [], []
+    for seed in range(args.seeds):
+        settings = ASATrainingArguments(seed=seed, read_layers=tuple(args.read_layers), progress=False)
+        setting, score, fpr, of_halves = one_seed(model, tokenizer, splits, settings)
+        found, fprs, halves = [*found, score], [*fprs, fpr], [*halves, *of_halves]
+        print(
+            f"seed {seed}: F1 {score:.3f}, FPR {fpr:.3f}; over halves of VALID {min(of_halves):.3f} to "
+            f"{max(of_halves):.3f}; {tuple(setting)}",
+            flush=True,
+        )
+    print(
+        f"\n{args.model.name}, reading {args.read_layers} layers: F1 on TEST {statistics.median(found):.3f} "
+        f"[{min(found):.3f}, {max(found):.3f}], standard deviation {statistics.pstdev(found):.4f} over {len(found)} "
+        f"seeds and {statistics.pstdev(halves):.4f} over halves of VALID; FPR {statistics.median(fprs):.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
