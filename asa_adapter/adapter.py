@@ -1,8 +1,10 @@
 """`ASAAdapter`: a fitted adapter, to be loaded, attached to a model, saved and shared."""
 
+import copy
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from asa_adapter.errors import AdapterFormatError, DamagedDownloadError
 from asa_adapter.files import looks_like_path, sha256
 from asa_adapter.hub.client import commit_of, fetch, full_repo_id, push
 from asa_adapter.hub.folder import SIZE_LIMITS, Parts, read_folder, write_folder
+from asa_adapter.matching.calls import acting, config_parser, fitting_openings
 from asa_adapter.matching.compatibility import differences, fitting_blocks, refuse_learnt_prompts
 from asa_adapter.modeling.residual import generating_model
 from asa_adapter.modeling.verify import verify_block
@@ -92,7 +95,27 @@ class ASAAdapter:
         """Hexadecimal SHA-256 of everything that decides and steers; adapters with the same digest do the same."""
         own = self._controller
         arrays = b"".join(part.numpy().tobytes() for part in (own.weight, own.bias, own.direction))
-        return sha256(arrays + repr((*self.config.hooked, own.step, own.tau, own.gates)).encode())
+        facts = (*self.config.hooked, own.step, own.tau, own.gates, *((own.opening,) if own.opening else ()))
+        return sha256(arrays + repr(facts).encode())
+
+    def with_action(self, action: str, bias: float | None = None, *, tokenizer: Any = None) -> "ASAAdapter":
+        """A copy of the adapter, without a report, that acts otherwise on the same decisions.
+
+        Args:
+            action: "steer", "bias" or "both"; see `ASAConfig`.
+            bias: what the gate adds to the logits of the calls' openings; `math.inf` forces or forbids one. None for
+                the config's.
+            tokenizer: the model's tokenizer; needed where the config does not name the openings.
+
+        Raises:
+            ValueError: an unknown action or a negative bias, or the openings are not known.
+        """
+        other = copy.copy(self)
+        other.config = acting(self.config, action, bias, tokenizer)
+        other.report = other._source = None
+        own = Controller.build(other.config, self.vectors, self.router, self.probes)
+        other._controller = replace(self._controller, step=own.step, opening=own.opening)
+        return other
 
     def attach(
         self,
@@ -124,7 +147,8 @@ class ASAAdapter:
             IncompatibleModelError: type, width or depth differ, the decoder blocks are not found, the block's output
                 is not the residual stream, PEFT puts learnt tokens before the prompt, the model is a wrapper such as
                 `DataParallel`, or there is a mismatch that `allow_mismatch` would allow.
-            ValueError: the model already has an adapter at this layer.
+            ValueError: the model already has an adapter at this layer, or the adapter biases the tokens with which
+                calls begin, and neither its config nor a tokenizer tells them.
         """
         config = self.config
         refuse_learnt_prompts(model)
@@ -132,10 +156,13 @@ class ASAAdapter:
         blocks = fitting_blocks(model, config)
         for warning in differences(model, tokenizer, tools, config, allow_mismatch):
             warnings.warn(warning, stacklevel=2)
+        controller, tokens = self._controller, fitting_openings(model, config, tokenizer)
+        if opening := controller.opening:
+            controller = replace(controller, opening=replace(opening, tokens=tokens))
         for layer in config.hooked:
             verify_block(model, blocks, layer)
         read = [blocks[layer] for layer in config.hooked]
-        return SteeringHandle(model, read, self._controller, config, steer_without_tools=steer_without_tools)
+        return SteeringHandle(model, read, controller, config, steer_without_tools=steer_without_tools)
 
     def generate(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Attaches the adapter, returns `model.generate(*args, **kwargs)`, and removes the adapter.
@@ -155,13 +182,7 @@ class ASAAdapter:
         Raises:
             ValueError: the config's format is unknown, or it has none and the tokenizer shows no known one.
         """
-        config = self.config
-        if config.tool_call_format is None:
-            return ToolCallParser.from_tokenizer(tokenizer)
-        markers = {"start": config.tool_call_start, "end": config.tool_call_end}
-        parser = ToolCallParser.from_tokenizer(tokenizer, config.tool_call_format, forms=config.forms, **markers)
-        parser.openings = config.openings
-        return parser
+        return config_parser(self.config, tokenizer)
 
     def explain(
         self,
@@ -194,16 +215,8 @@ class ASAAdapter:
                 from the Hub is not trusted.
             IncompatibleModelError: the adapter does not fit the model.
         """
-        return explain(
-            self,
-            model,
-            tokenizer,
-            prompt,
-            tools=tools,
-            max_new_tokens=max_new_tokens,
-            allow_mismatch=allow_mismatch,
-            trust_template=trust_template,
-        )
+        trust = {"allow_mismatch": allow_mismatch, "trust_template": trust_template}
+        return explain(self, model, tokenizer, prompt, tools=tools, max_new_tokens=max_new_tokens, **trust)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Writes the adapter into a folder.
@@ -260,15 +273,8 @@ class ASAAdapter:
         repo_id = full_repo_id(repo_id, token)
         with tempfile.TemporaryDirectory() as folder:
             write_folder(Path(folder), self._parts(), repo_id, self._source)
-            return push(
-                Path(folder),
-                repo_id,
-                private=private,
-                token=token,
-                commit_message=commit_message,
-                branch=branch,
-                create_pr=create_pr,
-            )
+            kind: dict[str, Any] = {"private": private, "branch": branch, "create_pr": create_pr}
+            return push(Path(folder), repo_id, token=token, commit_message=commit_message, **kind)
 
     @classmethod
     def from_pretrained(
@@ -311,16 +317,9 @@ class ASAAdapter:
             return adapter
         if isinstance(repo_id_or_folder, Path) or looks_like_path(repo_id_or_folder):
             raise FileNotFoundError(f"no adapter folder at {repo_id_or_folder}")
-        folder = fetch(
-            repo_id_or_folder,
-            SIZE_LIMITS,
-            required=CONFIG_NAME,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-        )
+        download: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
+        download |= {"force_download": force_download, "local_files_only": local_files_only}
+        folder = fetch(repo_id_or_folder, SIZE_LIMITS, required=CONFIG_NAME, **download)
         try:
             adapter = cls._from_folder(folder)
         except AdapterFormatError as error:

@@ -40,6 +40,10 @@ screen.front[].fpr                   | number  | its FPR
 screen.alpha_tau[].alpha             | number  | the best setting with another alpha
 screen.alpha_tau[].tau               | number  | and another tau
 screen.alpha_tau[].score             | number  | its score
+actions.train.*.SETTING              |         | by action (steer; force: a bias without limit; bias; both): its best
+actions.train.*.SCORES               |         | what it reaches there, by first tokens
+actions.valid.*.SETTING              |         | the same settings but for steer
+actions.valid.*.SCORES               |         | what they reach on VALID, by first tokens
 valid.base.SCORES                    |         | the bare model, by real generation on VALID (no `valid` if none moved)
 valid.finalists[].SETTING            |         | the settings that generated on VALID
 valid.finalists[].SCORES             |         | what each reached
@@ -74,7 +78,8 @@ ablations.*.METRICS                  |         | by variant of the adapter, the 
 versions.*                           | text    | of Python and packages
 seconds.*                            | number  | by stage
 
-SETTING  layer (int), alpha, tau, beta (numbers), probe (text), read_layers[] (int; empty: the layer itself)
+SETTING  layer (int), alpha, tau, beta (numbers), probe (text), read_layers[] (int; empty: the layer itself); where the
+         action is not "steer", action (text) and bias (number, or the text "inf")
 SCORES   score, f1, recall, fpr, fpr_upper_bound_95 (numbers)
 ROWS     rows, tool_needed (label 1), groups (of rows that belong together) (int)
 GAIN     mean, lower_bound, balanced_accuracy_bound, apparent (numbers), groups (int): see `choice.gain.Gain`
@@ -253,7 +258,7 @@ _INTERVALS = by_name(with_keys(**dict.fromkeys(RATIOS, list_of(_NUMBER, minItems
 _SURE = {"intervals": _INTERVALS, "mcnemar_p": _SHARE, "by_domain": by_name(with_keys(intervals=_INTERVALS))}
 _POINT = with_keys(Point._fields, fpr=_SHARE, recall=_SHARE)
 _LAYERS = list_of({"type": "integer"}, default=[])
-_SETTING = {"probe": _TEXT, "read_layers": _LAYERS}
+_SETTING = {"probe": _TEXT, "read_layers": _LAYERS, "action": _TEXT, "bias": {}}  # bias: a number, or "inf"
 _SETTINGS = list_of(by_name(_NUMBER, properties={"fpr": _SHARE, "recall": _SHARE, **_SETTING}))
 _CELLS = list_of(with_keys(alpha=_STEP, tau=_SHARE, score=_CHANGE))
 _EFFECT = with_keys(Effect._fields, alpha=_STEP, up=_CHANGE, down=_CHANGE)
@@ -301,9 +306,9 @@ def _intervals(found: Mapping[str, Any]) -> Intervals:
 def _trials(found: Mapping[str, Any], chosen: Mapping[str, Any]) -> Trials:
     base = found.get("base")
     leaders, front, finalists = (found.get(name, []) for name in ("best_of_each_layer", "front", "finalists"))
-    names = {"layer", "alpha", "tau", "beta", "probe", "read_layers"}
-    setting = {name: value for name, value in chosen.items() if name in names}.items()
-    own = (part for part in (*leaders, *front, *finalists) if setting <= part.items())
+    names = {"layer", "alpha", "tau", "beta", "probe", "read_layers", "action", "bias"}
+    setting = {name: value for name, value in chosen.items() if name in names}
+    own = (p for p in (*leaders, *front, *finalists) if {n: v for n, v in p.items() if n in names} == setting)
     return Trials(
         base=_point(base),
         choice=_point(base if chosen.get("abstains") is True else next(own, None)),

@@ -4,6 +4,7 @@ Everything here is arithmetic on arrays of triggers; no model is needed.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from asa_adapter.config.fields import ACTIONS
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.intervals import resamples, upper_confidence_bound
 from asa_adapter.evaluation.metrics import Counts
@@ -89,15 +91,26 @@ class Setting(NamedTuple):
     beta: float
     probe: str
     read_layers: tuple[int, ...] = ()
+    action: str = "steer"
+    bias: float = 0.0
 
     @property
     def reader(self) -> "Reader":
         """Where its router and its probes read."""
         return Reader(self.layer, self.read_layers)
 
-    def gentleness(self) -> tuple[float, float, int]:
-        """Sort key: smaller steps first, then higher tau, with which the gate opens less often, then fewer layers."""
-        return (self.alpha, -self.tau, len(self.read_layers))
+    def gentleness(self) -> tuple[float, ...]:
+        """Sort key: the push first, then smaller steps and biases, then higher tau, then fewer layers."""
+        return (ACTIONS.index(self.action), self.alpha, self.bias, -self.tau, len(self.read_layers))
+
+    def plain(self) -> dict[str, Any]:
+        """The fields as JSON types that ASAConfig takes; action and bias only where it does not just steer."""
+        fields = self._asdict()
+        if self.action == "steer":
+            del fields["action"], fields["bias"]
+        elif math.isinf(self.bias):
+            fields["bias"] = "inf"
+        return fields
 
 
 class Scored(NamedTuple):
@@ -107,7 +120,7 @@ class Scored(NamedTuple):
     score: float  # Objective.rank on these rows
     triggered: NDArray[np.bool_]  # (N,) whether each row's answer calls a tool
 
-    def rank(self) -> tuple[float, float, float, int]:
+    def rank(self) -> tuple[float, ...]:
         """Sort key: higher scores first, then gentler settings."""
         return (-round(self.score, 9), *self.setting.gentleness())
 
@@ -188,12 +201,12 @@ def screen_facts(
     front: list[dict[str, Any]] = []
     for numbers, setting in sorted(points, key=lambda point: (point[0]["fpr"], -point[0]["recall"], point[1].alpha)):
         if not front or numbers["recall"] > front[-1]["recall"]:
-            front.append({**setting._asdict(), "recall": numbers["recall"], "fpr": numbers["fpr"]})
+            front.append({**setting.plain(), "recall": numbers["recall"], "fpr": numbers["fpr"]})
     return {
         "split": "train",
         "settings": len(scored),
         "base": facts(args, labels, base),
-        "best_of_each_layer": [{**s.setting._asdict(), **facts(args, labels, s.triggered)} for s in leaders],
+        "best_of_each_layer": [{**s.setting.plain(), **facts(args, labels, s.triggered)} for s in leaders],
         "front": front,
         "alpha_tau": [
             {"alpha": s.setting.alpha, "tau": s.setting.tau, "score": s.score}

@@ -23,7 +23,7 @@ def inspection(adapter: ASAAdapter, source: str) -> dict[str, Any]:
     return {
         "source": source,
         "commit": adapter.commit,
-        "abstains": config.alpha == 0,
+        "abstains": config.abstains,
         "config": config.to_dict(),
         "step": config.step,
         "domains_with_own_direction": [
@@ -45,7 +45,7 @@ def inspection_text(adapter: ASAAdapter, source: str, width: int = 120) -> str:
         "commit": adapter.commit,
         "model": f"{config.base_model or 'not recorded'} ({model})",
         "revision": config.base_model_revision,
-        "steers": "nothing: it abstains, and the model stays as it is" if config.alpha == 0 else _steering(adapter),
+        "steers": "nothing: it abstains, and the model stays as it is" if config.abstains else _steering(adapter),
         "domains": ", ".join(config.domains),
         "tools": ", ".join(tool_names(config.tools)) or "those of each prompt",
         "marker": config.tool_call_start,
@@ -65,8 +65,8 @@ def inspection_text(adapter: ASAAdapter, source: str, width: int = 120) -> str:
 
 def _steering(adapter: ASAAdapter) -> str:
     config = adapter.config
-    return (
-        f"the output of block {config.layer}, by {config.alpha:g} times the mean residual norm ({config.step:.4g}), "
-        f"with tau {config.tau:g}, beta {config.beta:g} and the {config.probe} probe"
-        + (f", which reads blocks {', '.join(map(str, config.reading))}" if config.read_layers else "")
-    )
+    push = f"the output of block {config.layer}, by {config.alpha:g} times the mean residual norm ({config.step:.4g})"
+    lift = f"the logits with which calls begin, by {config.bias:g}"
+    done = {"steer": push, "bias": f"{lift} (read after block {config.layer})", "both": f"{push}, and {lift}"}
+    read = f", which reads blocks {', '.join(map(str, config.reading))}" if config.read_layers else ""
+    return f"{done[config.action]}, with tau {config.tau:g}, beta {config.beta:g} and the {config.probe} probe{read}"

@@ -3,15 +3,18 @@
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 from asa_adapter.config.fields import (
+    ACTIONS,
     MAX_ALPHA,
     MAX_LISTS,
     PROBE_KINDS,
+    bias_amount,
     check_digests,
     check_files,
     check_json,
@@ -42,7 +45,18 @@ _TEXT_FIELDS = (
     "config_sha256",
 )
 # What format version 2 added. A config that uses none of it is written as version 1, which older releases read.
-_SECOND_VERSION = ("prompt_end", "generation_tokens", "tools_marks", "tool_lists", "forms", "openings", "read_layers")
+_SECOND_VERSION = (
+    "prompt_end",
+    "generation_tokens",
+    "tools_marks",
+    "tool_lists",
+    "forms",
+    "openings",
+    "read_layers",
+    "action",
+    "bias",
+    "opening_ids",
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,12 @@ class ASAConfig:
         forms: names of all formats in which this model's calls come, `tool_call_format` first; () if that is all.
         openings: ids of the tokens with which its calls begin, beside the start marker; () where there are none.
         read_layers: decoder blocks whose outputs the probes read, side by side, none beyond `layer`; () for `layer`.
-        format_version: version of the folder's format: 2 where one of the seven fields above is used, else 1.
+        action: how the gate acts: "steer" adds the step to the residual stream, "bias" adds gate * `bias` to the
+            logits of `opening_ids` at the first answer token, "both" does both.
+        bias: that bias, in logits, 0 or more; `math.inf` (the text "inf" in the file) leaves only the likeliest of
+            these tokens where the gate is +1, and none of them where it is -1.
+        opening_ids: ids of all tokens with which its calls begin, start marker included; () where they are not known.
+        format_version: version of the folder's format: 2 where one of the ten fields above is used, else 1.
 
     Raises:
         TypeError: a field has another type than the one above (a bool is not a number).
@@ -118,12 +137,16 @@ class ASAConfig:
     forms: tuple[str, ...] = ()
     openings: tuple[int, ...] = ()
     read_layers: tuple[int, ...] = ()
+    action: str = "steer"
+    bias: float = 0.0
+    opening_ids: tuple[int, ...] = ()
     format_version: int = 1
 
     def __post_init__(self) -> None:
         self._check_integers()
         for name in ("alpha", "tau", "beta", "residual_norm"):
             object.__setattr__(self, name, finite_float(name, getattr(self, name)))
+        object.__setattr__(self, "bias", bias_amount(self.bias))
         self._check_ranges()
         object.__setattr__(self, "domains", checked_domains(self.domains))
         for name in _TEXT_FIELDS:
@@ -158,7 +181,8 @@ class ASAConfig:
         object.__setattr__(self, "tool_lists", check_digests("tool_lists", self.tool_lists))
 
     def _check_calls(self) -> None:
-        object.__setattr__(self, "openings", check_token_ids("openings", self.openings))
+        for name in ("openings", "opening_ids"):
+            object.__setattr__(self, name, check_token_ids(name, getattr(self, name)))
         if not isinstance(self.forms, list | tuple) or not all(type(name) is str for name in self.forms):
             raise TypeError(f"forms is {self.forms!r:.80}; expected names of tool-call formats")
         if len(self.forms) > MAX_LISTS:
@@ -181,8 +205,10 @@ class ASAConfig:
         object.__setattr__(self, "read_layers", () if tuple(layers) == (self.layer,) else tuple(layers))
 
     def _newer(self) -> dict[str, Any]:
-        """The fields of format version 2 that are used."""
-        return {name: value for name in _SECOND_VERSION if (value := getattr(self, name))}
+        """The fields of format version 2 that are used, as they are stored."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name in _SECOND_VERSION}
+        used = {name: value for name, value in values.items() if value and (name, value) != ("action", "steer")}
+        return used | ({"bias": "inf"} if self.bias == math.inf else {})
 
     def _check_integers(self) -> None:
         for name in ("format_version", "hidden_size", "num_layers", "layer", "generation_tokens"):
@@ -219,6 +245,8 @@ class ASAConfig:
             )
         if self.probe not in PROBE_KINDS:
             raise ValueError(f"probe is {self.probe!r:.80}; expected 'domain' or 'pooled'")
+        if self.action not in ACTIONS:
+            raise ValueError(f"action is {self.action!r:.80}; expected 'steer', 'bias' or 'both'")
 
     @property
     def reading(self) -> tuple[int, ...]:
@@ -232,8 +260,18 @@ class ASAConfig:
 
     @property
     def step(self) -> float:
-        """Length of the vector that the gate adds or subtracts, in the residual's own units."""
-        return self.alpha * self.residual_norm
+        """Length of the vector that the gate adds or subtracts, in the residual's own units; 0 for "bias"."""
+        return 0.0 if self.action == "bias" else self.alpha * self.residual_norm
+
+    @property
+    def opening_bias(self) -> float:
+        """What the gate adds to or subtracts from the logits of the openings; 0 for the action "steer"."""
+        return 0.0 if self.action == "steer" else self.bias
+
+    @property
+    def abstains(self) -> bool:
+        """Whether the adapter changes nothing."""
+        return not (self.step or self.opening_bias)
 
     def to_dict(self) -> dict[str, Any]:
         """The config as plain JSON types; fields of format version 2 that are not used are left out."""

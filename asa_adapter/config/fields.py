@@ -10,6 +10,7 @@ MAX_DOMAINS = 256
 MAX_LISTS = 64
 _MAX_TOKENS = 256
 PROBE_KINDS = ("domain", "pooled")
+ACTIONS = ("steer", "bias", "both")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -29,6 +30,20 @@ def finite_float(name: str, value: object) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{name} is {number}; expected a finite number")
     return number
+
+
+def bias_amount(value: object) -> float:
+    """A bias of logits as a float; without limit it is `math.inf`, or the text "inf" of a stored config.
+
+    Raises:
+        TypeError: neither an int or float nor "inf".
+        ValueError: negative, or not a number.
+    """
+    if value == "inf" or value == math.inf:
+        return math.inf
+    if (amount := finite_float("bias", value)) < 0:
+        raise ValueError(f"bias is {amount:g}; expected 0 or more: the gate gives the sign")
+    return amount
 
 
 def checked_domains(domains: object) -> tuple[str, ...]:

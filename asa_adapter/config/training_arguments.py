@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asa_adapter.config.fields import MAX_ALPHA, PROBE_KINDS, check_range, finite_float
+from asa_adapter.config.fields import ACTIONS, MAX_ALPHA, PROBE_KINDS, check_range, finite_float
 
 OBJECTIVES = ("f1", "balanced_accuracy")
 _NUMBER_LISTS = (("alphas", 0.0, MAX_ALPHA), ("taus", 0.5, 1.0), ("betas", 0.0, 1.0), ("Cs", 1e-9, 1e9))
@@ -21,7 +21,7 @@ def _flag(default: Any, help: str, metavar: str, **options: Any) -> Any:
         metavar: how the help names a value.
         options: the rest, such as `type`.
     """
-    shown = " ".join(f"{value:g}" for value in default) if isinstance(default, tuple) else default
+    shown = " ".join(v if isinstance(v, str) else f"{v:g}" for v in default) if isinstance(default, tuple) else default
     return field(default=default, metadata={"help": help.format(shown), "metavar": metavar, **options})
 
 
@@ -46,6 +46,9 @@ class ASATrainingArguments:
             is taken.
         objective: what to maximise, "f1" or "balanced_accuracy".
         max_fpr: with a number, maximise recall among the settings whose FPR on VALID is at most this.
+        actions: how the gate may act: some of "steer" (the push), "bias" (on the logits of the tokens with which
+            calls begin) and "both", or "all". The best of each generate on VALID, which decides; within one standard
+            error the push is taken. What those left out would reach by first tokens is in the report.
         finalists: how many settings from the screen generate on VALID: the best of each layer first;
             twice as many where the screen agrees too little with what they generate.
         exhaustive: whether the screen runs every setting on all of TRAIN. Else settings race: the worse ones drop out
@@ -88,6 +91,13 @@ class ASATrainingArguments:
     Cs: Sequence[float] = (0.001, 0.01, 0.1, 1.0)
     objective: str = _flag("f1", "maximise f1 (default) or balanced_accuracy", "NAME", choices=OBJECTIVES)
     max_fpr: float | None = _flag(None, "maximise recall with at most this FPR instead", "X", type=float)
+    actions: str | Sequence[str] = _flag(
+        ("steer",),
+        "try steer, bias, both, or all (default: {})",
+        "A",
+        choices=("all", *ACTIONS),
+        nargs="+",
+    )
     finalists: int = _flag(4, "settings decided by generation (default: {})", "N", type=_positive)
     exhaustive: bool = False
     resamples: int = 2000
@@ -104,6 +114,7 @@ class ASATrainingArguments:
 
     def __post_init__(self) -> None:
         self._check_layers()
+        self._check_actions()
         self._check_sequences()
         if self.max_fpr is not None:
             check_range("max_fpr", finite_float("max_fpr", self.max_fpr), 0, 1)
@@ -127,6 +138,14 @@ class ASATrainingArguments:
                 raise ValueError(f"{name} is {value!r:.80}; expected a text that is not empty, or None")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective is {self.objective!r}; expected one of {OBJECTIVES}")
+
+    def _check_actions(self) -> None:
+        named = self.actions
+        if named == "all" or (isinstance(named, Sequence) and tuple(named) == ("all",)):
+            named = ACTIONS
+        if isinstance(named, str) or not isinstance(named, Sequence) or not named or not {*named} <= {*ACTIONS}:
+            raise ValueError(f"actions is {self.actions!r:.80}; expected some of {ACTIONS}, or 'all'")
+        object.__setattr__(self, "actions", tuple(named))
 
     def _check_layers(self) -> None:
         if self.layers == "all":

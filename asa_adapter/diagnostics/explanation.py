@@ -1,6 +1,7 @@
 """One prompt looked at closely: what the adapter reads in it, what it adds, and what the model answers either way."""
 
 import dataclasses
+import math
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -37,8 +38,10 @@ class Explanation(dict[str, Any]):
         domain, domains: the routed domain, and the router's probability of each.
         p_tool, p_by_domain, tau, gate: the probe's answer, what the probe of each domain says, and the gate.
         step: layer, alpha, absolute (length of what is added, signed), state_norm, relative (to that norm).
-        start: marker, token (the likeliest, for the bare model, of those with which answers that call begin), and the
-            probability of all of them together before and after the step.
+        action: what was changed, "steer", "bias" or "both", as in `Decision`.
+        start: marker, token (the likeliest, for the bare model, of those with which answers that call begin), the
+            probability of all of them together before and after the action, and `bias`, what was added to their
+            logits: a signed number, or the text "inf" or "-inf".
         base, steered: answer, triggered, calls, format, tool_name, arguments, errors.
     """
 
@@ -67,12 +70,14 @@ class Explanation(dict[str, Any]):
         step, start = self["step"], self["start"]
         ranked = sorted(self["domains"].items(), key=lambda item: -item[1])
         added = f"{step['absolute']:+.3g}, {step['relative']:+.0%} of the state's norm of {step['state_norm']:.3g}"
+        endless = {"inf": " (forced)", "-inf": " (forbidden)", 0.0: ""}
+        lifted = endless[bias] if (bias := start["bias"]) in endless else f" (logits {bias:+g})"
         gate = f"{self['gate']:+d}" if self["gate"] else "0"
         return {
             "domain": ", ".join(f"{name} {p:.3f}" for name, p in ranked),
             "p(tool)": f"{self['p_tool']:.3f}; with tau {self['tau']:g} the gate is {gate}",
-            "step": added if self["gate"] else "none",
-            "call begins": f"p({start['token']}) {start['before']:.3g} -> {start['after']:.3g}",
+            "step": added if step["absolute"] else "none",
+            "call begins": f"p({start['token']}) {start['before']:.3g} -> {start['after']:.3g}{lifted}",
         }
 
 
@@ -143,7 +148,7 @@ def explain(
         **_decided(adapter, decision, states),
         step=_step(config, decision.gate, float(states[config.layer].norm())),
         start={"marker": parser.start, "token": _decoded(tokenizer, [openings[int(before.argmax())]])}
-        | {"before": float(before.sum()), "after": float(after.sum())},
+        | {"before": float(before.sum()), "after": float(after.sum()), "bias": _lift(config, decision.gate)},
         base=_judged(base, parser, schemas),
         steered=_judged(steered, parser, schemas),
     )
@@ -170,7 +175,14 @@ def _decided(adapter: Explained, decision: Decision, states: torch.Tensor) -> di
         "p_by_domain": {name: float(adapter.probes.p_tool(read, name)[0]) for name in adapter.config.domains},
         "tau": adapter.config.tau,
         "gate": decision.gate,
+        "action": decision.action,
     }
+
+
+def _lift(config: ASAConfig, gate: int) -> float | str:
+    """What the gate adds to the logits of the openings, as a plain JSON type."""
+    lift = gate * config.opening_bias if gate else 0.0
+    return lift if math.isfinite(lift) else str(lift)
 
 
 def _step(config: ASAConfig, gate: int, norm: float) -> dict[str, Any]:

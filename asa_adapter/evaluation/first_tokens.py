@@ -50,10 +50,12 @@ class Screened(NamedTuple):
     Attributes:
         triggered: (1 + P, N) bool, whether the most likely first token opens a tool call.
         probability: (1 + P, N) float32 probability that the first token opens a call.
+        margin: (1 + P, N) float32 logit of the likeliest token that opens a call, minus that of the likeliest other.
     """
 
     triggered: NDArray[np.bool_]
     probability: NDArray[np.float32]
+    margin: NDArray[np.float32]
 
 
 def first_tokens(
@@ -80,7 +82,7 @@ def first_tokens(
         progress: whether to show a progress bar.
     """
     shape = (1 + len(pushes), len(prompts))
-    screened = Screened(np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.float32))
+    screened = Screened(np.zeros(shape, dtype=bool), *np.zeros((2, *shape), dtype=np.float32))
     total = len(prompts) + sum(len(prompts) if p.rows is None else int(p.rows.sum()) for p in pushes)
     sharing = logit_sharing(model, pad_id)
     with evaluation_mode(model), progress_bar(total, "screen", progress) as bar:
@@ -96,16 +98,20 @@ def first_tokens(
                 of_batch = [push.of(rows) for push in pushes]
                 for numbers, places, logits in _each_push(model, blocks, prompt, of_batch, layers, batch_size):
                     found = numbers, [rows[place] for place in places]
-                    screened.triggered[found], screened.probability[found] = _opens(logits, openings)
+                    for part, values in zip(screened, _opens(logits, openings), strict=True):
+                        part[found] = values
                     bar.update(len(places))
     return screened
 
 
-def _opens(logits: torch.Tensor, openings: Sequence[int]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """For (B, V) logits, whether the most likely token is an opening, and the probability of all openings together."""
+def _opens(logits: torch.Tensor, openings: Sequence[int]) -> Screened:
+    """What `Screened` holds of (B, V) logits, (B,) each."""
     ids = torch.tensor(sorted(set(openings)), device=logits.device)
     probability = (logits[:, ids].logsumexp(dim=1) - logits.logsumexp(dim=1)).exp()
-    return torch.isin(logits.argmax(dim=1), ids).cpu().numpy(), probability.cpu().numpy()
+    best, tokens = logits.topk(min(len(ids) + 1, logits.shape[1]), dim=1)
+    margin = logits[:, ids].amax(dim=1) - best.masked_fill(torch.isin(tokens, ids), -torch.inf).amax(dim=1)
+    triggered = torch.isin(logits.argmax(dim=1), ids)
+    return Screened(*(part.cpu().numpy() for part in (triggered, probability.float(), margin.float())))
 
 
 def _each_push(

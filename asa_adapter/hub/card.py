@@ -33,6 +33,12 @@ _SIGNATURE = re.compile(
     r"\n<!-- asa-adapter wrote this card \(SHA-256 ([0-9a-f]{64})\); if edited, it is kept\. -->\n?\Z"
 )
 _MOST_TOOLS = 20
+# What the card says that an adapter "adds", by its action.
+_ACTS = {
+    "steer": "one vector to that state",
+    "bias": "a bias to the logits of the tokens with which calls begin",
+    "both": "one vector to that state and a bias to the logits of the tokens with which calls begin",
+}
 _RATIO_HEADS = ("precision", "recall", "F1", "accuracy", "FPR")  # as column heads, in the order of RATIOS
 # Training arguments that the card writes as flags. A text could end the block of code that the command stands in.
 _FLAGS = {
@@ -55,9 +61,10 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         _metadata(report, config.base_model, on_hub, repo_id),
         template_str=_template(),
         title=f"ASA for {base_model}",
-        abstains=config.alpha == 0,
+        abstains=config.abstains,
+        acts=_ACTS[config.action],
         base_model=f"[{base_model}](https://huggingface.co/{on_hub})" if on_hub else base_model,
-        headline=None if config.alpha == 0 else _headline(report),
+        headline=None if config.abstains else _headline(report),
         repo_id=repo_id if _HUB_ID.fullmatch(repo_id or "") else _PLACEHOLDER,
         model_id=on_hub or "path/to/the/model",
         fitted_for=_fitted_for(config, report),
@@ -257,6 +264,7 @@ def _settings(config: ASAConfig) -> str:
         ["layer (output of the decoder block, counted from 0)", f"{config.layer}, of 0 to {config.num_layers - 1}"],
         ["alpha (step in units of the mean residual norm)", f"{config.alpha:g}"],
         ["length of the step", f"{config.step:.4g}"],
+        *([["bias of the logits with which calls begin", f"{config.bias:g}"]] if config.opening_bias else []),
         ["tau (confidence from which it acts)", f"{config.tau:g}"],
         ["beta (share of the direction common to all domains)", f"{config.beta:g}"],
         ["probe", "one for each domain" if config.probe == "domain" else "one for all domains"],

@@ -52,6 +52,7 @@ class Race:
 
     Attributes:
         base: (N,) triggers of the bare model, once all rows are run.
+        margin: (N,) its margins (see `Screened`), likewise.
         rows: sorted indices of the rows that are run.
         moved: the greatest mean change, 0 to 1 and of either sign, of the probability that a call opens, by any push
             of the first round.
@@ -73,7 +74,9 @@ class Race:
         self._push, self._measure = push, measure
         self._order = spread(labels, domains, args.seed)
         self._called: dict[tuple[PushKey, int], NDArray[np.bool_]] = {}
+        self._margins: dict[tuple[PushKey, int], NDArray[np.float32]] = {}
         self.base = np.zeros(len(labels), dtype=bool)
+        self.margin = np.zeros(len(labels), dtype=np.float32)
         self.rows = self._order[:0]
         self.changes: dict[tuple[PushKey, int], float] = {}
         self.moved = 0.0
@@ -101,6 +104,11 @@ class Race:
             begin = end
         return scored
 
+    def margins(self, setting: Setting) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(N,) margins with the setting's step towards a call, and away from one, where a gate asks for it."""
+        key = _key(setting)
+        return self._margins[key, 1], self._margins[key, -1]
+
     def _ends(self, at_once: bool) -> list[int]:
         """How many rows are run by the end of each round."""
         n = len(self._order)
@@ -122,7 +130,7 @@ class Race:
             pushes.append(replace(_signed(push, -lead), rows=torch.from_numpy(other)))
             whole.append((key, shown, lead[rows]))
         found = self._measure(rows, pushes)
-        self.base[rows] = found.triggered[0]
+        self.base[rows], self.margin[rows] = found.triggered[0], found.margin[0]
         if first:
             self._notice(found, pushes, rows)
         for i, (key, shown, leads) in enumerate(whole):
@@ -130,6 +138,8 @@ class Race:
             for sign in (1, -1):
                 called = self._called.setdefault((key, sign), np.zeros(len(self.base), dtype=bool))
                 called[rows] = np.where(leads == sign, results[0], results[1])
+                margins = self._margins.setdefault((key, sign), np.zeros(len(self.base), dtype=np.float32))
+                margins[rows] = np.where(leads == sign, *found.margin[1 + 2 * i : 3 + 2 * i])
                 if shown:
                     p = np.where(leads == sign, *found.probability[1 + 2 * i : 3 + 2 * i])
                     self.changes[key, sign] = float((p - found.probability[0]).mean(dtype=np.float64))

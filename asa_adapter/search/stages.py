@@ -22,7 +22,7 @@ from asa_adapter.modeling.processes import Processes
 STAGES_NAME = "stages"
 
 # Incremented whenever what a stage computes changes, so that results of older versions are not used.
-_VERSION = 3
+_VERSION = 4
 
 
 class Stages:

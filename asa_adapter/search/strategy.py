@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.choice.actions import opened
 from asa_adapter.choice.gain import Gain, sure_gain
 from asa_adapter.choice.settings import (
     Objective,
@@ -32,12 +33,11 @@ from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.modeling.processes import progress_bar
+from asa_adapter.search.alternatives import Alternatives, acting, despair, disagreement
 from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer
 from asa_adapter.search.measurements import Measurements
 from asa_adapter.search.racing import Race
 
-# Share of VALID rows on which first token and generation must agree, or the screen has ranked something else.
-_AGREES = 0.95
 # Share of the best layer's AUC beyond chance from which the screen tries a layer.
 _READS_ENOUGH = 0.75
 
@@ -73,6 +73,7 @@ class Search:
         self.fits: dict[int, LayerFit] = {}
         self._build_adapter = build
         self._hopeless = ""  # why, once the screen finds that it is
+        self._alternatives: Alternatives | None = None  # other actions, once the screen has looked at them
 
     def fit(self, layers: Sequence[int]) -> list[int]:
         """Fits every layer whose state depends on the prompt, and reports the quality of its classifiers.
@@ -110,8 +111,9 @@ class Search:
         """Ranks settings of the layers on TRAIN by the first token, with out-of-fold router and probes.
 
         Returns:
-            The best settings, at most twice `finalists` of them: the second half is for `decide` to fall back on.
-            Where no push of the race's first round moves anything, one of the layer that reads best, and a warning.
+            The best settings that steer, at most twice `finalists` of them: the second half is for `decide` to fall
+            back on; none if steering is not among the actions. Where no push of the race's first round moves
+            anything, one of the layer that reads best, and a warning.
         """
         read = self._readable(layers)
         own = {layer: self.fits[layer].out_of_fold for layer in read}
@@ -130,29 +132,14 @@ class Search:
         self.report["screen"] = {"rows": len(ran), **screen_facts(self.args, labels[ran], race.base[ran], scored)}
         for layer, effect in layer_effects(race.changes).items():
             self.report["layers"][str(layer)]["effect"] = effect
+        self._alternatives = Alternatives(self.args, labels, predictions, race, scored)
+        self.report["actions"] = {"train": self._alternatives.facts()}
         if not race.hopeless:
-            return shortlist(scored, 2 * self.args.finalists)
-        self._hopeless = self._despair(race, len(read))
+            return shortlist(scored, 2 * self.args.finalists) if "steer" in self.args.actions else []
+        self._hopeless = despair(race, len(read), self.report, self._alternatives)
         warnings.warn(self._hopeless, stacklevel=3)
         best = max(read, key=lambda layer: self.fits[layer].facts["out_of_fold_auc"])
         return [min((s for s in scored if s.setting.layer == best), key=Scored.rank)]
-
-    def _despair(self, race: Race, layers: int) -> str:
-        """Why no setting can help, and what could."""
-        habit = self.report.get("habit", {})
-        if calls := habit.get("calls"):
-            shares = ", ".join(f"{name} {round(100 * share)} %" for name, share in habit["shares"].items())
-            written = f"its calls come as {shares} of {calls}"
-        else:
-            written = f"it called nothing in {habit.get('answers', 0)} answers"
-        return (
-            f"no push at any of {layers} layers changed a decision on {len(race.rows)} rows of TRAIN, or moved the "
-            f"probability of a call's opening by more than {race.moved:.2g} in the mean; the bare model begins "
-            f"{int(race.base.sum())} of their answers with a call, and {written} (read as "
-            f"{self.report.get('tool_call_format')}); the adapter abstains. What could help: the tool_call_format of "
-            "its calls, if they come in another one; a chat template that shows it the tools; an action on the logits "
-            "in place of the states"
-        )
 
     def _readable(self, layers: Sequence[int]) -> list[int]:
         """The layers whose AUC beyond chance is at least three quarters of the best layer's; all if exhaustive."""
@@ -198,29 +185,32 @@ class Search:
             The adapter of the chosen setting; with alpha 0 (it abstains) unless a gain over the bare model is certain.
             Where the screen found no push that moves anything, it abstains without generating.
         """
-        if self._hopeless:
+        others = self._alternatives.asked(bool(self._hopeless)) if self._alternatives else []
+        if self._hopeless and not others:
             return self._record(candidates[0].setting._replace(alpha=0.0), self._hopeless)
+        pushes = [] if self._hopeless else candidates
+        first, more = [*pushes[: self.args.finalists], *others], pushes[self.args.finalists :]
         labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
-        base, finalists = self._generated(candidates[: self.args.finalists])
+        base, finalists = self._generated(first)
         agreements = self._agreements(finalists)
-        note = _disagreement(agreements, len(candidates) - len(finalists))
-        if note and candidates[len(finalists) :]:
-            more = self._generated(candidates[len(finalists) :])[1]
-            finalists, agreements = [*finalists, *more], [*agreements, *self._agreements(more)]
+        note = disagreement(agreements, len(more))
+        if note and more:
+            further = self._generated(more)[1]
+            finalists, agreements = [*finalists, *further], [*agreements, *self._agreements(further)]
         chosen, errors = choose(self.args, labels, finalists, groups)
         gain = sure_gain(self.args, labels, base, finalists, chosen, groups)
         self.report["valid"] = {
             "base": facts(self.args, labels, base),
             "finalists": [
                 {
-                    **finalist.setting._asdict(),
+                    **finalist.setting.plain(),
                     **facts(self.args, labels, finalist.triggered),
                     "screen_score": candidate.score,
                     "screen_agreement": agreement,
                     "standard_error": error,
                 }
                 for finalist, candidate, agreement, error in zip(
-                    finalists, candidates[: len(finalists)], agreements, errors, strict=True
+                    finalists, [*first, *more][: len(finalists)], agreements, errors, strict=True
                 )
             ],
             "gain": gain._asdict(),
@@ -241,19 +231,40 @@ class Search:
         ]
 
     def _agreements(self, finalists: Sequence[Scored]) -> list[float]:
-        """For each finalist, the share of VALID rows whose first token correctly predicts whether a tool is called."""
-        predictions = [self._predicted("valid", f.setting.reader) for f in finalists]
+        """For each finalist, the share of VALID rows whose first token correctly predicts whether a tool is called.
+
+        What the other actions reach there by first tokens is added to the report.
+        """
+        best = self._alternatives.best if self._alternatives else {}
+        told = self._told([f.setting for f in [*finalists, *best.values()]])
+        if best:
+            labels = self.measured.labels("valid")
+            self.report["actions"]["valid"] = {
+                name: {**one.setting.plain(), **facts(self.args, labels, called)}
+                for (name, one), called in zip(best.items(), told[len(finalists) :], strict=True)
+            }
+        return [float((told[i] == f.triggered).mean()) for i, f in enumerate(finalists)]
+
+    def _told(self, settings: Sequence[Setting]) -> list[NDArray[np.bool_]]:
+        """For each setting, whether the first token of the answer to each VALID row opens a call."""
+        predictions = [self._predicted("valid", setting.reader) for setting in settings]
+        pushing = dict.fromkeys(setting for setting in settings if setting.action != "bias")
+        pairs = {setting: (2 * i + 1, 2 * i + 2) for i, setting in enumerate(pushing)}
         pushes = [
-            self._push(prediction, f.setting.layer, f.setting.beta, sign * f.setting.alpha)
-            for f, prediction in zip(finalists, predictions, strict=True)
+            self._push(self._predicted("valid", s.reader), s.layer, s.beta, sign * s.alpha)
+            for s in pairs
             for sign in (1, -1)
         ]
-        base, *pushed = self.measured.first_tokens("valid", pushes).triggered
-        agreements = []
-        for f, prediction, up, down in zip(finalists, predictions, pushed[::2], pushed[1::2], strict=True):
-            screened = gated(prediction.p_tool(f.setting.probe), f.setting.tau, base, up, down)
-            agreements.append(float((screened == f.triggered).mean()))
-        return agreements
+        found = self.measured.first_tokens("valid", pushes)
+        told = []
+        for setting, prediction in zip(settings, predictions, strict=True):
+            up, down = pairs.get(setting, (0, 0))
+            p_tool, base = prediction.p_tool(setting.probe), found.triggered[0]
+            if setting.action == "steer":
+                told.append(gated(p_tool, setting.tau, base, found.triggered[up], found.triggered[down]))
+            else:
+                told.append(opened(setting, p_tool, base, found.margin[up], found.margin[down]))
+        return told
 
     def _settle(self, chosen: Scored, gain: Gain, base: NDArray[np.bool_]) -> ASAAdapter:
         """The chosen adapter, or one that abstains; records the choice and its reason in the report."""
@@ -270,12 +281,12 @@ class Search:
             )
         else:
             why = (
-                f"the gentlest of {tried} finalists within one standard error of the best on VALID, ranked by "
-                f"{self.objective} of real generation; the gain over the bare model, freed of the luck of being "
-                f"chosen, is {gain.mean:+.3f}, at least {gain.lower_bound:+.3f} with 95 % confidence "
+                f"{acting(chosen.setting)}the gentlest of {tried} finalists within one standard error of the best on "
+                f"VALID, ranked by {self.objective} of real generation; the gain over the bare model, freed of the "
+                f"luck of being chosen, is {gain.mean:+.3f}, at least {gain.lower_bound:+.3f} with 95 % confidence "
                 f"({self.objective.gain_name})"
             )
-        setting = chosen.setting._replace(alpha=0.0) if abstains else chosen.setting
+        setting = chosen.setting._replace(alpha=0.0, action="steer", bias=0.0) if abstains else chosen.setting
         adapter = self._record(setting, why)
         self.report["chosen"]["valid"] = facts(args, labels, base if abstains else chosen.triggered)
         return adapter
@@ -284,9 +295,9 @@ class Search:
         """The adapter of the choice, which the report then names with its reason."""
         adapter = self._build(setting)
         self.report["chosen"] = {
-            **setting._asdict(),
+            **setting.plain(),
             "absolute_step": adapter.config.step,
-            "abstains": setting.alpha == 0,
+            "abstains": setting.action == "steer" and setting.alpha == 0,
             "why": why,
         }
         return adapter
@@ -330,18 +341,3 @@ def _read_at(place: Reader, by_layer: Mapping[int, Prediction]) -> Prediction:
     """What router and probes say where they read, from what those of each layer say."""
     own = by_layer[place.layer]
     return own.reading([by_layer[layer] for layer in place.read_layers]) if place.read_layers else own
-
-
-def _disagreement(agreements: Sequence[float], others: int) -> str:
-    """What to say where first tokens told too little of what was generated; "" where they told enough."""
-    if min(agreements) >= _AGREES:
-        return ""
-    found = (
-        f"the first token of the answer tells on only {min(agreements):.0%} of the VALID rows whether the model calls "
-        f"a tool (expected {_AGREES:.0%}): the screen's ranking, which is by first tokens, is unsure. "
-    )
-    return found + (
-        f"{others} further settings generate on VALID"
-        if others
-        else "No further setting is there to generate with; try more layers or alphas"
-    )

@@ -10,6 +10,7 @@ from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.linear import Linear
 from asa_adapter.parts.vectors import SteeringVectors
+from asa_adapter.steering.openings import OpeningBias
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,10 @@ class Decision:
         gate: +1 steers towards a tool call, -1 away from one, 0 leaves the row unchanged.
         position: index of the last prompt token in the row as given to generate(); -1 from `ASAAdapter.decide`, where
             there is no row.
-        applied: whether the step was added to the model's state.
+        applied: whether the row was changed: its state by the step, or the logits of the calls' openings by the bias.
         relative_step: length of the step that was added, divided by the norm of the state before it; 0 if none was.
         reason: why the row was left alone whatever the probe says; "" where it was not.
+        action: what was changed: "steer" (the state), "bias" (the logits) or "both"; "" where nothing was.
     """
 
     domain: str
@@ -34,9 +36,12 @@ class Decision:
     applied: bool = False
     relative_step: float = 0.0
     reason: str = ""
+    action: str = ""
 
     def __str__(self) -> str:
-        what = f"step of {self.relative_step:.2f} x the state's norm" if self.applied else "left as it was"
+        step = f"step of {self.relative_step:.2f} x the state's norm"
+        done = {"bias": "logits of the openings biased", "both": f"{step}, logits of the openings biased"}
+        what = done.get(self.action, step) if self.applied else "left as it was"
         if self.reason:
             what += f": {self.reason}"
         where = f"token {self.position}: " if self.position >= 0 else ""
@@ -73,9 +78,10 @@ class Controller:
             layers side by side, the steered one last.
         bias: (2K,) float32, in the same order.
         direction: (K, D) float32 unit rows, the direction of the step in each domain.
-        step: absolute length of the step, in the units of the residual stream; 0 keeps every gate at 0.
-        tau: confidence from which the gate opens, 0.5 to 1.
+        step: absolute length of the step, in the units of the residual stream; 0 adds none.
+        tau: confidence from which the gate opens, 0.5 to 1; without a step and a bias it never does.
         gates: lowest and highest gate; only ablations narrow it.
+        opening: the bias of the tokens that open a call; None for an adapter that has none.
     """
 
     weight: torch.Tensor
@@ -84,6 +90,13 @@ class Controller:
     step: float
     tau: float
     gates: tuple[int, int] = (-1, 1)
+    opening: OpeningBias | None = None
+
+    @property
+    def action(self) -> str:
+        """What an open gate does: "steer", "bias" or "both"; "" for nothing."""
+        both = ("steer" if self.step else "", "bias" if self.opening and self.opening.amount else "")
+        return "both" if all(both) else "".join(both)
 
     @classmethod
     def build(cls, config: ASAConfig, vectors: SteeringVectors, router: Router, probes: Probes) -> "Controller":
@@ -95,7 +108,8 @@ class Controller:
         """
         _check_vectors(config, vectors)
         weight, bias = reading(config, router.linear(config.domains), probes.linear(config.domains, config.probe))
-        return cls(weight, bias, vectors.mixed(config.beta), config.step, config.tau)
+        opening = None if config.action == "steer" else OpeningBias(config.opening_ids, config.bias)
+        return cls(weight, bias, vectors.mixed(config.beta), config.step, config.tau, opening=opening)
 
     def to(self, device: torch.device) -> "Controller":
         """The controller with its tensors on a device; itself if they are there already."""
@@ -128,7 +142,7 @@ class Controller:
         routed, probed = scores.chunk(2, dim=1)  # (n, K) each
         domain = routed.argmax(dim=1, keepdim=True)
         p_tool, domain = probed.gather(1, domain).sigmoid()[:, 0], domain[:, 0]
-        gate = ternary_gate(p_tool, self.tau) if self.step else torch.zeros_like(domain)
+        gate = ternary_gate(p_tool, self.tau) if self.action else torch.zeros_like(domain)
         if self.gates != (-1, 1):
             gate = gate.clamp(*self.gates)
         return Verdicts(domain, p_tool, gate)

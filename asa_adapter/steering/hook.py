@@ -1,7 +1,8 @@
 """`SteeringHandle`: changes a model so that its generate() is steered, and undoes the change.
 
 Methods of the model instance are replaced (see `asa_adapter.steering.methods`): they find the last prompt tokens in
-each forward pass. A forward hook on the steered block steers them there.
+each forward pass. A forward hook on the steered block steers them there. For an adapter that biases the openings of
+calls, one on the model changes the logits at the end of the prompts.
 """
 
 import contextlib
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from asa_adapter.config.asa_config import ASAConfig
-from asa_adapter.config.fields import MAX_ALPHA, finite_float
+from asa_adapter.config.fields import MAX_ALPHA, bias_amount, finite_float
 from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.modeling.forward import compiled_parts
 from asa_adapter.modeling.residual import generating_model, hidden_state, replace_hidden_state
 from asa_adapter.steering.controller import Controller, Decision
 from asa_adapter.steering.methods import NO_PICKLE, Methods, methods_of
+from asa_adapter.steering.openings import logits_of
 from asa_adapter.steering.plan import Record, Slot, Window
 
 
@@ -66,7 +68,7 @@ class SteeringHandle:
         self._record: Record | None = None
         self._recordings = _Recordings()
         self._pauses: set[object] = set()
-        self._blocks = tuple(blocks)
+        self._changed: tuple[nn.Module, ...] = (*blocks, *([model] if controller.opening is not None else []))
         self._steering: Methods | None = Methods.of(model)
         try:
             self._steering.add(self)
@@ -75,6 +77,8 @@ class SteeringHandle:
                 steers = block is blocks[-1]
                 hook = self._steer if steers else self._read
                 block.register_forward_hook(hook, prepend=steers, with_kwargs=True)
+            if controller.opening is not None:
+                model.register_forward_hook(self._bias_openings, prepend=True)
             if compiled_parts(model):
                 torch.compiler.reset()  # graphs that were compiled before do not have the hook
         except BaseException:  # Ctrl-C among them: nobody would have a handle to remove
@@ -89,15 +93,15 @@ class SteeringHandle:
             self._detach()  # each step of it can be repeated: if Ctrl-C came in the middle, this is the rest
 
     def _detach(self) -> None:
-        for block in self._blocks:
-            for key, hook in list(block._forward_hooks.items()):
+        for module in self._changed:
+            for key, hook in list(module._forward_hooks.items()):
                 if getattr(hook, "__self__", None) is self:
-                    block._forward_hooks_with_kwargs.pop(key, None)
-                    del block._forward_hooks[key]
+                    module._forward_hooks_with_kwargs.pop(key, None)
+                    del module._forward_hooks[key]
         if self._steering is not None:
             self._steering.discard(self)
         self._steering = self._weight = None
-        self._blocks = ()  # a removed handle keeps no weight alive
+        self._changed = ()  # a removed handle keeps no weight alive
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
@@ -170,6 +174,25 @@ class SteeringHandle:
             raise ValueError(f"tau is {value!r}; expected 0.5 to 1")
         self._controller = replace(self._controller, tau=tau)
 
+    @property
+    def bias(self) -> float:
+        """What the gate adds to the logits of the calls' openings, 0 or more; a new value applies to later calls.
+
+        Only an adapter with the action "bias" or "both" takes another value: it knows the openings.
+        """
+        return self._controller.opening.amount if self._controller.opening is not None else 0.0
+
+    @bias.setter
+    def bias(self, value: float) -> None:
+        if (opening := self._controller.opening) is None:
+            raise ValueError('this adapter only steers; attach `adapter.with_action("both", bias=...)` instead')
+        self._controller = replace(self._controller, opening=replace(opening, amount=bias_amount(value)))
+
+    @property
+    def action(self) -> str:
+        """What an open gate does now: "steer", "bias", "both", or "" where step and bias are 0."""
+        return self._controller.action
+
     def __enter__(self) -> "SteeringHandle":
         return self
 
@@ -180,7 +203,8 @@ class SteeringHandle:
 
     def __repr__(self) -> str:
         state = "attached" if self._steering is not None else "removed"
-        return f"SteeringHandle(layer={self.layer}, alpha={self.alpha:g}, tau={self.tau:g}, {state})"
+        bias = f", bias={self.bias:g}" if self.bias else ""
+        return f"SteeringHandle(layer={self.layer}, alpha={self.alpha:g}, tau={self.tau:g}{bias}, {state})"
 
     def _is_active(self) -> bool:
         return not self._pauses
@@ -221,7 +245,7 @@ class SteeringHandle:
     def _read(self, module: nn.Module, _args: tuple[Any, ...], _kwargs: dict[str, Any], output: Any) -> None:
         """The forward hook of an earlier block: keeps the states that the probes read in the window that is open."""
         if (window := self._open_window()) is not None:
-            window.read(self._earlier[self._blocks.index(module)], hidden_state(output))
+            window.read(self._earlier[self._changed.index(module)], hidden_state(output))
 
     def _steer(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The forward hook: steers the tokens of the window that is open for this forward pass, if any."""
@@ -239,6 +263,14 @@ class SteeringHandle:
             return None  # left behind by a call that Ctrl-C ended
         return window
 
+    def _bias_openings(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        """The forward hook on the model: biases the openings of calls where the pass ends the prompts."""
+        ending = self._slot.ending
+        if ending is None or ending.used or (logits := logits_of(output)) is None:
+            return
+        if torch.compiler.is_compiling() or self._runs(ending.records[0]):
+            ending.bias(logits)
+
     def _runs(self, record: Record) -> bool:
         """Whether a record is that of a generate() call that runs in this thread."""
         call = self._steering.running() if self._steering is not None else None
@@ -248,7 +280,7 @@ class SteeringHandle:
         # Called when the block and its hooks are copied. The copy does nothing: no generate() opens its windows.
         inert = object.__new__(SteeringHandle)
         none = dict.fromkeys(("_record", "_steering", "_weight"))
-        inert.__dict__.update(self.__dict__, **none, _blocks=(), _slot=Slot(), _recordings=_Recordings())
+        inert.__dict__.update(self.__dict__, **none, _changed=(), _slot=Slot(), _recordings=_Recordings())
         return inert
 
     def __reduce__(self) -> Any:

@@ -8,7 +8,7 @@ other prompts than generate() was given: `asa_adapter.steering.runs` reads each 
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.matching.resemblance import NO_TOOLS, Resemblance
 from asa_adapter.steering.controller import Controller, Decision, Verdicts
+from asa_adapter.steering.openings import biased
 from asa_adapter.steering.runs import Loop, Prompt, own_prompt, shared_by_beams, whole_rows
 
 
@@ -95,10 +96,49 @@ class Window:
             )
 
 
+@dataclass
+class Ending:
+    """The end of the prompts in one forward pass, where its logits are those of the first answer tokens.
+
+    Attributes:
+        shape: (rows, tokens) of the pass.
+        index: index of the rows' last column in the pass; in rows padded on the right it is no token of theirs.
+        records: those of all adapters that steer the call.
+        used: the pass's logits have been biased. The model may run again before the next pass is located (for
+            classifier-free guidance); that run's are not.
+    """
+
+    shape: tuple[int, int]
+    index: int
+    records: "list[Record]"
+    used: bool = False
+
+    def bias(self, logits: torch.Tensor) -> None:
+        """Biases the openings in the (B, T', V) logits of the pass's last T' tokens, in place.
+
+        Raises:
+            IncompatibleModelError: `logits` has another number of rows than the pass.
+        """
+        self.used = True
+        if logits.shape[0] != self.shape[0]:
+            found = tuple(logits.shape)
+            raise IncompatibleModelError(f"the model returned logits of shape {found}; expected {self.shape[0]} rows")
+        index = self.index - self.shape[1] + logits.shape[1]
+        if index < 0:
+            return  # without a cache, a later pass, whose logits are those of a later token
+        biases = []
+        for record in self.records:
+            if (opening := record.controller.opening) is not None:
+                biases.append((opening, record.gates(logits)))
+                record.biased = True
+        logits[:, index] = biased(logits[:, index], biases)
+
+
 class Slot(threading.local):
-    """The window on the next forward pass, for each thread its own; None where there is nothing to steer."""
+    """What to change in the next forward pass, for each thread its own; None where there is nothing to."""
 
     window: Window | None = None
+    ending: Ending | None = None
 
 
 class Met(NamedTuple):
@@ -129,6 +169,7 @@ class Record:
         offers_tools: (B,) bool, what it told; None where it cannot tell.
         met: one entry for each forward pass with last prompt tokens that were not steered before.
         expand: number of beams or return sequences for each of the B rows.
+        biased: whether the logits of the first answer tokens were biased.
     """
 
     slot: Slot
@@ -140,6 +181,19 @@ class Record:
     offers_tools: torch.Tensor | None = None
     met: list[Met] = field(default_factory=list)
     expand: int = 1
+    biased: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether all was done that the adapter does in a run of the loop."""
+        return bool(self.met) and (self.biased or self.controller.opening is None)
+
+    def gates(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B,) the gates of the rows of (B, T, V) logits, on their device; 0 for rows that are not decided."""
+        found = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        for rows, _, verdicts in self.met:
+            found[torch.from_numpy(rows).to(found.device)] = verdicts.gate.to(found.device)
+        return found
 
     def see(self, tokens: torch.Tensor | None) -> None:
         """Looks for tools in (B, T) prompts; None where these are not known."""
@@ -155,6 +209,8 @@ class Record:
     def decisions(self) -> list[Decision]:
         """One decision for each row decided so far, in order; the beams of a row share its prompt and its decision."""
         found: dict[int, Decision] = {}
+        controller = self.controller if self.biased else replace(self.controller, opening=None)
+        action = controller.action
         offers = [True] * len(self.last) if self.offers_tools is None else self.offers_tools.tolist()
         for rows, states, verdicts in self.met:
             shares = self.controller.step / states.float().norm(dim=1).clamp(min=1e-12)
@@ -162,9 +218,9 @@ class Record:
                 *(values.tolist() for values in (rows, shares, *verdicts)), strict=True
             ):
                 position = int(self.last[row // self.expand])
-                step = {"applied": True, "relative_step": share} if gate else {}
+                done = {"applied": True, "relative_step": share, "action": action} if gate and action else {}
                 reason = "" if offers[row // self.expand] else NO_TOOLS
-                decision = Decision(self.domains[domain], p_tool, gate, position, **step, reason=reason)
+                decision = Decision(self.domains[domain], p_tool, gate, position, **done, reason=reason)
                 found.setdefault(row // self.expand, decision)
         return [found[row] for row in sorted(found)]
 
@@ -206,7 +262,7 @@ class Call:
     @property
     def steered(self) -> bool:
         """Whether the call was steered, in each run of the loop."""
-        return not (self.missed or self.asked_inside) and all(record.met for record in self.records)
+        return not (self.missed or self.asked_inside) and all(record.whole for record in self.records)
 
     def expect(self, last: NDArray[np.int64], width: int, cached: int, drafts: bool) -> None:
         """The next run of the loop comes from a generate() with this prompt (see `prompt_tokens`)."""
@@ -252,8 +308,10 @@ class Call:
         index = np.repeat(self.last, expand) - start
         met = np.flatnonzero((index >= 0) & (index < count))
         where = tuple(torch.from_numpy(x).to(tokens.device) for x in (met, index[met])) if len(met) else ()
+        end = self.width - 1 - start
+        ending = Ending((rows, count), end, self.records) if 0 <= end < count else None
         for record in self.records:
-            record.expand = expand
+            record.expand, record.slot.ending = expand, ending
             again = not cached and bool(record.met)
             record.slot.window = Window((rows, count), met, where, record, again) if len(met) else None
 
@@ -271,7 +329,7 @@ class Call:
         """Plans a run of the loop from what its first pass is given; its decisions replace those of an earlier run."""
         again = self.fed > 0
         if again:
-            self.missed |= not all(record.met for record in self.records)
+            self.missed |= not all(record.whole for record in self.records)
         self.fed, self.done, self.closed = 0, False, False
         loop, self.loop = self.loop, None
         if self.given is None:
@@ -281,7 +339,7 @@ class Call:
         tokens = whole_rows(inputs, asked, loop, len(self.last))
         for record in self.records:
             record.last = self.last + prompt.before
-            record.met, record.expand = [], 1
+            record.met, record.expand, record.biased = [], 1, False
             if again or len(self.last) != len(self.given.last):
                 record.see(tokens)
 
@@ -289,4 +347,4 @@ class Call:
         """Closes all windows, when the prompt is done or generate() ends, also by an error."""
         self.closed = True
         for record in self.records:
-            record.slot.window = None
+            record.slot.window = record.slot.ending = None

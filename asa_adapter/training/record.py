@@ -43,6 +43,7 @@ def new_report(
         "blind_layers": [],
         "layers": {},
         "screen": {},
+        "actions": {},
         "valid": {},
         "chosen": {},
         "diagnostics": {},
@@ -80,6 +81,7 @@ def origin(
         "chat_template_sha256": chat_template_sha256(tokenizer),
         "chat_template_variables": template_variables(tokenizer),
         "tools": _shared_tools(cal, tools),
+        "opening_ids": parser.opening_ids(tokenizer),
     }
 
 
@@ -104,7 +106,7 @@ def habitual_parser(tokenizer: Any, shown: ToolCallParser, found: Habit, args: A
     return parser
 
 
-def habit_fields(parser: ToolCallParser) -> dict[str, Any]:
+def habit_fields(parser: ToolCallParser, tokenizer: Any) -> dict[str, Any]:
     """The ASAConfig fields of a parser that was made by a model's own answers."""
     return {
         "tool_call_format": parser.format,
@@ -112,6 +114,7 @@ def habit_fields(parser: ToolCallParser) -> dict[str, Any]:
         "tool_call_end": parser.end,
         "forms": parser.forms if len(parser.forms) > 1 else (),
         "openings": parser.openings,
+        "opening_ids": parser.opening_ids(tokenizer),
     }
 
 

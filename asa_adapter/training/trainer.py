@@ -243,7 +243,7 @@ class ASATrainer:
             return
         self.parser = habitual_parser(self.tokenizer, self.parser, found, self.args)
         self._measured.read_with(self.parser)
-        self._origin |= habit_fields(self.parser)
+        self._origin |= habit_fields(self.parser, self.tokenizer)
         self.report["tool_call_format"] = self.parser.format
 
     def _landmarks(self) -> dict[str, Any]:
@@ -302,7 +302,7 @@ class ASATrainer:
         return self._adapter.push_to_hub(repo_id, **options)
 
     def _build(self, setting: Setting, fit: LayerFit) -> ASAAdapter:
-        config = ASAConfig(**copy.deepcopy(self._origin), **setting._asdict(), residual_norm=fit.residual_norm)
+        config = ASAConfig(**copy.deepcopy(self._origin), **setting.plain(), residual_norm=fit.residual_norm)
         return ASAAdapter(config, fit.vectors, fit.router, fit.probes, self.report)
 
     @contextlib.contextmanager

@@ -34,8 +34,13 @@ def architecture_of(config: ASAConfig) -> str:
     """The architecture that vLLM must serve an adapter's model as.
 
     Raises:
-        IncompatibleModelError: it was not tested.
+        IncompatibleModelError: it was not tested, or the adapter does more than steer.
     """
+    if config.action != "steer":
+        raise IncompatibleModelError(
+            f"the adapter's action is {config.action!r}: it biases the logits of the first answer token, which the "
+            'plug-in does not. Serve it with transformers, or save `adapter.with_action("steer")` and serve that'
+        )
     if config.model_type not in ARCHITECTURES:
         raise IncompatibleModelError(
             f"the adapter is for a model of type {config.model_type!r}; in vLLM asa_adapter steers "

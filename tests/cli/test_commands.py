@@ -1,6 +1,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -112,6 +113,15 @@ def test_inspect_says_when_an_adapter_abstains(tmp_path: Path, capsys: pytest.Ca
     assert json.loads(capsys.readouterr().out)["abstains"] is True
 
 
+def test_inspect_says_what_a_bias_acts_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = fitted_adapter(action="bias", bias=math.inf, opening_ids=(7,)).save_pretrained(tmp_path)
+    assert main(["inspect", str(folder)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "steers the logits with which calls begin, by inf (read after block 2), with tau 0.5" in said
+    assert main(["inspect", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["config"]["bias"] == "inf"
+
+
 def test_inspect_obeys_no_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     adapter = fitted_adapter(base_model="\x1b[31mred\x07", tool_call_start="\x1b]0;title\x07")
     adapter.report = {"chosen": {"why": "\x1b[2J\u202e"}, "versions": {"\r": "\x9b"}}
@@ -136,6 +146,7 @@ def test_generate_answers_and_shows_the_decision(
             "applied",
             "relative_step",
             "reason",
+            "action",
         }
     else:
         assert result["decision"] is None
@@ -201,7 +212,8 @@ def test_explain_as_json_has_every_part(trained: Path, capsys: pytest.CaptureFix
     assert main([*words, "--max-new-tokens", "24"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert set(result) == {
-        *("prompt", "domain", "domains", "p_tool", "p_by_domain", "tau", "gate", "step", "start", "base", "steered")
+        *("prompt", "domain", "domains", "p_tool", "p_by_domain", "tau", "gate", "action", "step", "start"),
+        *("base", "steered"),
     }
 
 

@@ -1,6 +1,7 @@
 """Values of a config that are accepted or refused."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,19 @@ def test_whole_numbers_become_floats(name: str) -> None:
 
 def test_step_is_alpha_times_the_residual_norm() -> None:
     assert make(alpha=0.5, residual_norm=3.0).step == 1.5
+
+
+@pytest.mark.parametrize(
+    ("action", "step", "opening_bias"), [("steer", 1.5, 0.0), ("bias", 0.0, 4.0), ("both", 1.5, 4.0)]
+)
+def test_the_action_says_which_of_step_and_bias_is_used(action: str, step: float, opening_bias: float) -> None:
+    config = make(alpha=0.5, residual_norm=3.0, action=action, bias=4)
+    assert (config.step, config.opening_bias, config.abstains) == (step, opening_bias, False)
+
+
+@pytest.mark.parametrize(("action", "alpha", "bias"), [("steer", 0, 4), ("bias", 1, 0), ("both", 0, 0)])
+def test_an_action_of_no_size_abstains(action: str, alpha: float, bias: float) -> None:
+    assert make(action=action, alpha=alpha, bias=bias).abstains
 
 
 def test_config_cannot_be_changed_in_place() -> None:
@@ -117,6 +131,11 @@ def test_config_cannot_be_changed_in_place() -> None:
         ({"tools_marks": ((-1,),)}, "tools_marks holds -1; expected token ids"),
         ({"tools_marks": ((1,),) * 65}, "tools_marks or tool_lists holds more than 64 entries"),
         ({"openings": (-1,)}, "openings holds -1; expected token ids"),
+        ({"opening_ids": (2**31,)}, "opening_ids holds 2147483648; expected token ids"),
+        ({"action": "push"}, "action is 'push'; expected 'steer', 'bias' or 'both'"),
+        ({"bias": -0.5}, "bias is -0.5; expected 0 or more: the gate gives the sign"),
+        ({"bias": -math.inf}, "bias is -inf; expected a finite number"),
+        ({"bias": math.nan}, "bias is nan; expected a finite number"),
         ({"forms": ("json",) * 65}, "forms holds 65 names; expected at most 64"),
         ({"forms": ("json", "")}, "forms has 0 characters; expected 1 to 512"),
         ({"tool_lists": ("abc",)}, "tool_lists holds 'abc'; expected 64 hexadecimal digits"),

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from typing import Any
 
 import pytest
@@ -75,6 +76,9 @@ EDITS = {
     "tool_lists": [OTHER_DIGEST],
     "forms": ["lfm2"],
     "openings": [5],
+    "action": "bias",
+    "bias": "inf",
+    "opening_ids": [4],
     "read_layers": [0],
 }
 
@@ -121,7 +125,16 @@ def test_future_format_version_is_refused_before_anything_else_is_read() -> None
         ASAConfig.from_json('{"format_version": 3, "all_else": "is new"}')
 
 
-NEWER = {"prompt_end": (1, 2), "tools_marks": ((1,),), "tool_lists": (DIGEST,), "forms": ("json",), "openings": (7,)}
+NEWER = {
+    "prompt_end": (1, 2),
+    "tools_marks": ((1,),),
+    "tool_lists": (DIGEST,),
+    "forms": ("json",),
+    "openings": (7,),
+    "action": "bias",
+    "bias": 2.0,
+    "opening_ids": (7,),
+}
 
 
 @pytest.mark.parametrize("name", NEWER)
@@ -136,6 +149,13 @@ def test_a_config_without_them_is_written_as_version_1_and_does_not_name_them() 
     values = json.loads(make().to_json())
     assert values["format_version"] == 1
     assert not values.keys() & {"generation_tokens", *NEWER}
+
+
+def test_a_bias_without_limit_is_a_text_in_strict_json_and_comes_back() -> None:
+    config = make(action="both", bias=math.inf, opening_ids=(5, 9)).sealed({})
+    values = json.loads(config.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is not strict JSON"))
+    assert (values["action"], values["bias"], values["opening_ids"]) == ("both", "inf", [5, 9])
+    assert ASAConfig.from_json(config.to_json()) == config
 
 
 def test_a_file_of_version_1_has_no_fields_of_version_2() -> None:

@@ -25,6 +25,10 @@ from asa_adapter import ASATrainingArguments
         ({"batch_size": 0}, "batch_size is 0; expected an int of at least 1"),
         ({"probes": ("all",)}, r"probes is \('all',\); expected some of"),
         ({"objective": "recall"}, "objective is 'recall'; expected one of"),
+        ({"actions": "bias"}, "actions is 'bias'; expected some of .*, or 'all'"),
+        ({"actions": ()}, r"actions is \(\); expected some of"),
+        ({"actions": ("steer", "push")}, r"actions is \('steer', 'push'\); expected some of"),
+        ({"actions": ("all", "bias")}, r"actions is \('all', 'bias'\); expected some of"),
         ({"chat_template": ""}, "chat_template is ''; expected a text that is not empty, or None"),
         ({"tool_call_start": 5}, "tool_call_start is 5; expected a text"),
     ],
@@ -32,3 +36,9 @@ from asa_adapter import ASATrainingArguments
 def test_arguments_are_checked(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ASATrainingArguments(**changes)
+
+
+@pytest.mark.parametrize("named", ["all", ("all",), ["steer", "bias", "both"]])
+def test_all_actions_are_named_one_by_one(named: Any) -> None:
+    assert ASATrainingArguments().actions == ("steer",)
+    assert ASATrainingArguments(actions=named).actions == ("steer", "bias", "both")

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import json
+import math
 from typing import Any
 
 import peft
@@ -72,6 +73,26 @@ def test_a_call_begins_with_any_token_that_opens_one(adapter: ASAAdapter, tiny_l
     assert start["before"] == pytest.approx(float(first[list(openings)].sum()), rel=1e-4)
     assert start["before"] > float(first[likeliest]) > 0
     assert likeliest not in adapter.parser(tokenizer).opening_ids(tokenizer)
+
+
+@pytest.mark.parametrize(("bias", "said"), [(math.inf, "-> 1 (forced)"), (3.0, "(logits +3)")])
+def test_a_bias_is_shown_by_what_it_makes_of_the_opening(
+    explained: Explanation, adapter: ASAAdapter, tiny_lfm2: Any, bias: float, said: str
+) -> None:
+    other = adapter.with_action("bias", bias, tokenizer=tiny_lfm2[1])
+    found = other.explain(*tiny_lfm2, LAZY, max_new_tokens=2)
+    start, before = found["start"], explained["start"]["before"]
+    odds = before / (1 - before) * math.exp(min(bias, 700.0))
+    assert start["before"] == pytest.approx(before, rel=1e-4)
+    assert start["after"] == pytest.approx(odds / (1 + odds), rel=1e-4)
+    assert (found["action"], found["gate"], found["step"]["absolute"]) == ("bias", 1, 0.0)
+    assert said in found.page()
+    assert "step         none" in found.page()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_the_push_is_named_as_the_action(explained: Explanation) -> None:
+    assert (explained["action"], explained["start"]["bias"]) == ("steer", 0.0)
 
 
 def test_both_answers_are_shown_with_their_calls(explained: Explanation, adapter: ASAAdapter, tiny_lfm2: Any) -> None:

@@ -85,3 +85,12 @@ def test_a_variant_that_is_the_adapter_itself_is_left_out() -> None:
     variants = ablations(fitted_adapter(beta=1.0))
     assert not {"global direction only", "mismatched domain"} & set(variants)
     assert "domain direction only" not in ablations(fitted_adapter(beta=0.0))
+
+
+def test_an_adapter_that_only_biases_logits_has_no_variants_of_its_direction() -> None:
+    biasing = ablations(fitted_adapter(tau=0.8, action="bias", bias=3.0, opening_ids=(7,)))
+    assert set(biasing) == {"full", "no gate", "positive gate only", "negative gate only", "no router"}
+    assert {variant._controller.action for variant in biasing.values()} == {"bias"}
+    both = ablations(fitted_adapter(tau=0.8, action="both", bias=3.0, opening_ids=(7,)))
+    assert {variant._controller.action for variant in both.values()} == {"both"}
+    assert set(both) == set(ablations(fitted_adapter(tau=0.8)))

@@ -94,6 +94,20 @@ def test_several_openings_count_together() -> None:
     np.testing.assert_allclose(both.probability, each[0].probability + each[1].probability, rtol=1e-5)
 
 
+def test_margins_are_those_of_each_prompt_alone() -> None:
+    model, ids = random_model(), ragged()
+    tried = pushes(len(ids))
+    found = screen_first_tokens(
+        model, decoder_blocks(model), ids, tried, [9, 7], pad_id=PAD, batch_size=3, progress=False
+    )
+    with torch.no_grad():
+        bare = torch.stack([model(torch.tensor([row])).logits[0, -1] for row in ids])
+    others = [token for token in range(bare.shape[1]) if token not in (7, 9)]
+    expected = bare[:, [7, 9]].amax(dim=1) - bare[:, others].amax(dim=1)
+    np.testing.assert_allclose(found.margin[0], expected.numpy(), atol=1e-3)
+    assert np.array_equal(found.margin > 0, found.triggered)
+
+
 def test_prompts_of_one_token_need_no_cache() -> None:
     model, ids = random_model(), [[5], [6], [7]]
     expected = np.array([first_tokens(model, ids, push) for push in (None, *pushes(3))])

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -291,6 +292,14 @@ def test_without_a_report_it_says_that_nothing_was_measured() -> None:
     assert "Nothing was measured: the adapter came without a report." in text
     assert "How these were chosen is not recorded." in text
     assert "How it was fitted is not recorded." in text
+
+
+def test_an_adapter_that_biases_logits_says_so() -> None:
+    assert "adds\none vector to that state; the model" in card(config(), report())
+    text = card(config(action="bias", bias=math.inf, opening_ids=(7,)), report())
+    assert "adds\na bias to the logits of the tokens with which calls begin; the model" in text
+    assert "| bias of the logits with which calls begin | inf |" in text
+    assert "| length of the step | 0 |" in text
 
 
 def test_an_abstaining_adapter_says_so_first() -> None:

@@ -105,6 +105,16 @@ def test_the_front_shows_base_choice_and_finalists() -> None:
     assert shown["choice, TRAIN (first token)"] == ([0.1], [0.8])
 
 
+def test_the_choice_of_another_action_is_not_taken_for_the_push_at_the_same_place() -> None:
+    found = report()
+    acting = {"action": "both", "bias": "inf"}
+    found["valid"]["finalists"].append({**found["valid"]["finalists"][0], **acting, "fpr": 0.05, "recall": 0.95})
+    found["chosen"] |= acting
+    shown = lines(figures_of(found)["recall_against_fpr"].axes[0])
+    assert shown["choice, VALID"] == ([0.05], [0.95])
+    assert "choice, TRAIN (first token)" not in shown
+
+
 def test_an_abstaining_adapter_stands_where_the_base_stands() -> None:
     found = report()
     found["chosen"].update(alpha=0.0, abstains=True)

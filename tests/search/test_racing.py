@@ -42,7 +42,7 @@ class Model:
             step = push.steps[push.domain][:, 0].numpy()[rows]
             logits.append(np.where(asked, self.need[rows] + gain * step, -99))
         found = np.stack(logits)
-        return Screened(found > 0, (1 / (1 + np.exp(-found))).astype(np.float32))
+        return Screened(found > 0, (1 / (1 + np.exp(-found))).astype(np.float32), found.astype(np.float32))
 
 
 def race(model: Model | None = None, calls: bool = True, **options: Any) -> tuple[list[Scored], Race, Model]:

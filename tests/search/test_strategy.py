@@ -42,7 +42,7 @@ class Measured:
 
     def first_tokens(self, _: str, pushes: Any) -> Screened:
         found = np.stack([np.zeros(ROWS, dtype=bool), *[self.told] * len(pushes)])
-        return Screened(found, found.astype(np.float32))
+        return Screened(found, found.astype(np.float32), found.astype(np.float32) - 0.5)
 
 
 def fit() -> Any:

@@ -21,6 +21,12 @@ from asa_adapter.steering.hook import SteeringHandle, is_steered
 WING = str(Path(asa_adapter.steering.hook.__file__).parent)
 
 
+@pytest.fixture
+def adapter() -> ASAAdapter:
+    """One that changes the model in two places, a block and the model itself."""
+    return fitted_adapter(action="both", bias=4.0, opening_ids=(7, 9))
+
+
 @functools.cache
 def returning(code: CodeType) -> set[int]:
     """Offsets of the instructions that only return None: what was done can no longer be undone there."""

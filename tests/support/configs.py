@@ -41,6 +41,9 @@ def full() -> ASAConfig:
         tool_lists=(DIGEST,),
         forms=("lfm2", "json"),
         openings=(5, 6),
+        action="both",
+        bias=2.5,
+        opening_ids=(4, 5, 6),
         read_layers=(0, 1),
     )
 

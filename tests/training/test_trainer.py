@@ -87,7 +87,7 @@ def test_the_choice_is_a_finalist_within_one_standard_error_of_the_best(trained:
     report = trained[0].report
     finalists, chosen = report["valid"]["finalists"], report["chosen"]
     best = max(finalist["score"] for finalist in finalists)
-    (own,) = [f for f in finalists if all(f[name] == chosen[name] for name in Setting._fields)]
+    (own,) = [f for f in finalists if all(f.get(name) == chosen.get(name) for name in Setting._fields)]
     assert best - own["score"] <= own["standard_error"]
     assert chosen["valid"]["score"] == own["score"] > report["valid"]["base"]["score"]
     assert chosen["abstains"] is False
@@ -186,9 +186,14 @@ def test_a_fit_without_hope_ends_early_and_says_why_and_what_could_help(
     assert re.search(
         r"moved the probability of a call's opening by more than \S+ in the mean; the bare model begins 0 of their "
         r"answers with a call, and its calls come as lfm2 100 % of \d \(read as hermes\); the adapter abstains\. What "
-        r"could help: the tool_call_format of its calls",
+        r"could help: the tool_call_format of its calls, .* an action on the logits in place of the states, with "
+        r'ASATrainingArguments\(actions="all"\): forcing or forbidding the opening by the gate of layer [46] gives, '
+        r"by first tokens on these rows, F1 \d\.\d{3} and FPR",
         report["chosen"]["why"],
     )
+    forced = report["actions"]["train"]["force"]
+    assert f"F1 {forced['f1']:.3f} and FPR {forced['fpr']:.3f} (the bare model 0.000)" in report["chosen"]["why"]
+    assert forced["f1"] > 0.7
     results = trainer.evaluate("test")
     assert results["asa"]["f1"] == results["base"]["f1"]
     with pytest.raises(ValueError, match=r"the adapter abstains \(alpha 0\)"):

@@ -34,6 +34,15 @@ def test_an_architecture_that_was_not_tried_is_refused() -> None:
             architecture_of(fitted_adapter(model_type=model_type).config)
 
 
+@pytest.mark.parametrize("action", ["bias", "both"])
+def test_an_adapter_that_biases_logits_is_refused(action: str) -> None:
+    config = lfm2_adapter(action=action, bias=2.0, opening_ids=(7,)).config
+    with pytest.raises(
+        IncompatibleModelError, match=rf"the adapter's action is '{action}'.* Serve it with transformers"
+    ):
+        architecture_of(config)
+
+
 @pytest.mark.parametrize("method", [None, "ngram"])
 def test_a_usual_engine_passes(method: str | None) -> None:
     speculation = method and SimpleNamespace(method=method)

@@ -1,0 +1,137 @@
+"""`Alternatives`: what other actions than the push would reach by the same gates, and which of them generate too.
+
+Also what a search says where pushes are hopeless, or first tokens tell too little.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asa_adapter.choice.actions import best_by_name, biased_settings, opened, scored, with_bias
+from asa_adapter.choice.settings import Reader, Scored, Setting, facts, shortlist
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.search.fitting import Prediction
+from asa_adapter.search.racing import Race
+
+# Share of VALID rows on which first token and generation must agree, or the screen has ranked something else.
+_AGREES = 0.95
+
+
+class Alternatives:
+    """The best setting of each other action on the rows of TRAIN that a race has run, by first tokens.
+
+    Args:
+        args: which settings take part, and the objective.
+        labels: (N,) 1 where a tool is needed.
+        predictions: out-of-fold predictions for the rows, by where they read.
+        race: the race, after its run.
+        steering: its settings with their results.
+
+    Attributes:
+        best: by name ("force", "bias", "both") the best setting and its result.
+    """
+
+    def __init__(
+        self,
+        args: ASATrainingArguments,
+        labels: NDArray[np.int64],
+        predictions: Mapping[Reader, Prediction],
+        race: Race,
+        steering: Sequence[Scored],
+    ) -> None:
+        self._args, self._labels = args, labels[race.rows]
+        rows, base, bare = race.rows, race.base[race.rows], race.margin[race.rows]
+        pushed = [one.setting for one in shortlist(steering, args.finalists)]
+        triggers = {}
+        for setting in [*biased_settings(list(predictions), args), *with_bias(pushed)]:
+            p_tool = predictions[setting.reader].p_tool(setting.probe)[rows]
+            both = setting.action == "both"
+            up, down = (margins[rows] for margins in race.margins(setting)) if both else (bare, bare)
+            triggers[setting] = opened(setting, p_tool, base, up, down)
+        self.best = best_by_name(scored(args, self._labels, triggers))
+        self._steering = min(steering, key=Scored.rank)
+        self._bare = float(Counts.of(self._labels, base).ratios()["f1"])
+
+    def asked(self, hopeless: bool) -> list[Scored]:
+        """Those of `best` whose action the arguments name; where no push moves anything, none that pushes."""
+        named = [one for one in self.best.values() if one.setting.action in self._args.actions]
+        return [one for one in named if not (hopeless and one.setting.action == "both")]
+
+    def facts(self) -> dict[str, Any]:
+        """By name, "steer" among them, the best setting and what it reached, for the report."""
+        return {name: self._facts(one) for name, one in {"steer": self._steering, **self.best}.items()}
+
+    def _facts(self, one: Scored) -> dict[str, Any]:
+        return {**one.setting.plain(), **facts(self._args, self._labels, one.triggered)}
+
+    def advice(self) -> str:
+        """Which action would help where no push does, and what it reached."""
+        best = min((self.best["force"], self.best["bias"]), key=Scored.rank)
+        found, setting = self._facts(best), best.setting
+        how = (
+            "forcing or forbidding the opening"
+            if math.isinf(setting.bias)
+            else f"a bias of {setting.bias:g} on its logits"
+        )
+        return (
+            f"{how} by the gate of layer {setting.layer} gives, by first tokens on these rows, F1 {found['f1']:.3f} "
+            f"and FPR {found['fpr']:.3f} (the bare model {self._bare:.3f})"
+        )
+
+
+def acting(setting: Setting) -> str:
+    """How a setting acts, to begin a sentence with; "" where it just steers."""
+    if setting.action == "steer":
+        return ""
+    step = "a step and " if setting.action == "both" else ""
+    return f"{step}a bias of {setting.bias:g} on the logits with which calls begin: "
+
+
+def despair(race: Race, layers: int, report: Mapping[str, Any], others: Alternatives) -> str:
+    """Why no push can help, and what could.
+
+    Args:
+        race: the race, after its run.
+        layers: number of layers that took part.
+        report: of it, `habit` and `tool_call_format` are read.
+        others: the other actions.
+    """
+    habit = report.get("habit", {})
+    if calls := habit.get("calls"):
+        shares = ", ".join(f"{name} {round(100 * share)} %" for name, share in habit["shares"].items())
+        written = f"its calls come as {shares} of {calls}"
+    else:
+        written = f"it called nothing in {habit.get('answers', 0)} answers"
+    if others.asked(hopeless=True):
+        then = "VALID decides about the logits of the opening alone"
+    else:
+        then = (
+            "the adapter abstains. What could help: the tool_call_format of its calls, if they come in another one; a "
+            "chat template that shows it the tools; an action on the logits in place of the states, with "
+            'ASATrainingArguments(actions="all")'
+        )
+    return (
+        f"no push at any of {layers} layers changed a decision on {len(race.rows)} rows of TRAIN, or moved the "
+        f"probability of a call's opening by more than {race.moved:.2g} in the mean; the bare model begins "
+        f"{int(race.base.sum())} of their answers with a call, and {written} (read as "
+        f"{report.get('tool_call_format')}); {then}: {others.advice()}"
+    )
+
+
+def disagreement(agreements: Sequence[float], others: int) -> str:
+    """What to say where first tokens told too little of what was generated; "" where they told enough."""
+    if min(agreements) >= _AGREES:
+        return ""
+    found = (
+        f"the first token of the answer tells on only {min(agreements):.0%} of the VALID rows whether the model calls "
+        f"a tool (expected {_AGREES:.0%}): the screen's ranking, which is by first tokens, is unsure. "
+    )
+    return found + (
+        f"{others} further settings generate on VALID"
+        if others
+        else "No further setting is there to generate with; try more layers or alphas"
+    )
