@@ -11,6 +11,7 @@ from typing import Any
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.cli.inspection import inspection, inspection_text
 from asa_adapter.cli.terminal import compared, painted, width
+from asa_adapter.comparison.ablation import ablations
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_batch, pad_token_id
 from asa_adapter.data.prompts import encode_prompt
@@ -19,7 +20,6 @@ from asa_adapter.data.rows import read_tools
 from asa_adapter.data.splits import load_splits
 from asa_adapter.diagnostics.diagnosis import diagnose as diagnosed
 from asa_adapter.diagnostics.diagnosis import findings_table
-from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.files import looks_like_path, make_writable_folder
 from asa_adapter.hub.markdown import calls_table, metrics_table

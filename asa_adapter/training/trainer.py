@@ -17,6 +17,7 @@ from torch import nn
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.settings import Setting
+from asa_adapter.comparison.ablation import ablations
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import checked_domains
 from asa_adapter.config.training_arguments import ASATrainingArguments
@@ -26,7 +27,6 @@ from asa_adapter.data.prompts import Row, check_chat_template, row_domain, with_
 from asa_adapter.data.rows import check_tools, row_text
 from asa_adapter.data.sources import SPLITS
 from asa_adapter.data.splits import check_split
-from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.baselines import bag_of_words
 from asa_adapter.evaluation.intervals import comparison
 from asa_adapter.files import make_writable_folder

@@ -14,8 +14,8 @@ from trainings import SMALL
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
 from asa_adapter.choice.settings import Setting
+from asa_adapter.comparison.ablation import ablations
 from asa_adapter.data.prompts import chat_template_sha256, with_chat_template
-from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.hub.card import model_card
 from asa_adapter.hub.plots import plots
