@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from asa_adapter.comparison.rules import Treatment
 from asa_adapter.evaluation.answers import Variant, of_rows
 from asa_adapter.evaluation.forcing import Forcing
 from asa_adapter.modeling.forward import evaluation_mode, forward, greedy_settings, input_device
@@ -30,18 +31,15 @@ class Cost(NamedTuple):
     milliseconds: float
 
 
-def cost(
-    measured: Measurements, split: str, variant: Variant, answers: Sequence[str], before: Measurements | None
-) -> Cost:
+def cost(treatment: Treatment, split: str, answers: Sequence[str]) -> Cost:
     """The cost of answering the rows of a split.
 
     Args:
-        measured: the rows as they are asked.
+        treatment: what is done with the rows.
         split: name of the split.
-        variant: what acts on the answers.
-        answers: the answers.
-        before: the rows as they are asked first, in one forward pass; None where they are not.
+        answers: the answers that came of it.
     """
+    measured, variant, before = treatment
     tokenizer = measured.evaluation.tokenizer
     prompts = [part.prompts(split) for part in (measured, before) if part is not None]
     read = sum(len(ids) for part in prompts for ids in part) / len(answers)

@@ -51,10 +51,10 @@ def rules_table(measured: Measurements, adapter: ASAAdapter, args: ASATrainingAr
         split: name of the split.
 
     Returns:
-        `rows`: by name ("base", the names of `RULES`, "steering") the metrics, with `valid` (the score on VALID),
-        `choice` (in words), `cost` (see `Cost`) and, but for "base", `comparison` with the bare model, whose "asa" is
-        the rule; `left_out`: why a rule could not be tried, by its name; `best`: the rule that is best on VALID;
-        `steering_against_best`: `comparison` of that rule ("base") with steering ("asa").
+        `rows`: by name ("base", the names of `RULES`, "steering") the `metrics`, `valid` (the score on VALID),
+        `choice` (in words), `cost` (see `Cost`) and, but for "base", `against_base`: the `comparison` of the bare
+        model with the rule ("asa"); `left_out`: why a rule could not be tried, by its name; `best`: the rule that is
+        best on VALID; `steering_against_best`: the `comparison` of that rule ("base") with steering ("asa").
     """
     setup = Setup(measured, adapter, Objective.of(args), split, args.seed)
     chosen, left_out = _chosen(setup)
@@ -68,13 +68,11 @@ def rules_table(measured: Measurements, adapter: ASAAdapter, args: ASATrainingAr
     best = max(chosen, key=lambda name: round(chosen[name].score, 9))
     rows = {
         name: {
-            **measured.metrics(split, found),
+            "metrics": measured.metrics(split, found),
             "valid": on_valid[name],
             "choice": chosen[name].candidate.choice if name in chosen else "",
-            "cost": cost(
-                treatments[name].measured, split, treatments[name].variant, found, treatments[name].before
-            )._asdict(),
-            **({} if name == "base" else compared.of("base", name)),
+            "cost": cost(treatments[name], split, found)._asdict(),
+            **({} if name == "base" else {"against_base": compared.of("base", name)}),
         }
         for name, found in answers.items()
     }
@@ -84,6 +82,11 @@ def rules_table(measured: Measurements, adapter: ASAAdapter, args: ASATrainingAr
         "best": best,
         "steering_against_best": compared.of(best, "steering"),
     }
+
+
+def metrics_of_rules(table: Mapping[str, Any]) -> Results:
+    """The metrics of each rule of a `rules_table`, by name."""
+    return {name: row["metrics"] for name, row in table["rows"].items() if name in RULES}
 
 
 class _Pairs(NamedTuple):

@@ -22,7 +22,7 @@ from redraw import redrawn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASATrainer, ASATrainingArguments, load_splits
-from asa_adapter.hub.markdown import table as markdown_table
+from asa_adapter.summary.markdown import table as markdown_table
 
 SHOWN = ("f1", "recall", "fpr", "balanced_accuracy")
 

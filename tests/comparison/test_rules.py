@@ -1,6 +1,7 @@
 """The simpler rules on the shipped model: what each does, and that VALID alone chooses."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,15 +123,15 @@ def test_the_table_has_every_rule_measured_and_compared_with_the_bare_model(tabl
     assert list(table["rows"]) == ["base", *RULES, "steering"]
     assert table["left_out"] == {}
     for name, row in table["rows"].items():
-        assert row["n"] == 6
+        assert row["metrics"]["n"] == 6
         assert row["cost"]["read"] > 100
         assert 0 < row["cost"]["written"] <= 20
         assert row["cost"]["milliseconds"] > 0
-        assert ("mcnemar_p" in row) == (name != "base")
+        assert ("against_base" in row) == (name != "base")
     rows = table["rows"]
     assert rows["ask_first"]["cost"]["read"] > 2 * rows["base"]["cost"]["read"]
     assert rows["sentence"]["cost"]["read"] > rows["base"]["cost"]["read"]
-    assert rows["force"]["intervals"]["base"] == rows["steering"]["intervals"]["base"]
+    assert rows["force"]["against_base"]["intervals"]["base"] == rows["steering"]["against_base"]["intervals"]["base"]
 
 
 def test_the_rule_to_beat_is_the_best_on_valid_and_is_paired_with_steering(table: Any) -> None:
@@ -138,8 +139,8 @@ def test_the_rule_to_beat_is_the_best_on_valid_and_is_paired_with_steering(table
     assert rows[table["best"]]["valid"] == max(rows[name]["valid"] for name in RULES)
     paired = table["steering_against_best"]
     assert set(paired["intervals"]["gain"]) == set(RATIOS)
-    assert paired["intervals"]["base"] == rows[table["best"]]["intervals"]["asa"]
-    assert paired["intervals"]["asa"] == rows["steering"]["intervals"]["asa"]
+    assert paired["intervals"]["base"] == rows[table["best"]]["against_base"]["intervals"]["asa"]
+    assert paired["intervals"]["asa"] == rows["steering"]["against_base"]["intervals"]["asa"]
 
 
 def test_test_decides_nothing(measured: Measurements, few: Any, tiny_adapter: Any, table: Any) -> None:
@@ -150,7 +151,7 @@ def test_test_decides_nothing(measured: Measurements, few: Any, tiny_adapter: An
         n: (row["choice"], row["valid"]) for n, row in table["rows"].items()
     }
     assert other["best"] == table["best"]
-    assert other["rows"]["force"]["tp"] == table["rows"]["force"]["fp"]
+    assert other["rows"]["force"]["metrics"]["tp"] == table["rows"]["force"]["metrics"]["fp"]
 
 
 def test_a_rule_that_cannot_be_tried_is_left_out_with_its_reason(
@@ -163,3 +164,25 @@ def test_a_rule_that_cannot_be_tried_is_left_out_with_its_reason(
     found = rules_table(one, tiny_adapter, ARGUMENTS, "test")
     assert found["left_out"] == {"threshold_per_domain": "there is one domain only"}
     assert list(found["rows"]) == ["base", "force", "steering"]
+
+
+def test_what_was_answered_is_kept_and_not_asked_again(
+    tiny_lfm2: Any, few: Any, tiny_adapter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asa_adapter.comparison.table.RULES", {name: RULES[name] for name in ("soft", "bias")})
+
+    def run() -> dict[str, Any]:
+        measured = Measurements(*tiny_lfm2, few, ARGUMENTS, tiny_adapter.parser(tiny_lfm2[1]), None)
+        measured.begin(tmp_path)
+        found = rules_table(measured, tiny_adapter, ARGUMENTS, "test")
+        for row in found["rows"].values():
+            del row["cost"]["milliseconds"]
+        return found
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the model was asked again")
+
+    first = run()
+    monkeypatch.setattr("asa_adapter.evaluation.answers.Evaluation.answers_of_each", refuse)
+    monkeypatch.setattr("asa_adapter.search.measurements.collect_hidden_states", refuse)
+    assert run() == first
