@@ -553,7 +553,8 @@ paths = [
     ("evaluations", "test", "asa", "n"), ("evaluations", "test", "intervals"), ("evaluations", "test", "mcnemar_p"),
     ("evaluations", "test", "intervals", "asa"), ("evaluations", "test", "intervals", "gain", "f1"), ("ablations",),
     ("rules",), ("ablations", "no gate"), ("arguments",), ("arguments", "layers"), ("arguments", "seed"),
-    ("versions",), ("versions", "torch"), ("metadata",), ("metadata", "license"), ("metadata", "datasets"), ("metadata", "labels"),
+    ("versions",), ("versions", "torch"), ("metadata",), ("metadata", "license"), ("metadata", "datasets"),
+    ("metadata", "labels"),
 ]  # fmt: skip
 
 
