@@ -75,6 +75,14 @@ controls.*.probe_auc                 | number  | AUC of the probe at the chosen 
 controls.*.shuffled_auc              | number  | of probes of meaningless labels
 controls.*.router_accuracy           | number  | share of the rows whose domain the router finds
 ablations.*.METRICS                  |         | by variant of the adapter, the bare model being "base"
+rules.rows.*.metrics.METRICS         |         | by simpler rule on TEST, beside "base" and "steering"
+rules.rows.*.valid                   | number  | its score on VALID, where all of it was chosen
+rules.rows.*.choice                  | text    | what was chosen; "" where nothing was
+rules.rows.*.cost.*                  | number  | of a request: tokens read and written, milliseconds by itself
+rules.rows.*.against_base.SURE       |         | how sure its difference from the bare model is; "asa" is the rule
+rules.left_out.*                     | text    | by rule: why it could not be tried
+rules.best                           | text    | the rule that is best on VALID
+rules.steering_against_best.SURE     |         | how sure the difference is: "base" is that rule, "asa" steering
 versions.*                           | text    | of Python and packages
 seconds.*                            | number  | by stage
 
@@ -187,6 +195,7 @@ class Report:
     """The sound part of a report: what it holds under the names of the attributes, where nothing else is said.
 
     Attributes:
+        rules: simpler rules beside steering; intervals as lists.
         layers: numbers by layer, of those that have a `probe_auc`.
         effects: `effect` by layer.
         chosen: the numbers of `chosen`: `layer`, `alpha`, `tau`, `beta`.
@@ -201,6 +210,7 @@ class Report:
 
     evaluations: Mapping[str, Comparison] = field(default_factory=dict)
     ablations: Mapping[str, Metrics] = field(default_factory=dict)
+    rules: Mapping[str, Any] = field(default_factory=dict)
     splits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     layers: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     effects: Mapping[int, Effect] = field(default_factory=dict)
@@ -236,7 +246,7 @@ class Report:
             marker=_marker(diagnostics["marker_probability"]) if "marker_probability" in diagnostics else None,
             why=chosen.get("why"),
             habit=found["habit"] if found["habit"].get("calls") and found["habit"].get("shares") else {},
-            **{name: found[name] for name in ("ablations", "splits", "arguments", "versions", "seconds", "metadata")},
+            **{name: found[name] for name in _WHOLE},
         )
 
 
@@ -256,6 +266,10 @@ _METRICS = with_keys(
 )
 _INTERVALS = by_name(with_keys(**dict.fromkeys(RATIOS, list_of(_NUMBER, minItems=2, maxItems=2))))
 _SURE = {"intervals": _INTERVALS, "mcnemar_p": _SHARE, "by_domain": by_name(with_keys(intervals=_INTERVALS))}
+_PAIRED = with_keys(intervals=_INTERVALS, mcnemar_p=_SHARE)
+_RULE = with_keys(
+    ("metrics",), metrics=_METRICS, valid=_NUMBER, choice=_TEXT, cost=by_name(_NUMBER), against_base=_PAIRED
+)
 _POINT = with_keys(Point._fields, fpr=_SHARE, recall=_SHARE)
 _LAYERS = list_of({"type": "integer"}, default=[])
 _SETTING = {"probe": _TEXT, "read_layers": _LAYERS, "action": _TEXT, "bias": {}}  # bias: a number, or "inf"
@@ -271,6 +285,7 @@ _SCHEMA = with_keys(
     habit=_HABIT,
     evaluations=by_name(with_keys(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),
     ablations=by_name(_METRICS),
+    rules=with_keys(rows=by_name(_RULE), left_out=by_name(_TEXT), best=_TEXT, steering_against_best=_PAIRED),
     splits=by_name(with_keys(("rows", "tool_needed"), rows=_COUNT, tool_needed=_COUNT)),
     layers=by_name(by_name(_NUMBER, properties={"effect": _EFFECT})),
     screen=with_keys(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),
@@ -283,6 +298,7 @@ _SCHEMA = with_keys(
     seconds=by_name(_NUMBER),
     metadata=with_keys(license=_WORDS, data_license=_WORDS, labels=_WORDS, datasets=_NAMES, language=_NAMES),
 )
+_WHOLE = ("ablations", "rules", "splits", "arguments", "versions", "seconds", "metadata")
 _INDEX = re.compile("[0-9]{1,5}")
 
 

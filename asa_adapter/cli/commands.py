@@ -12,6 +12,8 @@ from typing import Any
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.cli.inspection import inspection, inspection_text
 from asa_adapter.cli.terminal import compared, painted, width
+from asa_adapter.comparison.ablation import ablations
+from asa_adapter.comparison.table import ablated, rules_table
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_batch, pad_token_id
 from asa_adapter.data.prompts import encode_prompt
@@ -20,16 +22,16 @@ from asa_adapter.data.rows import read_tools
 from asa_adapter.data.splits import load_splits
 from asa_adapter.diagnostics.diagnosis import diagnose as diagnosed
 from asa_adapter.diagnostics.diagnosis import findings_table
-from asa_adapter.evaluation.ablation import ablations
-from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.files import looks_like_path, make_writable_folder
-from asa_adapter.hub.markdown import calls_table, metrics_table
 from asa_adapter.labelling.folder import LabelledFolder, labels_table
 from asa_adapter.labelling.trial import failures_that_count, label_by_trying
 from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.report import Report
+from asa_adapter.search.measurements import Measurements
 from asa_adapter.steering.controller import Decision
+from asa_adapter.summary.markdown import calls_table, metrics_table
+from asa_adapter.summary.rules import rules_markdown, verdict
 from asa_adapter.training.trainer import ASATrainer
 
 
@@ -83,26 +85,33 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     model, tokenizer = _load_model(options, adapter.config.chat_template)
     # Refuses a model that does not fit, before any work.
     adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch).remove()
-    evaluation = Evaluation(
-        model,
-        tokenizer,
-        adapter.parser(tokenizer),
-        tools,
-        options.max_new_tokens,
-        options.batch_size,
-        _progress(options),
-    )
-    rows = list(splits[options.split])
-    variants = ablations(adapter) if options.ablations else {}
-    variants.pop("full", None)  # that is "asa" in the results
-    results = evaluation.compare(rows, adapter)
+    if options.ablations:
+        ablations(adapter)  # refuses one that abstains
+    arguments = _measuring(options, adapter)
+    measured = Measurements(model, tokenizer, splits, arguments, adapter.parser(tokenizer), tools)
+    results = measured.evaluation.compare(list(splits[options.split]), adapter)
     found: dict[str, Any] = {options.split: results}
     text = f"{options.split.upper()}\n{metrics_table(results)}\n\n{calls_table(results)}"
     if options.ablations:
-        answers = evaluation.answers_of_each(rows, variants)
-        found["ablations"] = {name: evaluation.metrics(rows, texts) for name, texts in answers.items()}
+        variants = ablated(measured, adapter, options.split)
+        found["ablations"] = {name: variants[name] for name in variants if name not in ("base", "full")}
+        found["rules"] = rules_table(measured, adapter, arguments, options.split)
+        known = Report.read({"rules": found["rules"]}).rules
         text += f"\n\nABLATIONS\n{metrics_table(found['ablations'])}"
+        text += f"\n\nSIMPLER RULES\n{rules_markdown(known)}\n\n{verdict(known)}"
     return found, text
+
+
+def _measuring(options: argparse.Namespace, adapter: ASAAdapter) -> ASATrainingArguments:
+    """How to measure: by the options, and rules choose by what the adapter was chosen by."""
+    given: dict[str, Any] = {name: getattr(options, name) for name in ("max_new_tokens", "batch_size")}
+    given |= {"layer_path": adapter.config.layer_path, "progress": _progress(options)}
+    fitted = Report.read(adapter.report).arguments
+    chosen_by = {name: fitted[name] for name in ("objective", "max_fpr") if name in fitted}
+    try:
+        return ASATrainingArguments(**given, **chosen_by)
+    except (TypeError, ValueError):  # a report that is not the trainer's
+        return ASATrainingArguments(**given)
 
 
 def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:

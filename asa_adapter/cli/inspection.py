@@ -4,9 +4,9 @@ import textwrap
 from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.hub.markdown import metrics_table, one_line
 from asa_adapter.notations.schemas import tool_names
 from asa_adapter.report import Report
+from asa_adapter.summary.markdown import metrics_table, one_line
 
 _INDENT = 12
 

@@ -215,7 +215,7 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--seed", type=int, metavar="N", help="seed of the split (default: that of the training)")
     evaluate.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
     evaluate.add_argument(
-        "--ablations", action="store_true", help="also measure the adapter with one part taken away or spoilt"
+        "--ablations", action="store_true", help="also measure the adapter with one part taken away, and simpler rules"
     )
     evaluate.add_argument("--split", default="test", metavar="S", help="cal, train, valid or test (default: test)")
     _add_field(evaluate, "batch_size")

@@ -12,6 +12,7 @@ from asa_adapter.adapter import ASAAdapter
 from asa_adapter.data.batches import batches_by_length, pad_token_id
 from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
 from asa_adapter.evaluation.decoding import Decoder, Regrouping
+from asa_adapter.evaluation.forcing import Forcing
 from asa_adapter.evaluation.metrics import gold_metrics, trigger_metrics
 from asa_adapter.evaluation.prefill import Prefilled, can_branch, logit_sharing
 from asa_adapter.modeling.forward import compiled_parts, evaluation_mode, greedy_settings
@@ -21,6 +22,9 @@ from asa_adapter.notations.schemas import Tools
 from asa_adapter.steering.hook import is_steered
 from asa_adapter.tool_calls.gold import matches_gold
 from asa_adapter.tool_calls.parser import ToolCallParser
+
+# What acts on a model's answers: an adapter, the first token forced; None for nothing.
+Variant = ASAAdapter | Forcing | None
 
 # Settings with which generate() creates its own cache, or feeds the prompt in another way.
 _OWN_CACHE = ("cache_implementation", "prefill_chunk_size", "prompt_lookup_num_tokens", "assistant_early_exit")
@@ -93,42 +97,53 @@ class Evaluation:
     def answers_of_each(
         self,
         rows: Sequence[Row],
-        variants: Mapping[str, ASAAdapter | None],
+        variants: Mapping[str, Variant],
         *,
         until_call: bool = False,
         part: str = "",
+        begun: Sequence[str] | None = None,
     ) -> dict[str, list[str]]:
         """The `answers` for each of several adapters, by name; the prompts are run once for all of them.
 
         Args:
             rows: rows with `instruction` or `messages`.
-            variants: adapters by name; None is the bare model.
+            variants: adapters by name, or what happens to the first token of each row; None is the bare model.
             until_call: as in `answers`.
             part: text after the label of the progress bar, which says which rows these are.
+            begun: for each row the text with which its answer begins, before the model's own; None for nothing.
         """
         self._refuse_steered()
         if len(variants) > 1 and compiled_parts(self.model):  # attaching and removing discards compiled graphs
             return {
-                name: self.answers_of_each(rows, {name: adapter}, until_call=until_call, part=part)[name]
-                for name, adapter in variants.items()
+                name: self.answers_of_each(rows, {name: one}, until_call=until_call, part=part, begun=begun)[name]
+                for name, one in variants.items()
             }
         processes = Processes()
-        mine = [rows[i] for i in processes.part(len(rows))]
-        prompts = encode_rows(self.tokenizer, mine, self.tools, self.parser)
+        mine = processes.part(len(rows))
+        prompts = self.prompts([rows[i] for i in mine], begun and [begun[i] for i in mine])
+        variants = {name: of_rows(variant, mine) for name, variant in variants.items()}
         label = ", ".join(variants) if len(variants) < 3 else f"{len(variants)} variants"
         total = len(prompts) * len(variants)
         with evaluation_mode(self.model), progress_bar(total, f"answers ({label}{part})", self.progress) as bar:
             texts = self._answered(prompts, variants, until_call, bar.update)
-        return {name: processes.texts(found, len(rows)) for name, found in texts.items()}
+        starts = begun or [""] * len(rows)
+        found = {name: processes.texts(own, len(rows)) for name, own in texts.items()}
+        return {name: [start + text for start, text in zip(starts, own, strict=True)] for name, own in found.items()}
+
+    def prompts(self, rows: Sequence[Row], begun: Sequence[str] | None = None) -> list[list[int]]:
+        """Prompt ids of each row, and the text with which its answer begins."""
+        prompts = encode_rows(self.tokenizer, rows, self.tools, self.parser)
+        starts = [self.tokenizer.encode(text, add_special_tokens=False) for text in begun or [""] * len(rows)]
+        return [[*prompt, *start] for prompt, start in zip(prompts, starts, strict=True)]
 
     def _answered(
         self,
         prompts: Sequence[Sequence[int]],
-        variants: Mapping[str, ASAAdapter | None],
+        variants: Mapping[str, Variant],
         until_call: bool,
         count: Callable[[], Any],
     ) -> dict[str, list[str]]:
-        """The answers of this process by adapter, which calls `count` for each of them."""
+        """The answers of this process by variant, which calls `count` for each of them."""
         texts = {name: [""] * len(prompts) for name in variants}
 
         def deliver(place: tuple[str, int], answer: list[int]) -> None:
@@ -139,11 +154,13 @@ class Evaluation:
         compiled = bool(compiled_parts(self.model))
         several = not compiled and len(prompts) * len(variants) > self.batch_size
         decoder = self._decoder(until_call, deliver)
-        with self._steered(next(iter(variants.values())) if compiled else None):
+        with self.steered(next(iter(variants.values())) if compiled else None):
             for taken, prompt, regroups in self._batches(prompts, several):
-                for name, adapter in variants.items():
-                    with self._steered(None if compiled else adapter):
-                        decoder.begin(prompt, [(name, i) for i in taken], regroups)
+                for name, variant in variants.items():
+                    some = of_rows(variant, taken)
+                    with self.steered(None if compiled else some):
+                        forcing = some if isinstance(some, Forcing) else None
+                        decoder.begin(prompt, [(name, i) for i in taken], regroups, forcing)
                     decoder.go_on()
             decoder.go_on(to_the_end=True)
         return texts
@@ -226,8 +243,11 @@ class Evaluation:
         pad_id = pad_token_id(self.tokenizer)
         return self._takes_a_cache() and can_branch(self.model, prompts, SharedPrefix(), pad_id)
 
-    def _steered(self, adapter: ASAAdapter | None) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext() if adapter is None else adapter.attach(self.model, allow_mismatch=True)
+    def steered(self, variant: Variant) -> contextlib.AbstractContextManager[Any]:
+        """Steers the model inside the `with` block, if the variant is an adapter."""
+        if isinstance(variant, ASAAdapter):
+            return variant.attach(self.model, allow_mismatch=True)
+        return contextlib.nullcontext()
 
     @functools.cached_property
     def _sharing(self) -> Sharing:
@@ -267,3 +287,8 @@ class Evaluation:
         if self.parser.knows_tokens:
             return self.parser.text(answer)
         return str(self.tokenizer.decode(answer, skip_special_tokens=False))
+
+
+def of_rows(variant: Variant, rows: Sequence[int]) -> Variant:
+    """The same variant for some of the rows; an adapter is the same for all."""
+    return variant.of(rows) if isinstance(variant, Forcing) else variant

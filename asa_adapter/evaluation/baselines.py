@@ -12,10 +12,9 @@ from asa_adapter.evaluation.metrics import auc, trigger_metrics
 
 
 def bag_of_words(fitted_on: Sequence[Row], judged: Sequence[Row], seed: int = 42) -> dict[str, Any]:
-    """Trigger metrics and AUC of a classifier that sees the text of the prompt and not the model's states.
+    """Trigger metrics and AUC of the classifier of `word_scores`.
 
-    It is a logistic regression on TF-IDF features of words and word pairs. If it is as good as the probe, the probe
-    may only have learnt the wording.
+    If it is as good as the probe, the probe may only have learnt the wording.
 
     Args:
         fitted_on: labelled rows to fit on.
@@ -25,15 +24,31 @@ def bag_of_words(fitted_on: Sequence[Row], judged: Sequence[Row], seed: int = 42
     Returns:
         The dict of `trigger_metrics`, with "auc" added.
     """
+    p_tool = word_scores(fitted_on, judged, seed)
+    labels = np.array([int(row["label"]) for row in judged])
+    return {**trigger_metrics(labels, p_tool >= 0.5), "auc": auc(labels, p_tool)}
+
+
+def word_scores(fitted_on: Sequence[Row], judged: Sequence[Row], seed: int = 42) -> NDArray[np.float64]:
+    """(N,) probabilities that a tool is needed, by a classifier that sees the words of the prompt and no state.
+
+    It is a logistic regression on TF-IDF features of words and word pairs.
+
+    Args:
+        fitted_on: labelled rows to fit on.
+        judged: N rows to predict.
+        seed: seed of the solver.
+
+    Raises:
+        ValueError: the rows to fit on have one label only, or no words.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
     model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000, random_state=seed))
     model.fit([row_text(row) for row in fitted_on], [int(row["label"]) for row in fitted_on])
-    p_tool = model.predict_proba([row_text(row) for row in judged])[:, 1]
-    labels = np.array([int(row["label"]) for row in judged])
-    return {**trigger_metrics(labels, p_tool >= 0.5), "auc": auc(labels, p_tool)}
+    return np.asarray(model.predict_proba([row_text(row) for row in judged])[:, 1], dtype=np.float64)
 
 
 def shuffled_within(labels: NDArray[np.int64], domains: Sequence[str], seed: int) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import StoppingCriteria
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from asa_adapter.evaluation.forcing import Forcing
 from asa_adapter.evaluation.prefill import Prefilled, alike, joined
 from asa_adapter.modeling.forward import CACHE, forward, given_cache
 from asa_adapter.modeling.prefix import Prompt, SharedPrefix, copied
@@ -123,15 +124,18 @@ class Decoder:
         self._stops, self._complete, self._deliver = {*stops, *text_ends(model)}, complete, deliver
         self._waiting: list[Running] = []
 
-    def begin(self, prompt: Prefilled, names: Sequence[Hashable], regroups: bool) -> None:
+    def begin(
+        self, prompt: Prefilled, names: Sequence[Hashable], regroups: bool, forcing: Forcing | None = None
+    ) -> None:
         """The first round of a batch of prompts, which an adapter may steer; the rows that go on wait afterwards.
 
         Args:
             prompt: the batch.
             names: what its rows are called.
             regroups: whether rows may leave the batch (see `Regrouping`); if not, all of them are answered now.
+            forcing: what happens to the first token of each row; None for nothing.
         """
-        self._round(Running.of(prompt, names), tokens=1 if regroups else None)
+        self._round(Running.of(prompt, names), tokens=1 if regroups else None, forcing=forcing)
 
     def go_on(self, to_the_end: bool = False) -> None:
         """Answers the waiting rows while they fill a batch, or all of them. No adapter may steer the model."""
@@ -151,13 +155,21 @@ class Decoder:
             room -= len(part.names)
         return Running.together(parts)
 
-    def _round(self, running: Running, *, tokens: int | None = None, enough: int | None = None) -> None:
+    def _round(
+        self,
+        running: Running,
+        *,
+        tokens: int | None = None,
+        enough: int | None = None,
+        forcing: Forcing | None = None,
+    ) -> None:
         """One call of generate(): delivers the rows that have ended, and lets the others wait.
 
         Args:
             running: the batch.
             tokens: greatest number of tokens to add; None for as many as an answer may have.
             enough: the round ends when so many rows have ended; None for all of them.
+            forcing: what happens to the next token of each row.
         """
         limit, width = self._settings["max_new_tokens"], running.ids.shape[1]
         ends = _Ends(running.begins, limit, self._stops, self._complete, enough or len(running.names))
@@ -166,6 +178,7 @@ class Decoder:
             "max_new_tokens": tokens or limit - min(width - begin for begin in running.begins),
             "return_dict_in_generate": True,
             **({} if running.cache is None else {CACHE: running.cache}),
+            **({} if forcing is None else {"logits_processor": [forcing.processor(width)]}),
         }
         output = self._model.generate(  # type: ignore[operator]
             input_ids=running.ids, attention_mask=running.mask, stopping_criteria=[ends], **settings

@@ -3,6 +3,6 @@
 No model is needed here, and nothing of a stranger's repository is ever run.
 """
 
-from asa_adapter.hub.markdown import metrics_table
+from asa_adapter.summary.markdown import metrics_table
 
 __all__ = ["metrics_table"]

@@ -12,10 +12,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.files import sha256
-from asa_adapter.hub.markdown import calls_table, code, escaped, metrics_table, table
-from asa_adapter.hub.weaknesses import weaknesses
 from asa_adapter.notations.schemas import unwrapped
 from asa_adapter.report import RATIOS, Comparison, Interval, Report
+from asa_adapter.summary.markdown import calls_table, code, escaped, metrics_table, table
+from asa_adapter.summary.rules import rules_markdown, verdict
+from asa_adapter.summary.weaknesses import weaknesses
 
 PLOTS_FOLDER = "plots"
 TEMPLATE_NAME = "model_card_template.md"
@@ -73,6 +74,8 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         results=[_result(split, comparison) for split, comparison in report.evaluations.items()],
         counted="a call begins" if config.forms or config.tool_call_format == "json" else "the call marker stands",
         ablations=_ablations(report),
+        verdict=verdict(report.rules),
+        rules=rules_markdown(report.rules),
         plots=[{"file": name, "title": _plot_title(name)} for name in plots if _PLOT.fullmatch(name)],
         settings=_settings(config),
         why=_why(config, report),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from asa_adapter.hub.markdown import one_line
 from asa_adapter.report import Interval
+from asa_adapter.summary.markdown import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

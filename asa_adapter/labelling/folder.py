@@ -11,8 +11,8 @@ from asa_adapter.data.sources import SPLITS, read_parts
 from asa_adapter.data.splits import split_rows
 from asa_adapter.errors import visible
 from asa_adapter.files import make_writable_folder, read_jsonl, sha256, strict_json, write_atomic
-from asa_adapter.hub.markdown import escaped, table
 from asa_adapter.labelling.trial import prompts_and_results
+from asa_adapter.summary.markdown import escaped, table
 
 NAME = "labels.json"
 

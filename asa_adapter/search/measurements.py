@@ -3,7 +3,8 @@
 Results can be stored in a folder, from which a run that was interrupted reads them again.
 """
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +15,11 @@ import transformers
 from numpy.typing import NDArray
 from torch import nn
 
-from asa_adapter.adapter import ASAAdapter
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_token_id
 from asa_adapter.data.duplicates import row_groups, row_names
 from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
-from asa_adapter.evaluation.answers import Evaluation
+from asa_adapter.evaluation.answers import Evaluation, Variant, of_rows
 from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens
 from asa_adapter.modeling.fingerprint import model_digest
 from asa_adapter.modeling.processes import Processes
@@ -80,12 +80,36 @@ class Measurements:
         self._encoded: dict[str, _Prompts] = {}
         self._states: dict[str, HiddenStates] = {}
         self._alike: dict[str, NDArray[np.int64]] = {}
+        self._begun: dict[str, Sequence[str]] = {}
         self._stages = Stages(None)
 
     def begin(self, folder: Path | None) -> None:
         """Forgets all results. With a folder, results that still hold are read from there, and new ones stored."""
         self._encoded, self._states = {}, {}
         self._stages = Stages(folder, self._surroundings() if folder is not None else None)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What answers and scores the rows."""
+        return self._evaluation
+
+    def changed(
+        self, change: Callable[[Row], Row], begun: Mapping[str, Sequence[str]] | None = None
+    ) -> "Measurements":
+        """The same for changed rows; results are kept in the same place.
+
+        Args:
+            change: returns the row to ask in place of a row.
+            begun: by split, the text with which each row's answer begins, before the model's own.
+        """
+        other = copy.copy(self)
+        other._splits = {split: [change(row) for row in rows] for split, rows in self._splits.items()}
+        other._encoded, other._states, other._alike, other._begun = {}, {}, {}, dict(begun or {})
+        return other
+
+    def rows(self, split: str) -> list[Row]:
+        """The rows of a split."""
+        return list(self._splits[split])
 
     def _surroundings(self) -> dict[str, Any]:
         """What every result depends on, besides its own inputs: the model, its settings and the versions."""
@@ -181,17 +205,24 @@ class Measurements:
         states = self.states(split).states[layer].numpy()
         return LabelledStates(states, self.labels(split), self.domains(split), self.groups(split))
 
-    def first_tokens(self, split: str, pushes: Sequence[Push], rows: NDArray[np.int64] | None = None) -> Screened:
+    def first_tokens(
+        self,
+        split: str,
+        pushes: Sequence[Push],
+        rows: NDArray[np.int64] | None = None,
+        tokens: Sequence[int] | None = None,
+    ) -> Screened:
         """The first token of each row's answer, by the bare model and under each push.
 
         Args:
             split: name of the split.
             pushes: pushes for all of its rows.
             rows: indices of the rows to run; None for all.
+            tokens: ids of the tokens to look for; None for those with which calls begin.
         """
         prompts = self._prompts(split)
         chosen = np.arange(len(prompts.ids)) if rows is None else rows
-        openings = list(self._parser.opening_ids(self._tokenizer))
+        openings = list(self._parser.opening_ids(self._tokenizer) if tokens is None else tokens)
 
         def compute() -> dict[str, NDArray[Any]]:
             processes = Processes()
@@ -217,20 +248,21 @@ class Measurements:
         return Screened(**self._stages.arrays(f"first-tokens-{split}", depends, compute))
 
     def answers(
-        self, split: str, variants: Mapping[str, ASAAdapter | None], *, until_call: bool = False
+        self, split: str, variants: Mapping[str, Variant], *, until_call: bool = False
     ) -> dict[str, list[str]]:
-        """Each adapter's answer to each row, by name of the adapter; see `Evaluation.answers_of_each`."""
+        """Each variant's answer to each row, by name of the variant; see `Evaluation.answers_of_each`."""
         rows = self._splits[split]
         answers: dict[str, list[str]] = {name: [] for name in variants}
         of_a_stage = _ROWS_OF_A_STAGE * Processes().count
         for begin in range(0, len(rows), of_a_stage):
             part = range(begin, min(begin + of_a_stage, len(rows)))
-            for name, texts in self._some_answers(split, part, variants, until_call).items():
+            some = {name: of_rows(variant, part) for name, variant in variants.items()}
+            for name, texts in self._some_answers(split, part, some, until_call).items():
                 answers[name] += texts
         return answers
 
     def _some_answers(
-        self, split: str, part: range, variants: Mapping[str, ASAAdapter | None], until_call: bool
+        self, split: str, part: range, variants: Mapping[str, Variant], until_call: bool
     ) -> dict[str, list[str]]:
         """The answers to the rows of one stage."""
         rows = self._splits[split]
@@ -240,13 +272,15 @@ class Measurements:
             "until_call": until_call,
             "markers": [*self._parser.forms, self._parser.start, self._parser.end],
         }
-        digests = {name: adapter.digest() if adapter is not None else None for name, adapter in variants.items()}
+        digests = {name: None if variant is None else variant.digest() for name, variant in variants.items()}
+        begun = self._begun.get(split)
 
         def compute(missing: list[str]) -> dict[str, list[str]]:
             return self._evaluation.answers_of_each(
                 [rows[i] for i in part],
                 {name: variants[name] for name in missing},
                 until_call=until_call,
+                begun=None if begun is None else [begun[i] for i in part],
                 part=f"; {split} {part.start + 1} to {part.stop} of {len(rows)}",
             )
 
@@ -254,8 +288,8 @@ class Measurements:
             f"answers-{split}", {name: {**depends, "adapter": digests[name]} for name in variants}, compute
         )
 
-    def triggers(self, split: str, variants: Mapping[str, ASAAdapter | None]) -> dict[str, NDArray[np.bool_]]:
-        """By adapter, (N,) bool: whether each row's answer calls a tool; answers end where a call begins."""
+    def triggers(self, split: str, variants: Mapping[str, Variant]) -> dict[str, NDArray[np.bool_]]:
+        """By variant, (N,) bool: whether each row's answer calls a tool; answers end where a call begins."""
         answers = self.answers(split, variants, until_call=True)
         return {name: self.triggered(split, texts) for name, texts in answers.items()}
 
@@ -290,6 +324,6 @@ class Measurements:
 
     def _prompts(self, split: str) -> _Prompts:
         if split not in self._encoded:
-            ids = encode_rows(self._tokenizer, self._splits[split], self._tools, self._parser)
+            ids = self._evaluation.prompts(self._splits[split], self._begun.get(split))
             self._encoded[split] = _Prompts(ids, digest(ids))
         return self._encoded[split]

@@ -50,6 +50,7 @@ def new_report(
         "evaluations": {},
         "controls": {},
         "ablations": {},
+        "rules": {},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _REPORTED_PACKAGES}},
         "seconds": {},
     }

@@ -17,6 +17,7 @@ from torch import nn
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.settings import Setting
+from asa_adapter.comparison.table import ablated, metrics_of_rules, rules_table
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import checked_domains
 from asa_adapter.config.training_arguments import ASATrainingArguments
@@ -26,7 +27,6 @@ from asa_adapter.data.prompts import Row, check_chat_template, row_domain, with_
 from asa_adapter.data.rows import check_tools, row_text
 from asa_adapter.data.sources import SPLITS
 from asa_adapter.data.splits import check_split
-from asa_adapter.evaluation.ablation import ablations
 from asa_adapter.evaluation.baselines import bag_of_words
 from asa_adapter.evaluation.intervals import comparison
 from asa_adapter.files import make_writable_folder
@@ -206,34 +206,34 @@ class ASATrainer:
             **probe_quality(self._fit, known, judged, self._domains, seed),
         }
 
-    def ablate(self, split: str = "test", adapter: ASAAdapter | None = None) -> dict[str, Mapping[str, Any]]:
-        """Metrics of the bare model ("base") and of variants of the adapter, measured by generation.
+    def ablate(
+        self, split: str = "test", adapter: ASAAdapter | None = None, *, rules: bool = True
+    ) -> dict[str, Mapping[str, Any]]:
+        """Metrics of the bare model ("base"), of variants of the adapter and of simpler rules, by generation.
 
-        The variants are those of `ablations`: the adapter with one part removed or replaced. The results of the
-        trained adapter on TEST are added to the report.
+        The variants are those of `ablations`: the adapter with one part removed or replaced. The rules are those of
+        `rules_table`, which chooses on VALID. The results of the trained adapter on TEST are added to the report.
 
         Args:
             split: name of the split.
             adapter: the adapter to ablate; None for the trained one.
+            rules: whether to measure the rules, which takes about twice the time of the variants.
 
         Returns:
-            The metrics of `Evaluation.metrics`, by name of the variant.
+            The metrics of `Evaluation.metrics`, by name of the variant or rule.
 
         Raises:
             ValueError: the split is unknown, there is no adapter, or the adapter abstains.
             IncompatibleModelError: the given adapter does not fit the model.
         """
         chosen = self._chosen(split, adapter)
-        variants = ablations(chosen)
         with self._timed(f"ablations ({split})", chosen):
-            answers = self._measured.answers(split, {"base": None, **variants})
-            results: dict[str, Mapping[str, Any]] = {
-                name: self._measured.metrics(split, found) for name, found in answers.items()
-            }
+            results = ablated(self._measured, chosen, split)
+            table = rules_table(self._measured, chosen, self.args, split) if rules else None
         if chosen is self._adapter and split == "test":
-            self.report["ablations"] = results
+            self.report |= {"ablations": results} | ({"rules": table} if table else {})
             self._save()
-        return results
+        return results | (metrics_of_rules(table) if table else {})
 
     def _learn_habit(self) -> None:
         """Asks the bare model in which formats its calls come; a format that was named by hand stays."""

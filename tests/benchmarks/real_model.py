@@ -22,7 +22,9 @@ from redraw import redrawn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASATrainer, ASATrainingArguments, load_splits
-from asa_adapter.hub.markdown import table as markdown_table
+from asa_adapter.report import Report
+from asa_adapter.summary.markdown import table as markdown_table
+from asa_adapter.summary.rules import rules_markdown, verdict
 
 SHOWN = ("f1", "recall", "fpr", "balanced_accuracy")
 
@@ -39,7 +41,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--tool-call-format", help="how the model writes calls, where nothing shows it")
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--ablations", action="store_true", help="measure the simpler rules as well")
+    parser.add_argument("--ablations", action="store_true", help="measure ablations and simpler rules as well")
     parser.add_argument("--output", type=Path, default=Path("out/real_model"))
     return parser.parse_args()
 
@@ -89,6 +91,7 @@ def one_seed(model: Any, tokenizer: Any, splits: Any, seed: int, args: argparse.
         "chosen": report["chosen"],
         "variants": {name: shown(metrics) for name, metrics in variants.items()},
         "intervals": report["evaluations"]["test"]["intervals"],
+        "rules": report["rules"],
     }
 
 
@@ -130,6 +133,9 @@ def main() -> None:
             f"\nseed {run['seed']}: {run['train']['cpu_minutes']:.1f} minutes of CPU time; gain of F1 "
             f"[{gain['f1'][0]:+.3f}, {gain['f1'][1]:+.3f}]; {run['chosen']['why']}"
         )
+        known = Report.read({"rules": run["rules"]}).rules
+        if rules := rules_markdown(known):
+            print(f"\n{rules}\n\n{verdict(known)}")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ import pytest
 from checkout import DATA, TINY_LFM2
 from models import fitted_adapter
 
-from asa_adapter import ASAAdapter, Decision, ToolCallParser
+from asa_adapter import ASAAdapter, ASATrainingArguments, Decision, ToolCallParser
 from asa_adapter.cli import commands, entrypoint
 from asa_adapter.cli.entrypoint import main
+from asa_adapter.evaluation.answers import Evaluation
 
 FAST = ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "1", "--finalists", "1"]
 
@@ -69,15 +70,24 @@ def test_evaluate_measures_ablations_where_asked(
 ) -> None:
     asked: list[str] = []
 
-    def answers(_self: Any, rows: Any, variants: Any) -> dict[str, list[str]]:
+    def answers(_self: Any, rows: Any, variants: Any, **_: Any) -> dict[str, list[str]]:
         asked.extend(variants)
         return {name: [""] * len(rows) for name in variants}
 
-    monkeypatch.setattr(commands.Evaluation, "answers_of_each", answers)
+    def rules(measured: Any, _: Any, args: ASATrainingArguments, split: str) -> dict[str, Any]:
+        assert (args.objective, args.max_new_tokens, measured.evaluation.max_new_tokens) == ("f1", 64, 64)
+        return {"rows": {"force": {"metrics": measured.metrics(split, [""] * len(measured.rows(split)))}}}
+
+    monkeypatch.setattr(Evaluation, "answers_of_each", answers)
+    monkeypatch.setattr(commands, "rules_table", rules)
     words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--ablations", "--json"]
     assert main(words) == 0
-    found = json.loads(capsys.readouterr().out)["ablations"]
-    assert set(found) == set(asked) - {"base", "asa"}
+    result = json.loads(capsys.readouterr().out)
+    found = result["ablations"]
+    assert set(found) == set(asked) - {"base", "asa", "full"}
+    assert result["rules"]["rows"]["force"]["metrics"]["n"] == result["test"]["base"]["n"]
+    assert main(words[:-1]) == 0
+    assert "SIMPLER RULES\n| rule | F1 |" in capsys.readouterr().out
     assert {"no gate", "no router", "random direction (seed 0)"} <= set(found)
 
 
@@ -87,7 +97,7 @@ def test_ablations_of_an_abstaining_adapter_are_refused_before_any_work(
     def answers(*_: Any, **__: Any) -> dict[str, list[str]]:
         raise AssertionError("the model was asked")
 
-    monkeypatch.setattr(commands.Evaluation, "answers_of_each", answers)
+    monkeypatch.setattr(Evaluation, "answers_of_each", answers)
     fitted = ASAAdapter.from_pretrained(trained)
     config = dataclasses.replace(fitted.config, alpha=0.0)
     folder = ASAAdapter(config, fitted.vectors, fitted.router, fitted.probes).save_pretrained(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 
 from asa_adapter.evaluation.intervals import upper_confidence_bound
 from asa_adapter.evaluation.metrics import auc, gold_metrics, ratio, trigger_metrics
-from asa_adapter.hub.markdown import calls_table
+from asa_adapter.summary.markdown import calls_table
 
 GOOD = {"format": True, "tool_name": True, "arguments": True}
 NAMELESS = {"format": True, "tool_name": False, "arguments": False}

@@ -16,8 +16,8 @@ from markdown_it import MarkdownIt
 from asa_adapter import ASAConfig, ASATrainingArguments
 from asa_adapter.evaluation.metrics import trigger_metrics
 from asa_adapter.hub.card import model_card
-from asa_adapter.hub.markdown import escaped, metrics_table
 from asa_adapter.report import Report
+from asa_adapter.summary.markdown import escaped, metrics_table
 
 RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")
 SHA = "0123456789ab" + "c" * 52
@@ -193,6 +193,17 @@ def test_its_ablations_are_those_of_the_report() -> None:
         "no gate": cells([0.5, 1.0, 2 / 3, 0.5, 1.0]),
         "random": cells(ratios(2)),
     }
+
+
+def test_it_says_whether_steering_is_worth_it_beside_simpler_rules() -> None:
+    test = report()["evaluations"]["test"]
+    sure = {"intervals": INTERVALS, "mcnemar_p": 0.0412}
+    rows = {name: {"metrics": test[part]} for name, part in (("force", "base"), ("steering", "asa"))}
+    found = {"rows": rows, "best": "force", "steering_against_best": sure}
+    text = card(config(), report(rules=found))
+    assert "### Against simpler rules\n\n**Steering and a simpler rule are not told apart here: F1 is" in text
+    assert list(table_of(text, "rule")) == ["`force`", "with ASA"]
+    assert "simpler rules" not in card(config(), report())
 
 
 def test_its_settings_are_those_of_the_config() -> None:
@@ -550,8 +561,9 @@ paths = [
     ("evaluations", "test", "asa", "per_domain", "math"), ("evaluations", "test", "asa", "validity"),
     ("evaluations", "test", "asa", "n"), ("evaluations", "test", "intervals"), ("evaluations", "test", "mcnemar_p"),
     ("evaluations", "test", "intervals", "asa"), ("evaluations", "test", "intervals", "gain", "f1"), ("ablations",),
-    ("ablations", "no gate"), ("arguments",), ("arguments", "layers"), ("arguments", "seed"), ("versions",),
-    ("versions", "torch"), ("metadata",), ("metadata", "license"), ("metadata", "datasets"), ("metadata", "labels"),
+    ("rules",), ("ablations", "no gate"), ("arguments",), ("arguments", "layers"), ("arguments", "seed"),
+    ("versions",), ("versions", "torch"), ("metadata",), ("metadata", "license"), ("metadata", "datasets"),
+    ("metadata", "labels"),
 ]  # fmt: skip
 
 

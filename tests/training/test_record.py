@@ -12,6 +12,8 @@ from jsonschema import Draft202012Validator
 from asa_adapter import ASAAdapter
 from asa_adapter import report as report_module
 from asa_adapter.choice.settings import Setting
+from asa_adapter.comparison.ablation import ablations
+from asa_adapter.comparison.rules import RULES
 
 
 def test_what_was_measured_goes_into_the_report_and_the_report_is_json(trained: Any, small: Any) -> None:
@@ -86,7 +88,8 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def test_every_key_of_a_report_is_documented_with_its_type(trained: Any) -> None:
     trainer = trained[0]
     trainer.evaluate("valid")
-    trainer.ablate("test")
+    results = trainer.ablate("test")
+    assert list(results) == ["base", *ablations(trainer._adapter), *RULES]
     kinds = {"text": (str,), "int": (int,), "number": (int, float), "bool": (bool,)}
     patterns = [(re.compile(re.escape(path).replace(r"\*", r"[^.\[]+")), kind) for path, kind in documented()]
     used = set()

@@ -2,7 +2,7 @@ import pytest
 import torch
 from models import WIDTH, fitted_adapter
 
-from asa_adapter.evaluation.ablation import ablations
+from asa_adapter.comparison.ablation import ablations
 
 
 @pytest.fixture

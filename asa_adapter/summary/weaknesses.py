@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from scipy.stats import binomtest
 
 from asa_adapter.config.asa_config import ASAConfig
-from asa_adapter.hub.markdown import escaped
 from asa_adapter.report import Comparison, Report
+from asa_adapter.summary.markdown import escaped
 
 # Below these, a ratio moves by several points with each prompt.
 _FEW_PROMPTS = 200

@@ -1,0 +1,84 @@
+"""What a rule costs a request: tokens that are read and written, and time."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from asa_adapter.comparison.rules import Treatment
+from asa_adapter.evaluation.answers import Variant, of_rows
+from asa_adapter.evaluation.forcing import Forcing
+from asa_adapter.modeling.forward import evaluation_mode, forward, greedy_settings, input_device
+from asa_adapter.search.measurements import Measurements
+
+# Requests of each label that are timed, each by itself.
+_TIMED = 3
+
+
+class Cost(NamedTuple):
+    """What one request costs, in the mean; the time is a median.
+
+    Attributes:
+        read: prompt tokens, those of a question asked before included.
+        written: tokens of the answer.
+        milliseconds: time until the answer is there, of a few requests that are answered one by one.
+    """
+
+    read: float
+    written: float
+    milliseconds: float
+
+
+def cost(treatment: Treatment, split: str, answers: Sequence[str]) -> Cost:
+    """The cost of answering the rows of a split.
+
+    Args:
+        treatment: what is done with the rows.
+        split: name of the split.
+        answers: the answers that came of it.
+    """
+    measured, variant, before = treatment
+    tokenizer = measured.evaluation.tokenizer
+    prompts = [part.prompts(split) for part in (measured, before) if part is not None]
+    read = sum(len(ids) for part in prompts for ids in part) / len(answers)
+    written = statistics.mean(len(tokenizer.encode(text, add_special_tokens=False)) for text in answers)
+    labels = measured.labels(split)
+    rows = [int(i) for label in (0, 1) for i in (labels == label).nonzero()[0][:_TIMED]]
+    asked = [[part[i] for part in prompts] for i in rows]
+    return Cost(read, written, 1000 * _seconds(measured, variant, rows, asked))
+
+
+def _seconds(
+    measured: Measurements, variant: Variant, rows: Sequence[int], asked: Sequence[Sequence[Sequence[int]]]
+) -> float:
+    """Median seconds until the answer to one of these rows is there; the first run is not counted.
+
+    Args:
+        measured: the rows.
+        variant: what acts on their answers.
+        rows: their indices.
+        asked: for each of them, the prompt that is answered, and one that is read before, if there is one.
+    """
+    evaluation = measured.evaluation
+    settings = greedy_settings(evaluation.tokenizer, evaluation.max_new_tokens)
+
+    def answer(row: int, prompts: Sequence[Sequence[int]]) -> float:
+        began = time.perf_counter()
+        (ids, mask), *first = [_tensors(evaluation.model, prompt) for prompt in prompts]
+        for question in first:
+            forward(evaluation.model, *question, use_cache=False).logits.sum().item()
+        some = of_rows(variant, [row])
+        forced = {"logits_processor": [some.processor(ids.shape[1])]} if isinstance(some, Forcing) else {}
+        evaluation.model.generate(input_ids=ids, attention_mask=mask, **settings, **forced).sum().item()  # type: ignore[operator]
+        return time.perf_counter() - began
+
+    with evaluation_mode(evaluation.model), evaluation.steered(variant):
+        times = [answer(row, prompts) for row, prompts in zip([rows[0], *rows], [asked[0], *asked], strict=True)]
+    return statistics.median(times[1:])
+
+
+def _tensors(model: torch.nn.Module, prompt: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    ids = torch.tensor([list(prompt)], device=input_device(model))
+    return ids, torch.ones_like(ids)

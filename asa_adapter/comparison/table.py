@@ -1,0 +1,146 @@
+"""The table: an adapter, what is left of it without one of its parts, and the simpler rules, on the same rows."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.choice.settings import Objective
+from asa_adapter.comparison.ablation import ablations
+from asa_adapter.comparison.costs import cost
+from asa_adapter.comparison.rules import RULES, Candidate, NotApplicableError, Setup, Treatment
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.evaluation.intervals import comparison
+from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.search.measurements import Measurements
+
+Results = dict[str, Mapping[str, Any]]
+
+
+def ablated(measured: Measurements, adapter: ASAAdapter, split: str) -> Results:
+    """Metrics of the bare model ("base") and of the `ablations` of an adapter, by name.
+
+    Raises:
+        ValueError: the adapter abstains.
+    """
+    answers = measured.answers(split, {"base": None, **ablations(adapter)})
+    return {name: measured.metrics(split, found) for name, found in answers.items()}
+
+
+class Chosen(NamedTuple):
+    """A rule after VALID.
+
+    Attributes:
+        candidate: the best of its candidates there.
+        score: what it reached there, by `Objective.rank`.
+    """
+
+    candidate: Candidate
+    score: float
+
+
+def rules_table(measured: Measurements, adapter: ASAAdapter, args: ASATrainingArguments, split: str) -> dict[str, Any]:
+    """The bare model, each simpler rule and steering on one split, everything chosen on VALID.
+
+    Args:
+        measured: what the model does on the rows.
+        adapter: the adapter.
+        args: of these, objective, max_fpr, resamples and seed are used.
+        split: name of the split.
+
+    Returns:
+        `rows`: by name ("base", the names of `RULES`, "steering") the `metrics`, `valid` (the score on VALID),
+        `choice` (in words), `cost` (see `Cost`) and, but for "base", `against_base`: the `comparison` of the bare
+        model with the rule ("asa"); `left_out`: why a rule could not be tried, by its name; `best`: the rule that is
+        best on VALID; `steering_against_best`: the `comparison` of that rule ("base") with steering ("asa").
+    """
+    setup = Setup(measured, adapter, Objective.of(args), split, args.seed)
+    chosen, left_out = _chosen(setup)
+    treatments = {"base": Treatment(measured), **{name: c.candidate.treat(split) for name, c in chosen.items()}}
+    treatments["steering"] = Treatment(measured, adapter)
+    answers = _answers(treatments, split)
+    triggered = {name: measured.triggered(split, found) for name, found in answers.items()}
+    compared = _Pairs(measured, args, split, triggered)
+    on_valid = _scores(setup, {"base": Treatment(measured), "steering": Treatment(measured, adapter)})
+    on_valid |= {name: found.score for name, found in chosen.items()}
+    best = max(chosen, key=lambda name: round(chosen[name].score, 9))
+    rows = {
+        name: {
+            "metrics": measured.metrics(split, found),
+            "valid": on_valid[name],
+            "choice": chosen[name].candidate.choice if name in chosen else "",
+            "cost": cost(treatments[name], split, found)._asdict(),
+            **({} if name == "base" else {"against_base": compared.of("base", name)}),
+        }
+        for name, found in answers.items()
+    }
+    return {
+        "rows": rows,
+        "left_out": left_out,
+        "best": best,
+        "steering_against_best": compared.of(best, "steering"),
+    }
+
+
+def metrics_of_rules(table: Mapping[str, Any]) -> Results:
+    """The metrics of each rule of a `rules_table`, by name."""
+    return {name: row["metrics"] for name, row in table["rows"].items() if name in RULES}
+
+
+class _Pairs(NamedTuple):
+    """Comparisons of two ways to answer the rows of a split."""
+
+    measured: Measurements
+    args: ASATrainingArguments
+    split: str
+    triggered: Mapping[str, NDArray[np.bool_]]
+
+    def of(self, first: str, second: str) -> dict[str, Any]:
+        return comparison(
+            self.measured.labels(self.split),
+            self.triggered[first],
+            self.triggered[second],
+            draws=self.args.resamples,
+            seed=self.args.seed,
+            groups=self.measured.groups(self.split),
+        )
+
+
+def _chosen(setup: Setup) -> tuple[dict[str, Chosen], dict[str, str]]:
+    """The rules with what VALID chose, and why others were left out."""
+    found: dict[str, list[Candidate]] = {}
+    left_out = {}
+    for name, rule in RULES.items():
+        try:
+            found[name] = rule(setup)
+        except NotApplicableError as error:
+            left_out[name] = str(error)
+    names = {f"{name} {i}": (name, one) for name, some in found.items() for i, one in enumerate(some)}
+    scores = _scores(setup, {key: one.treat("valid") for key, (_, one) in names.items()})
+    chosen: dict[str, Chosen] = {}
+    for key, (name, one) in names.items():  # of equally good ones the first
+        if name not in chosen or scores[key] > chosen[name].score + 1e-9:
+            chosen[name] = Chosen(one, scores[key])
+    return chosen, left_out
+
+
+def _scores(setup: Setup, treatments: Mapping[str, Treatment]) -> dict[str, float]:
+    """`Objective.rank` on VALID of each treatment, by generation until a call begins."""
+    labels = setup.measured.labels("valid")
+    answers = _answers(treatments, "valid", until_call=True)
+    triggered = {name: setup.measured.triggered("valid", found) for name, found in answers.items()}
+    return {name: float(setup.objective.rank(Counts.of(labels, called))) for name, called in triggered.items()}
+
+
+def _answers(treatments: Mapping[str, Treatment], split: str, until_call: bool = False) -> dict[str, list[str]]:
+    """The answers of each treatment; those that ask the same prompts are answered together."""
+    together: dict[int, list[str]] = {}
+    for name, treatment in treatments.items():
+        together.setdefault(id(treatment.measured), []).append(name)
+    found: dict[str, list[str]] = {}
+    for names in together.values():
+        variants = {name: treatments[name].variant for name in names}
+        found |= treatments[names[0]].measured.answers(split, variants, until_call=until_call)
+    return {name: found[name] for name in treatments}

@@ -1,0 +1,55 @@
+"""A threshold on a score, chosen on VALID: the simplest of all rules that decide."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asa_adapter.choice.settings import Objective
+from asa_adapter.evaluation.metrics import Counts
+
+_ALL = ""  # the one threshold of all domains
+
+
+def fitted_thresholds(
+    objective: Objective, scores: NDArray[Any], labels: NDArray[np.int64], domains: Sequence[str] | None = None
+) -> dict[str, float]:
+    """The thresholds at which the decision "a tool is needed" is best: one for each domain, "" for all others.
+
+    Of several that are equally good the middle one is taken.
+
+    Args:
+        objective: what is best.
+        scores: (N,) scores, higher where a tool is more likely to be needed.
+        labels: (N,) 1 where a tool is needed.
+        domains: (N,) names; None for one threshold alone.
+    """
+    found = {_ALL: _best(objective, scores, labels)}
+    for name in sorted(set(domains or ())):
+        own = np.asarray(domains) == name
+        found[name] = _best(objective, scores[own], labels[own])
+    return found
+
+
+def needed(scores: NDArray[Any], thresholds: Mapping[str, float], domains: Sequence[str]) -> NDArray[np.bool_]:
+    """(N,) bool: whether each row's score reaches the threshold of its domain."""
+    limits = np.array([thresholds.get(name, thresholds[_ALL]) for name in domains])
+    decided: NDArray[np.bool_] = np.asarray(scores, dtype=np.float64) >= limits
+    return decided
+
+
+def shown(thresholds: Mapping[str, float]) -> str:
+    """The thresholds in words."""
+    if len(thresholds) == 1:
+        return f"threshold {thresholds[_ALL]:.3g}"
+    return "thresholds " + ", ".join(f"{name} {limit:.3g}" for name, limit in thresholds.items() if name != _ALL)
+
+
+def _best(objective: Objective, scores: NDArray[Any], labels: NDArray[np.int64]) -> float:
+    values = np.unique(np.asarray(scores, dtype=np.float64))
+    # Between two neighbours, and beyond both ends: never and always. In the middle, so that rounding decides nothing.
+    limits = np.concatenate([values[:1] - 1, (values[:-1] + values[1:]) / 2, values[-1:] + 1])
+    ranks = objective.rank(Counts.of(labels, scores >= limits[:, None]))
+    best = np.flatnonzero(ranks >= ranks.max() - 1e-12)
+    return float(limits[best[(len(best) - 1) // 2]])
