@@ -1,7 +1,6 @@
-"""What a whole training costs, how well its first stage foretells that, and what a stop costs; for `speed.py`.
+"""What a whole training costs, how well its first stage foretells that, and what a second call costs; for `speed.py`.
 
-The training is stopped behind its screen, as Ctrl-C would, and called again: what it had finished is read from the
-folder. The time of both calls together is that of one training without a stop, and a little more.
+The second call finds all stages in the folder, as one does that follows a stop at the very end.
 """
 
 import contextlib
@@ -15,7 +14,6 @@ from unittest import mock
 
 from asa_adapter import ASATrainer, ASATrainingArguments
 from asa_adapter.modeling import progress
-from asa_adapter.search.strategy import Search
 
 _UNITS = {"h": 3600, "min": 60, "s": 1}
 
@@ -23,7 +21,7 @@ _UNITS = {"h": 3600, "min": 60, "s": 1}
 def measured(
     model: Any, tokenizer: Any, splits: Mapping[str, Sequence[Any]], settings: Mapping[str, Any], every: float
 ) -> dict[str, Any]:
-    """One training.
+    """One training, called twice.
 
     Args:
         model: a causal language model.
@@ -39,31 +37,25 @@ def measured(
         contextlib.redirect_stderr(said),
     ):
         trainer = ASATrainer(model, tokenizer, splits, ASATrainingArguments(output_dir=folder, **settings))
-        with mock.patch.object(Search, "decide", side_effect=KeyboardInterrupt):
-            first = _called(trainer)
-        before = dict(trainer.report["seconds"])
-        second = _called(trainer)
-    seconds = trainer.report["seconds"]
-    again = {name: seconds[name] for name in before if name != "fit"}  # nothing of the fit is kept
-    whole = {key: first[key] + second[key] - (0 if key == "cpu" else sum(again.values())) for key in first}
-    lines = said.getvalue().splitlines()
+        first, stages = _called(trainer), dict(trainer.report["seconds"])
+        lines = said.getvalue().splitlines()
+        again = _called(trainer)
     forecast = next((_seconds(line) for line in lines if "rough estimate" in line), None)
     return {
-        "cpu_seconds": whole["cpu"],
-        "wall_seconds": whole["wall"],
-        "stages": {**before, **{name: seconds[name] for name in seconds if name not in before}},
-        "forecast_over_wall": forecast and forecast / whole["wall"],
-        "read_again_over_computed": sum(again.values()) / sum(before[name] for name in again),
+        "cpu_seconds": first["cpu"],
+        "wall_seconds": first["wall"],
+        "stages": stages,
+        "forecast_over_wall": forecast and forecast / first["wall"],
+        "again_over_first": again["cpu"] / first["cpu"],
         "every": every,
         "lines": lines,
     }
 
 
 def _called(trainer: ASATrainer) -> dict[str, float]:
-    """CPU and wall time of a training, which may be interrupted."""
+    """CPU and wall time of a training."""
     cpu, wall = time.process_time(), time.perf_counter()
-    with contextlib.suppress(KeyboardInterrupt):
-        trainer.train()
+    trainer.train()
     return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
 
 

@@ -32,9 +32,14 @@ def collect(trainer: ASATrainer) -> None:
         trainer._measured.states(split)
 
 
-def fitted(trainer: ASATrainer, seed: int, exhaustive: bool) -> Callable[[], tuple[Search, Scored]]:
+def ways(race_only: bool) -> list[str]:
+    """Names of the ways to be measured."""
+    return list(WAYS)[: 1 if race_only else 2]
+
+
+def fitted(trainer: ASATrainer, seed: int, way: str) -> Callable[[], tuple[Search, Scored]]:
     """A screen that is ready to run: it returns its search and the best setting."""
-    args = ASATrainingArguments(exhaustive=exhaustive, seed=seed, progress=False)
+    args = ASATrainingArguments(exhaustive=WAYS[way], seed=seed, progress=False)
     search = Search(trainer._measured, args, trainer._domains, trainer._build, trainer.report)
     layers = search.fit(trainer._layers)
     return lambda: (search, search.screen(layers)[0])
@@ -49,12 +54,12 @@ def test_f1(trainer: ASATrainer, search: Search, setting: Setting) -> float:
     return float(Counts.of(trainer._measured.labels("test"), triggered).ratios()["f1"])
 
 
-def one_seed(trainer: ASATrainer, seed: int, ways: Sequence[str]) -> dict[str, Any]:
+def one_seed(trainer: ASATrainer, seed: int, race_only: bool) -> dict[str, Any]:
     """The states' time, and of each way its time, its choice and the choice's F1 on TEST."""
     _, states = timed(lambda: collect(trainer))
     found: dict[str, Any] = {"seed": seed, "states_seconds": states}
-    for way in ways:
-        (search, best), seconds = timed(fitted(trainer, seed, WAYS[way]))
+    for way in ways(race_only):
+        (search, best), seconds = timed(fitted(trainer, seed, way))
         found[way] = {
             "seconds": seconds,
             "over_states": seconds / states,
@@ -67,7 +72,6 @@ def one_seed(trainer: ASATrainer, seed: int, ways: Sequence[str]) -> dict[str, A
 
 def compared(trainer: ASATrainer, seeds: Sequence[int], race_only: bool) -> dict[str, Any]:
     """All seeds, and the median ratios."""
-    ways = list(WAYS)[: 1 if race_only else 2]
-    found = [one_seed(trainer, seed, ways) for seed in seeds]
-    over = {way: statistics.median(one[way]["over_states"] for one in found) for way in ways}
+    found = [one_seed(trainer, seed, race_only) for seed in seeds]
+    over = {way: statistics.median(one[way]["over_states"] for one in found) for way in ways(race_only)}
     return {"seeds": found, "over_states": over}

@@ -6,7 +6,7 @@ Without --model the tiny LFM2 and the tiny Qwen3 are measured, and what `port.py
 
     screen    the race of the settings and the whole grid, in units of the states of CAL, TRAIN and VALID (race.py)
     answers   64 new tokens of finalists and of an evaluation, beside plain generate() (generation.py)
-    training  all of train(), what its first stage forecasts, and what a stop costs (long_run.py)
+    training  all of train(), what its first stage forecasts, and what a second call costs (long_run.py)
     port      extraction, screen and hook, beside the way of the method's first public port (port.py)
 
 Ratios are of times from one run on one thread; times are CPU time where nothing else is said, and medians of ways that
@@ -37,7 +37,7 @@ from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.hub.markdown import table
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-SHIPPED = {"tiny_lfm2": EXAMPLES / "tiny_lfm2_asa", "tiny_qwen3": None}  # the models with their adapters
+SHIPPED = {EXAMPLES / "tiny_lfm2": EXAMPLES / "tiny_lfm2_asa", EXAMPLES / "tiny_qwen3": None}  # with their adapters
 PARTS = ("screen", "answers", "training", "port")
 WORDS = {"rounds": "ours", "whole_batches": "whole batches", "plain": "plain generate()"}
 SHOWN = 8  # functions of a profile
@@ -49,10 +49,8 @@ Profiles = Mapping[str, Mapping[str, float]]
 def options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", type=Path, metavar="FOLDER", help="another model than the tiny ones")
-    parser.add_argument(
-        "--data", type=Path, default=EXAMPLES / "data", metavar="FOLDER", help="what load_splits takes"
-    )
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="this model in place of both tiny ones")
+    parser.add_argument("--data", default=EXAMPLES / "data", metavar="FOLDER", help="what load_splits takes")
     parser.add_argument("--rows", type=int, metavar="N", help="rows of each split (default: all)")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--chat-template", type=Path, help="a Jinja file, for a model whose own knows no tools")
@@ -61,7 +59,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44, 45, 46], help="of the screens")
     parser.add_argument("--race-only", action="store_true", help="leave out the whole grid")
     parser.add_argument("--repeats", type=int, default=3, metavar="N")
-    parser.add_argument("--profile", action="store_true", help="print where the time goes, before and after")
+    parser.add_argument("--every", type=float, default=2.0, help="seconds between a training's lines, 60 in earnest")
+    parser.add_argument("--profile", action="store_true", help="print where the time of screen and answers goes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
     return parser.parse_args()
 
@@ -74,8 +73,8 @@ class Subject:
         self.settings = {"chat_template": template, "tool_call_format": args.tool_call_format}
         self.args = args
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, args.dtype))
-        self.model, self.splits = model.eval(), load_splits(args.data)
-        self.splits = {name: balanced(list(rows), args.rows) for name, rows in self.splits.items()}
+        self.model = model.eval()
+        self.splits = {name: balanced(list(rows), args.rows) for name, rows in load_splits(args.data).items()}
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         self.trainer = ASATrainer(model, tokenizer, self.splits, ASATrainingArguments(progress=False, **self.settings))
         self.trainer._learn_habit()
@@ -106,16 +105,18 @@ class Subject:
 
     def training(self) -> dict[str, Any]:
         """All of train()."""
-        every = 60.0 if self.args.model else 2.0
-        return long_run.measured(self.model, self.trainer.tokenizer, self.splits, self.settings, every)
+        return long_run.measured(self.model, self.trainer.tokenizer, self.splits, self.settings, self.args.every)
 
     def profiles(self) -> dict[str, Profiles]:
-        """Where the time of the states, the screen, the finalists and an evaluation goes, before and after."""
-        trainer, seed = self.trainer, self.args.seeds[0]
-        found = {"states": {"ours": profile(lambda: race.collect(trainer))}}
-        screens = {way: profile(race.fitted(trainer, seed, exhaustive)) for way, exhaustive in race.WAYS.items()}
-        found["screen"] = dict(reversed(screens.items()))
-        for stage in generation.STAGES:
+        """Where the time of the parts goes that are asked for, before and after."""
+        trainer, args = self.trainer, self.args
+        found: dict[str, Profiles] = {}
+        if "screen" in args.only:
+            found["states"] = {"ours": profile(lambda: race.collect(trainer))}
+            found["screen"] = {
+                way: profile(race.fitted(trainer, args.seeds[0], way)) for way in race.ways(args.race_only)
+            }
+        for stage in generation.STAGES if "answers" in args.only else ():
             found[stage] = {
                 WORDS[way]: profile(functools.partial(work, self.asks(), self.splits["valid"], self.adapter, stage))
                 for way, work in generation.WAYS.items()
@@ -180,14 +181,14 @@ def training_table(found: Mapping[str, Any]) -> str:
         [
             model,
             f"{one['cpu_seconds'] / 60:.1f} min",
-            ", ".join(f"{name} {seconds:.1f}" for name, seconds in one["stages"].items()),
+            ", ".join(f"{name} {seconds / one['wall_seconds']:.0%}" for name, seconds in one["stages"].items()),
             "" if one["forecast_over_wall"] is None else f"{one['forecast_over_wall']:.2f}",
             f"{len(one['lines'])}, one in {one['every']:g} s",
-            f"{one['read_again_over_computed']:.3f}",
+            f"{one['again_over_first']:.3f}",
         ]
         for model, one in found.items()
     ]
-    head = ["model", "CPU time", "stages, seconds", "forecast / truth", "lines", "read again / computed"]
+    head = ["model", "CPU time", "its stages", "forecast / truth", "lines", "called again / first call"]
     return table(["" if name == "model" else name for name in head], rows, len(head) - 1)
 
 
@@ -231,8 +232,8 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.simplefilter("ignore")  # rows that stand in two splits do not matter here
-    models = {args.model: None} if args.model else {EXAMPLES / name: adapter for name, adapter in SHIPPED.items()}
-    subjects = {folder.name: Subject(folder, adapter, args) for folder, adapter in models.items()}
+    models = [args.model.resolve()] if args.model else list(SHIPPED)
+    subjects = {folder.name: Subject(folder, SHIPPED.get(folder), args) for folder in models}
     found: dict[str, Any] = {"machine": {**machine(), "dtype": args.dtype}}
     for part in [*args.only, *(["profiles"] if args.profile else [])]:
         if part == "port":
@@ -241,9 +242,9 @@ def main() -> None:
             found[part] = {name: getattr(subject, part)() for name, subject in subjects.items()}
         if found[part]:
             print(SHOWS[part](found[part]), end="\n\n", flush=True)
+        if args.json:
+            args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(", ".join(f"{key} {value}" for key, value in found["machine"].items()))
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
