@@ -77,7 +77,8 @@ class Evaluation:
     ) -> list[str]:
         """The model's answer to each row, with special tokens, steered if an adapter is given.
 
-        It ends with the token that ends the text. A call does not end it: another one may follow, and would count.
+        It ends with the token that ends the text. A complete call does not end it: in every format another one may
+        follow, which `metrics` would read, check and compare with the gold calls.
 
         Args:
             rows: rows with `instruction` or `messages`.

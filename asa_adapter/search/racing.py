@@ -91,16 +91,15 @@ class Race:
     def run(self) -> list[Scored]:
         """The settings that were measured on all rows, with their results; all settings on a few where `hopeless`."""
         keys = sorted({_key(setting) for setting in grid(self._args, list(self._predictions))})
-        fewest = _PUSHES_PER_FINALIST * self._args.finalists
         begin, scored = 0, list[Scored]()
-        for end in self._ends(len(keys) <= fewest):
+        for end in _ends(self._args, len(self._order), len(keys)):
             self._run(keys, self._order[begin:end], first=begin == 0)
             self.rows = np.sort(self._order[:end])
             scored = self._scored(keys, self.rows)
             if self.hopeless:
                 break
             if end < len(self._order):
-                keys = survivors(scored, max(fewest, round(len(keys) * _LEFT)))
+                keys = survivors(scored, _left(self._args, len(keys)))
             begin = end
         return scored
 
@@ -108,13 +107,6 @@ class Race:
         """(N,) margins with the setting's step towards a call, and away from one, where a gate asks for it."""
         key = _key(setting)
         return self._margins[key, 1], self._margins[key, -1]
-
-    def _ends(self, at_once: bool) -> list[int]:
-        """How many rows are run by the end of each round."""
-        n = len(self._order)
-        if at_once or self._args.exhaustive:
-            return [n]
-        return sorted({min(n, max(_FEWEST_ROWS, round(part * n))) for part in _PARTS})
 
     def _run(self, keys: Sequence[PushKey], rows: NDArray[np.int64], first: bool) -> None:
         """Measures the pushes on some rows, each to the side that the row's gate asks for, or to both."""
@@ -199,6 +191,35 @@ def survivors(scored: Sequence[Scored], count: int) -> list[PushKey]:
     kept = list(dict.fromkeys([*of_layers[: count // 2], *ranked]))[:count]
     steps = [key for key in ranked if key[:2] == ranked[0][:2]]
     return sorted({*kept, *steps})
+
+
+def pushes_run(args: ASATrainingArguments, layers: int, rows: int) -> float:
+    """About how often rows are pushed in a race: once by each push, and to both sides by a step of the first round.
+
+    Args:
+        args: which settings take part.
+        layers: number of layers.
+        rows: number of rows.
+    """
+    steps = sum(1 for alpha in args.alphas if alpha)
+    keys = layers * len(args.betas) * steps
+    begin, pushes = 0, 0.0
+    for end in _ends(args, rows, keys):
+        pushes += keys * (end - begin) * (1 if begin else 1 + 1 / steps)
+        begin, keys = end, _left(args, keys)
+    return pushes
+
+
+def _left(args: ASATrainingArguments, keys: int) -> int:
+    """How many of the pushes a round leaves."""
+    return max(_PUSHES_PER_FINALIST * args.finalists, round(keys * _LEFT))
+
+
+def _ends(args: ASATrainingArguments, rows: int, keys: int) -> list[int]:
+    """How many rows are run by the end of each round."""
+    if args.exhaustive or keys <= _PUSHES_PER_FINALIST * args.finalists:
+        return [rows]
+    return sorted({min(rows, max(_FEWEST_ROWS, round(part * rows))) for part in _PARTS})
 
 
 def _key(setting: Setting) -> PushKey:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.modeling.prefix import Prompt, families
+from asa_adapter.search.racing import pushes_run
 
 
 def whole_run(prompts: Mapping[str, Sequence[Prompt]], layers: int, args: ASATrainingArguments) -> float:
@@ -20,7 +21,7 @@ def whole_run(prompts: Mapping[str, Sequence[Prompt]], layers: int, args: ASATra
     tokens = {name: _tokens_run(ids) for name, ids in prompts.items()}
     rows = {name: len(ids) for name, ids in prompts.items()}
     alphas = sum(1 for alpha in args.alphas if alpha)
-    pushes = 2 * layers * len(args.betas) * alphas * rows["train"]
+    pushes = pushes_run(args, layers, rows["train"])
     pushes += (2 * args.finalists + 3 * alphas) * rows["valid"]
     screens = tokens["train"] + 2 * tokens["valid"] + pushes / 2
     answers = tokens["valid"] + (1 + args.finalists) * rows["valid"] * args.max_new_tokens

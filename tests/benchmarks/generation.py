@@ -1,45 +1,43 @@
-"""What answers cost whose rows leave their batch when they have ended, beside one generate() for each batch.
+"""What answers cost whose rows leave their batch when they have ended, beside two ways without it; for `speed.py`.
 
-    python tests/benchmarks/generation.py [--model FOLDER] [--rows N] [--repeats N] [--dtype DTYPE] [--layer N]
-
-Rows of the shipped data, 64 new tokens; without --model the tiny LFM2 with its shipped adapter, else a model with an
-adapter of random vectors and a small step, so that it answers as without. "Finalists" are the bare model and four
-adapters, whose answers end where a call begins; "evaluation" is the bare model and one adapter, to the end. Both ways
-take turns in one process on one thread; times are medians of CPU time and hold the prompts too. Exit status 1 where an
-answer differs.
+"Finalists" are the bare model and four adapters, whose answers end where a call begins; "evaluation" is the bare model
+and one adapter, to the end of the text. `plain` is one generate() of transformers for each batch and adapter, to the
+end of the text; "whole batches" is ours as it was before rows left: one prefill for all adapters, and one generate()
+for each batch, which ends where calls begin. The times hold the prompts too.
 """
 
-import argparse
 import statistics
-import sys
 import time
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
-import transformers
 
-from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors, ToolCallParser, load_splits
-from asa_adapter.data.rows import read_tools
+from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors
+from asa_adapter.data.batches import batches_by_length, pad_batch, pad_token_id
+from asa_adapter.data.prompts import encode_rows
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.decoding import Regrouping
+from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.modeling.residual import decoder_blocks, text_config
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NEW_TOKENS, BATCH = 64, 16
+# The number of adapters, and whether answers end where a call begins.
+STAGES = {"finalists": (4, True), "evaluation": (1, False)}
 
 
-def gentle_adapter(model: Any, layer: int) -> ASAAdapter:
-    """An adapter that always opens its gate, for a step of a hundredth of the state's length."""
-    width, generator = int(text_config(model).hidden_size), np.random.default_rng(0)
+def gentle_adapter(model: Any) -> ASAAdapter:
+    """An adapter in the middle that always opens its gate, for a step of a hundredth of the state's length."""
+    width, depth = int(text_config(model).hidden_size), len(decoder_blocks(model))
+    generator = np.random.default_rng(0)
     states, labels = generator.normal(size=(80, width)), np.arange(80) % 2
     names = ["any"] * 80
     config = ASAConfig(
         hidden_size=width,
-        num_layers=len(decoder_blocks(model)),
-        layer=layer,
+        num_layers=depth,
+        layer=depth // 2,
         domains=("any",),
         tau=0.5,
         alpha=0.01,
@@ -49,67 +47,78 @@ def gentle_adapter(model: Any, layer: int) -> ASAAdapter:
     return ASAAdapter(config, vectors, Router.fit(states, names), Probes.fit(states, labels, names))
 
 
-def compared(asks: Evaluation, rows: list[Any], variants: dict[str, Any], until_call: bool, repeats: int) -> Any:
-    """Seconds in whole batches and in rounds, the answers of both, and the tokens of each answer."""
-    times: dict[bool, list[float]] = {False: [], True: []}
-    found: dict[bool, Any] = {}
-    holds = Regrouping.holds
+def variants(adapter: ASAAdapter, stage: str) -> dict[str, ASAAdapter | None]:
+    """The bare model and the adapters of a stage, by name."""
+    return {"base": None, **{f"adapter {i}": adapter for i in range(STAGES[stage][0])}}
+
+
+def rounds(asks: Evaluation, rows: Sequence[Any], adapter: ASAAdapter, stage: str) -> dict[str, list[str]]:
+    """The answers of each variant, in our way."""
+    return asks.answers_of_each(rows, variants(adapter, stage), until_call=STAGES[stage][1])
+
+
+def whole_batches(asks: Evaluation, rows: Sequence[Any], adapter: ASAAdapter, stage: str) -> dict[str, list[str]]:
+    """The same without rows leaving their batch."""
+    with mock.patch.object(Regrouping, "holds", return_value=False):
+        return rounds(asks, rows, adapter, stage)
+
+
+def plain(asks: Evaluation, rows: Sequence[Any], adapter: ASAAdapter, stage: str) -> dict[str, list[str]]:
+    """The answers of each variant by one generate() for each batch."""
+    prompts = encode_rows(asks.tokenizer, rows, asks.tools, asks.parser)
+    return {name: _generated(asks, prompts, one) for name, one in variants(adapter, stage).items()}
+
+
+def _generated(asks: Evaluation, prompts: Sequence[Sequence[int]], adapter: ASAAdapter | None) -> list[str]:
+    model: Any = asks.model
+    pad_id, settings = pad_token_id(asks.tokenizer), greedy_settings(asks.tokenizer, asks.max_new_tokens)
+    ends = model.generation_config.eos_token_id
+    ends = set(ends if isinstance(ends, list) else [ends])
+    texts = [""] * len(prompts)
+    with asks._steered(adapter), torch.no_grad():
+        for batch in batches_by_length(prompts, asks.batch_size):
+            ids, mask = pad_batch([prompts[i] for i in batch], pad_id, "left")
+            answers = model.generate(input_ids=ids, attention_mask=mask, **settings)[:, ids.shape[1] :].tolist()
+            for i, answer in zip(batch, answers, strict=True):
+                end = next((place for place, token in enumerate(answer, start=1) if token in ends), None)
+                texts[i] = asks._text(answer[:end])
+    return texts
+
+
+WAYS: Mapping[str, Callable[..., dict[str, list[str]]]] = {
+    "plain": plain,
+    "whole_batches": whole_batches,
+    "rounds": rounds,
+}
+
+
+def compared(asks: Evaluation, rows: Sequence[Any], adapter: ASAAdapter, stage: str, repeats: int) -> dict[str, Any]:
+    """Median times of the ways of a stage, which take turns, and how alike their answers are to ours."""
+    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    found: dict[str, dict[str, list[str]]] = {}
     for _ in range(repeats):
-        for rounds in (False, True):
-            with mock.patch.object(Regrouping, "holds", holds if rounds else lambda *_: False):
-                began = time.process_time()
-                found[rounds] = asks.answers_of_each(rows, variants, until_call=until_call)
-                times[rounds].append(time.process_time() - began)
-    texts = [text for answers in found[True].values() for text in answers]
-    lengths = [len(asks.tokenizer.encode(text, add_special_tokens=False)) for text in texts]
-    pairs = [pair for name in variants for pair in zip(found[False][name], found[True][name], strict=True)]
-    return *(statistics.median(times[rounds]) for rounds in (False, True)), pairs, lengths
-
-
-def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", metavar="FOLDER", help="another model than the tiny LFM2")
-    parser.add_argument("--rows", type=int, default=160, metavar="N")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--layer", type=int, metavar="N", help="where the adapter steers (default: the middle)")
-    parser.add_argument("--only", choices=("finalists", "evaluation"))
-    return parser.parse_args()
-
-
-def main() -> int:
-    chosen = options()
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    folder = chosen.model or EXAMPLES / "tiny_lfm2"
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, chosen.dtype)).eval()
-    if chosen.model:
-        adapter = gentle_adapter(model, chosen.layer or len(decoder_blocks(model)) // 2)
-    else:
-        adapter = ASAAdapter.from_pretrained(EXAMPLES / "tiny_lfm2_asa")
-    rows = list(load_splits(EXAMPLES / "data")["valid"])[: chosen.rows]
-    calls, tools = ToolCallParser.from_tokenizer(tokenizer), read_tools(EXAMPLES / "data" / "tools.json")
-    asks = Evaluation(model, tokenizer, calls, tools, NEW_TOKENS, BATCH, progress=False)
-    stages = {"finalists": (4, True), "evaluation": (1, False)}
-    print("| | whole batches | rounds | ratio | tokens: median, mean, most | answers alike |")
-    print("|---|---|---|---|---|---|")
-    differ = False
-    for name, (adapters, until_call) in stages.items():
-        if chosen.only in (None, name):
-            variants = {"base": None, **{f"adapter {i}": adapter for i in range(adapters)}}
-            whole, rounds, pairs, lengths = compared(asks, rows, variants, until_call, chosen.repeats)
-            alike = sum(a == b for a, b in pairs)
-            differ |= alike < len(pairs)
-            size = f"{statistics.median(lengths):.0f}, {statistics.mean(lengths):.1f}, {max(lengths)}"
-            print(
-                f"| {name}: {adapters + 1} times {len(rows)} rows | {whole:.2f} s | {rounds:.2f} s "
-                f"| {rounds / whole:.2f} | {size} | {alike} of {len(pairs)} |"
-            )
-    print(f"\ntorch {torch.__version__}, transformers {transformers.__version__}, {chosen.dtype}")
-    return int(differ)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        for way, work in WAYS.items():
+            began = time.process_time()
+            found[way] = work(asks, rows, adapter, stage)
+            times[way].append(time.process_time() - began)
+    seconds = {way: statistics.median(taken) for way, taken in times.items()}
+    ours = [text for texts in found["rounds"].values() for text in texts]
+    lengths = [len(asks.tokenizer.encode(text, add_special_tokens=False)) for text in ours]
+    # Plain answers go on behind the beginning of a call, where the finalists' end.
+    read: Callable[[str], Any] = asks.parser.triggered if STAGES[stage][1] else str
+    alike = {
+        way: statistics.mean(
+            read(answer) == read(other)
+            for name in texts
+            for answer, other in zip(found["rounds"][name], texts[name], strict=True)
+        )
+        for way, texts in found.items()
+    }
+    return {
+        "adapters": STAGES[stage][0],
+        "rows": len(rows),
+        "seconds": seconds,
+        "over": {way: seconds["rounds"] / taken for way, taken in seconds.items() if way != "rounds"},
+        "tokens": {"median": statistics.median(lengths), "mean": statistics.mean(lengths), "most": max(lengths)},
+        "alike": alike,
+    }

@@ -197,6 +197,18 @@ def test_a_call_that_has_begun_stays_one_whatever_follows(name: str) -> None:
         assert begun == sorted(begun)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_follows_a_complete_call_counts(name: str) -> None:
+    """Where calls are compared with gold calls and checked, an answer cannot end with its first call."""
+    parser = ToolCallParser(name)
+    one, other = ToolCall("get_weather", {"city": "Oslo"}), ToolCall("now", {})
+    before = "" if name != "gpt_oss" else "<|start|>assistant "  # the model's next message
+    marked = parser.start if name == "llama4" else ""  # a bare list is a call only where it begins the answer
+    answer = parser.write([one])
+    assert parser.parse(answer) == [one]
+    assert parser.parse(f"{answer}{before}{marked}{parser.write([other])}") == [one, other]
+
+
 def test_an_answer_does_not_depend_on_its_batch(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
     answers = evaluation.answers(rows)
     assert not any(evaluation.tokenizer.pad_token in answer for answer in answers)
