@@ -7,6 +7,8 @@ from typing import Any
 
 import jsonschema
 import referencing
+import referencing.exceptions
+from referencing.jsonschema import DRAFT202012
 
 Tools = Sequence[Mapping[str, Any] | Callable[..., Any]]
 
@@ -62,17 +64,25 @@ def schema_errors(arguments: dict[str, Any], tool: Mapping[str, Any]) -> list[st
     schema = tool.get("parameters") or {}
     try:
         # An empty registry: a schema may refer to its own parts, never to a file or a URL.
-        validator = _Validator(_with_plain_patterns(dict(schema)), registry=referencing.Registry())
+        plain = _with_plain_patterns(dict(schema))
+        in_parts = schema.get("additionalProperties") is None and bool(_PARTS & schema.keys())
+        if in_parts and plain.get("patternProperties") == schema.get("patternProperties"):
+            plain = {"unevaluatedProperties": False, **plain}
+        validator = _Validator(plain, registry=referencing.Registry())
         _steps.set(iter(range(_MOST_STEPS)))
         found = [error.message[:120] for error in validator.iter_errors(arguments)]
         known = dict(schema.get("properties") or {})
-        if schema.get("additionalProperties") is None:
+        if schema.get("additionalProperties") is None and not in_parts:
             found += [f"unknown argument {name!r}" for name in arguments if name not in known]
         return found + [f"{name!r} is empty" for name in schema.get("required") or [] if arguments.get(name) == ""]
     # A tool's schema is a stranger's text, which can be malformed in any way.
     except Exception as error:
         return [f"cannot be held against the tool's schema: {type(error).__name__}: {str(error)[:120]}"]
 
+
+# Words of JSON Schema that may name arguments beside `properties`.
+_PARTS = {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "then", "else", "dependentSchemas"}
+_PARTS |= {"patternProperties"}
 
 _steps: ContextVar[Iterator[int]] = ContextVar("steps")
 
@@ -141,6 +151,9 @@ _TYPES = {
 }
 # Words that no check of arguments reads, so that a mistake in them does no harm.
 _REMARKS = {"description", "title", "default", "examples", "format", "deprecated", "readOnly", "writeOnly", "$comment"}
+_OF_VALUES = _REMARKS | {"enum", "const"}
+# Words whose objects have schemas under names that are not words of JSON Schema.
+_OF_SCHEMAS = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
 _OTHER_NAMES = ("input_schema", "inputSchema", "parameters_schema")
 
 
@@ -175,7 +188,42 @@ def parameters_fault(tool: Mapping[str, Any]) -> str | None:
         if not _is_harmless(path, error.instance):
             place = ".".join(path) or "its top"
             return f"has parameters that are no JSON schema: {error.instance!r:.80} at {place}{expected}"
+    return _impossible(parameters)
+
+
+def _impossible(parameters: Mapping[str, Any]) -> str | None:
+    """Why no arguments could fit a JSON schema, or could not be held against it; None where they can."""
+    parts = list(_parts(parameters))
+    for pattern in (part["pattern"] for part in parts if isinstance(part.get("pattern"), str)):
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            return f"has the pattern {pattern!r:.80}, which Python does not read ({error}); write it otherwise"
+    if not any("$id" in part for part in parts):  # an id changes what references mean
+        resolver = referencing.Registry().resolver_with_root(DRAFT202012.create_resource(dict(parameters)))
+        for reference in (part["$ref"] for part in parts if isinstance(part.get("$ref"), str)):
+            try:
+                resolver.lookup(reference)
+            except (referencing.exceptions.Unresolvable, ValueError):
+                return f"refers to {reference!r:.80}, which is not in its parameters; expected such as '#/$defs/name'"
+    if "additionalProperties" not in parameters and not _PARTS & parameters.keys():
+        for name in parameters.get("required") or []:
+            if name not in (parameters.get("properties") or {}):
+                return f"requires {name!r:.80}, which is not among its `properties`"
     return None
+
+
+def _parts(schema: Any, word: str = "") -> Iterator[Mapping[str, Any]]:
+    """A schema and those in it; values, such as those of `enum`, are none."""
+    if isinstance(schema, Mapping):
+        if word not in _OF_SCHEMAS:
+            yield schema
+        for name, inner in schema.items():
+            if word in _OF_SCHEMAS or name not in _OF_VALUES:
+                yield from _parts(inner, "" if word in _OF_SCHEMAS else name)
+    elif isinstance(schema, list):
+        for inner in schema:
+            yield from _parts(inner)
 
 
 def _describes_argument(value: Any) -> bool:

@@ -35,6 +35,26 @@ def test_schema_may_refer_to_its_own_definitions() -> None:
     assert check_add(parameters, '[add(a="x")]')["errors"] == ["add: 'x' is not of type 'integer'"]
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"allOf": [{"properties": {"a": {"type": "string"}}}]},
+        {"$ref": "#/$defs/x", "$defs": {"x": {"properties": {"a": {"type": "string"}}}}},
+        {"anyOf": [{"properties": {"a": {"type": "string"}}, "required": ["a"]}, {"properties": {"b": {}}}]},
+        {"patternProperties": {"^a": {"type": "string"}}},
+        {"properties": {"c": {}}, "if": {"required": ["c"]}, "else": {"properties": {"a": {"type": "string"}}}},
+    ],
+    ids=str,
+)
+def test_arguments_that_a_part_of_the_schema_names_are_known(parameters: dict[str, Any]) -> None:
+    """They were unknown arguments, so that no call of such a tool was valid."""
+    assert check_add(parameters, '[add(a="x")]')["errors"] == []
+    assert check_add(parameters, '[add(a="x", z=1)]')["errors"] == [
+        "add: Unevaluated properties are not allowed ('z' was unexpected)"
+    ]
+    assert check_add(parameters, "[add(a=1)]")["arguments"] is False
+
+
 BROKEN_SCHEMAS = [
     "a schema",
     5,
