@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from asa_adapter.choice.settings import Objective, Scored, gentlest_near_best, standard_errors
+from asa_adapter.choice.settings import Objective, Scored, gentlest_near_best, independent_rows, standard_errors
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.intervals import LEVEL, resamples
 from asa_adapter.evaluation.metrics import Counts
@@ -93,7 +93,7 @@ def sure_gain(
     """The gain over the bare model of the finalist that `choose` chose on the same rows.
 
     Args:
-        args: of these, objective, max_fpr, resamples and seed are used.
+        args: of these, the objective with its limit, resamples and seed are used.
         labels: (N,) 1 where a tool is needed.
         base: (N,) triggers of the bare model.
         finalists: the settings with their results on these rows.
@@ -105,7 +105,8 @@ def sure_gain(
     called = np.stack([base, *(finalist.triggered for finalist in finalists)])
     weights = resamples(len(labels), args.resamples, args.seed, groups)
     plain, drawn = Counts.of(labels, called), Counts.of(labels, called, weights)
-    settled = _chosen_again(args, finalists, plain, drawn)
+    independent = np.array([independent_rows(labels, finalist.triggered, groups) for finalist in finalists])
+    settled = _chosen_again(objective, finalists, plain, drawn, independent)
     numbers = np.arange(len(labels)) if groups is None else groups
     count = min(len(set(numbers[labels == label].tolist())) for label in (0, 1))
     lucks = [_luck(goal, plain, drawn, settled, index, count) for goal in (objective, balanced)]
@@ -118,15 +119,15 @@ def sure_gain(
 
 
 def _chosen_again(
-    args: ASATrainingArguments, finalists: list[Scored], plain: Counts, drawn: Counts
+    objective: Objective, finalists: list[Scored], plain: Counts, drawn: Counts, independent: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """(B,) index of the finalist that is chosen in each resample, were all of them equally good."""
-    objective = Objective.of(args)
+    """(B,) index of the finalist that is chosen in each resample, were all of them equally good.
+
+    (F,) `independent` says as how many rows those without need count for each finalist.
+    """
     scores = objective.value(drawn)[1:]
     noise = scores - objective.value(plain)[1:, None]
-    keeps = np.ones(scores.shape, dtype=bool)
-    if args.max_fpr is not None:
-        keeps = drawn.ratios()["fpr"][1:] <= args.max_fpr
+    keeps = objective.keeps(Counts(*(count[1:] for count in drawn)), independent[:, None])
     return gentlest_near_best([f.setting for f in finalists], noise, standard_errors(scores), keeps)
 
 

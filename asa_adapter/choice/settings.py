@@ -4,16 +4,18 @@ Everything here is arithmetic on arrays of triggers; no model is needed.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
 
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.intervals import resamples, upper_confidence_bound
+from asa_adapter.evaluation.intervals import effective_rows, resamples, upper_bound
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.steering.controller import ternary_gate
 
@@ -36,30 +38,90 @@ class Objective:
     Attributes:
         name: "f1" or "balanced_accuracy"; unused with `max_fpr`.
         max_fpr: highest FPR allowed, 0 to 1; None for no limit.
+        confidence: None holds the limit against the FPR as measured; a number above .5 and below 1 against its
+            one-sided upper bound of that confidence.
     """
 
     name: str = "f1"
     max_fpr: float | None = None
+    confidence: float | None = None
 
     @classmethod
     def of(cls, args: ASATrainingArguments) -> "Objective":
         """The objective in the training arguments."""
-        return cls(args.objective, args.max_fpr)
+        return cls(args.objective, args.max_fpr, args.max_fpr_confidence)
+
+    def screening(self, labels: NDArray[np.int64]) -> "Objective":
+        """The objective of a screen on other rows, whose limit is the highest FPR whose bound is kept on these ones.
+
+        Args:
+            labels: (N,) 1 where a tool is needed, of the rows that decide afterwards.
+
+        Raises:
+            ValueError: so few of them need no tool that even without a false call the bound is above the limit.
+        """
+        if self.max_fpr is None or self.confidence is None:
+            return self
+        without = int((labels == 0).sum())
+        shares = np.arange(without + 1) / max(without, 1)
+        kept = shares[upper_bound(shares, without, self.confidence) <= self.max_fpr]
+        if not len(kept):
+            z = float(norm.ppf(self.confidence))
+            raise ValueError(
+                f"valid has {without} rows without need: even without a false call among them, the upper bound of the "
+                f"FPR with confidence {self.confidence:g} is above max_fpr {self.max_fpr:g}. Give at least "
+                f"{math.ceil(z**2 * (1 - self.max_fpr) / self.max_fpr)} such rows, or a higher max_fpr"
+            )
+        return replace(self, max_fpr=float(kept.max()), confidence=None)
 
     def __str__(self) -> str:
-        return self.name if self.max_fpr is None else f"recall with an FPR of at most {self.max_fpr:g}"
+        return self.name if self.max_fpr is None else f"recall with {self.limit}"
+
+    @property
+    def limit(self) -> str:
+        """What `max_fpr` asks for, in words."""
+        if self.confidence is None:
+            return f"an FPR of at most {self.max_fpr:g}"
+        return f"an FPR whose upper {100 * self.confidence:g} % bound is at most {self.max_fpr:g}"
 
     @property
     def gain_name(self) -> str:
         """Name of the metric that `gain` returns."""
         return "F1" if self.max_fpr is None and self.name == "f1" else "balanced accuracy"
 
-    def rank(self, counts: Counts) -> NDArray[np.float64]:
-        """Score by which settings are ordered, of the counts' shape; below 0 where the FPR is above `max_fpr`."""
+    def rank(self, counts: Counts, rows: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Score by which settings are ordered, of the counts' shape; below 0 where the limit of the FPR is not kept.
+
+        Args:
+            counts: the counts.
+            rows: as in `keeps`.
+        """
         if self.max_fpr is None:
             return self.gain(counts)
         ratios = counts.ratios()
-        return np.where(ratios["fpr"] <= self.max_fpr, ratios["recall"], -ratios["fpr"])
+        # The least number below 0, for a setting that never calls without need and still breaks the limit.
+        return np.where(self.keeps(counts, rows), ratios["recall"], np.minimum(-ratios["fpr"], -1e-9))
+
+    def keeps(self, counts: Counts, rows: ArrayLike | None = None) -> NDArray[np.bool_]:
+        """Whether the limit of the FPR is kept, of the counts' shape; without a limit it always is.
+
+        Args:
+            counts: the counts.
+            rows: as how many independent rows those without need count, of a shape that goes with the counts' (see
+                `effective_rows`); None counts each.
+        """
+        fpr = counts.ratios()["fpr"]
+        if self.max_fpr is None:
+            return np.ones(fpr.shape, dtype=bool)
+        if self.confidence is None:
+            return fpr <= self.max_fpr
+        return upper_bound(fpr, counts.fp + counts.tn if rows is None else rows, self.confidence) <= self.max_fpr
+
+    def score(
+        self, labels: NDArray[np.int64], triggered: NDArray[np.bool_], groups: NDArray[np.int64] | None = None
+    ) -> float:
+        """The `rank` of (N,) triggers; rows with the same number in (N,) `groups` belong together."""
+        return float(self.rank(Counts.of(labels, triggered), independent_rows(labels, triggered, groups)))
 
     def value(self, counts: Counts) -> NDArray[np.float64]:
         """The metric to maximise, whether or not the limit is met, of the counts' shape."""
@@ -71,6 +133,14 @@ class Objective:
         if self.max_fpr is not None or self.name == "balanced_accuracy":
             return (ratios["recall"] + 1 - ratios["fpr"]) / 2
         return ratios["f1"]
+
+
+def independent_rows(
+    labels: NDArray[np.int64], triggered: NDArray[np.bool_], groups: NDArray[np.int64] | None
+) -> float:
+    """As how many independent rows those without need count in the FPR; all arrays are (N,)."""
+    without = labels == 0
+    return effective_rows(triggered[without], None if groups is None else groups[without])
 
 
 class Setting(NamedTuple):
@@ -99,14 +169,18 @@ class Scored(NamedTuple):
         return (-round(self.score, 9), *self.setting.gentleness())
 
 
-def facts(args: ASATrainingArguments, labels: NDArray[np.int64], triggered: NDArray[np.bool_]) -> dict[str, Any]:
-    """Score, F1, recall, FPR and the FPR's upper bound of (N,) triggers, for the report."""
-    counts = Counts.of(labels, triggered)
-    ratios = counts.ratios()
+def facts(
+    objective: Objective,
+    labels: NDArray[np.int64],
+    triggered: NDArray[np.bool_],
+    groups: NDArray[np.int64] | None = None,
+) -> dict[str, Any]:
+    """Score, F1, recall, FPR and the FPR's upper bound of (N,) triggers of rows in (N,) groups, for the report."""
+    ratios = Counts.of(labels, triggered).ratios()
     return {
-        "score": float(Objective.of(args).rank(counts)),
+        "score": objective.score(labels, triggered, groups),
         **{name: float(ratios[name]) for name in ("f1", "recall", "fpr")},
-        "fpr_upper_bound_95": upper_confidence_bound(int(counts.fp), int(counts.fp + counts.tn)),
+        "fpr_upper_bound_95": float(upper_bound(ratios["fpr"], independent_rows(labels, triggered, groups))),
     }
 
 
@@ -154,15 +228,20 @@ def layer_effects(changes: Mapping[tuple[Any, int], float]) -> dict[int, dict[st
 
 
 def screen_facts(
-    args: ASATrainingArguments, labels: NDArray[np.int64], base: NDArray[np.bool_], scored: Sequence[Scored]
+    objective: Objective,
+    labels: NDArray[np.int64],
+    base: NDArray[np.bool_],
+    scored: Sequence[Scored],
+    groups: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """Results of the screen, for the report.
 
     Args:
-        args: the training arguments.
+        objective: what the screen ranked by.
         labels: (N,) 1 where a tool is needed.
         base: (N,) triggers of the bare model.
         scored: the settings that were measured on all rows, with their results.
+        groups: (N,) numbers from 0; rows with the same number belong together. None makes each row a group.
 
     Returns:
         split, settings (their number), base, best_of_each_layer, front (the Pareto front of low FPR and high recall)
@@ -171,7 +250,7 @@ def screen_facts(
     ranked = sorted(scored, key=Scored.rank)
     best = ranked[0].setting
     leaders = shortlist(scored, len({s.setting.layer for s in scored}))
-    points = [(facts(args, labels, s.triggered), s.setting) for s in scored]
+    points = [(facts(objective, labels, s.triggered, groups), s.setting) for s in scored]
     front: list[dict[str, Any]] = []
     for numbers, setting in sorted(points, key=lambda point: (point[0]["fpr"], -point[0]["recall"], point[1].alpha)):
         if not front or numbers["recall"] > front[-1]["recall"]:
@@ -179,8 +258,10 @@ def screen_facts(
     return {
         "split": "train",
         "settings": len(scored),
-        "base": facts(args, labels, base),
-        "best_of_each_layer": [{**s.setting._asdict(), **facts(args, labels, s.triggered)} for s in leaders],
+        "base": facts(objective, labels, base, groups),
+        "best_of_each_layer": [
+            {**s.setting._asdict(), **facts(objective, labels, s.triggered, groups)} for s in leaders
+        ],
         "front": front,
         "alpha_tau": [
             {"alpha": s.setting.alpha, "tau": s.setting.tau, "score": s.score}
@@ -218,7 +299,7 @@ def choose(
     the difference from the best finalist on the same rows, by a paired bootstrap.
 
     Args:
-        args: of these, objective, max_fpr, resamples and seed are used.
+        args: of these, the objective with its limit, resamples and seed are used.
         labels: (N,) 1 where a tool is needed.
         finalists: F settings with their results on these rows.
         groups: (N,) numbers from 0; rows with the same number are drawn together. None makes each row a group.

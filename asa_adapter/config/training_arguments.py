@@ -44,7 +44,10 @@ class ASATrainingArguments:
         Cs: inverse regularisation strengths to try; for each layer, the one whose probe is best on TRAIN, out of fold,
             is taken.
         objective: what to maximise, "f1" or "balanced_accuracy".
-        max_fpr: with a number, maximise recall among the settings whose FPR on VALID is at most this.
+        max_fpr: with a number, maximise recall among the settings whose FPR on VALID is at most this. It limits what
+            was measured there, and is no promise of the FPR on other prompts.
+        max_fpr_confidence: with a number, such as .95, `max_fpr` limits the one-sided upper bound, of that confidence,
+            of each setting's FPR on VALID. Near-duplicates and turns of one conversation count as one in it.
         finalists: how many settings from the screen generate on VALID: the best of each layer first;
             twice as many where the screen agrees too little with what they generate.
         exhaustive: whether the screen runs every setting on all of TRAIN. Else settings race: the worse ones drop out
@@ -84,6 +87,9 @@ class ASATrainingArguments:
     Cs: Sequence[float] = (0.001, 0.01, 0.1, 1.0)
     objective: str = _flag("f1", "maximise f1 (default) or balanced_accuracy", "NAME", choices=OBJECTIVES)
     max_fpr: float | None = _flag(None, "maximise recall with at most this FPR instead", "X", type=float)
+    max_fpr_confidence: float | None = _flag(
+        None, "hold --max-fpr against the FPR's upper bound, such as .95", "X", type=float
+    )
     finalists: int = _flag(4, "settings decided by generation (default: {})", "N", type=_positive)
     exhaustive: bool = False
     resamples: int = 2000
@@ -101,8 +107,7 @@ class ASATrainingArguments:
     def __post_init__(self) -> None:
         self._check_layers()
         self._check_sequences()
-        if self.max_fpr is not None:
-            check_range("max_fpr", finite_float("max_fpr", self.max_fpr), 0, 1)
+        self._check_limit()
         for name, least in (
             ("finalists", 1),
             ("resamples", 100),
@@ -123,6 +128,20 @@ class ASATrainingArguments:
                 raise ValueError(f"{name} is {value!r:.80}; expected a text that is not empty, or None")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective is {self.objective!r}; expected one of {OBJECTIVES}")
+
+    def _check_limit(self) -> None:
+        if self.max_fpr is not None:
+            check_range("max_fpr", finite_float("max_fpr", self.max_fpr), 0, 1)
+        if self.max_fpr_confidence is None:
+            return
+        confidence = finite_float("max_fpr_confidence", self.max_fpr_confidence)
+        if not 0.5 < confidence < 1:
+            raise ValueError(f"max_fpr_confidence is {confidence:g}; expected a number above .5 and below 1")
+        if not self.max_fpr:
+            raise ValueError(
+                f"max_fpr_confidence is {confidence:g} and max_fpr {self.max_fpr}; expected a max_fpr above 0, since "
+                "the confidence says how surely the FPR is to be below it"
+            )
 
     def _check_layers(self) -> None:
         if self.layers == "all":

@@ -42,7 +42,8 @@ class Race:
     """One race.
 
     Args:
-        args: which settings take part, and the objective.
+        args: which settings take part.
+        objective: what they are ranked by.
         labels: (N,) 1 where a tool is needed.
         domains: (N,) domain of each row.
         predictions: out-of-fold predictions for the rows, by layer.
@@ -62,6 +63,7 @@ class Race:
     def __init__(
         self,
         args: ASATrainingArguments,
+        objective: Objective,
         labels: NDArray[np.int64],
         domains: Sequence[str],
         predictions: dict[int, Prediction],
@@ -69,7 +71,7 @@ class Race:
         measure: Callable[[NDArray[np.int64], Sequence[Push]], Screened],
         calls: bool = True,
     ) -> None:
-        self._args, self._labels, self._predictions = args, labels, predictions
+        self._args, self._objective, self._labels, self._predictions = args, objective, labels, predictions
         self._push, self._measure = push, measure
         self._order = spread(labels, domains, args.seed)
         self._called: dict[tuple[PushKey, int], NDArray[np.bool_]] = {}
@@ -153,14 +155,14 @@ class Race:
 
     def _scored(self, keys: Sequence[PushKey], rows: NDArray[np.int64]) -> list[Scored]:
         """All settings of the pushes with their results on some rows."""
-        taking_part, objective = set(keys), Objective.of(self._args)
+        taking_part = set(keys)
         scored = []
         for setting in grid(self._args, list(self._predictions)):
             if (key := _key(setting)) in taking_part:
                 p_tool = self._predictions[setting.layer].p_tool[setting.probe][rows]
                 up, down = (self._called[key, sign][rows] for sign in (1, -1))
                 triggered = gated(p_tool, setting.tau, self.base[rows], up, down)
-                score = float(objective.rank(Counts.of(self._labels[rows], triggered)))
+                score = float(self._objective.rank(Counts.of(self._labels[rows], triggered)))
                 scored.append(Scored(setting, score, triggered))
         return scored
 

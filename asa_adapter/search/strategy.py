@@ -28,7 +28,6 @@ from asa_adapter.choice.settings import (
 )
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push
-from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer
 from asa_adapter.search.measurements import Measurements
@@ -113,9 +112,11 @@ class Search:
         """
         read = self._readable(layers)
         predictions = {layer: self.fits[layer].out_of_fold for layer in read}
-        labels = self.measured.labels("train")
+        labels, groups = self.measured.labels("train"), self.measured.groups("train")
+        objective = self.objective.screening(self.measured.labels("valid"))
         race = Race(
             self.args,
+            objective,
             labels,
             self.measured.domains("train"),
             predictions,
@@ -124,7 +125,10 @@ class Search:
             calls=self.report.get("habit", {}).get("calls") != 0,
         )
         scored, ran = race.run(), race.rows
-        self.report["screen"] = {"rows": len(ran), **screen_facts(self.args, labels[ran], race.base[ran], scored)}
+        self.report["screen"] = {
+            "rows": len(ran),
+            **screen_facts(objective, labels[ran], race.base[ran], scored, groups[ran]),
+        }
         for layer, effect in layer_effects(race.changes).items():
             self.report["layers"][str(layer)]["effect"] = effect
         if not race.hopeless:
@@ -201,11 +205,11 @@ class Search:
         chosen, errors = choose(self.args, labels, finalists, groups)
         gain = sure_gain(self.args, labels, base, finalists, chosen, groups)
         self.report["valid"] = {
-            "base": facts(self.args, labels, base),
+            "base": facts(self.objective, labels, base, groups),
             "finalists": [
                 {
                     **finalist.setting._asdict(),
-                    **facts(self.args, labels, finalist.triggered),
+                    **facts(self.objective, labels, finalist.triggered, groups),
                     "screen_score": candidate.score,
                     "screen_agreement": agreement,
                     "standard_error": error,
@@ -223,11 +227,11 @@ class Search:
 
     def _generated(self, candidates: Sequence[Scored]) -> tuple[NDArray[np.bool_], list[Scored]]:
         """(N,) bool, where the bare model calls a tool on VALID, and the candidates with their results there."""
-        labels = self.measured.labels("valid")
+        labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
         variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
         base, *triggers = self.measured.triggers("valid", {"base": None, **variants}).values()
         return base, [
-            Scored(candidate.setting, float(self.objective.rank(Counts.of(labels, triggered))), triggered)
+            Scored(candidate.setting, self.objective.score(labels, triggered, groups), triggered)
             for candidate, triggered in zip(candidates, triggers, strict=True)
         ]
 
@@ -248,12 +252,12 @@ class Search:
 
     def _settle(self, chosen: Scored, gain: Gain, base: NDArray[np.bool_]) -> ASAAdapter:
         """The chosen adapter, or one that abstains; records the choice and its reason in the report."""
-        labels, args = self.measured.labels("valid"), self.args
-        missed = args.max_fpr is not None and chosen.score < 0
+        labels, groups, limit = self.measured.labels("valid"), self.measured.groups("valid"), self.objective.max_fpr
+        missed = limit is not None and chosen.score < 0
         abstains = bool(missed or not gain.sure)
         tried = len(self.report["valid"]["finalists"])
         if missed:
-            why = f"no setting tried had an FPR of at most {args.max_fpr:g} on VALID; the adapter abstains"
+            why = f"no setting tried had {self.objective.limit} on VALID; the adapter abstains"
         elif abstains:
             why = (
                 f"no gain over the bare model on VALID is sure: {gain.doubt(self.objective.gain_name)}; the adapter "
@@ -268,7 +272,7 @@ class Search:
             )
         setting = chosen.setting._replace(alpha=0.0) if abstains else chosen.setting
         adapter = self._record(setting, why)
-        self.report["chosen"]["valid"] = facts(args, labels, base if abstains else chosen.triggered)
+        self.report["chosen"]["valid"] = facts(self.objective, labels, base if abstains else chosen.triggered, groups)
         return adapter
 
     def _record(self, setting: Setting, why: str) -> ASAAdapter:

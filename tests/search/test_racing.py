@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asa_adapter import ASATrainingArguments
-from asa_adapter.choice.settings import Scored, Setting
+from asa_adapter.choice.settings import Objective, Scored, Setting
 from asa_adapter.evaluation.first_tokens import Push, Screened
 from asa_adapter.search.fitting import Prediction
 from asa_adapter.search.racing import PushKey, Race, spread, survivors
@@ -52,7 +52,7 @@ def race(model: Model | None = None, calls: bool = True, **options: Any) -> tupl
     def push(key: PushKey) -> Push:
         return Push(key.layer, torch.full((2, 1), key.alpha), torch.from_numpy(predictions[key.layer].domain))
 
-    found = Race(args, LABELS, DOMAINS, predictions, push, model, calls)
+    found = Race(args, Objective.of(args), LABELS, DOMAINS, predictions, push, model, calls)
     return found.run(), found, model
 
 

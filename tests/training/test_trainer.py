@@ -224,6 +224,22 @@ def test_max_fpr_is_kept_on_valid(tiny_lfm2: Any, small: Any, shared: Any) -> No
     assert chosen["why"].endswith("with 95 % confidence (balanced accuracy)")
 
 
+def test_a_max_fpr_with_a_confidence_holds_for_the_upper_bound(tiny_lfm2: Any, small: Any, shared: Any) -> None:
+    options = {**shared, "max_fpr": 0.35, "max_fpr_confidence": 0.95, "layers": (4, 6)}
+    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**options))
+    trainer.train()
+    chosen = trainer.report["chosen"]
+    assert chosen["valid"]["fpr_upper_bound_95"] <= 0.35
+    assert not chosen["abstains"]
+    assert "ranked by recall with an FPR whose upper 95 % bound is at most 0.35 of real generation" in chosen["why"]
+
+
+def test_too_few_rows_for_a_confidence_are_refused_at_once(tiny_lfm2: Any, small: Any) -> None:
+    arguments = ASATrainingArguments(max_fpr=0.001, max_fpr_confidence=0.95)
+    with pytest.raises(ValueError, match=r"valid has \d+ rows without need: .* Give at least 2703 such rows"):
+        ASATrainer(*tiny_lfm2, small, arguments)
+
+
 def test_a_max_fpr_that_nothing_reaches_gives_an_abstaining_adapter(tiny_lfm2: Any, small: Any, shared: Any) -> None:
     options = {**shared, "max_fpr": 0.0, "layers": (4,), "alphas": (1e-6,), "finalists": 1, "exhaustive": True}
     trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**options))
