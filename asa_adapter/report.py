@@ -41,8 +41,10 @@ screen.alpha_tau[].alpha             | number  | the best setting with another a
 screen.alpha_tau[].tau               | number  | and another tau
 screen.alpha_tau[].score             | number  | its score
 valid.base.SCORES                    |         | the bare model, by real generation on VALID (no `valid` if none moved)
+valid.base.cut_share                 | number  | share of its answers that max_new_tokens cut
 valid.finalists[].SETTING            |         | the settings that generated on VALID
 valid.finalists[].SCORES             |         | what each reached
+valid.finalists[].cut_share          | number  | share of the answers that max_new_tokens cut
 valid.finalists[].screen_score       | number  | its score in the screen
 valid.finalists[].screen_agreement   | number  | share of VALID rows on which first token and generation agree
 valid.finalists[].standard_error     | number  | of the difference between its score and the best
@@ -53,6 +55,7 @@ chosen.absolute_step                 | number  | length of the step in the model
 chosen.abstains                      | bool    | whether no gain was sure, so that the adapter does nothing
 chosen.why                           | text    | how it was chosen
 chosen.valid.SCORES                  |         | what it reached on VALID
+chosen.valid.cut_share               | number  | share of the answers that max_new_tokens cut
 diagnostics.layer                    | int     | where this was measured
 diagnostics.beta                     | number  | with which share of the global direction
 diagnostics.domain_cosines[][]       | number  | cosines between the domains' directions
@@ -79,7 +82,8 @@ SCORES   score, f1, recall, fpr, fpr_upper_bound_95 (numbers)
 ROWS     rows, tool_needed (label 1), groups (of rows that belong together) (int)
 GAIN     mean, lower_bound, balanced_accuracy_bound, apparent (numbers), groups (int): see `choice.gain.Gain`
 COUNTED  n, tp, fp, fn, tn (int), precision, recall, f1, accuracy, fpr (numbers)
-METRICS  COUNTED, and per_domain.*.COUNTED, validity.*, gold.* (numbers)
+METRICS  COUNTED, and per_domain.*.COUNTED, validity.*, gold.* (numbers), cut (int: answers that max_new_tokens cut
+         before a call was complete), cut_share (number)
 SURE     intervals.*.*[] (95 %, of "base", "asa" and "gain" by ratio), mcnemar_p (numbers), only_base_right,
          only_asa_right, groups (int)
 """
@@ -248,6 +252,8 @@ _METRICS = with_keys(
     per_domain=by_name(with_keys(_COUNTED, **_COUNTED)),
     validity=by_name(_NUMBER, required=list(VALIDITY), default={}),
     gold=by_name(_NUMBER, required=list(GOLD), default={}),
+    cut=_COUNT,
+    cut_share=_SHARE,
 )
 _INTERVALS = by_name(with_keys(**dict.fromkeys(RATIOS, list_of(_NUMBER, minItems=2, maxItems=2))))
 _SURE = {"intervals": _INTERVALS, "mcnemar_p": _SHARE, "by_domain": by_name(with_keys(intervals=_INTERVALS))}

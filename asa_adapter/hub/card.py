@@ -198,7 +198,7 @@ def _tools(tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
     return lines
 
 
-def _result(split: str, comparison: Comparison) -> dict[str, str | None]:
+def _result(split: str, comparison: Comparison) -> dict[str, Any]:
     """What the template shows of one split."""
     base, asa = comparison.base, comparison.asa
     rows = [
@@ -215,6 +215,7 @@ def _result(split: str, comparison: Comparison) -> dict[str, str | None]:
         "mcnemar": None if p is None else f"Exact McNemar test on rightly decided prompts: p = {p:.3g}.",
         "domains": _domains(comparison),
         "calls": _calls(comparison),
+        "cut": all("cut_share" in part for part in (base, asa)),
     }
 
 
@@ -240,8 +241,8 @@ def _calls(comparison: Comparison) -> str | None:
     parts = {"the model alone": comparison.base, "with ASA": comparison.asa}
     if not all(part["validity"] for part in parts.values()):
         return None
-    worth = ("can be read", "offered tool", "fits its schema", "success precision", "success recall", "the gold calls")
-    return calls_table(parts, "", worth)
+    worth = ("can be read", "offered tool", "fits its schema", "success precision", "success recall")
+    return calls_table(parts, "", (*worth, "the gold calls", "cut short"))
 
 
 def _ablations(report: Report) -> str | None:

@@ -29,6 +29,7 @@ from asa_adapter.search.fitting import LabelledStates
 from asa_adapter.search.stages import Stages, digest
 from asa_adapter.states import HiddenStates, collect_hidden_states
 from asa_adapter.tool_calls.habits import Habit, a_few, habit
+from asa_adapter.tool_calls.outcomes import Answer, Outcome
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 # Rows that each process answers in one stage: at most so many are answered again after an interruption.
@@ -218,10 +219,10 @@ class Measurements:
 
     def answers(
         self, split: str, variants: Mapping[str, ASAAdapter | None], *, until_call: bool = False
-    ) -> dict[str, list[str]]:
+    ) -> dict[str, list[Answer]]:
         """Each adapter's answer to each row, by name of the adapter; see `Evaluation.answers_of_each`."""
         rows = self._splits[split]
-        answers: dict[str, list[str]] = {name: [] for name in variants}
+        answers: dict[str, list[Answer]] = {name: [] for name in variants}
         of_a_stage = _ROWS_OF_A_STAGE * Processes().count
         for begin in range(0, len(rows), of_a_stage):
             part = range(begin, min(begin + of_a_stage, len(rows)))
@@ -231,7 +232,7 @@ class Measurements:
 
     def _some_answers(
         self, split: str, part: range, variants: Mapping[str, ASAAdapter | None], until_call: bool
-    ) -> dict[str, list[str]]:
+    ) -> dict[str, list[Answer]]:
         """The answers to the rows of one stage."""
         rows = self._splits[split]
         depends = {
@@ -242,7 +243,7 @@ class Measurements:
         }
         digests = {name: adapter.digest() if adapter is not None else None for name, adapter in variants.items()}
 
-        def compute(missing: list[str]) -> dict[str, list[str]]:
+        def compute(missing: list[str]) -> dict[str, list[Answer]]:
             return self._evaluation.answers_of_each(
                 [rows[i] for i in part],
                 {name: variants[name] for name in missing},
@@ -250,14 +251,14 @@ class Measurements:
                 part=f"; {split} {part.start + 1} to {part.stop} of {len(rows)}",
             )
 
-        return self._stages.texts(
+        return self._stages.answers(
             f"answers-{split}", {name: {**depends, "adapter": digests[name]} for name in variants}, compute
         )
 
-    def triggers(self, split: str, variants: Mapping[str, ASAAdapter | None]) -> dict[str, NDArray[np.bool_]]:
-        """By adapter, (N,) bool: whether each row's answer calls a tool; answers end where a call begins."""
+    def outcomes(self, split: str, variants: Mapping[str, ASAAdapter | None]) -> dict[str, Outcome]:
+        """What came of each adapter's answers, by name; answers end where a call begins."""
         answers = self.answers(split, variants, until_call=True)
-        return {name: self.triggered(split, texts) for name, texts in answers.items()}
+        return {name: self._evaluation.outcome(self._splits[split], texts) for name, texts in answers.items()}
 
     def triggered(self, split: str, answers: Sequence[str]) -> NDArray[np.bool_]:
         """(N,) bool: whether the answer to each row of a split calls a tool."""
@@ -274,10 +275,10 @@ class Measurements:
         prompts = encode_rows(self._tokenizer, rows, self._tools, self._parser)
         depends = {"prompts": digest(prompts), "max_new_tokens": self._args.max_new_tokens}
 
-        def compute(_: list[str]) -> dict[str, list[str]]:
+        def compute(_: list[str]) -> dict[str, list[Answer]]:
             return {"base": self._evaluation.answers(rows)}
 
-        answers = self._stages.texts("habit", {"base": depends}, compute)["base"]
+        answers = self._stages.answers("habit", {"base": depends}, compute)["base"]
         return habit(answers, [row_tools(row, self._tools) for row in rows], self._parser.format)
 
     def read_with(self, parser: ToolCallParser) -> None:
@@ -287,6 +288,10 @@ class Measurements:
     def metrics(self, split: str, answers: Sequence[str]) -> dict[str, Any]:
         """Metrics of a split's answers; see `Evaluation.metrics`."""
         return self._evaluation.metrics(self._splits[split], answers)
+
+    def warn_of_cut(self, results: Mapping[str, Mapping[str, Any]], split: str) -> None:
+        """Warns where more than 5 % of the answers behind one of these metrics of a split were cut."""
+        self._evaluation.warn_of_cut(results, split.upper())
 
     def _prompts(self, split: str) -> _Prompts:
         if split not in self._encoded:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.gain import Gain, sure_gain
@@ -20,7 +19,6 @@ from asa_adapter.choice.settings import (
     Scored,
     Setting,
     choose,
-    facts,
     gated,
     layer_effects,
     screen_facts,
@@ -32,9 +30,9 @@ from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer
 from asa_adapter.search.measurements import Measurements
 from asa_adapter.search.racing import Race
+from asa_adapter.search.verdict import cut_on_valid, disagreement, outcome_facts
+from asa_adapter.tool_calls.outcomes import Outcome
 
-# Share of VALID rows on which first token and generation must agree, or the screen has ranked something else.
-_AGREES = 0.95
 # Share of the best layer's AUC beyond chance from which the screen tries a layer.
 _READS_ENOUGH = 0.75
 
@@ -196,26 +194,27 @@ class Search:
         if self._hopeless:
             return self._record(candidates[0].setting._replace(alpha=0.0), self._hopeless)
         labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
-        base, finalists = self._generated(candidates[: self.args.finalists])
+        outcomes, finalists = self._generated(candidates[: self.args.finalists])
         agreements = self._agreements(finalists)
-        note = _disagreement(agreements, len(candidates) - len(finalists))
+        note = disagreement(agreements, len(candidates) - len(finalists))
         if note and candidates[len(finalists) :]:
-            more = self._generated(candidates[len(finalists) :])[1]
-            finalists, agreements = [*finalists, *more], [*agreements, *self._agreements(more)]
+            found, more = self._generated(candidates[len(finalists) :])
+            outcomes, finalists = [*outcomes, *found[1:]], [*finalists, *more]
+            agreements += self._agreements(more)
         chosen, errors = choose(self.args, labels, finalists, groups)
-        gain = sure_gain(self.args, labels, base, finalists, chosen, groups)
+        gain = sure_gain(self.args, labels, outcomes[0].triggered, finalists, chosen, groups)
         self.report["valid"] = {
-            "base": facts(self.objective, labels, base, groups),
+            "base": outcome_facts(self.objective, labels, outcomes[0], groups),
             "finalists": [
                 {
                     **finalist.setting._asdict(),
-                    **facts(self.objective, labels, finalist.triggered, groups),
+                    **outcome_facts(self.objective, labels, outcome, groups),
                     "screen_score": candidate.score,
                     "screen_agreement": agreement,
                     "standard_error": error,
                 }
-                for finalist, candidate, agreement, error in zip(
-                    finalists, candidates[: len(finalists)], agreements, errors, strict=True
+                for finalist, outcome, candidate, agreement, error in zip(
+                    finalists, outcomes[1:], candidates[: len(finalists)], agreements, errors, strict=True
                 )
             ],
             "gain": gain._asdict(),
@@ -223,16 +222,19 @@ class Search:
         if note:
             self.report["valid"]["screen_note"] = note
             warnings.warn(note, stacklevel=3)
-        return self._settle(chosen, gain, base)
+        if cut := cut_on_valid(outcomes, self.args.max_new_tokens):
+            warnings.warn(cut, stacklevel=3)
+        reached = next(o for o, finalist in zip(outcomes[1:], finalists, strict=True) if finalist is chosen)
+        return self._settle(chosen, gain, outcomes[0], reached)
 
-    def _generated(self, candidates: Sequence[Scored]) -> tuple[NDArray[np.bool_], list[Scored]]:
-        """(N,) bool, where the bare model calls a tool on VALID, and the candidates with their results there."""
+    def _generated(self, candidates: Sequence[Scored]) -> tuple[list[Outcome], list[Scored]]:
+        """What came of VALID by the bare model and by each candidate, and the candidates with their results there."""
         labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
         variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
-        base, *triggers = self.measured.triggers("valid", {"base": None, **variants}).values()
-        return base, [
-            Scored(candidate.setting, self.objective.score(labels, triggered, groups), triggered)
-            for candidate, triggered in zip(candidates, triggers, strict=True)
+        outcomes = list(self.measured.outcomes("valid", {"base": None, **variants}).values())
+        return outcomes, [
+            Scored(candidate.setting, self.objective.score(labels, one.triggered, groups), one.triggered)
+            for candidate, one in zip(candidates, outcomes[1:], strict=True)
         ]
 
     def _agreements(self, finalists: Sequence[Scored]) -> list[float]:
@@ -250,8 +252,11 @@ class Search:
             agreements.append(float((screened == f.triggered).mean()))
         return agreements
 
-    def _settle(self, chosen: Scored, gain: Gain, base: NDArray[np.bool_]) -> ASAAdapter:
-        """The chosen adapter, or one that abstains; records the choice and its reason in the report."""
+    def _settle(self, chosen: Scored, gain: Gain, base: Outcome, reached: Outcome) -> ASAAdapter:
+        """The chosen adapter, or one that abstains; records the choice and its reason in the report.
+
+        `base` and `reached` came of VALID by the bare model and by the chosen setting.
+        """
         labels, groups, limit = self.measured.labels("valid"), self.measured.groups("valid"), self.objective.max_fpr
         missed = limit is not None and chosen.score < 0
         abstains = bool(missed or not gain.sure)
@@ -272,7 +277,7 @@ class Search:
             )
         setting = chosen.setting._replace(alpha=0.0) if abstains else chosen.setting
         adapter = self._record(setting, why)
-        self.report["chosen"]["valid"] = facts(self.objective, labels, base if abstains else chosen.triggered, groups)
+        self.report["chosen"]["valid"] = outcome_facts(self.objective, labels, base if abstains else reached, groups)
         return adapter
 
     def _record(self, setting: Setting, why: str) -> ASAAdapter:
@@ -319,18 +324,3 @@ class Search:
                 "random": means[1 + 2 * n :],
             },
         }
-
-
-def _disagreement(agreements: Sequence[float], others: int) -> str:
-    """What to say where first tokens told too little of what was generated; "" where they told enough."""
-    if min(agreements) >= _AGREES:
-        return ""
-    found = (
-        f"the first token of the answer tells on only {min(agreements):.0%} of the VALID rows whether the model calls "
-        f"a tool (expected {_AGREES:.0%}): the screen's ranking, which is by first tokens, is unsure. "
-    )
-    return found + (
-        f"{others} further settings generate on VALID"
-        if others
-        else "No further setting is there to generate with; try more layers or alphas"
-    )

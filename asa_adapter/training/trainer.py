@@ -164,7 +164,8 @@ class ASATrainer:
             adapter: the adapter to evaluate; None for the trained one.
 
         Returns:
-            The metrics of `Evaluation.metrics`, under "base" and "asa".
+            The metrics of `Evaluation.metrics`, under "base" and "asa". Where more than 5 % of the answers were cut
+            by `max_new_tokens`, a warning says so.
 
         Raises:
             ValueError: the split is unknown, or nothing was trained and no adapter is given.
@@ -177,6 +178,7 @@ class ASATrainer:
             "base": self._measured.metrics(split, base),
             "asa": self._measured.metrics(split, asa),
         }
+        self._measured.warn_of_cut(results, split)
         if chosen is self._adapter:
             measured, args = self._measured, self.args
             triggered = measured.triggered(split, base), measured.triggered(split, asa)

@@ -56,6 +56,8 @@ def documented() -> list[tuple[str, str]]:
             *((f"per_domain.*.{n}", t) for n, t in counted),
             ("validity.*", "number"),
             ("gold.*", "number"),
+            ("cut", "int"),
+            ("cut_share", "number"),
         ],
         "SURE": [("intervals.*.*[]", "number"), ("mcnemar_p", "number")]
         + [(name, "int") for name in ("only_base_right", "only_asa_right", "groups")],

@@ -175,7 +175,7 @@ def test_a_fit_without_hope_ends_early_and_says_why_and_what_could_help(
     """Calls are awaited behind a token that the model never writes, so that no push moves its probability."""
     options = {**SMALL, "alphas": (0.25, 0.5, 1.0), "tool_call_format": "hermes", "tool_call_start": "<|im_start|>"}
     trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**options))
-    monkeypatch.setattr(trainer._measured, "triggers", lambda *_: pytest.fail("finalists generated"))
+    monkeypatch.setattr(trainer._measured, "outcomes", lambda *_: pytest.fail("finalists generated"))
     with pytest.warns(UserWarning, match="no push at any of 2 layers changed a decision on 32 rows of TRAIN"):
         adapter = trainer.train()
     report = trainer.report
@@ -205,7 +205,7 @@ def test_a_model_that_is_right_already_gets_an_abstaining_adapter(
     relabelled = {
         split: [
             {**row, "label": int(triggered)}
-            for row, triggered in zip(rows, measured.triggers(split, {"base": None})["base"], strict=True)
+            for row, triggered in zip(rows, measured.outcomes(split, {"base": None})["base"].triggered, strict=True)
         ]
         for split, rows in small.items()
     }

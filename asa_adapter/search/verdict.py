@@ -1,0 +1,42 @@
+"""What the report says of the settings that generated on VALID, and what is wrong with how they did."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asa_adapter.choice.settings import Objective, facts
+from asa_adapter.tool_calls.outcomes import Outcome, cut_note
+
+# Share of VALID rows on which first token and generation must agree, or the screen has ranked something else.
+_AGREES = 0.95
+
+
+def outcome_facts(
+    objective: Objective, labels: NDArray[np.int64], outcome: Outcome, groups: NDArray[np.int64]
+) -> dict[str, Any]:
+    """The `facts` of answers to rows with (N,) labels and groups, and the share of them that was cut."""
+    return {**facts(objective, labels, outcome.triggered, groups), "cut_share": float(outcome.cut.mean())}
+
+
+def cut_on_valid(outcomes: Sequence[Outcome], max_new_tokens: int) -> str:
+    """What to say of answers that were cut, those of the bare model first; "" where they are few."""
+    names = ["the bare model", *(f"finalist {i}" for i in range(1, len(outcomes)))]
+    shares = {f"{name} on VALID": float(one.cut.mean()) for name, one in zip(names, outcomes, strict=True)}
+    return cut_note(shares, max_new_tokens)
+
+
+def disagreement(agreements: Sequence[float], others: int) -> str:
+    """What to say where first tokens told too little of what was generated; "" where they told enough."""
+    if min(agreements) >= _AGREES:
+        return ""
+    found = (
+        f"the first token of the answer tells on only {min(agreements):.0%} of the VALID rows whether the model calls "
+        f"a tool (expected {_AGREES:.0%}): the screen's ranking, which is by first tokens, is unsure. "
+    )
+    return found + (
+        f"{others} further settings generate on VALID"
+        if others
+        else "No further setting is there to generate with; try more layers or alphas"
+    )
