@@ -259,7 +259,7 @@ _INTERVALS = by_name(with_keys(**dict.fromkeys(RATIOS, list_of(_NUMBER, minItems
 _SURE = {"intervals": _INTERVALS, "mcnemar_p": _SHARE, "by_domain": by_name(with_keys(intervals=_INTERVALS))}
 _POINT = with_keys(Point._fields, fpr=_SHARE, recall=_SHARE)
 _SETTINGS = list_of(by_name(_NUMBER, properties={"fpr": _SHARE, "recall": _SHARE, "probe": _TEXT}))
-_CELLS = list_of(with_keys(alpha=_STEP, tau=_SHARE, score=_CHANGE))
+_CELLS = list_of(with_keys(alpha=_STEP, tau=_SHARE, score=_NUMBER))
 _EFFECT = with_keys(Effect._fields, alpha=_STEP, up=_CHANGE, down=_CHANGE)
 _SERIES = dict.fromkeys(("along", "against", "random"), list_of(_SHARE, default=[]))
 _MARKER = with_keys(("base", "alphas"), base=_SHARE, alphas=list_of(_STEP, minItems=1), **_SERIES)

@@ -24,32 +24,35 @@ from asa_adapter.steering.controller import ternary_gate
 class Objective:
     """What settings are chosen by: three scores of the same counts; higher is better.
 
-    ========  =====================================  ============================
+    ========  =====================================  ======================================
     method    with `max_fpr`                         without
-    ========  =====================================  ============================
-    `rank`    recall; minus the FPR where too high   F1, or the balanced accuracy
+    ========  =====================================  ======================================
+    `rank`    recall; minus the FPR where too high   F1, balanced accuracy or minus the cost
     `value`   recall                                 the same
     `gain`    the balanced accuracy                  the same
-    ========  =====================================  ============================
+    ========  =====================================  ======================================
 
     `rank` orders settings. With `max_fpr` it jumps where the limit is crossed, so its bootstrap intervals are useless:
     differences between settings are measured by `value`, and the gain over the bare model by `gain`.
 
     Attributes:
-        name: "f1" or "balanced_accuracy"; unused with `max_fpr`.
+        name: "f1" or "balanced_accuracy"; unused with `max_fpr` and with `cost`.
         max_fpr: highest FPR allowed, 0 to 1; None for no limit.
         confidence: None holds the limit against the FPR as measured; a number above .5 and below 1 against its
             one-sided upper bound of that confidence.
+        cost: of a call without need and of a call that is missed, not below 0; None for `name`.
     """
 
     name: str = "f1"
     max_fpr: float | None = None
     confidence: float | None = None
+    cost: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, args: ASATrainingArguments) -> "Objective":
         """The objective in the training arguments."""
-        return cls(args.objective, args.max_fpr, args.max_fpr_confidence)
+        cost = None if args.cost is None else (float(args.cost[0]), float(args.cost[1]))
+        return cls(args.objective, args.max_fpr, args.max_fpr_confidence, cost)
 
     def screening(self, labels: NDArray[np.int64]) -> "Objective":
         """The objective of a screen on other rows, whose limit is the highest FPR whose bound is kept on these ones.
@@ -75,6 +78,8 @@ class Objective:
         return replace(self, max_fpr=float(kept.max()), confidence=None)
 
     def __str__(self) -> str:
+        if self.cost is not None:
+            return f"the cost per row ({self.cost[0]:g} for a needless call, {self.cost[1]:g} for a missed one)"
         return self.name if self.max_fpr is None else f"recall with {self.limit}"
 
     @property
@@ -86,7 +91,9 @@ class Objective:
 
     @property
     def gain_name(self) -> str:
-        """Name of the metric that `gain` returns."""
+        """Name of the metric in which a gain is told."""
+        if self.cost is not None:
+            return "saved cost per row"
         return "F1" if self.max_fpr is None and self.name == "f1" else "balanced accuracy"
 
     def rank(self, counts: Counts, rows: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -129,6 +136,9 @@ class Objective:
 
     def gain(self, counts: Counts) -> NDArray[np.float64]:
         """The metric in which a gain over the bare model is measured, of the counts' shape."""
+        if self.cost is not None:
+            needless, missed = self.cost
+            return -(needless * counts.fp + missed * counts.fn) / np.maximum(sum(counts), 1)
         ratios = counts.ratios()
         if self.max_fpr is not None or self.name == "balanced_accuracy":
             return (ratios["recall"] + 1 - ratios["fpr"]) / 2

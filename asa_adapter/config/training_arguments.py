@@ -12,13 +12,13 @@ OBJECTIVES = ("f1", "balanced_accuracy")
 _NUMBER_LISTS = (("alphas", 0.0, MAX_ALPHA), ("taus", 0.5, 1.0), ("betas", 0.0, 1.0), ("Cs", 1e-9, 1e9))
 
 
-def _flag(default: Any, help: str, metavar: str, **options: Any) -> Any:
+def _flag(default: Any, help: str, metavar: str | tuple[str, ...], **options: Any) -> Any:
     """A field that `asa-adapter train` takes as a flag; its metadata are the arguments of argparse's `add_argument`.
 
     Args:
         default: the field's default.
         help: what the flag means; "{}" stands for the default.
-        metavar: how the help names a value.
+        metavar: how the help names a value, or each of several.
         options: the rest, such as `type`.
     """
     shown = " ".join(f"{value:g}" for value in default) if isinstance(default, tuple) else default
@@ -48,6 +48,8 @@ class ASATrainingArguments:
             was measured there, and is no promise of the FPR on other prompts.
         max_fpr_confidence: with a number, such as .95, `max_fpr` limits the one-sided upper bound, of that confidence,
             of each setting's FPR on VALID. Near-duplicates and turns of one conversation count as one in it.
+        cost: with two numbers, what a call without need and a missed call cost: their mean per row is minimised in
+            place of `objective`. A gain must still hold in balanced accuracy too. Not together with `max_fpr`.
         finalists: how many settings from the screen generate on VALID: the best of each layer first;
             twice as many where the screen agrees too little with what they generate.
         exhaustive: whether the screen runs every setting on all of TRAIN. Else settings race: the worse ones drop out
@@ -90,6 +92,13 @@ class ASATrainingArguments:
     max_fpr_confidence: float | None = _flag(
         None, "hold --max-fpr against the FPR's upper bound, such as .95", "X", type=float
     )
+    cost: Sequence[float] | None = _flag(
+        None,
+        "minimise these costs of a needless and a missed call instead",
+        ("NEEDLESS", "MISSED"),
+        type=float,
+        nargs=2,
+    )
     finalists: int = _flag(4, "settings decided by generation (default: {})", "N", type=_positive)
     exhaustive: bool = False
     resamples: int = 2000
@@ -108,6 +117,7 @@ class ASATrainingArguments:
         self._check_layers()
         self._check_sequences()
         self._check_limit()
+        self._check_cost()
         for name, least in (
             ("finalists", 1),
             ("resamples", 100),
@@ -142,6 +152,21 @@ class ASATrainingArguments:
                 f"max_fpr_confidence is {confidence:g} and max_fpr {self.max_fpr}; expected a max_fpr above 0, since "
                 "the confidence says how surely the FPR is to be below it"
             )
+
+    def _check_cost(self) -> None:
+        if self.cost is None:
+            return
+        if isinstance(self.cost, str) or not isinstance(self.cost, Sequence) or len(self.cost) != 2:
+            raise ValueError(f"cost is {self.cost!r:.80}; expected two numbers: of a needless and of a missed call")
+        costs = tuple(finite_float("cost", one) for one in self.cost)
+        if min(costs) < 0 or max(costs) == 0:
+            raise ValueError(f"cost is {costs}; expected two numbers not below 0, one of them above it")
+        if self.max_fpr is not None:
+            raise ValueError(
+                f"cost is {costs} and max_fpr {self.max_fpr}; expected one of them: max_fpr maximises the recall "
+                "within a limit, whatever a missed call costs"
+            )
+        object.__setattr__(self, "cost", costs)
 
     def _check_layers(self) -> None:
         if self.layers == "all":

@@ -25,9 +25,15 @@ ARGS = ASATrainingArguments(layers=(1, 2), alphas=(0.0, 0.5, 1.0), taus=(0.5, 0.
 
 def scored(args: ASATrainingArguments, setting: Setting, wrong: Any) -> Scored:
     """A setting whose triggers are right but for some rows."""
+    triggered = but_for(wrong)
+    return Scored(setting, float(Objective.of(args).rank(Counts.of(LABELS, triggered))), triggered)
+
+
+def but_for(wrong: Any) -> Any:
+    """Triggers that are right but for some rows."""
     triggered = LABELS.astype(bool)
     triggered[np.asarray(wrong, dtype=int)] ^= True
-    return Scored(setting, float(Objective.of(args).rank(Counts.of(LABELS, triggered))), triggered)
+    return triggered
 
 
 def setting(layer: int = 1, alpha: float = 1.0, tau: float = 0.5) -> Setting:
@@ -118,6 +124,24 @@ def test_the_screen_takes_the_highest_fpr_whose_bound_valid_can_keep() -> None:
     assert Objective("f1", 0.1).screening(LABELS) == Objective("f1", 0.1)
     with pytest.raises(ValueError, match=r"80 rows without need: .* max_fpr 0\.03\. Give at least 88 such rows"):
         Objective("f1", 0.03, 0.95).screening(LABELS)
+
+
+def test_a_cost_is_counted_for_each_row() -> None:
+    """Of 160 rows 8 are called without need and 4 missed."""
+    objective = Objective.of(ASATrainingArguments(cost=(1, 4)))
+    called = but_for([*range(0, 16, 2), *range(1, 9, 2)])
+    assert objective.score(LABELS, called) == -(8 + 4 * 4) / 160
+    assert objective.gain_name == "saved cost per row"
+    assert str(objective) == "the cost per row (1 for a needless call, 4 for a missed one)"
+
+
+@pytest.mark.parametrize(("cost", "tau"), [((1, 9), 0.5), ((9, 1), 0.9)])
+def test_the_cost_decides_which_tau_is_chosen(cost: tuple[float, float], tau: float) -> None:
+    """The gate that opens early calls without need, the one that opens late misses calls."""
+    args = ASATrainingArguments(cost=cost)
+    early = scored(args, setting(tau=0.5), range(0, 60, 2))
+    late = scored(args, setting(tau=0.9), range(1, 61, 2))
+    assert choose(args, LABELS, [early, late])[0].setting.tau == tau
 
 
 def test_under_a_limit_recall_is_what_counts() -> None:
