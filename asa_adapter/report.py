@@ -41,20 +41,28 @@ screen.alpha_tau[].alpha             | number  | the best setting with another a
 screen.alpha_tau[].tau               | number  | and another tau
 screen.alpha_tau[].score             | number  | its score
 valid.base.SCORES                    |         | the bare model, by real generation on VALID (no `valid` if none moved)
+valid.base.success_f1                | number  | F1 of its successful calls
 valid.base.cut_share                 | number  | share of its answers that max_new_tokens cut
 valid.finalists[].SETTING            |         | the settings that generated on VALID
 valid.finalists[].SCORES             |         | what each reached
+valid.finalists[].success_f1         | number  | F1 of its successful calls
 valid.finalists[].cut_share          | number  | share of the answers that max_new_tokens cut
 valid.finalists[].screen_score       | number  | its score in the screen
 valid.finalists[].screen_agreement   | number  | share of VALID rows on which first token and generation agree
 valid.finalists[].standard_error     | number  | of the difference between its score and the best
 valid.screen_note                    | text    | only where they agree on too few, so that more settings generated
 valid.gain.GAIN                      |         | of the choice over the bare model
+valid.success.base                   | number  | F1 of successful calls: needed, of an offered tool, fitting its schema
+valid.success.chosen                 | number  | the same with the choice
+valid.success.lower_bound            | number  | one-sided 95 % bound of the gain, whichever was chosen
+valid.success.upper_bound            | number  | the same from above
+valid.success_note                   | text    | only where the triggers' gain is sure, and none in successful calls is
 chosen.SETTING                       |         | the choice; alpha 0 where it abstains
 chosen.absolute_step                 | number  | length of the step in the model's own units
 chosen.abstains                      | bool    | whether no gain was sure, so that the adapter does nothing
 chosen.why                           | text    | how it was chosen
 chosen.valid.SCORES                  |         | what it reached on VALID
+chosen.valid.success_f1              | number  | F1 of its successful calls
 chosen.valid.cut_share               | number  | share of the answers that max_new_tokens cut
 diagnostics.layer                    | int     | where this was measured
 diagnostics.beta                     | number  | with which share of the global direction
@@ -193,6 +201,7 @@ class Report:
         cosines: `diagnostics.domain_cosines`, a row for each domain.
         marker: `diagnostics.marker_probability`.
         why: `chosen.why`.
+        success_note: `valid.success_note`.
         habit: `calls`, `shares`, and `shown` and `differs` where they are known; empty where no call was read.
         metadata: what only the person who fitted it knows: `license` of the adapter, `datasets` (Hub ids), `language`
             codes, and in words `data_license` and `labels` (who or what labelled the data).
@@ -210,6 +219,7 @@ class Report:
     cosines: tuple[tuple[float, ...], ...] = ()
     marker: Marker | None = None
     why: str | None = None
+    success_note: str | None = None
     habit: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -234,6 +244,7 @@ class Report:
             cosines=tuple(map(tuple, cosines)) if all(len(row) == len(cosines) for row in cosines) else (),
             marker=_marker(diagnostics["marker_probability"]) if "marker_probability" in diagnostics else None,
             why=chosen.get("why"),
+            success_note=found["valid"].get("success_note"),
             habit=found["habit"] if found["habit"].get("calls") and found["habit"].get("shares") else {},
             **{name: found[name] for name in ("ablations", "splits", "arguments", "versions", "seconds", "metadata")},
         )
@@ -273,7 +284,7 @@ _SCHEMA = with_keys(
     splits=by_name(with_keys(("rows", "tool_needed"), rows=_COUNT, tool_needed=_COUNT)),
     layers=by_name(by_name(_NUMBER, properties={"effect": _EFFECT})),
     screen=with_keys(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),
-    valid=with_keys(base=_POINT, finalists=_SETTINGS),
+    valid=with_keys(base=_POINT, finalists=_SETTINGS, success_note=_WORDS),
     chosen=by_name(_NUMBER, properties={"probe": _TEXT, "why": _TEXT, "abstains": {"type": "boolean"}}),
     domains=list_of({}),
     diagnostics=with_keys(domain_cosines=list_of(list_of(_COSINE), default=[]), marker_probability=_MARKER),

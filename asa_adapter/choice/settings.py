@@ -4,153 +4,18 @@ Everything here is arithmetic on arrays of triggers; no model is needed.
 """
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from numpy.typing import NDArray
 
+from asa_adapter.choice.objective import Objective, independent_rows
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.intervals import effective_rows, resamples, upper_bound
+from asa_adapter.evaluation.intervals import resamples, upper_bound
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.steering.controller import ternary_gate
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What settings are chosen by: three scores of the same counts; higher is better.
-
-    ========  =====================================  ======================================
-    method    with `max_fpr`                         without
-    ========  =====================================  ======================================
-    `rank`    recall; minus the FPR where too high   F1, balanced accuracy or minus the cost
-    `value`   recall                                 the same
-    `gain`    the balanced accuracy                  the same
-    ========  =====================================  ======================================
-
-    `rank` orders settings. With `max_fpr` it jumps where the limit is crossed, so its bootstrap intervals are useless:
-    differences between settings are measured by `value`, and the gain over the bare model by `gain`.
-
-    Attributes:
-        name: "f1" or "balanced_accuracy"; unused with `max_fpr` and with `cost`.
-        max_fpr: highest FPR allowed, 0 to 1; None for no limit.
-        confidence: None holds the limit against the FPR as measured; a number above .5 and below 1 against its
-            one-sided upper bound of that confidence.
-        cost: of a call without need and of a call that is missed, not below 0; None for `name`.
-    """
-
-    name: str = "f1"
-    max_fpr: float | None = None
-    confidence: float | None = None
-    cost: tuple[float, float] | None = None
-
-    @classmethod
-    def of(cls, args: ASATrainingArguments) -> "Objective":
-        """The objective in the training arguments."""
-        cost = None if args.cost is None else (float(args.cost[0]), float(args.cost[1]))
-        return cls(args.objective, args.max_fpr, args.max_fpr_confidence, cost)
-
-    def screening(self, labels: NDArray[np.int64]) -> "Objective":
-        """The objective of a screen on other rows, whose limit is the highest FPR whose bound is kept on these ones.
-
-        Args:
-            labels: (N,) 1 where a tool is needed, of the rows that decide afterwards.
-
-        Raises:
-            ValueError: so few of them need no tool that even without a false call the bound is above the limit.
-        """
-        if self.max_fpr is None or self.confidence is None:
-            return self
-        without = int((labels == 0).sum())
-        shares = np.arange(without + 1) / max(without, 1)
-        kept = shares[upper_bound(shares, without, self.confidence) <= self.max_fpr]
-        if not len(kept):
-            z = float(norm.ppf(self.confidence))
-            raise ValueError(
-                f"valid has {without} rows without need: even without a false call among them, the upper bound of the "
-                f"FPR with confidence {self.confidence:g} is above max_fpr {self.max_fpr:g}. Give at least "
-                f"{math.ceil(z**2 * (1 - self.max_fpr) / self.max_fpr)} such rows, or a higher max_fpr"
-            )
-        return replace(self, max_fpr=float(kept.max()), confidence=None)
-
-    def __str__(self) -> str:
-        if self.cost is not None:
-            return f"the cost per row ({self.cost[0]:g} for a needless call, {self.cost[1]:g} for a missed one)"
-        return self.name if self.max_fpr is None else f"recall with {self.limit}"
-
-    @property
-    def limit(self) -> str:
-        """What `max_fpr` asks for, in words."""
-        if self.confidence is None:
-            return f"an FPR of at most {self.max_fpr:g}"
-        return f"an FPR whose upper {100 * self.confidence:g} % bound is at most {self.max_fpr:g}"
-
-    @property
-    def gain_name(self) -> str:
-        """Name of the metric in which a gain is told."""
-        if self.cost is not None:
-            return "saved cost per row"
-        return "F1" if self.max_fpr is None and self.name == "f1" else "balanced accuracy"
-
-    def rank(self, counts: Counts, rows: ArrayLike | None = None) -> NDArray[np.float64]:
-        """Score by which settings are ordered, of the counts' shape; below 0 where the limit of the FPR is not kept.
-
-        Args:
-            counts: the counts.
-            rows: as in `keeps`.
-        """
-        if self.max_fpr is None:
-            return self.gain(counts)
-        ratios = counts.ratios()
-        # The least number below 0, for a setting that never calls without need and still breaks the limit.
-        return np.where(self.keeps(counts, rows), ratios["recall"], np.minimum(-ratios["fpr"], -1e-9))
-
-    def keeps(self, counts: Counts, rows: ArrayLike | None = None) -> NDArray[np.bool_]:
-        """Whether the limit of the FPR is kept, of the counts' shape; without a limit it always is.
-
-        Args:
-            counts: the counts.
-            rows: as how many independent rows those without need count, of a shape that goes with the counts' (see
-                `effective_rows`); None counts each.
-        """
-        fpr = counts.ratios()["fpr"]
-        if self.max_fpr is None:
-            return np.ones(fpr.shape, dtype=bool)
-        if self.confidence is None:
-            return fpr <= self.max_fpr
-        return upper_bound(fpr, counts.fp + counts.tn if rows is None else rows, self.confidence) <= self.max_fpr
-
-    def score(
-        self, labels: NDArray[np.int64], triggered: NDArray[np.bool_], groups: NDArray[np.int64] | None = None
-    ) -> float:
-        """The `rank` of (N,) triggers; rows with the same number in (N,) `groups` belong together."""
-        return float(self.rank(Counts.of(labels, triggered), independent_rows(labels, triggered, groups)))
-
-    def value(self, counts: Counts) -> NDArray[np.float64]:
-        """The metric to maximise, whether or not the limit is met, of the counts' shape."""
-        return self.gain(counts) if self.max_fpr is None else counts.ratios()["recall"]
-
-    def gain(self, counts: Counts) -> NDArray[np.float64]:
-        """The metric in which a gain over the bare model is measured, of the counts' shape."""
-        if self.cost is not None:
-            needless, missed = self.cost
-            return -(needless * counts.fp + missed * counts.fn) / np.maximum(sum(counts), 1)
-        ratios = counts.ratios()
-        if self.max_fpr is not None or self.name == "balanced_accuracy":
-            return (ratios["recall"] + 1 - ratios["fpr"]) / 2
-        return ratios["f1"]
-
-
-def independent_rows(
-    labels: NDArray[np.int64], triggered: NDArray[np.bool_], groups: NDArray[np.int64] | None
-) -> float:
-    """As how many independent rows those without need count in the FPR; all arrays are (N,)."""
-    without = labels == 0
-    return effective_rows(triggered[without], None if groups is None else groups[without])
 
 
 class Setting(NamedTuple):
@@ -173,6 +38,7 @@ class Scored(NamedTuple):
     setting: Setting
     score: float  # Objective.rank on these rows
     triggered: NDArray[np.bool_]  # (N,) whether each row's answer calls a tool
+    fits: NDArray[np.bool_] | None = None  # (N,) whether all of its calls fit an offered tool; None if unknown
 
     def rank(self) -> tuple[float, float, float]:
         """Sort key: higher scores first, then gentler settings."""
@@ -305,6 +171,9 @@ def choose(
 ) -> tuple[Scored, list[float]]:
     """The gentlest finalist within one standard error of the best; one that meets max_fpr, if any does.
 
+    Where it is known which calls fit an offered tool, it is the gentlest of those finalists that are also within one
+    standard error of the best of them in the F1 of successful calls.
+
     Small differences between finalists are mostly noise, and a smaller step is safer. The standard error is that of
     the difference from the best finalist on the same rows, by a paired bootstrap.
 
@@ -324,8 +193,41 @@ def choose(
     errors = standard_errors(objective.value(Counts.of(labels, called, weights)))
     plain = objective.value(Counts.of(labels, called))
     keeps = np.array([args.max_fpr is None or finalist.score >= 0 for finalist in finalists])
-    chosen = gentlest_near_best([f.setting for f in finalists], plain[:, None], errors, keeps[:, None])
+    success = None
+    if (fits := all_fits(finalists)) is not None:
+        drawn = success_f1(labels, called, fits, weights)
+        success = success_f1(labels, called, fits)[:, None], standard_errors(drawn)
+    chosen = gentlest_near_best([f.setting for f in finalists], plain[:, None], errors, keeps[:, None], success)
     return finalists[int(chosen[0])], errors[best].tolist()
+
+
+def all_fits(finalists: Sequence[Scored]) -> NDArray[np.bool_] | None:
+    """(F, N) whether the calls of each finalist fit an offered tool; None if that is unknown of one."""
+    fits = [finalist.fits for finalist in finalists if finalist.fits is not None]
+    return np.stack(fits) if fits and len(fits) == len(finalists) else None
+
+
+def success_f1(
+    labels: NDArray[np.int64],
+    triggered: NDArray[np.bool_],
+    fits: NDArray[np.bool_],
+    weights: NDArray[np.int64] | None = None,
+) -> NDArray[np.float64]:
+    """F1 of the calls that are needed and fit an offered tool: their number against all calls and all needs.
+
+    Args:
+        labels: (N,) 1 where a tool is needed.
+        triggered: (..., N) whether a call began.
+        fits: (..., N) whether all calls of the answer fit an offered tool.
+        weights: (B, N) how often each row counts in each of B resamples; None counts each row once.
+
+    Returns:
+        (..., B), or (...) if `weights` is None; 0 where nothing is called and nothing needed.
+    """
+    times = np.ones(len(labels)) if weights is None else weights.T.astype(np.float64)
+    needed = labels == 1
+    successes, calls, needs = (triggered & fits & needed) @ times, triggered @ times, needed @ times
+    return np.divide(2 * successes, calls + needs, out=np.zeros_like(successes), where=calls + needs > 0)
 
 
 def standard_errors(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -334,7 +236,11 @@ def standard_errors(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def gentlest_near_best(
-    settings: Sequence[Setting], scores: NDArray[np.float64], errors: NDArray[np.float64], keeps: NDArray[np.bool_]
+    settings: Sequence[Setting],
+    scores: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    keeps: NDArray[np.bool_],
+    success: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> NDArray[np.int64]:
     """The gentlest setting within one standard error of the best, in each of B trials.
 
@@ -343,17 +249,24 @@ def gentlest_near_best(
         scores: (F, B) results, higher is better.
         errors: (F, F) standard errors of their differences.
         keeps: (F, B) whether the limit of the FPR is kept; settings that keep it come first.
+        success: (F, B) results and (F, F) standard errors by which the near ones must be near the best of them too.
 
     Returns:
         (B,) int64 indices.
     """
-    trials = np.arange(scores.shape[1])
     first = keeps == keeps.any(axis=0)
     ranked = np.where(first, scores, -np.inf)
-    best = ranked.argmax(axis=0)
-    near = first & (ranked[best, trials] - ranked <= errors[best].T)
+    near = first & _near_best(ranked, errors)
+    if success is not None:
+        near &= _near_best(np.where(near, success[0], -np.inf), success[1])
     # Of equally gentle ones, the one that scores higher.
     order = np.array([settings[i].gentleness() for i in range(len(settings))])
     ranks = np.unique(order, axis=0, return_inverse=True)[1].reshape(-1, 1)
     gentlest = near & (ranks == np.where(near, ranks, len(ranks)).min(axis=0))
     return np.where(gentlest, ranked, -np.inf).argmax(axis=0)
+
+
+def _near_best(ranked: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(F, B) which of the (F, B) results lie within the (F, F) standard errors of the best one's difference."""
+    best = ranked.argmax(axis=0)
+    return ranked[best, np.arange(ranked.shape[1])] - ranked <= errors[best].T

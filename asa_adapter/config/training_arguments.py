@@ -18,11 +18,12 @@ def _flag(default: Any, help: str, metavar: str | tuple[str, ...], **options: An
     Args:
         default: the field's default.
         help: what the flag means; "{}" stands for the default.
-        metavar: how the help names a value, or each of several.
+        metavar: how the help names a value, or each of several; "" where there is none.
         options: the rest, such as `type`.
     """
     shown = " ".join(f"{value:g}" for value in default) if isinstance(default, tuple) else default
-    return field(default=default, metadata={"help": help.format(shown), "metavar": metavar, **options})
+    named = {"metavar": metavar} if metavar else {}
+    return field(default=default, metadata={"help": help.format(shown), **named, **options})
 
 
 def _positive(text: str) -> int:
@@ -50,6 +51,8 @@ class ASATrainingArguments:
             of each setting's FPR on VALID. Near-duplicates and turns of one conversation count as one in it.
         cost: with two numbers, what a call without need and a missed call cost: their mean per row is minimised in
             place of `objective`. A gain must still hold in balanced accuracy too. Not together with `max_fpr`.
+        success_required: whether the adapter abstains unless a gain in the F1 of successful calls is sure too: needed,
+            of an offered tool, fitting its schema. Else it abstains only where that surely falls.
         finalists: how many settings from the screen generate on VALID: the best of each layer first;
             twice as many where the screen agrees too little with what they generate.
         exhaustive: whether the screen runs every setting on all of TRAIN. Else settings race: the worse ones drop out
@@ -99,6 +102,9 @@ class ASATrainingArguments:
         type=float,
         nargs=2,
     )
+    success_required: bool = _flag(
+        False, "abstain without a sure gain in calls that succeed, too", "", action="store_true"
+    )
     finalists: int = _flag(4, "settings decided by generation (default: {})", "N", type=_positive)
     exhaustive: bool = False
     resamples: int = 2000
@@ -118,6 +124,8 @@ class ASATrainingArguments:
         self._check_sequences()
         self._check_limit()
         self._check_cost()
+        if type(self.success_required) is not bool:
+            raise ValueError(f"success_required is {self.success_required!r:.80}; expected True or False")
         for name, least in (
             ("finalists", 1),
             ("resamples", 100),

@@ -57,6 +57,7 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         title=f"ASA for {base_model}",
         abstains=config.alpha == 0,
         base_model=f"[{base_model}](https://huggingface.co/{on_hub})" if on_hub else base_model,
+        success_note=escaped(report.success_note) if report.success_note else None,
         headline=None if config.alpha == 0 else _headline(report),
         repo_id=repo_id if _HUB_ID.fullmatch(repo_id or "") else _PLACEHOLDER,
         model_id=on_hub or "path/to/the/model",
@@ -292,7 +293,7 @@ def _reproduction(base_model: str | None, report: Report) -> str | None:
     if set(changed) <= _FLAGS:
         words = ["asa-adapter", "train", "--model", model, "--data", "my_data", "--output", "my_adapter"]
         for name, value in changed.items():
-            values = value if isinstance(value, tuple) else (value,)
+            values = () if value is True else value if isinstance(value, tuple) else (value,)
             words += ["--" + name.replace("_", "-"), *map(str, values)]
         return f"```bash\n{shlex.join(words)}\n```"
     arguments = ", ".join(f"{name}={value!r}" for name, value in changed.items())

@@ -217,28 +217,25 @@ class Measurements:
         depends = {"prompts": prompts.digest, "rows": digest(chosen), "pushes": pushed, "openings": openings}
         return Screened(**self._stages.arrays(f"first-tokens-{split}", depends, compute))
 
-    def answers(
-        self, split: str, variants: Mapping[str, ASAAdapter | None], *, until_call: bool = False
-    ) -> dict[str, list[Answer]]:
+    def answers(self, split: str, variants: Mapping[str, ASAAdapter | None]) -> dict[str, list[Answer]]:
         """Each adapter's answer to each row, by name of the adapter; see `Evaluation.answers_of_each`."""
         rows = self._splits[split]
         answers: dict[str, list[Answer]] = {name: [] for name in variants}
         of_a_stage = _ROWS_OF_A_STAGE * Processes().count
         for begin in range(0, len(rows), of_a_stage):
             part = range(begin, min(begin + of_a_stage, len(rows)))
-            for name, texts in self._some_answers(split, part, variants, until_call).items():
+            for name, texts in self._some_answers(split, part, variants).items():
                 answers[name] += texts
         return answers
 
     def _some_answers(
-        self, split: str, part: range, variants: Mapping[str, ASAAdapter | None], until_call: bool
+        self, split: str, part: range, variants: Mapping[str, ASAAdapter | None]
     ) -> dict[str, list[Answer]]:
         """The answers to the rows of one stage."""
         rows = self._splits[split]
         depends = {
             "prompts": digest([self._prompts(split).ids[i] for i in part]),
             "max_new_tokens": self._args.max_new_tokens,
-            "until_call": until_call,
             "markers": [*self._parser.forms, self._parser.start, self._parser.end],
         }
         digests = {name: adapter.digest() if adapter is not None else None for name, adapter in variants.items()}
@@ -247,7 +244,6 @@ class Measurements:
             return self._evaluation.answers_of_each(
                 [rows[i] for i in part],
                 {name: variants[name] for name in missing},
-                until_call=until_call,
                 part=f"; {split} {part.start + 1} to {part.stop} of {len(rows)}",
             )
 
@@ -256,8 +252,8 @@ class Measurements:
         )
 
     def outcomes(self, split: str, variants: Mapping[str, ASAAdapter | None]) -> dict[str, Outcome]:
-        """What came of each adapter's answers, by name; answers end where a call begins."""
-        answers = self.answers(split, variants, until_call=True)
+        """What came of each adapter's answers, by name; see `answers`."""
+        answers = self.answers(split, variants)
         return {name: self._evaluation.outcome(self._splits[split], texts) for name, texts in answers.items()}
 
     def triggered(self, split: str, answers: Sequence[str]) -> NDArray[np.bool_]:

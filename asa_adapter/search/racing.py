@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asa_adapter.choice.settings import Objective, Scored, Setting, gated, grid, shortlist
+from asa_adapter.choice.objective import Objective
+from asa_adapter.choice.settings import Scored, Setting, gated, grid, shortlist
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push, Screened
 from asa_adapter.evaluation.metrics import Counts

@@ -14,23 +14,16 @@ import torch
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.gain import Gain, sure_gain
-from asa_adapter.choice.settings import (
-    Objective,
-    Scored,
-    Setting,
-    choose,
-    gated,
-    layer_effects,
-    screen_facts,
-    shortlist,
-)
+from asa_adapter.choice.objective import Objective
+from asa_adapter.choice.settings import Scored, Setting, choose, gated, layer_effects, screen_facts, shortlist
+from asa_adapter.choice.success import Success, success_gain
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push
 from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer
 from asa_adapter.search.measurements import Measurements
 from asa_adapter.search.racing import Race
-from asa_adapter.search.verdict import cut_on_valid, disagreement, outcome_facts
+from asa_adapter.search.verdict import cut_on_valid, disagreement, outcome_facts, reason_to_abstain, success_note
 from asa_adapter.tool_calls.outcomes import Outcome
 
 # Share of the best layer's AUC beyond chance from which the screen tries a layer.
@@ -203,6 +196,7 @@ class Search:
             agreements += self._agreements(more)
         chosen, errors = choose(self.args, labels, finalists, groups)
         gain = sure_gain(self.args, labels, outcomes[0].triggered, finalists, chosen, groups)
+        success = success_gain(self.args, labels, outcomes[0], finalists, chosen, groups)
         self.report["valid"] = {
             "base": outcome_facts(self.objective, labels, outcomes[0], groups),
             "finalists": [
@@ -218,6 +212,7 @@ class Search:
                 )
             ],
             "gain": gain._asdict(),
+            "success": success._asdict(),
         }
         if note:
             self.report["valid"]["screen_note"] = note
@@ -225,7 +220,7 @@ class Search:
         if cut := cut_on_valid(outcomes, self.args.max_new_tokens):
             warnings.warn(cut, stacklevel=3)
         reached = next(o for o, finalist in zip(outcomes[1:], finalists, strict=True) if finalist is chosen)
-        return self._settle(chosen, gain, outcomes[0], reached)
+        return self._settle(chosen, gain, success, outcomes[0], reached)
 
     def _generated(self, candidates: Sequence[Scored]) -> tuple[list[Outcome], list[Scored]]:
         """What came of VALID by the bare model and by each candidate, and the candidates with their results there."""
@@ -233,7 +228,7 @@ class Search:
         variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
         outcomes = list(self.measured.outcomes("valid", {"base": None, **variants}).values())
         return outcomes, [
-            Scored(candidate.setting, self.objective.score(labels, one.triggered, groups), one.triggered)
+            Scored(candidate.setting, self.objective.score(labels, one.triggered, groups), one.triggered, one.fits)
             for candidate, one in zip(candidates, outcomes[1:], strict=True)
         ]
 
@@ -252,29 +247,25 @@ class Search:
             agreements.append(float((screened == f.triggered).mean()))
         return agreements
 
-    def _settle(self, chosen: Scored, gain: Gain, base: Outcome, reached: Outcome) -> ASAAdapter:
+    def _settle(self, chosen: Scored, gain: Gain, success: Success, base: Outcome, reached: Outcome) -> ASAAdapter:
         """The chosen adapter, or one that abstains; records the choice and its reason in the report.
 
         `base` and `reached` came of VALID by the bare model and by the chosen setting.
         """
-        labels, groups, limit = self.measured.labels("valid"), self.measured.groups("valid"), self.objective.max_fpr
-        missed = limit is not None and chosen.score < 0
-        abstains = bool(missed or not gain.sure)
-        tried = len(self.report["valid"]["finalists"])
-        if missed:
-            why = f"no setting tried had {self.objective.limit} on VALID; the adapter abstains"
-        elif abstains:
+        labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
+        valid = self.report["valid"]
+        why = reason_to_abstain(self.args, self.objective, chosen, gain, success)
+        abstains = bool(why)
+        if not abstains:
             why = (
-                f"no gain over the bare model on VALID is sure: {gain.doubt(self.objective.gain_name)}; the adapter "
-                "abstains"
-            )
-        else:
-            why = (
-                f"the gentlest of {tried} finalists within one standard error of the best on VALID, ranked by "
-                f"{self.objective} of real generation; the gain over the bare model, freed of the luck of being "
-                f"chosen, is {gain.mean:+.3f}, at least {gain.lower_bound:+.3f} with 95 % confidence "
+                f"the gentlest of {len(valid['finalists'])} finalists within one standard error of the best on VALID, "
+                f"ranked by {self.objective} of real generation; the gain over the bare model, freed of the luck of "
+                f"being chosen, is {gain.mean:+.3f}, at least {gain.lower_bound:+.3f} with 95 % confidence "
                 f"({self.objective.gain_name})"
             )
+            if note := success_note(success):
+                valid["success_note"] = note
+                warnings.warn(note, stacklevel=4)
         setting = chosen.setting._replace(alpha=0.0) if abstains else chosen.setting
         adapter = self._record(setting, why)
         self.report["chosen"]["valid"] = outcome_facts(self.objective, labels, base if abstains else reached, groups)

@@ -6,7 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asa_adapter.choice.settings import Objective, facts
+from asa_adapter.choice.gain import Gain
+from asa_adapter.choice.objective import Objective
+from asa_adapter.choice.settings import Scored, facts, success_f1
+from asa_adapter.choice.success import Success
+from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.tool_calls.outcomes import Outcome, cut_note
 
 # Share of VALID rows on which first token and generation must agree, or the screen has ranked something else.
@@ -16,8 +20,41 @@ _AGREES = 0.95
 def outcome_facts(
     objective: Objective, labels: NDArray[np.int64], outcome: Outcome, groups: NDArray[np.int64]
 ) -> dict[str, Any]:
-    """The `facts` of answers to rows with (N,) labels and groups, and the share of them that was cut."""
-    return {**facts(objective, labels, outcome.triggered, groups), "cut_share": float(outcome.cut.mean())}
+    """The `facts` of answers to rows with (N,) labels and groups, how many calls succeed, and how many were cut."""
+    return {
+        **facts(objective, labels, outcome.triggered, groups),
+        "success_f1": float(success_f1(labels, outcome.triggered, outcome.fits)),
+        "cut_share": float(outcome.cut.mean()),
+    }
+
+
+def success_note(success: Success) -> str:
+    """What to say first of an adapter whose triggers surely gain: "" where successful calls do too."""
+    if success.sure:
+        return ""
+    return (
+        f"With this adapter the model calls tools better, but no gain in calls that succeed is sure: {success}. Look "
+        "at what it calls before you use it"
+    )
+
+
+def reason_to_abstain(
+    args: ASATrainingArguments, objective: Objective, chosen: Scored, gain: Gain, success: Success
+) -> str:
+    """Why the chosen setting does not ship; "" where it does."""
+    if objective.max_fpr is not None and chosen.score < 0:
+        return f"no setting tried had {objective.limit} on VALID; the adapter abstains"
+    if not gain.sure:
+        doubt = gain.doubt(objective.gain_name)
+        return f"no gain over the bare model on VALID is sure: {doubt}; the adapter abstains"
+    if success.falls:
+        return f"its triggers gain, and its calls lose: {success}; the adapter abstains"
+    if args.success_required and not success.sure:
+        return (
+            f"its triggers gain, but no gain in calls that succeed is sure, and success_required is set: {success}; "
+            "the adapter abstains"
+        )
+    return ""
 
 
 def cut_on_valid(outcomes: Sequence[Outcome], max_new_tokens: int) -> str:

@@ -16,7 +16,8 @@ from typing import Any, Unpack
 from torch import nn
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.choice.settings import Objective, Setting
+from asa_adapter.choice.objective import Objective
+from asa_adapter.choice.settings import Setting
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import checked_domains
 from asa_adapter.config.training_arguments import ASATrainingArguments

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from asa_adapter import ASATrainingArguments
+from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import (
-    Objective,
     Scored,
     Setting,
     choose,

@@ -32,6 +32,7 @@ from asa_adapter import ASATrainingArguments
         ({"cost": (0, 0)}, r"cost is \(0.0, 0.0\); expected two numbers not below 0, one of them above it"),
         ({"cost": (1, float("inf"))}, "cost is inf; expected a finite number"),
         ({"cost": (1, 4), "max_fpr": 0.1}, r"cost is \(1.0, 4.0\) and max_fpr 0.1; expected one of them"),
+        ({"success_required": 1}, "success_required is 1; expected True or False"),
         ({"batch_size": 0}, "batch_size is 0; expected an int of at least 1"),
         ({"probes": ("all",)}, r"probes is \('all',\); expected some of"),
         ({"objective": "recall"}, "objective is 'recall'; expected one of"),

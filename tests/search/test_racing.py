@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from asa_adapter import ASATrainingArguments
-from asa_adapter.choice.settings import Objective, Scored, Setting
+from asa_adapter.choice.objective import Objective
+from asa_adapter.choice.settings import Scored, Setting
 from asa_adapter.evaluation.first_tokens import Push, Screened
 from asa_adapter.search.fitting import Prediction
 from asa_adapter.search.racing import PushKey, Race, spread, survivors

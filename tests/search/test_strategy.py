@@ -24,7 +24,8 @@ SETTINGS = [Setting(layer, 1.0, 0.5, 0.5, "domain") for layer in range(4)]
 class Measured:
     """VALID, of which the bare model calls nothing, and the steered one what is needed; keeps what it is asked for."""
 
-    def __init__(self, wrong: int, cut: int = 0) -> None:
+    def __init__(self, wrong: int, cut: int = 0, fits: bool = True) -> None:
+        self.fits = fits  # whether calls fit an offered tool
         self.cut = cut  # answers that max_new_tokens cuts
         self.told = CALLED ^ (np.arange(ROWS) < wrong)  # what first tokens tell of the steered model
         self.generated: list[int] = []
@@ -41,7 +42,7 @@ class Measured:
     def outcomes(self, _: str, variants: Any) -> dict[str, Any]:
         self.generated += [adapter.layer for adapter in variants.values() if adapter]
         called = {name: CALLED & (adapter is not None) for name, adapter in variants.items()}
-        return {name: Outcome(calls, calls, np.arange(ROWS) < self.cut) for name, calls in called.items()}
+        return {name: Outcome(calls, calls & self.fits, np.arange(ROWS) < self.cut) for name, calls in called.items()}
 
     def first_tokens(self, _: str, pushes: Any) -> Screened:
         found = np.stack([np.zeros(ROWS, dtype=bool), *[self.told] * len(pushes)])
@@ -109,3 +110,15 @@ def test_answers_of_finalists_that_were_cut_are_counted_and_warned_of() -> None:
     [note] = told
     assert "6 % of the answers of the bare model on VALID ended because max_new_tokens (64) ran out" in note
     assert note.endswith("Give a greater max_new_tokens, such as 128")
+
+
+def test_triggers_that_gain_without_calls_that_succeed_are_told_and_reported() -> None:
+    valid, told = decided(Measured(wrong=0, fits=False), 2)
+    assert told == [valid["success_note"]]
+    assert valid["success_note"].startswith(
+        "With this adapter the model calls tools better, but no gain in calls that"
+    )
+    assert valid["success"] == {"base": 0.0, "chosen": 0.0, "lower_bound": 0.0, "upper_bound": 0.0}
+    assert [finalist["success_f1"] for finalist in valid["finalists"]] == [0.0, 0.0]
+    valid, told = decided(Measured(wrong=0), 2)
+    assert (told, "success_note" in valid, valid["success"]["chosen"]) == ([], False, 1.0)
