@@ -16,6 +16,7 @@ habit.differs                        | bool    | whether hardly any call came in
 splits.*.ROWS                        |         | how many rows cal, train, valid and test have
 domains[]                            | text    | names, in the order of the directions
 leaks[][]                            | text    | kind, first and second row of the first 1,000 pairs in two splits
+router_left_out                      | text    | only where the router is no better than chance, and so left out
 blind_layers[]                       | int     | layers whose state is the same for every prompt
 layers.*.probe_auc                   | number  | by layer: AUC on VALID of the probe for all domains; 0.5 if blind
 layers.*.blind                       | bool    | true; only where the layer is blind
@@ -201,6 +202,7 @@ class Report:
         cosines: `diagnostics.domain_cosines`, a row for each domain.
         marker: `diagnostics.marker_probability`.
         why: `chosen.why`.
+        router_left_out: why there is no router.
         success_note: `valid.success_note`.
         habit: `calls`, `shares`, and `shown` and `differs` where they are known; empty where no call was read.
         metadata: what only the person who fitted it knows: `license` of the adapter, `datasets` (Hub ids), `language`
@@ -219,6 +221,7 @@ class Report:
     cosines: tuple[tuple[float, ...], ...] = ()
     marker: Marker | None = None
     why: str | None = None
+    router_left_out: str | None = None
     success_note: str | None = None
     habit: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -244,6 +247,7 @@ class Report:
             cosines=tuple(map(tuple, cosines)) if all(len(row) == len(cosines) for row in cosines) else (),
             marker=_marker(diagnostics["marker_probability"]) if "marker_probability" in diagnostics else None,
             why=chosen.get("why"),
+            router_left_out=found.get("router_left_out"),
             success_note=found["valid"].get("success_note"),
             habit=found["habit"] if found["habit"].get("calls") and found["habit"].get("shares") else {},
             **{name: found[name] for name in ("ablations", "splits", "arguments", "versions", "seconds", "metadata")},
@@ -278,6 +282,7 @@ _HABIT = with_keys(
     answers=_COUNT, calls=_COUNT, shares=by_name(_SHARE, default={}), shown=_WORDS, differs={"type": "boolean"}
 )
 _SCHEMA = with_keys(
+    router_left_out=_WORDS,
     habit=_HABIT,
     evaluations=by_name(with_keys(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),
     ablations=by_name(_METRICS),

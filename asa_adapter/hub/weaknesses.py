@@ -85,6 +85,8 @@ def _cut(comparison: Comparison, split: str) -> Iterator[str]:
 
 def _reading(config: ASAConfig, report: Report) -> Iterator[str]:
     """How well the need can be read at the steered layer."""
+    if report.router_left_out:
+        yield f"It tells no domains apart: {escaped(report.router_left_out)}."
     layer = report.layers.get(config.layer, {})
     auc, control = layer.get("probe_auc"), layer.get("shuffled_auc")
     if auc is not None and auc < _WEAK_AUC:

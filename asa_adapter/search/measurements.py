@@ -81,11 +81,12 @@ class Measurements:
         self._encoded: dict[str, _Prompts] = {}
         self._states: dict[str, HiddenStates] = {}
         self._alike: dict[str, NDArray[np.int64]] = {}
+        self._one_domain: str | None = None
         self._stages = Stages(None)
 
     def begin(self, folder: Path | None) -> None:
         """Forgets all results. With a folder, results that still hold are read from there, and new ones stored."""
-        self._encoded, self._states = {}, {}
+        self._encoded, self._states, self._one_domain = {}, {}, None
         self._stages = Stages(folder, self._surroundings() if folder is not None else None)
 
     def _surroundings(self) -> dict[str, Any]:
@@ -143,6 +144,10 @@ class Measurements:
         """The domain of each row."""
         return [row_domain(row) for row in self._splits[split]]
 
+    def fit_one_domain(self, name: str) -> None:
+        """From now on all rows are of one domain in what is fitted."""
+        self._one_domain = name
+
     def groups(self, split: str) -> NDArray[np.int64]:
         """(N,) int64 number of each row's group: near-duplicates and turns of one conversation belong together.
 
@@ -178,9 +183,11 @@ class Measurements:
         return self._states[split]
 
     def labelled(self, split: str, layer: int) -> LabelledStates:
-        """The states of a split at one layer, with labels, domains and groups."""
-        states = self.states(split).states[layer].numpy()
-        return LabelledStates(states, self.labels(split), self.domains(split), self.groups(split))
+        """The states of a split at one layer, with labels, domains to fit and groups."""
+        states, domains = self.states(split).states[layer].numpy(), self.domains(split)
+        if self._one_domain is not None:
+            domains = [self._one_domain] * len(domains)
+        return LabelledStates(states, self.labels(split), domains, self.groups(split))
 
     def first_tokens(self, split: str, pushes: Sequence[Push], rows: NDArray[np.int64] | None = None) -> Screened:
         """The first token of each row's answer, by the bare model and under each push.

@@ -7,6 +7,7 @@ generated.
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,20 @@ from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Scored, Setting, choose, gated, layer_effects, screen_facts, shortlist
 from asa_adapter.choice.success import Success, success_gain
 from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.data.prompts import DEFAULT_DOMAIN
 from asa_adapter.evaluation.first_tokens import Push
 from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer
 from asa_adapter.search.measurements import Measurements
 from asa_adapter.search.racing import Race
-from asa_adapter.search.verdict import cut_on_valid, disagreement, outcome_facts, reason_to_abstain, success_note
+from asa_adapter.search.verdict import (
+    cut_on_valid,
+    disagreement,
+    outcome_facts,
+    reason_to_abstain,
+    router_note,
+    success_note,
+)
 from asa_adapter.tool_calls.outcomes import Outcome
 
 # Share of the best layer's AUC beyond chance from which the screen tries a layer.
@@ -36,7 +45,7 @@ class Search:
     Args:
         measured: runs the model.
         args: which settings to try, and the objective.
-        domains: names of the domains, sorted.
+        domains: names of the domains, sorted; there is one where the router was left out.
         build: makes an adapter of a setting and the fit of its layer.
         report: the dict to which all results are added.
 
@@ -65,6 +74,9 @@ class Search:
     def fit(self, layers: Sequence[int]) -> list[int]:
         """Fits every layer whose state depends on the prompt, and reports the quality of its classifiers.
 
+        Where the router of the layer that reads the need best is no better than chance on VALID, it is left out: from
+        then on there is one domain, with the pooled probe.
+
         Args:
             layers: indices of decoder blocks.
 
@@ -86,13 +98,36 @@ class Search:
                 f"the state at the last prompt token is the same for every prompt at layers {layers}: these "
                 "blocks cannot see the request. Try later layers"
             )
-        with progress_bar(len(seeing), "fits", self.args.progress) as bar:
-            for layer in seeing:
+        self._fit(seeing)
+        best = self._reads_best(seeing)
+        found = [self.domains[i] for i in self._predicted("valid", best).domain]
+        why = router_note(found, self.measured.domains("valid"), self.measured.groups("valid"), best)
+        if why and len(self.domains) > 1:
+            self._leave_router_out(seeing, why)
+        return seeing
+
+    def _fit(self, layers: Sequence[int]) -> None:
+        with progress_bar(len(layers), "fits", self.args.progress) as bar:
+            for layer in layers:
                 cal, train, valid = (self.measured.labelled(name, layer) for name in ("cal", "train", "valid"))
                 self.fits[layer] = fit_layer(cal, train, valid, self.domains, self.args.Cs, self.args.seed)
                 self.report["layers"][str(layer)] = self.fits[layer].facts
                 bar.update()
-        return seeing
+
+    def _leave_router_out(self, layers: Sequence[int], why: str) -> None:
+        """Fits the layers again with one domain and its pooled probe; reports and warns why."""
+        accuracies = {layer: self.fits[layer].facts["router_accuracy"] for layer in layers}
+        self.domains, self.args = (DEFAULT_DOMAIN,), replace(self.args, probes=("pooled",))
+        self.measured.fit_one_domain(DEFAULT_DOMAIN)
+        self._fit(layers)
+        for layer, accuracy in accuracies.items():  # that of the router which is left out
+            self.fits[layer].facts["router_accuracy"] = accuracy
+        self.report |= {"router_left_out": why, "domains": [DEFAULT_DOMAIN]}
+        warnings.warn(why, stacklevel=4)
+
+    def _reads_best(self, layers: Sequence[int]) -> int:
+        """The layer whose probe has the best AUC on TRAIN, out of fold."""
+        return max(layers, key=lambda layer: self.fits[layer].facts["out_of_fold_auc"])
 
     def screen(self, layers: Sequence[int]) -> list[Scored]:
         """Ranks settings of the layers on TRAIN by the first token, with out-of-fold router and probes.
@@ -126,7 +161,7 @@ class Search:
             return shortlist(scored, 2 * self.args.finalists)
         self._hopeless = self._despair(race, len(read))
         warnings.warn(self._hopeless, stacklevel=3)
-        best = max(read, key=lambda layer: self.fits[layer].facts["out_of_fold_auc"])
+        best = self._reads_best(read)
         return [min((s for s in scored if s.setting.layer == best), key=Scored.rank)]
 
     def _despair(self, race: Race, layers: int) -> str:
@@ -197,19 +232,15 @@ class Search:
         chosen, errors = choose(self.args, labels, finalists, groups)
         gain = sure_gain(self.args, labels, outcomes[0].triggered, finalists, chosen, groups)
         success = success_gain(self.args, labels, outcomes[0], finalists, chosen, groups)
+        screened = [
+            {"screen_score": candidate.score, "screen_agreement": agreement, "standard_error": error}
+            for candidate, agreement, error in zip(candidates, agreements, errors, strict=False)
+        ]
         self.report["valid"] = {
             "base": outcome_facts(self.objective, labels, outcomes[0], groups),
             "finalists": [
-                {
-                    **finalist.setting._asdict(),
-                    **outcome_facts(self.objective, labels, outcome, groups),
-                    "screen_score": candidate.score,
-                    "screen_agreement": agreement,
-                    "standard_error": error,
-                }
-                for finalist, outcome, candidate, agreement, error in zip(
-                    finalists, outcomes[1:], candidates[: len(finalists)], agreements, errors, strict=True
-                )
+                {**candidate.setting._asdict(), **outcome_facts(self.objective, labels, outcome, groups), **numbers}
+                for candidate, outcome, numbers in zip(candidates, outcomes[1:], screened, strict=False)
             ],
             "gain": gain._asdict(),
             "success": success._asdict(),

@@ -1,5 +1,6 @@
 """What the report says of the settings that generated on VALID, and what is wrong with how they did."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Scored, facts, success_f1
 from asa_adapter.choice.success import Success
 from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.data.prompts import DEFAULT_DOMAIN
+from asa_adapter.evaluation.intervals import effective_rows, upper_bound
 from asa_adapter.tool_calls.outcomes import Outcome, cut_note
 
 # Share of VALID rows on which first token and generation must agree, or the screen has ranked something else.
@@ -26,6 +29,29 @@ def outcome_facts(
         "success_f1": float(success_f1(labels, outcome.triggered, outcome.fits)),
         "cut_share": float(outcome.cut.mean()),
     }
+
+
+def router_note(predicted: Sequence[str], domains: Sequence[str], groups: NDArray[np.int64], layer: int) -> str:
+    """Why a router is left out: it is no better than naming the largest domain every time; "" where it is better.
+
+    Args:
+        predicted: (N,) the domains that the router chose on VALID.
+        domains: (N,) the domains of these rows.
+        groups: (N,) numbers; rows with the same number belong together.
+        layer: the layer of the router.
+    """
+    hits = np.asarray(predicted) == np.asarray(domains)
+    largest, count = Counter(domains).most_common(1)[0]
+    share = count / len(domains)
+    lower = 1 - float(upper_bound(1 - hits.mean(), effective_rows(hits, groups)))
+    if lower > share:
+        return ""
+    return (
+        f"the router is no better than chance: at layer {layer}, which reads the need best, it finds the domain of "
+        f"{hits.mean():.3f} of the VALID rows (at least {lower:.3f} with 95 % confidence), and {share:.3f} of them "
+        f"are of the domain {largest!r}. It is left out: all rows are fitted as one domain, {DEFAULT_DOMAIN!r}, with "
+        "one probe"
+    )
 
 
 def success_note(success: Success) -> str:

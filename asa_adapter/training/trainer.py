@@ -103,6 +103,7 @@ class ASATrainer:
         self._measured = Measurements(model, self.tokenizer, self.splits, self.args, self.parser, tools)
         self._adapter: ASAAdapter | None = None
         self._fit: LayerFit | None = None
+        self._fitted_domains = self._domains
         self.report: dict[str, Any] = new_report(self.args, self.parser, self.splits, self._domains)
 
     def train(self) -> ASAAdapter:
@@ -144,6 +145,7 @@ class ASATrainer:
         search = Search(self._measured, self.args, self._domains, self._build, self.report)
         with self._timed("fit"):
             layers = search.fit(self._layers)
+            self._fitted_domains = self._origin["domains"] = search.domains
         with self._timed("screen"):
             candidates = search.screen(layers)
         with self._timed("generation"):
@@ -205,7 +207,7 @@ class ASATrainer:
         fitted_on = [*self.splits["cal"], *self.splits["train"]]
         return {
             "bag_of_words": bag_of_words(fitted_on, self.splits[split], seed),
-            **probe_quality(self._fit, known, judged, self._domains, seed),
+            **probe_quality(self._fit, known, judged, self._fitted_domains, seed),
         }
 
     def ablate(self, split: str = "test", adapter: ASAAdapter | None = None) -> dict[str, Mapping[str, Any]]:
