@@ -52,7 +52,9 @@ def test_prompts_and_format_of_ones_own_are_used_and_stored(tiny_lfm2: Any, smal
         tool_call_start="<|tool_call_start|>",
     )
     trainer = ASATrainer(model, tokenizer, small, arguments)
-    adapter = trainer.train()
+    # The model writes LFM2's calls, which nobody can read as Hermes'.
+    with pytest.warns(UserWarning, match=r"no gain in calls that succeed is sure: .* from 0\.000 to 0\.000"):
+        adapter = trainer.train()
     config = adapter.config
     assert (config.chat_template, config.tool_call_format) == (template, "hermes")
     assert (config.tool_call_start, config.tool_call_end) == ("<|tool_call_start|>", "</tool_call>")
@@ -129,7 +131,8 @@ def test_the_same_seed_gives_the_same_adapter(trained: Any, tiny_lfm2: Any, smal
     assert trainer.report["valid"] == trained[0].report["valid"]
 
 
-@pytest.mark.filterwarnings("ignore:the first token of the answer tells on only")  # the answers are written here
+@pytest.mark.filterwarnings("ignore:the first token of the answer tells on only")  # the answers are written here,
+@pytest.mark.filterwarnings("ignore:With this adapter the model calls tools better")  # and no call of them is whole
 def test_test_rows_are_not_looked_at_before_the_choice(
     tiny_lfm2: Any, small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
