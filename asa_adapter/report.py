@@ -16,6 +16,7 @@ habit.differs                        | bool    | whether hardly any call came in
 splits.*.ROWS                        |         | how many rows cal, train, valid and test have
 domains[]                            | text    | names, in the order of the directions
 leaks[][]                            | text    | kind, first and second row of the first 1,000 pairs in two splits
+router_left_out                      | text    | only where the router is no better than chance, and so left out
 blind_layers[]                       | int     | layers whose state is the same for every prompt
 layers.*.probe_auc                   | number  | by layer: AUC on VALID of the probe for all domains; 0.5 if blind
 layers.*.blind                       | bool    | true; only where the layer is blind
@@ -45,18 +46,29 @@ actions.train.*.SCORES               |         | what it reaches there, by first
 actions.valid.*.SETTING              |         | the same settings but for steer
 actions.valid.*.SCORES               |         | what they reach on VALID, by first tokens
 valid.base.SCORES                    |         | the bare model, by real generation on VALID (no `valid` if none moved)
+valid.base.success_f1                | number  | F1 of its successful calls
+valid.base.cut_share                 | number  | share of its answers that max_new_tokens cut
 valid.finalists[].SETTING            |         | the settings that generated on VALID
 valid.finalists[].SCORES             |         | what each reached
+valid.finalists[].success_f1         | number  | F1 of its successful calls
+valid.finalists[].cut_share          | number  | share of the answers that max_new_tokens cut
 valid.finalists[].screen_score       | number  | its score in the screen
 valid.finalists[].screen_agreement   | number  | share of VALID rows on which first token and generation agree
 valid.finalists[].standard_error     | number  | of the difference between its score and the best
 valid.screen_note                    | text    | only where they agree on too few, so that more settings generated
 valid.gain.GAIN                      |         | of the choice over the bare model
+valid.success.base                   | number  | F1 of successful calls: needed, of an offered tool, fitting its schema
+valid.success.chosen                 | number  | the same with the choice
+valid.success.lower_bound            | number  | one-sided 95 % bound of the gain, whichever was chosen
+valid.success.upper_bound            | number  | the same from above
+valid.success_note                   | text    | only where the triggers' gain is sure, and none in successful calls is
 chosen.SETTING                       |         | the choice; alpha 0 where it abstains
 chosen.absolute_step                 | number  | length of the step in the model's own units
 chosen.abstains                      | bool    | whether no gain was sure, so that the adapter does nothing
 chosen.why                           | text    | how it was chosen
 chosen.valid.SCORES                  |         | what it reached on VALID
+chosen.valid.success_f1              | number  | F1 of its successful calls
+chosen.valid.cut_share               | number  | share of the answers that max_new_tokens cut
 diagnostics.layer                    | int     | where this was measured
 diagnostics.beta                     | number  | with which share of the global direction
 diagnostics.domain_cosines[][]       | number  | cosines between the domains' directions
@@ -92,7 +104,8 @@ SCORES   score, f1, recall, fpr, fpr_upper_bound_95 (numbers)
 ROWS     rows, tool_needed (label 1), groups (of rows that belong together) (int)
 GAIN     mean, lower_bound, balanced_accuracy_bound, apparent (numbers), groups (int): see `choice.gain.Gain`
 COUNTED  n, tp, fp, fn, tn (int), precision, recall, f1, accuracy, fpr (numbers)
-METRICS  COUNTED, and per_domain.*.COUNTED, validity.*, gold.* (numbers)
+METRICS  COUNTED, and per_domain.*.COUNTED, validity.*, gold.* (numbers), cut (int: answers that max_new_tokens cut
+         before a call was complete), cut_share (number)
 SURE     intervals.*.*[] (95 %, of "base", "asa" and "gain" by ratio), mcnemar_p (numbers), only_base_right,
          only_asa_right, groups (int)
 """
@@ -203,6 +216,8 @@ class Report:
         cosines: `diagnostics.domain_cosines`, a row for each domain.
         marker: `diagnostics.marker_probability`.
         why: `chosen.why`.
+        router_left_out: why there is no router.
+        success_note: `valid.success_note`.
         habit: `calls`, `shares`, and `shown` and `differs` where they are known; empty where no call was read.
         metadata: what only the person who fitted it knows: `license` of the adapter, `datasets` (Hub ids), `language`
             codes, and in words `data_license` and `labels` (who or what labelled the data).
@@ -221,6 +236,8 @@ class Report:
     cosines: tuple[tuple[float, ...], ...] = ()
     marker: Marker | None = None
     why: str | None = None
+    router_left_out: str | None = None
+    success_note: str | None = None
     habit: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -245,6 +262,8 @@ class Report:
             cosines=tuple(map(tuple, cosines)) if all(len(row) == len(cosines) for row in cosines) else (),
             marker=_marker(diagnostics["marker_probability"]) if "marker_probability" in diagnostics else None,
             why=chosen.get("why"),
+            router_left_out=found.get("router_left_out"),
+            success_note=found["valid"].get("success_note"),
             habit=found["habit"] if found["habit"].get("calls") and found["habit"].get("shares") else {},
             **{name: found[name] for name in _WHOLE},
         )
@@ -263,6 +282,8 @@ _METRICS = with_keys(
     per_domain=by_name(with_keys(_COUNTED, **_COUNTED)),
     validity=by_name(_NUMBER, required=list(VALIDITY), default={}),
     gold=by_name(_NUMBER, required=list(GOLD), default={}),
+    cut=_COUNT,
+    cut_share=_SHARE,
 )
 _INTERVALS = by_name(with_keys(**dict.fromkeys(RATIOS, list_of(_NUMBER, minItems=2, maxItems=2))))
 _SURE = {"intervals": _INTERVALS, "mcnemar_p": _SHARE, "by_domain": by_name(with_keys(intervals=_INTERVALS))}
@@ -274,7 +295,7 @@ _POINT = with_keys(Point._fields, fpr=_SHARE, recall=_SHARE)
 _LAYERS = list_of({"type": "integer"}, default=[])
 _SETTING = {"probe": _TEXT, "read_layers": _LAYERS, "action": _TEXT, "bias": {}}  # bias: a number, or "inf"
 _SETTINGS = list_of(by_name(_NUMBER, properties={"fpr": _SHARE, "recall": _SHARE, **_SETTING}))
-_CELLS = list_of(with_keys(alpha=_STEP, tau=_SHARE, score=_CHANGE))
+_CELLS = list_of(with_keys(alpha=_STEP, tau=_SHARE, score=_NUMBER))
 _EFFECT = with_keys(Effect._fields, alpha=_STEP, up=_CHANGE, down=_CHANGE)
 _SERIES = dict.fromkeys(("along", "against", "random"), list_of(_SHARE, default=[]))
 _MARKER = with_keys(("base", "alphas"), base=_SHARE, alphas=list_of(_STEP, minItems=1), **_SERIES)
@@ -282,6 +303,7 @@ _HABIT = with_keys(
     answers=_COUNT, calls=_COUNT, shares=by_name(_SHARE, default={}), shown=_WORDS, differs={"type": "boolean"}
 )
 _SCHEMA = with_keys(
+    router_left_out=_WORDS,
     habit=_HABIT,
     evaluations=by_name(with_keys(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),
     ablations=by_name(_METRICS),
@@ -289,7 +311,7 @@ _SCHEMA = with_keys(
     splits=by_name(with_keys(("rows", "tool_needed"), rows=_COUNT, tool_needed=_COUNT)),
     layers=by_name(by_name(_NUMBER, properties={"effect": _EFFECT})),
     screen=with_keys(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),
-    valid=with_keys(base=_POINT, finalists=_SETTINGS),
+    valid=with_keys(base=_POINT, finalists=_SETTINGS, success_note=_WORDS),
     chosen=by_name(_NUMBER, properties={**_SETTING, "why": _TEXT, "abstains": {"type": "boolean"}}),
     domains=list_of({}),
     diagnostics=with_keys(domain_cosines=list_of(list_of(_COSINE), default=[]), marker_probability=_MARKER),

@@ -81,7 +81,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
         "asa_adapter_vllm.py",  # that entry point: vLLM imports it, and it must not import the package
         "asa_adapter/py.typed",
         "asa_adapter/model_card_template.md",
-        *(f"asa_adapter/{wing}/README.md" for wing in ("comparison", "hub", "steering", "tool_calls", "vllm")),
+        *(
+            f"asa_adapter/{wing}/README.md"
+            for wing in ("choice", "comparison", "hub", "steering", "tool_calls", "vllm")
+        ),
     }
     assert {f"{info}/METADATA", f"{info}/entry_points.txt", f"{info}/licenses/LICENSE"} <= names
 

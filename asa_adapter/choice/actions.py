@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asa_adapter.choice.settings import Objective, Reader, Scored, Setting
+from asa_adapter.choice.objective import Objective
+from asa_adapter.choice.settings import Reader, Scored, Setting
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.steering.controller import ternary_gate
@@ -65,10 +66,9 @@ def best_by_name(scored: Sequence[Scored]) -> dict[str, Scored]:
 
 
 def scored(
-    args: ASATrainingArguments, labels: NDArray[np.int64], triggers: Mapping[Setting, NDArray[np.bool_]]
+    objective: Objective, labels: NDArray[np.int64], triggers: Mapping[Setting, NDArray[np.bool_]]
 ) -> list[Scored]:
     """Settings with their results on N rows."""
-    objective = Objective.of(args)
     return [
         Scored(setting, float(objective.rank(Counts.of(labels, called))), called)
         for setting, called in triggers.items()

@@ -6,6 +6,7 @@ most; how far the chosen one then lies above its own mean is what its lower boun
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,8 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from asa_adapter.choice.settings import Objective, Scored, gentlest_near_best, standard_errors
+from asa_adapter.choice.objective import Objective, independent_rows
+from asa_adapter.choice.settings import Scored, all_fits, gentlest_near_best, standard_errors, success_f1
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.intervals import LEVEL, resamples
 from asa_adapter.evaluation.metrics import Counts
@@ -62,7 +64,7 @@ class Gain(NamedTuple):
         )
 
 
-class _Luck(NamedTuple):
+class Luck(NamedTuple):
     """The measured gain of the chosen setting, and by how many standard errors it may lie above the truth.
 
     Attributes:
@@ -79,6 +81,7 @@ class _Luck(NamedTuple):
 
     @property
     def lower_bound(self) -> float:
+        """One-sided lower 95 % bound of the gain."""
         return self.apparent - self.most * self.error
 
 
@@ -86,14 +89,14 @@ def sure_gain(
     args: ASATrainingArguments,
     labels: NDArray[np.int64],
     base: NDArray[np.bool_],
-    finalists: list[Scored],
+    finalists: Sequence[Scored],
     chosen: Scored,
     groups: NDArray[np.int64] | None = None,
 ) -> Gain:
     """The gain over the bare model of the finalist that `choose` chose on the same rows.
 
     Args:
-        args: of these, objective, max_fpr, resamples and seed are used.
+        args: of these, the objective with its limit, resamples and seed are used.
         labels: (N,) 1 where a tool is needed.
         base: (N,) triggers of the bare model.
         finalists: the settings with their results on these rows.
@@ -105,10 +108,10 @@ def sure_gain(
     called = np.stack([base, *(finalist.triggered for finalist in finalists)])
     weights = resamples(len(labels), args.resamples, args.seed, groups)
     plain, drawn = Counts.of(labels, called), Counts.of(labels, called, weights)
-    settled = _chosen_again(args, finalists, plain, drawn)
+    settled = chosen_again(args, labels, finalists, groups)
     numbers = np.arange(len(labels)) if groups is None else groups
     count = min(len(set(numbers[labels == label].tolist())) for label in (0, 1))
-    lucks = [_luck(goal, plain, drawn, settled, index, count) for goal in (objective, balanced)]
+    lucks = [luck_of(goal.gain(plain), goal.gain(drawn), settled, index, count) for goal in (objective, balanced)]
     found, bounds = lucks[0], [luck.lower_bound if count >= MIN_GROUPS else -1.0 for luck in lucks]
     mean = found.apparent - found.mean * found.error
     if min(bounds) > 0:
@@ -117,32 +120,58 @@ def sure_gain(
     return Gain(mean, bounds[0], bounds[1], found.apparent, count)
 
 
-def _chosen_again(
-    args: ASATrainingArguments, finalists: list[Scored], plain: Counts, drawn: Counts
+def chosen_again(
+    args: ASATrainingArguments,
+    labels: NDArray[np.int64],
+    finalists: Sequence[Scored],
+    groups: NDArray[np.int64] | None,
 ) -> NDArray[np.int64]:
-    """(B,) index of the finalist that is chosen in each resample, were all of them equally good."""
+    """(B,) index of the finalist that is chosen in each resample, were all of them equally good; see `sure_gain`."""
     objective = Objective.of(args)
-    scores = objective.value(drawn)[1:]
-    noise = scores - objective.value(plain)[1:, None]
-    keeps = np.ones(scores.shape, dtype=bool)
-    if args.max_fpr is not None:
-        keeps = drawn.ratios()["fpr"][1:] <= args.max_fpr
-    return gentlest_near_best([f.setting for f in finalists], noise, standard_errors(scores), keeps)
+    called = np.stack([finalist.triggered for finalist in finalists])
+    weights = resamples(len(labels), args.resamples, args.seed, groups)
+    drawn = Counts.of(labels, called, weights)
+    scores = objective.value(drawn)
+    noise = scores - objective.value(Counts.of(labels, called))[:, None]
+    independent = np.array([independent_rows(labels, finalist.triggered, groups) for finalist in finalists])
+    keeps = objective.keeps(drawn, independent[:, None])
+    success = None
+    if (fits := all_fits(finalists)) is not None:
+        successes = success_f1(labels, called, fits, weights)
+        success = successes - success_f1(labels, called, fits)[:, None], standard_errors(successes)
+    return gentlest_near_best([f.setting for f in finalists], noise, standard_errors(scores), keeps, success)
 
 
-def _luck(
-    objective: Objective, plain: Counts, drawn: Counts, settled: NDArray[np.int64], index: int, groups: int
-) -> _Luck:
-    """The `_Luck` of finalist `index`; `plain` and `drawn` begin with the bare model's counts."""
-    values, resampled = objective.gain(plain), objective.gain(drawn)
+def luck_of(
+    values: NDArray[np.float64],
+    resampled: NDArray[np.float64],
+    settled: NDArray[np.int64],
+    index: int,
+    groups: int,
+) -> Luck:
+    """The `Luck` of one finalist.
+
+    Args:
+        values: (1 + F,) the metric of the bare model and of each finalist.
+        resampled: (1 + F, B) the same in each resample.
+        settled: (B,) what `chosen_again` returned.
+        index: which finalist.
+        groups: number of groups with the rarer label.
+    """
     gains, noisy = values[1:] - values[0], resampled[1:] - resampled[0]
     errors = noisy.std(axis=1)
     luck = np.divide(noisy - gains[:, None], errors[:, None], out=np.zeros_like(noisy), where=errors[:, None] > 0)
     taken = luck[settled, np.arange(len(settled))]
-    # A bootstrap's spread does not know from how few groups it was estimated; those of the rarer label decide.
-    wider = math.sqrt(groups / max(groups - 1, 1)) * student.ppf(LEVEL, max(groups - 1, 1)) / norm.ppf(LEVEL)
-    most = float(np.quantile(taken, _QUANTILE) * wider)
-    return _Luck(float(gains[index]), float(errors[index]), float(taken.mean()), most)
+    most = float(np.quantile(taken, _QUANTILE) * bound_quantile(groups) / norm.ppf(LEVEL))
+    return Luck(float(gains[index]), float(errors[index]), float(taken.mean()), most)
+
+
+def bound_quantile(groups: int) -> float:
+    """How many standard errors of a bootstrap a one-sided 95 % bound lies away, by the number of groups.
+
+    A bootstrap's spread does not know from how few groups it was estimated; those of the rarer label decide.
+    """
+    return math.sqrt(groups / max(groups - 1, 1)) * float(student.ppf(LEVEL, max(groups - 1, 1)))
 
 
 def _of_those_above(measured: float, spare: float, error: float) -> float:

@@ -6,73 +6,18 @@ Everything here is arithmetic on arrays of triggers; no model is needed.
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from asa_adapter.choice.objective import Objective, independent_rows
 from asa_adapter.config.fields import ACTIONS
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.intervals import resamples, upper_confidence_bound
+from asa_adapter.evaluation.intervals import resamples, upper_bound
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.steering.controller import ternary_gate
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What settings are chosen by: three scores of the same counts; higher is better.
-
-    ========  =====================================  ============================
-    method    with `max_fpr`                         without
-    ========  =====================================  ============================
-    `rank`    recall; minus the FPR where too high   F1, or the balanced accuracy
-    `value`   recall                                 the same
-    `gain`    the balanced accuracy                  the same
-    ========  =====================================  ============================
-
-    `rank` orders settings. With `max_fpr` it jumps where the limit is crossed, so its bootstrap intervals are useless:
-    differences between settings are measured by `value`, and the gain over the bare model by `gain`.
-
-    Attributes:
-        name: "f1" or "balanced_accuracy"; unused with `max_fpr`.
-        max_fpr: highest FPR allowed, 0 to 1; None for no limit.
-    """
-
-    name: str = "f1"
-    max_fpr: float | None = None
-
-    @classmethod
-    def of(cls, args: ASATrainingArguments) -> "Objective":
-        """The objective in the training arguments."""
-        return cls(args.objective, args.max_fpr)
-
-    def __str__(self) -> str:
-        return self.name if self.max_fpr is None else f"recall with an FPR of at most {self.max_fpr:g}"
-
-    @property
-    def gain_name(self) -> str:
-        """Name of the metric that `gain` returns."""
-        return "F1" if self.max_fpr is None and self.name == "f1" else "balanced accuracy"
-
-    def rank(self, counts: Counts) -> NDArray[np.float64]:
-        """Score by which settings are ordered, of the counts' shape; below 0 where the FPR is above `max_fpr`."""
-        if self.max_fpr is None:
-            return self.gain(counts)
-        ratios = counts.ratios()
-        return np.where(ratios["fpr"] <= self.max_fpr, ratios["recall"], -ratios["fpr"])
-
-    def value(self, counts: Counts) -> NDArray[np.float64]:
-        """The metric to maximise, whether or not the limit is met, of the counts' shape."""
-        return self.gain(counts) if self.max_fpr is None else counts.ratios()["recall"]
-
-    def gain(self, counts: Counts) -> NDArray[np.float64]:
-        """The metric in which a gain over the bare model is measured, of the counts' shape."""
-        ratios = counts.ratios()
-        if self.max_fpr is not None or self.name == "balanced_accuracy":
-            return (ratios["recall"] + 1 - ratios["fpr"]) / 2
-        return ratios["f1"]
 
 
 class Reader(NamedTuple):
@@ -119,20 +64,25 @@ class Scored(NamedTuple):
     setting: Setting
     score: float  # Objective.rank on these rows
     triggered: NDArray[np.bool_]  # (N,) whether each row's answer calls a tool
+    fits: NDArray[np.bool_] | None = None  # (N,) whether all of its calls fit an offered tool; None if unknown
 
     def rank(self) -> tuple[float, ...]:
         """Sort key: higher scores first, then gentler settings."""
         return (-round(self.score, 9), *self.setting.gentleness())
 
 
-def facts(args: ASATrainingArguments, labels: NDArray[np.int64], triggered: NDArray[np.bool_]) -> dict[str, Any]:
-    """Score, F1, recall, FPR and the FPR's upper bound of (N,) triggers, for the report."""
-    counts = Counts.of(labels, triggered)
-    ratios = counts.ratios()
+def facts(
+    objective: Objective,
+    labels: NDArray[np.int64],
+    triggered: NDArray[np.bool_],
+    groups: NDArray[np.int64] | None = None,
+) -> dict[str, Any]:
+    """Score, F1, recall, FPR and the FPR's upper bound of (N,) triggers of rows in (N,) groups, for the report."""
+    ratios = Counts.of(labels, triggered).ratios()
     return {
-        "score": float(Objective.of(args).rank(counts)),
+        "score": objective.score(labels, triggered, groups),
         **{name: float(ratios[name]) for name in ("f1", "recall", "fpr")},
-        "fpr_upper_bound_95": upper_confidence_bound(int(counts.fp), int(counts.fp + counts.tn)),
+        "fpr_upper_bound_95": float(upper_bound(ratios["fpr"], independent_rows(labels, triggered, groups))),
     }
 
 
@@ -180,15 +130,20 @@ def layer_effects(changes: Mapping[tuple[Any, int], float]) -> dict[int, dict[st
 
 
 def screen_facts(
-    args: ASATrainingArguments, labels: NDArray[np.int64], base: NDArray[np.bool_], scored: Sequence[Scored]
+    objective: Objective,
+    labels: NDArray[np.int64],
+    base: NDArray[np.bool_],
+    scored: Sequence[Scored],
+    groups: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """Results of the screen, for the report.
 
     Args:
-        args: the training arguments.
+        objective: what the screen ranked by.
         labels: (N,) 1 where a tool is needed.
         base: (N,) triggers of the bare model.
         scored: the settings that were measured on all rows, with their results.
+        groups: (N,) numbers from 0; rows with the same number belong together. None makes each row a group.
 
     Returns:
         split, settings (their number), base, best_of_each_layer, front (the Pareto front of low FPR and high recall)
@@ -197,7 +152,7 @@ def screen_facts(
     ranked = sorted(scored, key=Scored.rank)
     best = ranked[0].setting
     leaders = shortlist(scored, len({s.setting.layer for s in scored}))
-    points = [(facts(args, labels, s.triggered), s.setting) for s in scored]
+    points = [(facts(objective, labels, s.triggered, groups), s.setting) for s in scored]
     front: list[dict[str, Any]] = []
     for numbers, setting in sorted(points, key=lambda point: (point[0]["fpr"], -point[0]["recall"], point[1].alpha)):
         if not front or numbers["recall"] > front[-1]["recall"]:
@@ -205,8 +160,10 @@ def screen_facts(
     return {
         "split": "train",
         "settings": len(scored),
-        "base": facts(args, labels, base),
-        "best_of_each_layer": [{**s.setting.plain(), **facts(args, labels, s.triggered)} for s in leaders],
+        "base": facts(objective, labels, base, groups),
+        "best_of_each_layer": [
+            {**s.setting.plain(), **facts(objective, labels, s.triggered, groups)} for s in leaders
+        ],
         "front": front,
         "alpha_tau": [
             {"alpha": s.setting.alpha, "tau": s.setting.tau, "score": s.score}
@@ -251,11 +208,14 @@ def choose(
 ) -> tuple[Scored, list[float]]:
     """The gentlest finalist within one standard error of the best; one that meets max_fpr, if any does.
 
+    Where it is known which calls fit an offered tool, it is the gentlest of those finalists that are also within one
+    standard error of the best of them in the F1 of successful calls.
+
     Small differences between finalists are mostly noise, and a smaller step is safer. The standard error is that of
     the difference from the best finalist on the same rows, by a paired bootstrap.
 
     Args:
-        args: of these, objective, max_fpr, resamples and seed are used.
+        args: of these, the objective with its limit, resamples and seed are used.
         labels: (N,) 1 where a tool is needed.
         finalists: F settings with their results on these rows.
         groups: (N,) numbers from 0; rows with the same number are drawn together. None makes each row a group.
@@ -270,8 +230,41 @@ def choose(
     errors = standard_errors(objective.value(Counts.of(labels, called, weights)))
     plain = objective.value(Counts.of(labels, called))
     keeps = np.array([args.max_fpr is None or finalist.score >= 0 for finalist in finalists])
-    chosen = gentlest_near_best([f.setting for f in finalists], plain[:, None], errors, keeps[:, None])
+    success = None
+    if (fits := all_fits(finalists)) is not None:
+        drawn = success_f1(labels, called, fits, weights)
+        success = success_f1(labels, called, fits)[:, None], standard_errors(drawn)
+    chosen = gentlest_near_best([f.setting for f in finalists], plain[:, None], errors, keeps[:, None], success)
     return finalists[int(chosen[0])], errors[best].tolist()
+
+
+def all_fits(finalists: Sequence[Scored]) -> NDArray[np.bool_] | None:
+    """(F, N) whether the calls of each finalist fit an offered tool; None if that is unknown of one."""
+    fits = [finalist.fits for finalist in finalists if finalist.fits is not None]
+    return np.stack(fits) if fits and len(fits) == len(finalists) else None
+
+
+def success_f1(
+    labels: NDArray[np.int64],
+    triggered: NDArray[np.bool_],
+    fits: NDArray[np.bool_],
+    weights: NDArray[np.int64] | None = None,
+) -> NDArray[np.float64]:
+    """F1 of the calls that are needed and fit an offered tool: their number against all calls and all needs.
+
+    Args:
+        labels: (N,) 1 where a tool is needed.
+        triggered: (..., N) whether a call began.
+        fits: (..., N) whether all calls of the answer fit an offered tool.
+        weights: (B, N) how often each row counts in each of B resamples; None counts each row once.
+
+    Returns:
+        (..., B), or (...) if `weights` is None; 0 where nothing is called and nothing needed.
+    """
+    times = np.ones(len(labels)) if weights is None else weights.T.astype(np.float64)
+    needed = labels == 1
+    successes, calls, needs = (triggered & fits & needed) @ times, triggered @ times, needed @ times
+    return np.divide(2 * successes, calls + needs, out=np.zeros_like(successes), where=calls + needs > 0)
 
 
 def standard_errors(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -280,7 +273,11 @@ def standard_errors(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def gentlest_near_best(
-    settings: Sequence[Setting], scores: NDArray[np.float64], errors: NDArray[np.float64], keeps: NDArray[np.bool_]
+    settings: Sequence[Setting],
+    scores: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    keeps: NDArray[np.bool_],
+    success: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> NDArray[np.int64]:
     """The gentlest setting within one standard error of the best, in each of B trials.
 
@@ -289,17 +286,24 @@ def gentlest_near_best(
         scores: (F, B) results, higher is better.
         errors: (F, F) standard errors of their differences.
         keeps: (F, B) whether the limit of the FPR is kept; settings that keep it come first.
+        success: (F, B) results and (F, F) standard errors by which the near ones must be near the best of them too.
 
     Returns:
         (B,) int64 indices.
     """
-    trials = np.arange(scores.shape[1])
     first = keeps == keeps.any(axis=0)
     ranked = np.where(first, scores, -np.inf)
-    best = ranked.argmax(axis=0)
-    near = first & (ranked[best, trials] - ranked <= errors[best].T)
+    near = first & _near_best(ranked, errors)
+    if success is not None:
+        near &= _near_best(np.where(near, success[0], -np.inf), success[1])
     # Of equally gentle ones, the one that scores higher.
     order = np.array([settings[i].gentleness() for i in range(len(settings))])
     ranks = np.unique(order, axis=0, return_inverse=True)[1].reshape(-1, 1)
     gentlest = near & (ranks == np.where(near, ranks, len(ranks)).min(axis=0))
     return np.where(gentlest, ranked, -np.inf).argmax(axis=0)
+
+
+def _near_best(ranked: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(F, B) which of the (F, B) results lie within the (F, F) standard errors of the best one's difference."""
+    best = ranked.argmax(axis=0)
+    return ranked[best, np.arange(ranked.shape[1])] - ranked <= errors[best].T

@@ -51,7 +51,15 @@ def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     adapter = trainer.train()
     results = trainer.evaluate("test")
     chosen = trainer.report["chosen"]
-    text = f"{adapter}\n{chosen['why']}\n\nTEST\n{metrics_table(results)}\n\nsaved in {options.output}"
+    first = trainer.report["valid"].get("success_note")
+    text = "\n\n".join(
+        [
+            *([first] if first else []),
+            f"{adapter}\n{chosen['why']}",
+            f"TEST\n{metrics_table(results)}",
+            f"saved in {options.output}",
+        ]
+    )
     return {"chosen": chosen, "test": results, "output": options.output}, text
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.choice.settings import Objective
+from asa_adapter.choice.objective import Objective
 from asa_adapter.comparison.thresholds import fitted_thresholds, needed, shown
 from asa_adapter.comparison.wordings import BEGINNINGS, NO, SENTENCES, YES, with_question, with_sentence
 from asa_adapter.evaluation.answers import Variant

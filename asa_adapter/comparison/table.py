@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.choice.settings import Objective
+from asa_adapter.choice.objective import Objective
 from asa_adapter.comparison.ablation import ablations
 from asa_adapter.comparison.costs import cost
 from asa_adapter.comparison.rules import RULES, Candidate, NotApplicableError, Setup, Treatment
@@ -15,6 +15,7 @@ from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.intervals import comparison
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.search.measurements import Measurements
+from asa_adapter.tool_calls.outcomes import Answer
 
 Results = dict[str, Mapping[str, Any]]
 
@@ -134,12 +135,12 @@ def _scores(setup: Setup, treatments: Mapping[str, Treatment]) -> dict[str, floa
     return {name: float(setup.objective.rank(Counts.of(labels, called))) for name, called in triggered.items()}
 
 
-def _answers(treatments: Mapping[str, Treatment], split: str, until_call: bool = False) -> dict[str, list[str]]:
+def _answers(treatments: Mapping[str, Treatment], split: str, until_call: bool = False) -> dict[str, list[Answer]]:
     """The answers of each treatment; those that ask the same prompts are answered together."""
     together: dict[int, list[str]] = {}
     for name, treatment in treatments.items():
         together.setdefault(id(treatment.measured), []).append(name)
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[Answer]] = {}
     for names in together.values():
         variants = {name: treatments[name].variant for name in names}
         found |= treatments[names[0]].measured.answers(split, variants, until_call=until_call)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asa_adapter.choice.settings import Objective
+from asa_adapter.choice.objective import Objective
 from asa_adapter.evaluation.metrics import Counts
 
 _ALL = ""  # the one threshold of all domains

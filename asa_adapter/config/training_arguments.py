@@ -12,17 +12,18 @@ OBJECTIVES = ("f1", "balanced_accuracy")
 _NUMBER_LISTS = (("alphas", 0.0, MAX_ALPHA), ("taus", 0.5, 1.0), ("betas", 0.0, 1.0), ("Cs", 1e-9, 1e9))
 
 
-def _flag(default: Any, help: str, metavar: str, **options: Any) -> Any:
+def _flag(default: Any, help: str, metavar: str | tuple[str, ...], **options: Any) -> Any:
     """A field that `asa-adapter train` takes as a flag; its metadata are the arguments of argparse's `add_argument`.
 
     Args:
         default: the field's default.
         help: what the flag means; "{}" stands for the default.
-        metavar: how the help names a value.
+        metavar: how the help names a value, or each of several; "" where there is none.
         options: the rest, such as `type`.
     """
     shown = " ".join(v if isinstance(v, str) else f"{v:g}" for v in default) if isinstance(default, tuple) else default
-    return field(default=default, metadata={"help": help.format(shown), "metavar": metavar, **options})
+    named = {"metavar": metavar} if metavar else {}
+    return field(default=default, metadata={"help": help.format(shown), **named, **options})
 
 
 def _positive(text: str) -> int:
@@ -45,7 +46,14 @@ class ASATrainingArguments:
         Cs: inverse regularisation strengths to try; for each layer, the one whose probe is best on TRAIN, out of fold,
             is taken.
         objective: what to maximise, "f1" or "balanced_accuracy".
-        max_fpr: with a number, maximise recall among the settings whose FPR on VALID is at most this.
+        max_fpr: with a number, maximise recall among the settings whose FPR on VALID is at most this. It limits what
+            was measured there, and is no promise of the FPR on other prompts.
+        max_fpr_confidence: with a number, such as .95, `max_fpr` limits the one-sided upper bound, of that confidence,
+            of each setting's FPR on VALID. Near-duplicates and turns of one conversation count as one in it.
+        cost: with two numbers, what a call without need and a missed call cost: their mean per row is minimised in
+            place of `objective`. A gain must still hold in balanced accuracy too. Not together with `max_fpr`.
+        success_required: whether the adapter abstains unless a gain in the F1 of successful calls is sure too: needed,
+            of an offered tool, fitting its schema. Else it abstains only where that surely falls.
         actions: how the gate may act: some of "steer" (the push), "bias" (on the logits of the tokens with which
             calls begin) and "both", or "all". The best of each generate on VALID, which decides; within one standard
             error the push is taken. What those left out would reach by first tokens is in the report.
@@ -91,6 +99,19 @@ class ASATrainingArguments:
     Cs: Sequence[float] = (0.001, 0.01, 0.1, 1.0)
     objective: str = _flag("f1", "maximise f1 (default) or balanced_accuracy", "NAME", choices=OBJECTIVES)
     max_fpr: float | None = _flag(None, "maximise recall with at most this FPR instead", "X", type=float)
+    max_fpr_confidence: float | None = _flag(
+        None, "hold --max-fpr against the FPR's upper bound, such as .95", "X", type=float
+    )
+    cost: Sequence[float] | None = _flag(
+        None,
+        "minimise these costs of a needless and a missed call instead",
+        ("NEEDLESS", "MISSED"),
+        type=float,
+        nargs=2,
+    )
+    success_required: bool = _flag(
+        False, "abstain without a sure gain in calls that succeed, too", "", action="store_true"
+    )
     actions: str | Sequence[str] = _flag(
         ("steer",),
         "try steer, bias, both, or all (default: {})",
@@ -116,8 +137,10 @@ class ASATrainingArguments:
         self._check_layers()
         self._check_actions()
         self._check_sequences()
-        if self.max_fpr is not None:
-            check_range("max_fpr", finite_float("max_fpr", self.max_fpr), 0, 1)
+        self._check_limit()
+        self._check_cost()
+        if type(self.success_required) is not bool:
+            raise ValueError(f"success_required is {self.success_required!r:.80}; expected True or False")
         for name, least in (
             ("finalists", 1),
             ("resamples", 100),
@@ -146,6 +169,35 @@ class ASATrainingArguments:
         if isinstance(named, str) or not isinstance(named, Sequence) or not named or not {*named} <= {*ACTIONS}:
             raise ValueError(f"actions is {self.actions!r:.80}; expected some of {ACTIONS}, or 'all'")
         object.__setattr__(self, "actions", tuple(named))
+
+    def _check_limit(self) -> None:
+        if self.max_fpr is not None:
+            check_range("max_fpr", finite_float("max_fpr", self.max_fpr), 0, 1)
+        if self.max_fpr_confidence is None:
+            return
+        confidence = finite_float("max_fpr_confidence", self.max_fpr_confidence)
+        if not 0.5 < confidence < 1:
+            raise ValueError(f"max_fpr_confidence is {confidence:g}; expected a number above .5 and below 1")
+        if not self.max_fpr:
+            raise ValueError(
+                f"max_fpr_confidence is {confidence:g} and max_fpr {self.max_fpr}; expected a max_fpr above 0, since "
+                "the confidence says how surely the FPR is to be below it"
+            )
+
+    def _check_cost(self) -> None:
+        if self.cost is None:
+            return
+        if isinstance(self.cost, str) or not isinstance(self.cost, Sequence) or len(self.cost) != 2:
+            raise ValueError(f"cost is {self.cost!r:.80}; expected two numbers: of a needless and of a missed call")
+        costs = tuple(finite_float("cost", one) for one in self.cost)
+        if min(costs) < 0 or max(costs) == 0:
+            raise ValueError(f"cost is {costs}; expected two numbers not below 0, one of them above it")
+        if self.max_fpr is not None:
+            raise ValueError(
+                f"cost is {costs} and max_fpr {self.max_fpr}; expected one of them: max_fpr maximises the recall "
+                "within a limit, whatever a missed call costs"
+            )
+        object.__setattr__(self, "cost", costs)
 
     def _check_layers(self) -> None:
         if self.layers == "all":

@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from asa_adapter.adapter import ASAAdapter
@@ -13,7 +15,7 @@ from asa_adapter.data.batches import batches_by_length, pad_token_id
 from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
 from asa_adapter.evaluation.decoding import Decoder, Regrouping
 from asa_adapter.evaluation.forcing import Forcing
-from asa_adapter.evaluation.metrics import gold_metrics, trigger_metrics
+from asa_adapter.evaluation.metrics import gold_metrics, ratio, trigger_metrics
 from asa_adapter.evaluation.prefill import Prefilled, can_branch, logit_sharing
 from asa_adapter.modeling.forward import compiled_parts, evaluation_mode, greedy_settings
 from asa_adapter.modeling.prefix import SharedPrefix, Sharing
@@ -21,6 +23,7 @@ from asa_adapter.modeling.processes import Processes, progress_bar
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.steering.hook import is_steered
 from asa_adapter.tool_calls.gold import matches_gold
+from asa_adapter.tool_calls.outcomes import Answer, Outcome, cut_note
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 # What acts on a model's answers: an adapter, the first token forced; None for nothing.
@@ -74,7 +77,7 @@ class Evaluation:
         name: str = "base",
         *,
         until_call: bool = False,
-    ) -> list[str]:
+    ) -> list[Answer]:
         """The model's answer to each row, with special tokens, steered if an adapter is given.
 
         It ends with the token that ends the text. A complete call does not end it: in every format another one may
@@ -87,7 +90,8 @@ class Evaluation:
             until_call: whether to end an answer where a tool call begins, if only the trigger is of interest.
 
         Returns:
-            One text for each row, in the order of the rows.
+            One text for each row, in the order of the rows, each with `cut`: whether it ended only because
+            `max_new_tokens` ran out.
 
         Raises:
             ValueError: an adapter is attached already, or a row has no prompt or cannot be rendered.
@@ -103,7 +107,7 @@ class Evaluation:
         until_call: bool = False,
         part: str = "",
         begun: Sequence[str] | None = None,
-    ) -> dict[str, list[str]]:
+    ) -> dict[str, list[Answer]]:
         """The `answers` for each of several adapters, by name; the prompts are run once for all of them.
 
         Args:
@@ -128,8 +132,11 @@ class Evaluation:
         with evaluation_mode(self.model), progress_bar(total, f"answers ({label}{part})", self.progress) as bar:
             texts = self._answered(prompts, variants, until_call, bar.update)
         starts = begun or [""] * len(rows)
-        found = {name: processes.texts(own, len(rows)) for name, own in texts.items()}
-        return {name: [start + text for start, text in zip(starts, own, strict=True)] for name, own in found.items()}
+        whole = {name: _gathered(processes, own, len(rows)) for name, own in texts.items()}
+        return {
+            name: [Answer(start + answer, answer.cut) for start, answer in zip(starts, own, strict=True)]
+            for name, own in whole.items()
+        }
 
     def prompts(self, rows: Sequence[Row], begun: Sequence[str] | None = None) -> list[list[int]]:
         """Prompt ids of each row, and the text with which its answer begins."""
@@ -143,13 +150,13 @@ class Evaluation:
         variants: Mapping[str, Variant],
         until_call: bool,
         count: Callable[[], Any],
-    ) -> dict[str, list[str]]:
+    ) -> dict[str, list[Answer]]:
         """The answers of this process by variant, which calls `count` for each of them."""
-        texts = {name: [""] * len(prompts) for name in variants}
+        texts = {name: [Answer("")] * len(prompts) for name in variants}
 
-        def deliver(place: tuple[str, int], answer: list[int]) -> None:
+        def deliver(place: tuple[str, int], answer: list[int], cut: bool) -> None:
             name, i = place
-            texts[name][i] = self._text(answer)
+            texts[name][i] = Answer(self._text(answer), cut)
             count()
 
         compiled = bool(compiled_parts(self.model))
@@ -174,22 +181,41 @@ class Evaluation:
             answers: N texts, as `answers` returns them.
 
         Returns:
-            The dict of `trigger_metrics`, and under "gold" that of `gold_metrics` if any row has `gold_calls`.
+            The dict of `trigger_metrics`; under "gold" that of `gold_metrics` if any row has `gold_calls`; and, if
+            the answers are those of `answers`, how many ended because `max_new_tokens` ran out before a call was
+            complete ("cut"), and which share of all they are ("cut_share").
 
         Raises:
             ValueError: the lengths differ, a label is neither 0 nor 1, or gold calls have an unknown shape.
         """
-        checks = [
-            self.parser.check(answer, row_tools(row, self.tools) or [])
-            for row, answer in zip(rows, answers, strict=True)
-        ]
+        checks = self._checks(rows, answers)
         triggered = [check["triggered"] for check in checks]
         domains = [row_domain(row) for row in rows]
         metrics = trigger_metrics([int(row["label"]) for row in rows], triggered, domains, checks)
+        if all(isinstance(answer, Answer) for answer in answers):
+            cut = int(Outcome.of(answers, checks).cut.sum())
+            metrics |= {"cut": cut, "cut_share": ratio(cut, len(rows))}
         matches = [
             self._gold_matches(row, answer) for row, answer in zip(rows, answers, strict=True) if row.get("gold_calls")
         ]
         return {**metrics, "gold": gold_metrics(matches)} if matches else metrics
+
+    def _checks(self, rows: Sequence[Row], answers: Sequence[str]) -> list[dict[str, Any]]:
+        """`ToolCallParser.check` of each answer against the tools of its row."""
+        return [
+            self.parser.check(answer, row_tools(row, self.tools) or [])
+            for row, answer in zip(rows, answers, strict=True)
+        ]
+
+    def outcome(self, rows: Sequence[Row], answers: Sequence[str]) -> Outcome:
+        """What came of the answers to the rows."""
+        return Outcome.of(answers, self._checks(rows, answers))
+
+    def warn_of_cut(self, results: Mapping[str, Mapping[str, Any]], split: str = "these rows") -> None:
+        """Warns where more than 5 % of the answers behind one of these `metrics` were cut."""
+        shares = {f"{name!r} on {split}": metrics.get("cut_share", 0.0) for name, metrics in results.items()}
+        if note := cut_note(shares, self.max_new_tokens):
+            warnings.warn(note, stacklevel=3)
 
     def _gold_matches(self, row: Row, answer: str) -> tuple[bool, bool]:
         """Whether an answer's calls are the row's gold calls: in any order, and in the same order."""
@@ -202,13 +228,17 @@ class Evaluation:
     def compare(self, rows: Sequence[Row], adapter: ASAAdapter) -> dict[str, Mapping[str, Any]]:
         """Metrics of the bare model ("base") and of the steered model ("asa") on the same rows.
 
+        Where more than 5 % of the answers were cut by `max_new_tokens`, a warning says so.
+
         Raises:
             ValueError: a row cannot be scored or rendered, or an adapter is attached already.
             IncompatibleModelError: the adapter does not fit the model.
         """
         self.metrics(rows, [""] * len(rows))  # refuses rows that cannot be scored before anything is generated
         answers = self.answers_of_each(rows, {"base": None, "asa": adapter})
-        return {name: self.metrics(rows, found) for name, found in answers.items()}
+        results: dict[str, Mapping[str, Any]] = {name: self.metrics(rows, found) for name, found in answers.items()}
+        self.warn_of_cut(results)
+        return results
 
     def _batches(self, prompts: Sequence[Sequence[int]], several: bool) -> Iterator[tuple[list[int], Prefilled, bool]]:
         """All prompts in batches of similar length.
@@ -258,7 +288,7 @@ class Evaluation:
     def _regrouping(self) -> Regrouping:
         return Regrouping()
 
-    def _decoder(self, until_call: bool, deliver: Callable[[tuple[str, int], list[int]], None]) -> Decoder:
+    def _decoder(self, until_call: bool, deliver: Callable[[tuple[str, int], list[int], bool], None]) -> Decoder:
         start = self.parser.call_token if until_call else None
         return Decoder(
             self.model,
@@ -293,3 +323,10 @@ class Evaluation:
 def of_rows(variant: Variant, rows: Sequence[int]) -> Variant:
     """The same variant for some of the rows; an adapter is the same for all."""
     return variant.of(rows) if isinstance(variant, Forcing) else variant
+
+
+def _gathered(processes: Processes, mine: list[Answer], rows: int) -> list[Answer]:
+    """The answers to all rows; `mine` are those of this process's part."""
+    cut = processes.arrays(np.array([[answer.cut for answer in mine]], dtype=bool), rows)[0]
+    texts = processes.texts(list(mine), rows)
+    return [Answer(text, bool(one)) for text, one in zip(texts, cut, strict=True)]

@@ -108,7 +108,8 @@ class Decoder:
         batch_size: number of rows in a round, apart from the first one.
         stops: ids of the tokens that end an answer, beside those that end a text.
         complete: takes the tokens of an answer so far and tells whether it ends there; None if only tokens end it.
-        deliver: called with the name of each row and the token ids of its answer when it has ended.
+        deliver: called with the name of each row that has ended, the token ids of its answer, and whether it ended
+            only because it was as long as an answer may be.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class Decoder:
         batch_size: int,
         stops: Collection[int],
         complete: Callable[[list[int]], bool] | None,
-        deliver: Callable[[Any, list[int]], None],
+        deliver: Callable[[Any, list[int], bool], None],
     ) -> None:
         self._model, self._settings, self._batch_size = model, settings, batch_size
         self._stops, self._complete, self._deliver = {*stops, *text_ends(model)}, complete, deliver
@@ -188,7 +189,7 @@ class Decoder:
         whole = tokens is None and enough is None
         for row, (name, begin) in enumerate(zip(running.names, running.begins, strict=True)):
             if whole or row in ends.found:
-                self._deliver(name, ids[row, begin : ends.found.get(row)].tolist())
+                self._deliver(name, ids[row, begin : ends.found.get(row)].tolist(), row in ends.cut)
         if not whole and (left := [row for row in range(len(ids)) if row not in ends.found]):
             mask = nn.functional.pad(running.mask, (0, ids.shape[1] - width), value=1)
             self._waiting.append(running._replace(ids=ids, mask=mask, cache=given_cache(output)).only(left))
@@ -199,6 +200,7 @@ class _Ends(StoppingCriteria):
 
     Attributes:
         found: for each row that has ended, the column behind its last token.
+        cut: those of them that ended only because they were as long as an answer may be.
     """
 
     def __init__(
@@ -212,19 +214,25 @@ class _Ends(StoppingCriteria):
         self._begins, self._limit, self._stops = begins, limit, stops
         self._complete, self._enough = complete, enough
         self.found: dict[int, int] = {}
+        self.cut: set[int] = set()
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         width = input_ids.shape[1]
         for row, last in enumerate(input_ids[:, -1].tolist()):
-            if row not in self.found and self._ended(input_ids[row], self._begins[row], last):
+            if row in self.found:
+                continue
+            ended = self._ended(input_ids[row], self._begins[row], last)
+            full = width - self._begins[row] >= self._limit
+            if ended or full:
                 self.found[row] = width
+            if full and not ended:
+                self.cut.add(row)
         over = len(self.found) >= self._enough
         return torch.tensor([over or row in self.found for row in range(len(input_ids))], device=input_ids.device)
 
     def _ended(self, row: torch.Tensor, begin: int, last: int) -> bool:
-        if last in self._stops or len(row) - begin >= self._limit:
-            return True
-        return self._complete is not None and self._complete(row[begin:].tolist())
+        """Whether a row ends by itself."""
+        return last in self._stops or (self._complete is not None and self._complete(row[begin:].tolist()))
 
 
 class Regrouping:

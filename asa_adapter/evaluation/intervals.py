@@ -67,12 +67,31 @@ def wilson(successes: ArrayLike, groups: ArrayLike | None = None) -> tuple[float
     hits = np.asarray(successes, dtype=np.float64)
     if not hits.size:
         return 0.0, 1.0
-    p = float(hits.mean())
-    n = len(hits) / _design_effect(hits - p, groups)
-    z = float(norm.ppf((1 + LEVEL) / 2))
-    middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    low, high = (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
-    return (0.0 if p == 0 else max(low, 0.0)), (1.0 if p == 1 else min(high, 1.0))
+    p, n = float(hits.mean()), effective_rows(hits, groups)
+    one_sided = (1 + LEVEL) / 2
+    low, high = 1 - float(upper_bound(1 - p, n, one_sided)), float(upper_bound(p, n, one_sided))
+    return (0.0 if p == 0 else max(low, 0.0)), (1.0 if p == 1 else high)
+
+
+def effective_rows(successes: ArrayLike, groups: ArrayLike | None = None) -> float:
+    """How many independent rows tell as much about the share of successes: N over the design effect; see `wilson`."""
+    hits = np.asarray(successes, dtype=np.float64)
+    return len(hits) / _design_effect(hits - hits.mean(), groups) if hits.size else 0.0
+
+
+def upper_bound(shares: ArrayLike, rows: ArrayLike, confidence: float = LEVEL) -> NDArray[np.float64]:
+    """One-sided upper bound of shares, from Wilson's score interval; 1.0 without rows.
+
+    Args:
+        shares: the measured shares, 0 to 1, of any shape.
+        rows: number of independent rows behind each, whole or not, of a shape that goes with it.
+        confidence: above .5 and below 1.
+    """
+    p, n = np.broadcast_arrays(np.asarray(shares, dtype=np.float64), np.asarray(rows, dtype=np.float64))
+    some, z = np.where(n > 0, n, 1.0), float(norm.ppf(confidence))
+    half = z * np.sqrt(p * (1 - p) / some + z**2 / (4 * some**2))
+    high = (p + z**2 / (2 * some) + half) / (1 + z**2 / some)
+    return np.where(n > 0, np.minimum(high, 1.0), 1.0)
 
 
 def _design_effect(deviations: NDArray[np.float64], groups: ArrayLike | None) -> float:
@@ -185,14 +204,11 @@ def _mcnemar(gains: NDArray[np.int64], groups: NDArray[np.int64]) -> float:
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
-def upper_confidence_bound(successes: int, trials: int, confidence: float = 0.95) -> float:
+def upper_confidence_bound(successes: int, trials: int, confidence: float = LEVEL) -> float:
     """One-sided upper confidence bound of a proportion, from Wilson's score interval; 1.0 without trials.
 
     Example:
         >>> round(upper_confidence_bound(0, 50), 3)
         0.051
     """
-    if not trials:
-        return 1.0
-    below = binomtest(successes, trials, alternative="less")
-    return float(below.proportion_ci(confidence, method="wilson").high)
+    return float(upper_bound(successes / max(trials, 1), trials, confidence))

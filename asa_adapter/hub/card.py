@@ -65,6 +65,7 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         abstains=config.abstains,
         acts=_ACTS[config.action],
         base_model=f"[{base_model}](https://huggingface.co/{on_hub})" if on_hub else base_model,
+        success_note=escaped(report.success_note) if report.success_note else None,
         headline=None if config.abstains else _headline(report),
         repo_id=repo_id if _HUB_ID.fullmatch(repo_id or "") else _PLACEHOLDER,
         model_id=on_hub or "path/to/the/model",
@@ -208,7 +209,7 @@ def _tools(tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
     return lines
 
 
-def _result(split: str, comparison: Comparison) -> dict[str, str | None]:
+def _result(split: str, comparison: Comparison) -> dict[str, Any]:
     """What the template shows of one split."""
     base, asa = comparison.base, comparison.asa
     rows = [
@@ -225,6 +226,7 @@ def _result(split: str, comparison: Comparison) -> dict[str, str | None]:
         "mcnemar": None if p is None else f"Exact McNemar test on rightly decided prompts: p = {p:.3g}.",
         "domains": _domains(comparison),
         "calls": _calls(comparison),
+        "cut": all("cut_share" in part for part in (base, asa)),
     }
 
 
@@ -250,8 +252,8 @@ def _calls(comparison: Comparison) -> str | None:
     parts = {"the model alone": comparison.base, "with ASA": comparison.asa}
     if not all(part["validity"] for part in parts.values()):
         return None
-    worth = ("can be read", "offered tool", "fits its schema", "success precision", "success recall", "the gold calls")
-    return calls_table(parts, "", worth)
+    worth = ("can be read", "offered tool", "fits its schema", "success precision", "success recall")
+    return calls_table(parts, "", (*worth, "the gold calls", "cut short"))
 
 
 def _ablations(report: Report) -> str | None:
@@ -304,7 +306,7 @@ def _reproduction(base_model: str | None, report: Report) -> str | None:
     if set(changed) <= _FLAGS:
         words = ["asa-adapter", "train", "--model", model, "--data", "my_data", "--output", "my_adapter"]
         for name, value in changed.items():
-            values = value if isinstance(value, tuple) else (value,)
+            values = () if value is True else value if isinstance(value, tuple) else (value,)
             words += ["--" + name.replace("_", "-"), *map(str, values)]
         return f"```bash\n{shlex.join(words)}\n```"
     arguments = ", ".join(f"{name}={value!r}" for name, value in changed.items())

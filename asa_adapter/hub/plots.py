@@ -124,6 +124,8 @@ def _alpha_tau(report: Report) -> "Figure | None":
 def _score_name(report: Report) -> str:
     if report.arguments.get("max_fpr") is not None:
         return "recall; minus the FPR where it is too high"
+    if report.arguments.get("cost") is not None:
+        return "minus the cost per row"
     names = {"f1": "F1", "balanced_accuracy": "balanced accuracy"}
     objective = report.arguments.get("objective")
     return names.get(objective, "score") if isinstance(objective, str) else "score"

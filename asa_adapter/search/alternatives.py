@@ -11,21 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.choice.actions import best_by_name, biased_settings, opened, scored, with_bias
-from asa_adapter.choice.settings import Reader, Scored, Setting, facts, shortlist
+from asa_adapter.choice.objective import Objective
+from asa_adapter.choice.settings import Reader, Scored, facts, shortlist
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.search.fitting import Prediction
 from asa_adapter.search.racing import Race
-
-# Share of VALID rows on which first token and generation must agree, or the screen has ranked something else.
-_AGREES = 0.95
 
 
 class Alternatives:
     """The best setting of each other action on the rows of TRAIN that a race has run, by first tokens.
 
     Args:
-        args: which settings take part, and the objective.
+        args: which settings take part.
+        objective: what they are ranked by.
         labels: (N,) 1 where a tool is needed.
         predictions: out-of-fold predictions for the rows, by where they read.
         race: the race, after its run.
@@ -38,12 +37,13 @@ class Alternatives:
     def __init__(
         self,
         args: ASATrainingArguments,
+        objective: Objective,
         labels: NDArray[np.int64],
         predictions: Mapping[Reader, Prediction],
         race: Race,
         steering: Sequence[Scored],
     ) -> None:
-        self._args, self._labels = args, labels[race.rows]
+        self._args, self._objective, self._labels = args, objective, labels[race.rows]
         rows, base, bare = race.rows, race.base[race.rows], race.margin[race.rows]
         pushed = [one.setting for one in shortlist(steering, args.finalists)]
         triggers = {}
@@ -52,7 +52,7 @@ class Alternatives:
             both = setting.action == "both"
             up, down = (margins[rows] for margins in race.margins(setting)) if both else (bare, bare)
             triggers[setting] = opened(setting, p_tool, base, up, down)
-        self.best = best_by_name(scored(args, self._labels, triggers))
+        self.best = best_by_name(scored(objective, self._labels, triggers))
         self._steering = min(steering, key=Scored.rank)
         self._bare = float(Counts.of(self._labels, base).ratios()["f1"])
 
@@ -66,7 +66,7 @@ class Alternatives:
         return {name: self._facts(one) for name, one in {"steer": self._steering, **self.best}.items()}
 
     def _facts(self, one: Scored) -> dict[str, Any]:
-        return {**one.setting.plain(), **facts(self._args, self._labels, one.triggered)}
+        return {**one.setting.plain(), **facts(self._objective, self._labels, one.triggered)}
 
     def advice(self) -> str:
         """Which action would help where no push does, and what it reached."""
@@ -81,14 +81,6 @@ class Alternatives:
             f"{how} by the gate of layer {setting.layer} gives, by first tokens on these rows, F1 {found['f1']:.3f} "
             f"and FPR {found['fpr']:.3f} (the bare model {self._bare:.3f})"
         )
-
-
-def acting(setting: Setting) -> str:
-    """How a setting acts, to begin a sentence with; "" where it just steers."""
-    if setting.action == "steer":
-        return ""
-    step = "a step and " if setting.action == "both" else ""
-    return f"{step}a bias of {setting.bias:g} on the logits with which calls begin: "
 
 
 def despair(race: Race, layers: int, report: Mapping[str, Any], others: Alternatives) -> str:
@@ -119,19 +111,4 @@ def despair(race: Race, layers: int, report: Mapping[str, Any], others: Alternat
         f"probability of a call's opening by more than {race.moved:.2g} in the mean; the bare model begins "
         f"{int(race.base.sum())} of their answers with a call, and {written} (read as "
         f"{report.get('tool_call_format')}); {then}: {others.advice()}"
-    )
-
-
-def disagreement(agreements: Sequence[float], others: int) -> str:
-    """What to say where first tokens told too little of what was generated; "" where they told enough."""
-    if min(agreements) >= _AGREES:
-        return ""
-    found = (
-        f"the first token of the answer tells on only {min(agreements):.0%} of the VALID rows whether the model calls "
-        f"a tool (expected {_AGREES:.0%}): the screen's ranking, which is by first tokens, is unsure. "
-    )
-    return found + (
-        f"{others} further settings generate on VALID"
-        if others
-        else "No further setting is there to generate with; try more layers or alphas"
     )

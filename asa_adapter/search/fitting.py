@@ -1,6 +1,6 @@
 """Fits directions, router and probes at one layer, from labelled residual states."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
+from asa_adapter.choice.settings import Reader
 from asa_adapter.evaluation.baselines import shuffled_within
 from asa_adapter.evaluation.metrics import auc
 from asa_adapter.parts.classifiers import Probes, Router
@@ -238,3 +239,9 @@ def _pooled_auc(known: LabelledStates, labels: NDArray[np.int64], valid: Labelle
     """AUC on `valid` of a pooled probe that was fitted on `known` with other labels."""
     probes = Probes.fit(known.states, labels, ["all"] * len(labels), C, seed)
     return auc(valid.labels, probes.p_tool(valid.states))
+
+
+def read_at(place: Reader, by_layer: Mapping[int, Prediction]) -> Prediction:
+    """What router and probes say where they read, from what those of each layer say."""
+    own = by_layer[place.layer]
+    return own.reading([by_layer[layer] for layer in place.read_layers]) if place.read_layers else own

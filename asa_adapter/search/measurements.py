@@ -29,6 +29,7 @@ from asa_adapter.search.fitting import LabelledStates
 from asa_adapter.search.stages import Stages, digest
 from asa_adapter.states import HiddenStates, collect_hidden_states
 from asa_adapter.tool_calls.habits import Habit, a_few, habit
+from asa_adapter.tool_calls.outcomes import Answer, Outcome
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 # Rows that each process answers in one stage: at most so many are answered again after an interruption.
@@ -81,11 +82,12 @@ class Measurements:
         self._states: dict[str, HiddenStates] = {}
         self._alike: dict[str, NDArray[np.int64]] = {}
         self._begun: dict[str, Sequence[str]] = {}
+        self._one_domain: str | None = None
         self._stages = Stages(None)
 
     def begin(self, folder: Path | None) -> None:
         """Forgets all results. With a folder, results that still hold are read from there, and new ones stored."""
-        self._encoded, self._states = {}, {}
+        self._encoded, self._states, self._one_domain = {}, {}, None
         self._stages = Stages(folder, self._surroundings() if folder is not None else None)
 
     @property
@@ -166,6 +168,10 @@ class Measurements:
         """The domain of each row."""
         return [row_domain(row) for row in self._splits[split]]
 
+    def fit_one_domain(self, name: str) -> None:
+        """From now on all rows are of one domain in what is fitted."""
+        self._one_domain = name
+
     def groups(self, split: str) -> NDArray[np.int64]:
         """(N,) int64 number of each row's group: near-duplicates and turns of one conversation belong together.
 
@@ -201,9 +207,11 @@ class Measurements:
         return self._states[split]
 
     def labelled(self, split: str, layer: int) -> LabelledStates:
-        """The states of a split at one layer, with labels, domains and groups."""
-        states = self.states(split).states[layer].numpy()
-        return LabelledStates(states, self.labels(split), self.domains(split), self.groups(split))
+        """The states of a split at one layer, with labels, domains to fit and groups."""
+        states, domains = self.states(split).states[layer].numpy(), self.domains(split)
+        if self._one_domain is not None:
+            domains = [self._one_domain] * len(domains)
+        return LabelledStates(states, self.labels(split), domains, self.groups(split))
 
     def first_tokens(
         self,
@@ -249,10 +257,10 @@ class Measurements:
 
     def answers(
         self, split: str, variants: Mapping[str, Variant], *, until_call: bool = False
-    ) -> dict[str, list[str]]:
+    ) -> dict[str, list[Answer]]:
         """Each variant's answer to each row, by name of the variant; see `Evaluation.answers_of_each`."""
         rows = self._splits[split]
-        answers: dict[str, list[str]] = {name: [] for name in variants}
+        answers: dict[str, list[Answer]] = {name: [] for name in variants}
         of_a_stage = _ROWS_OF_A_STAGE * Processes().count
         for begin in range(0, len(rows), of_a_stage):
             part = range(begin, min(begin + of_a_stage, len(rows)))
@@ -263,7 +271,7 @@ class Measurements:
 
     def _some_answers(
         self, split: str, part: range, variants: Mapping[str, Variant], until_call: bool
-    ) -> dict[str, list[str]]:
+    ) -> dict[str, list[Answer]]:
         """The answers to the rows of one stage."""
         rows = self._splits[split]
         depends = {
@@ -275,7 +283,7 @@ class Measurements:
         digests = {name: None if variant is None else variant.digest() for name, variant in variants.items()}
         begun = self._begun.get(split)
 
-        def compute(missing: list[str]) -> dict[str, list[str]]:
+        def compute(missing: list[str]) -> dict[str, list[Answer]]:
             return self._evaluation.answers_of_each(
                 [rows[i] for i in part],
                 {name: variants[name] for name in missing},
@@ -284,7 +292,7 @@ class Measurements:
                 part=f"; {split} {part.start + 1} to {part.stop} of {len(rows)}",
             )
 
-        return self._stages.texts(
+        return self._stages.answers(
             f"answers-{split}", {name: {**depends, "adapter": digests[name]} for name in variants}, compute
         )
 
@@ -292,6 +300,11 @@ class Measurements:
         """By variant, (N,) bool: whether each row's answer calls a tool; answers end where a call begins."""
         answers = self.answers(split, variants, until_call=True)
         return {name: self.triggered(split, texts) for name, texts in answers.items()}
+
+    def outcomes(self, split: str, variants: Mapping[str, Variant]) -> dict[str, Outcome]:
+        """What came of each variant's answers, by name; see `answers`."""
+        answers = self.answers(split, variants)
+        return {name: self._evaluation.outcome(self._splits[split], texts) for name, texts in answers.items()}
 
     def triggered(self, split: str, answers: Sequence[str]) -> NDArray[np.bool_]:
         """(N,) bool: whether the answer to each row of a split calls a tool."""
@@ -308,10 +321,10 @@ class Measurements:
         prompts = encode_rows(self._tokenizer, rows, self._tools, self._parser)
         depends = {"prompts": digest(prompts), "max_new_tokens": self._args.max_new_tokens}
 
-        def compute(_: list[str]) -> dict[str, list[str]]:
+        def compute(_: list[str]) -> dict[str, list[Answer]]:
             return {"base": self._evaluation.answers(rows)}
 
-        answers = self._stages.texts("habit", {"base": depends}, compute)["base"]
+        answers = self._stages.answers("habit", {"base": depends}, compute)["base"]
         return habit(answers, [row_tools(row, self._tools) for row in rows], self._parser.format)
 
     def read_with(self, parser: ToolCallParser) -> None:
@@ -321,6 +334,10 @@ class Measurements:
     def metrics(self, split: str, answers: Sequence[str]) -> dict[str, Any]:
         """Metrics of a split's answers; see `Evaluation.metrics`."""
         return self._evaluation.metrics(self._splits[split], answers)
+
+    def warn_of_cut(self, results: Mapping[str, Mapping[str, Any]], split: str) -> None:
+        """Warns where more than 5 % of the answers behind one of these metrics of a split were cut."""
+        self._evaluation.warn_of_cut(results, split.upper())
 
     def _prompts(self, split: str) -> _Prompts:
         if split not in self._encoded:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asa_adapter.choice.settings import Objective, Reader, Scored, Setting, gated, grid, shortlist
+from asa_adapter.choice.objective import Objective
+from asa_adapter.choice.settings import Reader, Scored, Setting, gated, grid, shortlist
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push, Screened
 from asa_adapter.evaluation.metrics import Counts
@@ -42,7 +43,8 @@ class Race:
     """One race.
 
     Args:
-        args: which settings take part, and the objective.
+        args: which settings take part.
+        objective: what they are ranked by.
         labels: (N,) 1 where a tool is needed.
         domains: (N,) domain of each row.
         predictions: out-of-fold predictions for the rows, by where they are read.
@@ -63,6 +65,7 @@ class Race:
     def __init__(
         self,
         args: ASATrainingArguments,
+        objective: Objective,
         labels: NDArray[np.int64],
         domains: Sequence[str],
         predictions: dict[Reader, Prediction],
@@ -70,7 +73,7 @@ class Race:
         measure: Callable[[NDArray[np.int64], Sequence[Push]], Screened],
         calls: bool = True,
     ) -> None:
-        self._args, self._labels, self._predictions = args, labels, predictions
+        self._args, self._objective, self._labels, self._predictions = args, objective, labels, predictions
         self._push, self._measure = push, measure
         self._order = spread(labels, domains, args.seed)
         self._called: dict[tuple[PushKey, int], NDArray[np.bool_]] = {}
@@ -154,7 +157,7 @@ class Race:
 
     def _scored(self, keys: Sequence[PushKey], rows: NDArray[np.int64]) -> list[Scored]:
         """All settings of the pushes with their results on some rows."""
-        taking_part, objective = set(keys), Objective.of(self._args)
+        taking_part = set(keys)
         scored, read = list[Scored](), dict[tuple[Reader, str], NDArray[np.float32]]()
         for place, prediction in self._predictions.items():
             read |= {(place, kind): prediction.p_tool(kind)[rows] for kind in self._args.probes}
@@ -163,7 +166,7 @@ class Race:
                 p_tool = read[setting.reader, setting.probe]
                 up, down = (self._called[key, sign][rows] for sign in (1, -1))
                 triggered = gated(p_tool, setting.tau, self.base[rows], up, down)
-                score = float(objective.rank(Counts.of(self._labels[rows], triggered)))
+                score = float(self._objective.rank(Counts.of(self._labels[rows], triggered)))
                 scored.append(Scored(setting, score, triggered))
         return scored
 

@@ -7,7 +7,7 @@ and read otherwise. Files are written atomically.
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from safetensors import numpy as safetensors
 
 from asa_adapter.files import write_atomic
 from asa_adapter.modeling.processes import Processes
+from asa_adapter.tool_calls.outcomes import Answer
 
 STAGES_NAME = "stages"
 
@@ -67,34 +68,34 @@ class Stages:
             self._keep(file_name, name, value := compute(), written)
         return dict(value)
 
-    def texts(
+    def answers(
         self,
         name: str,
         depends: Mapping[str, Mapping[str, Any]],
-        compute: Callable[[list[str]], Mapping[str, list[str]]],
-    ) -> dict[str, list[str]]:
-        """The texts of several stages with one name: each read, or computed with the other missing ones and stored.
+        compute: Callable[[list[str]], Mapping[str, Sequence[Answer]]],
+    ) -> dict[str, list[Answer]]:
+        """The answers of several stages with one name: each read, or computed with the other missing ones and stored.
 
         Args:
             name: name of the stages, the beginning of their files' names.
             depends: for each stage, by a key of its own, what it depends on besides, as JSON values.
-            compute: takes the keys of the stages that are not stored, and returns their texts by key.
+            compute: takes the keys of the stages that are not stored, and returns their answers by key.
 
         Returns:
-            The texts of each stage, by key.
+            The answers of each stage, by key.
 
         Raises:
             OSError: a result cannot be stored.
         """
 
-        def read(content: bytes) -> list[str]:
+        def read(content: bytes) -> list[Answer]:
             value = json.loads(content)
-            if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-                raise ValueError("not a list of texts")
-            return value
+            if not isinstance(value, list) or not all(map(_is_answer, value)):
+                raise ValueError("not a list of answers")
+            return [Answer(text, cut) for text, cut in value]
 
-        def written(value: list[str]) -> bytes:
-            return json.dumps(value).encode()
+        def written(value: Sequence[Answer]) -> bytes:
+            return json.dumps([[answer, answer.cut] for answer in value]).encode()
 
         files = {key: f"{name}-{self._key(name, of_one)}.json" for key, of_one in depends.items()}
         found = {key: self._found(file_name, name, read) for key, file_name in files.items()}
@@ -136,6 +137,10 @@ class Stages:
     def _key(self, name: str, depends: Mapping[str, Any]) -> str:
         everything = json.dumps([_VERSION, name, self._depends, depends], sort_keys=True, default=str)
         return hashlib.sha256(everything.encode()).hexdigest()[:20]
+
+
+def _is_answer(value: Any) -> bool:
+    return isinstance(value, list) and list(map(type, value)) == [str, bool]
 
 
 def digest(*parts: Any) -> str:

@@ -6,18 +6,18 @@ generated.
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.actions import opened
 from asa_adapter.choice.gain import Gain, sure_gain
+from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import (
-    Objective,
     Reader,
     Scored,
     Setting,
@@ -29,17 +29,27 @@ from asa_adapter.choice.settings import (
     screen_facts,
     shortlist,
 )
+from asa_adapter.choice.success import Success, success_gain
 from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.data.prompts import DEFAULT_DOMAIN
 from asa_adapter.evaluation.first_tokens import Push
-from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.modeling.processes import progress_bar
-from asa_adapter.search.alternatives import Alternatives, acting, despair, disagreement
-from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer
+from asa_adapter.search.alternatives import Alternatives, despair
+from asa_adapter.search.effects import push_of, step_effects
+from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer, read_at
 from asa_adapter.search.measurements import Measurements
 from asa_adapter.search.racing import Race
-
-# Share of the best layer's AUC beyond chance from which the screen tries a layer.
-_READS_ENOUGH = 0.75
+from asa_adapter.search.verdict import (
+    cut_on_valid,
+    disagreement,
+    outcome_facts,
+    reason_to_abstain,
+    reason_to_choose,
+    router_note,
+    success_note,
+    unreadable,
+)
+from asa_adapter.tool_calls.outcomes import Outcome
 
 
 class Search:
@@ -48,7 +58,7 @@ class Search:
     Args:
         measured: runs the model.
         args: which settings to try, and the objective.
-        domains: names of the domains, sorted.
+        domains: names of the domains, sorted; there is one where the router was left out.
         build: makes an adapter of a setting and the fit of its layer.
         report: the dict to which all results are added.
 
@@ -78,6 +88,9 @@ class Search:
     def fit(self, layers: Sequence[int]) -> list[int]:
         """Fits every layer whose state depends on the prompt, and reports the quality of its classifiers.
 
+        Where the router of the layer that reads the need best is no better than chance on VALID, it is left out: from
+        then on there is one domain, with the pooled probe.
+
         Args:
             layers: indices of decoder blocks.
 
@@ -99,13 +112,36 @@ class Search:
                 f"the state at the last prompt token is the same for every prompt at layers {layers}: these "
                 "blocks cannot see the request. Try later layers"
             )
-        with progress_bar(len(seeing), "fits", self.args.progress) as bar:
-            for layer in seeing:
+        self._fit(seeing)
+        best = self._reads_best(seeing)
+        found = [self.domains[i] for i in self._predicted("valid", Reader(best)).domain]
+        why = router_note(found, self.measured.domains("valid"), self.measured.groups("valid"), best)
+        if why and len(self.domains) > 1:
+            self._leave_router_out(seeing, why)
+        return seeing
+
+    def _fit(self, layers: Sequence[int]) -> None:
+        with progress_bar(len(layers), "fits", self.args.progress) as bar:
+            for layer in layers:
                 cal, train, valid = (self.measured.labelled(name, layer) for name in ("cal", "train", "valid"))
                 self.fits[layer] = fit_layer(cal, train, valid, self.domains, self.args.Cs, self.args.seed)
                 self.report["layers"][str(layer)] = self.fits[layer].facts
                 bar.update()
-        return seeing
+
+    def _leave_router_out(self, layers: Sequence[int], why: str) -> None:
+        """Fits the layers again with one domain and its pooled probe; reports and warns why."""
+        accuracies = {layer: self.fits[layer].facts["router_accuracy"] for layer in layers}
+        self.domains, self.args = (DEFAULT_DOMAIN,), replace(self.args, probes=("pooled",))
+        self.measured.fit_one_domain(DEFAULT_DOMAIN)
+        self._fit(layers)
+        for layer, accuracy in accuracies.items():  # that of the router which is left out
+            self.fits[layer].facts["router_accuracy"] = accuracy
+        self.report |= {"router_left_out": why, "domains": [DEFAULT_DOMAIN]}
+        warnings.warn(why, stacklevel=4)
+
+    def _reads_best(self, layers: Sequence[int]) -> int:
+        """The layer whose probe has the best AUC on TRAIN, out of fold."""
+        return max(layers, key=lambda layer: self.fits[layer].facts["out_of_fold_auc"])
 
     def screen(self, layers: Sequence[int]) -> list[Scored]:
         """Ranks settings of the layers on TRAIN by the first token, with out-of-fold router and probes.
@@ -117,10 +153,12 @@ class Search:
         """
         read = self._readable(layers)
         own = {layer: self.fits[layer].out_of_fold for layer in read}
-        predictions = {place: _read_at(place, own) for place in readers(self.args, read)}
-        labels = self.measured.labels("train")
+        predictions = {place: read_at(place, own) for place in readers(self.args, read)}
+        labels, groups = self.measured.labels("train"), self.measured.groups("train")
+        objective = self.objective.screening(self.measured.labels("valid"))
         race = Race(
             self.args,
+            objective,
             labels,
             self.measured.domains("train"),
             predictions,
@@ -129,31 +167,29 @@ class Search:
             calls=self.report.get("habit", {}).get("calls") != 0,
         )
         scored, ran = race.run(), race.rows
-        self.report["screen"] = {"rows": len(ran), **screen_facts(self.args, labels[ran], race.base[ran], scored)}
+        self.report["screen"] = {
+            "rows": len(ran),
+            **screen_facts(objective, labels[ran], race.base[ran], scored, groups[ran]),
+        }
         for layer, effect in layer_effects(race.changes).items():
             self.report["layers"][str(layer)]["effect"] = effect
-        self._alternatives = Alternatives(self.args, labels, predictions, race, scored)
+        self._alternatives = Alternatives(self.args, objective, labels, predictions, race, scored)
         self.report["actions"] = {"train": self._alternatives.facts()}
         if not race.hopeless:
             return shortlist(scored, 2 * self.args.finalists) if "steer" in self.args.actions else []
         self._hopeless = despair(race, len(read), self.report, self._alternatives)
         warnings.warn(self._hopeless, stacklevel=3)
-        best = max(read, key=lambda layer: self.fits[layer].facts["out_of_fold_auc"])
+        best = self._reads_best(read)
         return [min((s for s in scored if s.setting.layer == best), key=Scored.rank)]
 
     def _readable(self, layers: Sequence[int]) -> list[int]:
-        """The layers whose AUC beyond chance is at least three quarters of the best layer's; all if exhaustive."""
+        """The layers that read enough of the need; all if exhaustive."""
         if self.args.exhaustive:
             return list(layers)
-        read = {layer: self.fits[layer].facts["out_of_fold_auc"] - 0.5 for layer in layers}
-        least = max(0.0, max(read.values()) * _READS_ENOUGH)
-        kept = [layer for layer in layers if read[layer] >= least] or list(layers)
-        for layer in set(layers) - set(kept):
-            self.report["layers"][str(layer)]["left_out"] = (
-                f"its probe's AUC on TRAIN is {0.5 + read[layer]:.3f}, out of fold; the screen tries layers from "
-                f"{0.5 + least:.3f} on"
-            )
-        return kept
+        poor = unreadable({layer: self.fits[layer].facts["out_of_fold_auc"] for layer in layers})
+        for layer, why in poor.items():
+            self.report["layers"][str(layer)]["left_out"] = why
+        return [layer for layer in layers if layer not in poor]
 
     def _build(self, setting: Setting) -> ASAAdapter:
         fit = self.fits[setting.layer]
@@ -163,14 +199,13 @@ class Search:
 
     def _predicted(self, split: str, place: Reader) -> Prediction:
         layers = {place.layer, *place.read_layers}
-        return _read_at(
+        return read_at(
             place, {layer: self.fits[layer].predict(self.measured.labelled(split, layer).states) for layer in layers}
         )
 
     def _push(self, prediction: Prediction, layer: int, beta: float, alpha: float) -> Push:
         """The step of a setting for every row; a negative alpha steps away from a call."""
-        fit = self.fits[layer]
-        return Push(layer, alpha * fit.residual_norm * fit.vectors.mixed(beta), torch.from_numpy(prediction.domain))
+        return push_of(self.fits[layer], prediction.domain, layer, beta, alpha)
 
     def decide(self, candidates: Sequence[Scored]) -> ASAAdapter:
         """Generates on VALID with the first candidates, and chooses one of them.
@@ -191,43 +226,45 @@ class Search:
         pushes = [] if self._hopeless else candidates
         first, more = [*pushes[: self.args.finalists], *others], pushes[self.args.finalists :]
         labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
-        base, finalists = self._generated(first)
+        outcomes, finalists = self._generated(first)
         agreements = self._agreements(finalists)
         note = disagreement(agreements, len(more))
         if note and more:
-            further = self._generated(more)[1]
-            finalists, agreements = [*finalists, *further], [*agreements, *self._agreements(further)]
+            found, further = self._generated(more)
+            outcomes, finalists = [*outcomes, *found[1:]], [*finalists, *further]
+            agreements += self._agreements(further)
         chosen, errors = choose(self.args, labels, finalists, groups)
-        gain = sure_gain(self.args, labels, base, finalists, chosen, groups)
+        gain = sure_gain(self.args, labels, outcomes[0].triggered, finalists, chosen, groups)
+        success = success_gain(self.args, labels, outcomes[0], finalists, chosen, groups)
+        screened = [
+            {"screen_score": candidate.score, "screen_agreement": agreement, "standard_error": error}
+            for candidate, agreement, error in zip([*first, *more], agreements, errors, strict=False)
+        ]
         self.report["valid"] = {
-            "base": facts(self.args, labels, base),
+            "base": outcome_facts(self.objective, labels, outcomes[0], groups),
             "finalists": [
-                {
-                    **finalist.setting.plain(),
-                    **facts(self.args, labels, finalist.triggered),
-                    "screen_score": candidate.score,
-                    "screen_agreement": agreement,
-                    "standard_error": error,
-                }
-                for finalist, candidate, agreement, error in zip(
-                    finalists, [*first, *more][: len(finalists)], agreements, errors, strict=True
-                )
+                {**finalist.setting.plain(), **outcome_facts(self.objective, labels, outcome, groups), **numbers}
+                for finalist, outcome, numbers in zip(finalists, outcomes[1:], screened, strict=True)
             ],
             "gain": gain._asdict(),
+            "success": success._asdict(),
         }
         if note:
             self.report["valid"]["screen_note"] = note
             warnings.warn(note, stacklevel=3)
-        return self._settle(chosen, gain, base)
+        if cut := cut_on_valid(outcomes, self.args.max_new_tokens):
+            warnings.warn(cut, stacklevel=3)
+        reached = next(o for o, finalist in zip(outcomes[1:], finalists, strict=True) if finalist is chosen)
+        return self._settle(chosen, gain, success, outcomes[0], reached)
 
-    def _generated(self, candidates: Sequence[Scored]) -> tuple[NDArray[np.bool_], list[Scored]]:
-        """(N,) bool, where the bare model calls a tool on VALID, and the candidates with their results there."""
-        labels = self.measured.labels("valid")
+    def _generated(self, candidates: Sequence[Scored]) -> tuple[list[Outcome], list[Scored]]:
+        """What came of VALID by the bare model and by each candidate, and the candidates with their results there."""
+        labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
         variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
-        base, *triggers = self.measured.triggers("valid", {"base": None, **variants}).values()
-        return base, [
-            Scored(candidate.setting, float(self.objective.rank(Counts.of(labels, triggered))), triggered)
-            for candidate, triggered in zip(candidates, triggers, strict=True)
+        outcomes = list(self.measured.outcomes("valid", {"base": None, **variants}).values())
+        return outcomes, [
+            Scored(candidate.setting, self.objective.score(labels, one.triggered, groups), one.triggered, one.fits)
+            for candidate, one in zip(candidates, outcomes[1:], strict=True)
         ]
 
     def _agreements(self, finalists: Sequence[Scored]) -> list[float]:
@@ -240,7 +277,7 @@ class Search:
         if best:
             labels = self.measured.labels("valid")
             self.report["actions"]["valid"] = {
-                name: {**one.setting.plain(), **facts(self.args, labels, called)}
+                name: {**one.setting.plain(), **facts(self.objective, labels, called, self.measured.groups("valid"))}
                 for (name, one), called in zip(best.items(), told[len(finalists) :], strict=True)
             }
         return [float((told[i] == f.triggered).mean()) for i, f in enumerate(finalists)]
@@ -266,29 +303,24 @@ class Search:
                 told.append(opened(setting, p_tool, base, found.margin[up], found.margin[down]))
         return told
 
-    def _settle(self, chosen: Scored, gain: Gain, base: NDArray[np.bool_]) -> ASAAdapter:
-        """The chosen adapter, or one that abstains; records the choice and its reason in the report."""
-        labels, args = self.measured.labels("valid"), self.args
-        missed = args.max_fpr is not None and chosen.score < 0
-        abstains = bool(missed or not gain.sure)
-        tried = len(self.report["valid"]["finalists"])
-        if missed:
-            why = f"no setting tried had an FPR of at most {args.max_fpr:g} on VALID; the adapter abstains"
-        elif abstains:
-            why = (
-                f"no gain over the bare model on VALID is sure: {gain.doubt(self.objective.gain_name)}; the adapter "
-                "abstains"
-            )
-        else:
-            why = (
-                f"{acting(chosen.setting)}the gentlest of {tried} finalists within one standard error of the best on "
-                f"VALID, ranked by {self.objective} of real generation; the gain over the bare model, freed of the "
-                f"luck of being chosen, is {gain.mean:+.3f}, at least {gain.lower_bound:+.3f} with 95 % confidence "
-                f"({self.objective.gain_name})"
-            )
+    def _settle(self, chosen: Scored, gain: Gain, success: Success, base: Outcome, reached: Outcome) -> ASAAdapter:
+        """The chosen adapter, or one that abstains; records the choice and its reason in the report.
+
+        `base` and `reached` came of VALID by the bare model and by the chosen setting.
+        """
+        labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
+        valid = self.report["valid"]
+        why = reason_to_abstain(self.args, self.objective, chosen, gain, success)
+        abstains = bool(why)
+        if not abstains:
+            tried = len(valid["finalists"])
+            why = reason_to_choose(chosen.setting, tried, self.objective, gain)
+            if note := success_note(success):
+                valid["success_note"] = note
+                warnings.warn(note, stacklevel=4)
         setting = chosen.setting._replace(alpha=0.0, action="steer", bias=0.0) if abstains else chosen.setting
         adapter = self._record(setting, why)
-        self.report["chosen"]["valid"] = facts(args, labels, base if abstains else chosen.triggered)
+        self.report["chosen"]["valid"] = outcome_facts(self.objective, labels, base if abstains else reached, groups)
         return adapter
 
     def _record(self, setting: Setting, why: str) -> ASAAdapter:
@@ -311,33 +343,9 @@ class Search:
             random one; and `layer` and `beta`.
         """
         layer, beta = self.report["chosen"]["layer"], self.report["chosen"]["beta"]
-        fit = self.fits[layer]
-        prediction = self._predicted("valid", Reader(layer))
-        aside = torch.randn(fit.vectors.v_domain.shape, generator=torch.Generator().manual_seed(self.args.seed))
-        random = aside / aside.norm(dim=1, keepdim=True) * fit.residual_norm
-        alphas = [alpha for alpha in self.args.alphas if alpha]
-        pushes = [
-            *(self._push(prediction, layer, beta, alpha) for alpha in alphas),
-            *(self._push(prediction, layer, beta, -alpha) for alpha in alphas),
-            *(Push(layer, alpha * random, torch.from_numpy(prediction.domain)) for alpha in alphas),
-        ]
-        means = self.measured.first_tokens("valid", pushes).probability.mean(axis=1, dtype=np.float64).tolist()
-        n = len(alphas)
+        domain = self._predicted("valid", Reader(layer)).domain
         return {
             "layer": layer,
             "beta": beta,
-            "domain_cosines": (fit.vectors.v_domain @ fit.vectors.v_domain.T).tolist(),
-            "marker_probability": {
-                "alphas": alphas,
-                "base": means[0],
-                "along": means[1 : 1 + n],
-                "against": means[1 + n : 1 + 2 * n],
-                "random": means[1 + 2 * n :],
-            },
+            **step_effects(self.measured, self.fits[layer], layer, beta, domain, self.args),
         }
-
-
-def _read_at(place: Reader, by_layer: Mapping[int, Prediction]) -> Prediction:
-    """What router and probes say where they read, from what those of each layer say."""
-    own = by_layer[place.layer]
-    return own.reading([by_layer[layer] for layer in place.read_layers]) if place.read_layers else own

@@ -71,19 +71,26 @@ def metrics_table(results: Mapping[str, Metrics], first: str = "", names: Sequen
 
 
 def calls_table(
-    results: Mapping[str, Metrics], first: str = "calls", names: Sequence[str] = (*VALIDITY, "gold")
+    results: Mapping[str, Metrics], first: str = "calls", names: Sequence[str] = (*VALIDITY, "gold", "cut")
 ) -> str:
     """How good the calls were, as a Markdown table: of the answers that call, how many parse, name an offered tool,
-    and fit its schema; precision and recall of calls that do all three; and gold calls met, where all rows have some.
+    and fit its schema; precision and recall of calls that do all three; gold calls met, where all rows have some; and
+    the share of all answers that `max_new_tokens` cut, where that is known.
 
     Args:
         results: trigger metrics with `validity`, by name, such as {"base": ..., "asa": ...}.
         first: head of the column of names.
         names: heads of the other columns.
     """
-    rows = [[name, *(f"{metrics['validity'][key]:.3f}" for key in VALIDITY)] for name, metrics in results.items()]
-    with_gold = all(metrics.get("gold") for metrics in results.values())
-    if with_gold:
-        rows = [[*row, f"{m['gold']['match']:.3f}"] for row, m in zip(rows, results.values(), strict=True)]
-    head = [first, *names[: len(VALIDITY) + with_gold]]
-    return table(head, rows, numbers=len(head) - 1)
+    *heads, gold, cut = names
+    columns = {
+        head: [metrics["validity"][key] for metrics in results.values()]
+        for head, key in zip(heads, VALIDITY, strict=True)
+    }
+    if all(metrics.get("gold") for metrics in results.values()):
+        columns[gold] = [metrics["gold"]["match"] for metrics in results.values()]
+    if results and all("cut_share" in metrics for metrics in results.values()):
+        columns[cut] = [metrics["cut_share"] for metrics in results.values()]
+    cells = [[f"{value:.3f}" for value in row] for row in zip(*columns.values(), strict=True)]
+    rows = [[name, *row] for name, row in zip(results, cells, strict=True)]
+    return table([first, *columns], rows, numbers=len(columns))

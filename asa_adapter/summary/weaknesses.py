@@ -14,6 +14,7 @@ _FEW_IN_DOMAIN = 40
 _WEAK_AUC = 0.8
 _ODD_CONTROL = 0.1
 _GOOD_CALLS = 0.9
+_MANY_CUT = 0.05
 
 
 def weaknesses(config: ASAConfig, report: Report) -> list[str]:
@@ -21,7 +22,8 @@ def weaknesses(config: ASAConfig, report: Report) -> list[str]:
     found = []
     for split, comparison in report.evaluations.items():
         if split == "test" or "test" not in report.evaluations:
-            found += [*_overall(comparison, split), *_by_domain(comparison, split), *_calls(comparison, split)]
+            found += [*_cut(comparison, split), *_overall(comparison, split), *_by_domain(comparison, split)]
+            found += _calls(comparison, split)
     return [*found, *_reading(config, report), *_data(report)]
 
 
@@ -72,8 +74,19 @@ def _calls(comparison: Comparison, split: str) -> Iterator[str]:
         )
 
 
+def _cut(comparison: Comparison, split: str) -> Iterator[str]:
+    share = max(part.get("cut_share", 0.0) for part in (comparison.base, comparison.asa))
+    if share > _MANY_CUT:
+        yield (
+            f"Up to {100 * share:.0f} % of the answers on {escaped(split).upper()} ran out of tokens "
+            "(`max_new_tokens`) before a call was complete: its numbers say too little."
+        )
+
+
 def _reading(config: ASAConfig, report: Report) -> Iterator[str]:
     """How well the need can be read at the steered layer."""
+    if report.router_left_out:
+        yield f"It tells no domains apart: {escaped(report.router_left_out)}."
     layer = report.layers.get(config.layer, {})
     auc, control = layer.get("probe_auc"), layer.get("shuffled_auc")
     if auc is not None and auc < _WEAK_AUC:

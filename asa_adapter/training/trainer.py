@@ -16,6 +16,7 @@ from typing import Any, Unpack
 from torch import nn
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Setting
 from asa_adapter.comparison.table import ablated, metrics_of_rules, rules_table
 from asa_adapter.config.asa_config import ASAConfig
@@ -25,8 +26,6 @@ from asa_adapter.data.duplicates import group_summary, leak_summary, leaks, row_
 from asa_adapter.data.landmarks import landmarks
 from asa_adapter.data.prompts import Row, check_chat_template, row_domain, with_chat_template
 from asa_adapter.data.rows import check_tools, row_text
-from asa_adapter.data.sources import SPLITS
-from asa_adapter.data.splits import check_split
 from asa_adapter.evaluation.baselines import bag_of_words
 from asa_adapter.evaluation.intervals import comparison
 from asa_adapter.files import make_writable_folder
@@ -35,12 +34,12 @@ from asa_adapter.modeling.processes import Processes
 from asa_adapter.modeling.progress import forecast
 from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.notations.schemas import Tools
-from asa_adapter.parts.classifiers import MIN_ROWS_PER_CLASS
 from asa_adapter.search.fitting import LayerFit, probe_quality
 from asa_adapter.search.measurements import Measurements
 from asa_adapter.search.stages import STAGES_NAME
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
+from asa_adapter.training.inputs import checked_splits, labels_of, layers_to_try
 from asa_adapter.training.record import habit_facts, habit_fields, habitual_parser, new_report, origin
 from asa_adapter.training.workload import whole_run
 
@@ -90,19 +89,21 @@ class ASATrainer:
         check_tools(tools or [], "tools")
         self.tools = tools
         check_chat_template(self.tokenizer)
-        self.splits = _checked_splits(splits)
+        self.splits = checked_splits(splits)
+        Objective.of(self.args).screening(labels_of(self.splits["valid"]))  # refuses a limit that cannot be kept
         self.parser = ToolCallParser.from_tokenizer(
             self.tokenizer,
             self.args.tool_call_format,
             start=self.args.tool_call_start,
             end=self.args.tool_call_end,
         )
-        self._layers = _layers_to_try(self.args.layers, len(decoder_blocks(model, self.args.layer_path)))
+        self._layers = layers_to_try(self.args.layers, len(decoder_blocks(model, self.args.layer_path)))
         self._domains = checked_domains(sorted({row_domain(row) for row in self.splits["train"]}))
         self._origin = origin(model, self.tokenizer, self.parser, self.args, self._domains, self.splits["cal"], tools)
         self._measured = Measurements(model, self.tokenizer, self.splits, self.args, self.parser, tools)
         self._adapter: ASAAdapter | None = None
         self._fit: LayerFit | None = None
+        self._fitted_domains = self._domains
         self.report: dict[str, Any] = new_report(self.args, self.parser, self.splits, self._domains)
 
     def train(self) -> ASAAdapter:
@@ -144,6 +145,7 @@ class ASATrainer:
         search = Search(self._measured, self.args, self._domains, self._build, self.report)
         with self._timed("fit"):
             layers = search.fit(self._layers)
+            self._fitted_domains = self._origin["domains"] = search.domains
         with self._timed("screen"):
             candidates = search.screen(layers)
         with self._timed("generation"):
@@ -165,7 +167,8 @@ class ASATrainer:
             adapter: the adapter to evaluate; None for the trained one.
 
         Returns:
-            The metrics of `Evaluation.metrics`, under "base" and "asa".
+            The metrics of `Evaluation.metrics`, under "base" and "asa". Where more than 5 % of the answers were cut
+            by `max_new_tokens`, a warning says so.
 
         Raises:
             ValueError: the split is unknown, or nothing was trained and no adapter is given.
@@ -178,6 +181,7 @@ class ASATrainer:
             "base": self._measured.metrics(split, base),
             "asa": self._measured.metrics(split, asa),
         }
+        self._measured.warn_of_cut(results, split)
         if chosen is self._adapter:
             measured, args = self._measured, self.args
             triggered = measured.triggered(split, base), measured.triggered(split, asa)
@@ -203,7 +207,7 @@ class ASATrainer:
         fitted_on = [*self.splits["cal"], *self.splits["train"]]
         return {
             "bag_of_words": bag_of_words(fitted_on, self.splits[split], seed),
-            **probe_quality(self._fit, known, judged, self._domains, seed),
+            **probe_quality(self._fit, known, judged, self._fitted_domains, seed),
         }
 
     def ablate(
@@ -312,39 +316,3 @@ class ASATrainer:
         yield
         if adapter is self._adapter or adapter is None:
             self.report["seconds"][stage] = round(time.perf_counter() - began, 2)
-
-
-def _checked_splits(splits: Any) -> dict[str, list[Row]]:
-    """The rows of each split, checked.
-
-    Raises:
-        ValueError: no mapping of splits, a split is missing or cannot be fitted or measured on, or TRAIN has too few
-            rows of a label.
-    """
-    if not isinstance(splits, Mapping):
-        raise ValueError(f"splits is {splits!r:.80}; expected what load_splits gives: cal, train, valid and test")
-    if missing := [name for name in SPLITS if name not in splits]:
-        raise ValueError(f"the data has no {', '.join(missing)} split; expected cal, train, valid and test")
-    found: dict[str, list[Row]] = {name: list(splits[name]) for name in SPLITS}
-    for name, rows in found.items():
-        check_split(rows, name)
-    labels = [int(row["label"]) for row in found["train"]]
-    for label in (0, 1):
-        if (count := labels.count(label)) < MIN_ROWS_PER_CLASS:
-            raise ValueError(
-                f"train: {count} rows have label {label}; expected at least {MIN_ROWS_PER_CLASS} of each label, since "
-                "router and probes are fitted on them and judged on others of them"
-            )
-    return found
-
-
-def _layers_to_try(layers: str | Sequence[int], depth: int) -> list[int]:
-    """Indices of the decoder blocks that the arguments name.
-
-    Raises:
-        ValueError: an index is not below `depth`, the model's number of blocks.
-    """
-    chosen = list(range(depth)) if isinstance(layers, str) else list(layers)
-    if wrong := [layer for layer in chosen if not 0 <= layer < depth]:
-        raise ValueError(f"layers holds {wrong[0]}; expected 0 to {depth - 1} in this model")
-    return chosen

@@ -92,7 +92,8 @@ def main() -> None:
     seconds["exhaustive"] = time.perf_counter() - began
 
     labels = trainer._measured.labels("test")
-    triggered = np.stack(list(trainer._measured.triggers("test", {"ours": ours, "64": theirs}).values()))
+    outcomes = trainer._measured.outcomes("test", {"ours": ours, "64": theirs})
+    triggered = np.stack([outcome.triggered for outcome in outcomes.values()])
     both = Counts.of(labels, triggered, resamples(len(labels), 2000, 42)).ratios()["f1"]
     print(f"exhaustive: {setting}, F1 {score:.3f} on its VALID rows")
     print(f"train():    {ours}")

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from asa_adapter import ASATrainingArguments
 from asa_adapter.choice.gain import sure_gain
-from asa_adapter.choice.settings import Objective, Scored, Setting, choose
+from asa_adapter.choice.objective import Objective
+from asa_adapter.choice.settings import Scored, Setting, choose
 from asa_adapter.evaluation.metrics import Counts
 
 MANY = 200_000

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from asa_adapter import ASATrainingArguments
 from asa_adapter.choice.gain import Gain, sure_gain
-from asa_adapter.choice.settings import Objective, Scored, Setting, choose
+from asa_adapter.choice.objective import Objective
+from asa_adapter.choice.settings import Scored, Setting, choose
 from asa_adapter.evaluation.metrics import Counts
 
 ARGS = ASATrainingArguments(resamples=500)
@@ -130,6 +131,23 @@ def test_too_few_groups_are_no_evidence() -> None:
     gain = decided(LABELS, base, [right], np.arange(ROWS) // 40)
     assert (gain.groups, gain.lower_bound, gain.sure) == (4, -1.0, False)
     assert gain.doubt("F1") == "one label has 4 groups of rows that belong together; expected at least 10"
+
+
+def test_a_gain_is_told_in_the_cost_that_it_saves() -> None:
+    """The bare model misses 40 calls and makes 8 without need; the finalist none: (8 + 4 * 40) / 160."""
+    args = ASATrainingArguments(resamples=500, cost=(1, 4))
+    gain = decided(LABELS, but_for([*range(1, 81, 2), *range(0, 16, 2)]), [but_for([])], args=args)
+    assert gain.apparent == pytest.approx(1.05)
+    assert gain.sure
+    assert 0 < gain.balanced_accuracy_bound < gain.lower_bound < gain.mean
+
+
+def test_calls_everywhere_are_no_sure_gain_whatever_a_missed_one_costs() -> None:
+    args = ASATrainingArguments(resamples=500, cost=(1, 100))
+    gain = decided(LABELS, but_for([]) & (np.arange(ROWS) % 4 == 1), [np.ones(ROWS, dtype=bool)], args=args)
+    assert gain.lower_bound > 0
+    assert not gain.sure
+    assert "in balanced accuracy, whatever saved cost per row says" in gain.doubt("saved cost per row")
 
 
 def test_under_a_limit_the_gain_is_in_balanced_accuracy() -> None:

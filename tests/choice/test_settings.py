@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from asa_adapter import ASATrainingArguments
+from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import (
-    Objective,
     Reader,
     Scored,
     Setting,
@@ -27,9 +27,15 @@ ARGS = ASATrainingArguments(layers=(1, 2), alphas=(0.0, 0.5, 1.0), taus=(0.5, 0.
 
 def scored(args: ASATrainingArguments, setting: Setting, wrong: Any) -> Scored:
     """A setting whose triggers are right but for some rows."""
+    triggered = but_for(wrong)
+    return Scored(setting, float(Objective.of(args).rank(Counts.of(LABELS, triggered))), triggered)
+
+
+def but_for(wrong: Any) -> Any:
+    """Triggers that are right but for some rows."""
     triggered = LABELS.astype(bool)
     triggered[np.asarray(wrong, dtype=int)] ^= True
-    return Scored(setting, float(Objective.of(args).rank(Counts.of(LABELS, triggered))), triggered)
+    return triggered
 
 
 def setting(layer: int = 1, alpha: float = 1.0, tau: float = 0.5) -> Setting:
@@ -104,6 +110,58 @@ def test_a_gentle_setting_that_breaks_the_limit_is_not_chosen() -> None:
     assert choose(args, LABELS, [breaks, keeps])[0] is keeps
 
 
+def test_with_a_confidence_the_limit_holds_for_the_upper_bound() -> None:
+    """Of 80 rows without need, 1 called: at most .054 with 95 % confidence; 4 called: at most .107."""
+    args = ASATrainingArguments(max_fpr=0.1, max_fpr_confidence=0.95)
+    objective = Objective.of(args)
+    few, many = scored(args, setting(alpha=2.0), [0, 1, 3, 5]), scored(args, setting(alpha=0.5), [0, 2, 4, 6])
+    assert facts(objective, LABELS, few.triggered)["fpr_upper_bound_95"] == pytest.approx(0.0541, abs=1e-4)
+    assert facts(objective, LABELS, many.triggered)["fpr_upper_bound_95"] == pytest.approx(0.1068, abs=1e-4)
+    assert many.score == -0.05
+    assert few.score == 77 / 80
+    assert choose(args, LABELS, [many, few])[0] is few
+    measured = [many._replace(score=Objective("f1", 0.1).score(LABELS, many.triggered)), few]
+    assert choose(ASATrainingArguments(max_fpr=0.1), LABELS, measured)[0] is measured[0]
+
+
+def test_copies_do_not_narrow_the_bound_of_the_limit() -> None:
+    """Four copies of 20 rows without need, one of which is called: .05, at most .196 of 20 rows and .107 of 80."""
+    objective, groups = Objective("f1", 0.15, 0.95), np.where(LABELS == 0, np.arange(ROWS) // 8, np.arange(ROWS))
+    triggered = (LABELS == 1) | (groups == 0)
+    assert objective.score(LABELS, triggered) == 1.0
+    assert objective.score(LABELS, triggered, groups) == pytest.approx(-0.05)
+    assert facts(objective, LABELS, triggered, groups)["fpr_upper_bound_95"] == pytest.approx(0.196, abs=1e-3)
+
+
+def test_a_bound_that_is_too_high_without_a_false_call_is_no_kept_limit() -> None:
+    assert Objective("f1", 0.01, 0.95).score(LABELS, LABELS == 1) < 0  # z^2 / (80 + z^2) = .033
+
+
+def test_the_screen_takes_the_highest_fpr_whose_bound_valid_can_keep() -> None:
+    assert Objective("f1", 0.1, 0.95).screening(LABELS) == Objective("f1", 3 / 80)
+    assert Objective("f1", 0.1).screening(LABELS) == Objective("f1", 0.1)
+    with pytest.raises(ValueError, match=r"80 rows without need: .* max_fpr 0\.03\. Give at least 88 such rows"):
+        Objective("f1", 0.03, 0.95).screening(LABELS)
+
+
+def test_a_cost_is_counted_for_each_row() -> None:
+    """Of 160 rows 8 are called without need and 4 missed."""
+    objective = Objective.of(ASATrainingArguments(cost=(1, 4)))
+    called = but_for([*range(0, 16, 2), *range(1, 9, 2)])
+    assert objective.score(LABELS, called) == -(8 + 4 * 4) / 160
+    assert objective.gain_name == "saved cost per row"
+    assert str(objective) == "the cost per row (1 for a needless call, 4 for a missed one)"
+
+
+@pytest.mark.parametrize(("cost", "tau"), [((1, 9), 0.5), ((9, 1), 0.9)])
+def test_the_cost_decides_which_tau_is_chosen(cost: tuple[float, float], tau: float) -> None:
+    """The gate that opens early calls without need, the one that opens late misses calls."""
+    args = ASATrainingArguments(cost=cost)
+    early = scored(args, setting(tau=0.5), range(0, 60, 2))
+    late = scored(args, setting(tau=0.9), range(1, 61, 2))
+    assert choose(args, LABELS, [early, late])[0].setting.tau == tau
+
+
 def test_under_a_limit_recall_is_what_counts() -> None:
     args = ASATrainingArguments(max_fpr=0.3)
     much = scored(args, setting(alpha=2.0), range(0, 48, 2))  # FPR .3, recall 1
@@ -132,14 +190,13 @@ def test_layer_effects_are_the_mean_over_directions() -> None:
 
 def test_the_screens_front_has_more_recall_wherever_it_has_more_false_calls() -> None:
     generator = np.random.default_rng(3)
-    candidates = [
-        scored(ARGS, s, np.flatnonzero(generator.random(ROWS) < 0.3)) for s in grid(ARGS, [Reader(1), Reader(2)])
-    ]
-    found = screen_facts(ARGS, LABELS, np.zeros(ROWS, dtype=bool), candidates)
+    settings = grid(ARGS, [Reader(1), Reader(2)])
+    candidates = [scored(ARGS, s, np.flatnonzero(generator.random(ROWS) < 0.3)) for s in settings]
+    found = screen_facts(Objective.of(ARGS), LABELS, np.zeros(ROWS, dtype=bool), candidates)
     front = [(point["fpr"], point["recall"]) for point in found["front"]]
     assert front == sorted(front)
     assert len({recall for _, recall in front}) == len(front)
-    every = [facts(ARGS, LABELS, s.triggered) for s in candidates]
+    every = [facts(Objective.of(ARGS), LABELS, s.triggered) for s in candidates]
     for numbers in every:
         assert any(fpr <= numbers["fpr"] and recall >= numbers["recall"] for fpr, recall in front)
     assert found["settings"] == 32

@@ -26,7 +26,7 @@ FAST = ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "1", "--fi
 def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     output = tmp_path_factory.mktemp("out") / "adapter"
     words = ["train", "--model", str(TINY_LFM2), "--data", str(data), "--output", str(output), "--quiet", *FAST]
-    assert main([*words, "--max-new-tokens", "24", "--seed", "5"]) == 0
+    assert main([*words, "--max-new-tokens", "64", "--seed", "5"]) == 0
     return output
 
 
@@ -50,7 +50,7 @@ def test_evaluate_prints_a_table_of_base_and_asa(
     trained: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--split", "valid", "--quiet"]
-    assert main([*words, "--max-new-tokens", "24"]) == 0
+    assert main([*words, "--max-new-tokens", "64"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "VALID"
     assert [line.split("|")[1].strip() for line in lines[3:5]] == ["base", "asa"]
@@ -59,7 +59,7 @@ def test_evaluate_prints_a_table_of_base_and_asa(
 
 def test_evaluate_as_json_has_every_metric(trained: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--split", "valid", "--json"]
-    assert main([*words, "--max-new-tokens", "24"]) == 0
+    assert main([*words, "--max-new-tokens", "64"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     assert set(json.loads(captured.out)["valid"]["asa"]) >= {"n", "f1", "fpr", "per_domain", "validity"}
@@ -211,7 +211,7 @@ def test_explain_prints_a_page_that_fits_the_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     words = ["explain", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?"]
-    assert main([*words, "--max-new-tokens", "24"]) == 0
+    assert main([*words, "--max-new-tokens", "64"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 60
     assert any(line.startswith("Answer, steered: ") for line in lines)
@@ -219,7 +219,7 @@ def test_explain_prints_a_page_that_fits_the_terminal(
 
 def test_explain_as_json_has_every_part(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["explain", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?", "--json"]
-    assert main([*words, "--max-new-tokens", "24"]) == 0
+    assert main([*words, "--max-new-tokens", "64"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert set(result) == {
         *("prompt", "domain", "domains", "p_tool", "p_by_domain", "tau", "gate", "action", "step", "start"),
@@ -243,7 +243,7 @@ def test_prompts_of_ones_own_come_from_a_file(data: Path, tmp_path: Path, capsys
     template = (TINY_LFM2 / "chat_template.jinja").read_text().replace("List of tools", "Available tools")
     (tmp_path / "own.jinja").write_text(template)
     output = tmp_path / "adapter"
-    words = ["--model", str(TINY_LFM2), "--data", str(data), "--quiet", "--max-new-tokens", "8"]
+    words = ["--model", str(TINY_LFM2), "--data", str(data), "--quiet", "--max-new-tokens", "64"]
     own = ["--chat-template", str(tmp_path / "own.jinja"), "--tool-call-format", "lfm2"]
     assert main(["train", "--output", str(output), *words, *own, *FAST]) == 0
     assert ASAAdapter.from_pretrained(output).config.chat_template == template

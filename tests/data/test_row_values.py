@@ -54,7 +54,7 @@ def test_tools_that_are_no_list_of_tools_are_refused(tools: Any) -> None:
         ({"required": ["town"]}, "requires 'town', which is not among its `properties`"),
         ({"properties": {"city": {"$ref": "#/$defs/x"}}}, "refers to '#/$defs/x', which is not in its parameters"),
         ({"$ref": "https://x.example/y.json"}, "refers to 'https://x.example/y.json', which is not in its parameters"),
-        ({"properties": {"a": {"items": {"pattern": "^\\p{L}+$"}}}}, "has the pattern '^\\\\p{L}+$', which Python does"),
+        ({"properties": {"a": {"items": {"pattern": "^\\p{L}+$"}}}}, "has the pattern '^\\\\p{L}+$', which Python"),
         ({"anyOf": [{"properties": {"a": {"pattern": "("}}}]}, "has the pattern '(', which Python does not read"),
     ],
     ids=str,

@@ -12,6 +12,7 @@ from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.prefill import Prefilled
 from asa_adapter.modeling.prefix import SharedPrefix
 from asa_adapter.tool_calls.formats import FORMATS
+from asa_adapter.tool_calls.outcomes import Answer
 from asa_adapter.training.trainer import ASATrainer, ASATrainingArguments
 
 
@@ -227,6 +228,48 @@ def test_metrics_are_counted_from_the_answers(rows: list[dict[str, Any]], evalua
     assert metrics["validity"]["success_precision"] == pytest.approx(needed / len(rows))
 
 
+def test_an_answer_is_cut_where_a_greater_length_would_have_gone_on(
+    rows: list[dict[str, Any]], evaluation: Evaluation
+) -> None:
+    whole = dataclasses.replace(evaluation, max_new_tokens=64).answers(rows)
+    assert not any(answer.cut for answer in whole)
+    lengths = [len(evaluation.tokenizer.encode(answer, add_special_tokens=False)) for answer in whole]
+    limit = sorted(lengths)[len(rows) // 2]  # one that ends with the last token it may have is not cut
+    for batch_size in (1, 6):
+        short = dataclasses.replace(evaluation, max_new_tokens=limit, batch_size=batch_size).answers(rows)
+        assert [answer.cut for answer in short] == [length > limit for length in lengths]
+    first = dataclasses.replace(evaluation, max_new_tokens=1).answers(rows, until_call=True)
+    assert {answer.cut for answer in first} == {True, False}
+    assert [not answer.cut for answer in first] == [evaluation.parser.start in answer for answer in first]
+
+
+def test_cut_answers_without_a_complete_call_are_counted_and_warned_of(
+    rows: list[dict[str, Any]], evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty answers: one without a call and one in a call are cut; one that babbles behind its call is not."""
+    call = written({"name": "calculator", "arguments": {"expression": "1 + 1"}})
+    texts = [Answer("Well, let me", cut=True), Answer(call[:-25], cut=True), Answer(call + " and", cut=True)]
+    texts += [Answer("No.")] * 17
+    metrics = evaluation.metrics([rows[0]] * 20, texts)
+    assert (metrics["cut"], metrics["cut_share"]) == (2, 0.1)
+    assert "cut" not in evaluation.metrics([rows[0]] * 20, [str(text) for text in texts])
+    answers = {"base": [Answer("No.")] * 20, "asa": texts}
+    monkeypatch.setattr(Evaluation, "answers_of_each", lambda *_: answers)
+    told = r"10 % of the answers of 'asa' on these rows ended because max_new_tokens \(24\) ran out.* such as 48"
+    with pytest.warns(UserWarning, match=told):
+        found = evaluation.compare([rows[0]] * 20, fitted_adapter())
+    assert [found[name]["cut_share"] for name in ("base", "asa")] == [0.0, 0.1]
+
+
+@pytest.mark.filterwarnings("error")
+def test_up_to_five_percent_of_cut_answers_are_no_warning(
+    rows: list[dict[str, Any]], evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [Answer("Well, let me", cut=True)] + [Answer("No.")] * 19
+    monkeypatch.setattr(Evaluation, "answers_of_each", lambda *_: {"base": texts, "asa": texts})
+    assert evaluation.compare([rows[0]] * 20, fitted_adapter())["asa"]["cut_share"] == 0.05
+
+
 def test_gold_calls_are_counted_where_rows_have_them(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
     def call(expression: str) -> str:
         return f'<|tool_call_start|>[calculator(expression="{expression}")]<|tool_call_end|>'
@@ -271,10 +314,10 @@ def test_an_abstaining_adapter_compares_equal(
 ) -> None:
     small = {name: list(part)[::4] for name, part in splits.items()}
     grid: dict[str, Any] = {"layers": (6,), "alphas": (1e-6,), "taus": (0.5,), "betas": (1.0,), "Cs": (0.1,)}
-    arguments = ASATrainingArguments(**grid, max_new_tokens=8, progress=False, exhaustive=True)
+    arguments = ASATrainingArguments(**grid, max_new_tokens=64, progress=False, exhaustive=True)
     adapter: ASAAdapter = ASATrainer(*tiny_lfm2, small, arguments).train()
     assert adapter.config.alpha == 0
-    results = evaluation.compare(rows, adapter)
+    results = dataclasses.replace(evaluation, max_new_tokens=64).compare(rows, adapter)
     assert results["base"] == results["asa"]
     assert traces(tiny_lfm2[0]) == []
 

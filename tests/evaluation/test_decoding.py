@@ -24,10 +24,18 @@ def prompts(count: int = 24) -> list[list[int]]:
     return [torch.randint(3, VOCABULARY, (5 + i % 5,), generator=generator).tolist() for i in range(count)]
 
 
-def answered(model: Any, texts: Sequence[list[int]], regroups: bool, batch_size: int = 6) -> dict[int, list[int]]:
-    """The answer to each prompt, by its index."""
+def answered(
+    model: Any, texts: Sequence[list[int]], regroups: bool, batch_size: int = 6, cuts: dict[int, bool] | None = None
+) -> dict[int, list[int]]:
+    """The answer to each prompt, by its index; `cuts` gets whether its length ended it."""
     found: dict[int, list[int]] = {}
-    decoder = Decoder(model, SETTINGS, batch_size, STOPS, None, found.__setitem__)
+
+    def deliver(name: int, ids: list[int], cut: bool) -> None:
+        found[name] = ids
+        if cuts is not None:
+            cuts[name] = cut
+
+    decoder = Decoder(model, SETTINGS, batch_size, STOPS, None, deliver)
     with evaluation_mode(model):
         for begin in range(0, len(texts), 6):
             batch = texts[begin : begin + 6]
@@ -58,11 +66,14 @@ def test_where_a_cache_cannot_be_divided_or_joined_answers_are_those_of_whole_ba
 
 
 def test_an_answer_ends_with_the_first_token_that_ends_it_or_at_its_greatest_length() -> None:
-    answers = answered(tiny_model("lfm2"), prompts(), True).values()
-    assert len({len(answer) for answer in answers}) > 4
-    for answer in answers:
+    cuts: dict[int, bool] = {}
+    answers = answered(tiny_model("lfm2"), prompts(), True, cuts=cuts)
+    assert len({len(answer) for answer in answers.values()}) > 4
+    for name, answer in answers.items():
         assert not set(answer[:-1]) & {*STOPS, EOS}
-        assert len(answer) == LONGEST or answer[-1] in {*STOPS, EOS}
+        assert cuts[name] is (answer[-1] not in {*STOPS, EOS})
+        assert len(answer) == LONGEST or not cuts[name]
+    assert set(cuts.values()) == {True, False}
 
 
 def test_rounds_take_a_fraction_of_the_passes_and_no_batch_is_wider_than_its_longest_row() -> None:
@@ -91,7 +102,9 @@ def test_a_full_batch_of_waiting_rows_is_taken_and_the_others_keep_their_answers
 @pytest.mark.parametrize("where", [2, 5])
 def test_an_answer_may_end_where_its_tokens_say_so(where: int) -> None:
     model, found = tiny_model("lfm2"), dict[int, list[int]]()
-    decoder = Decoder(model, SETTINGS, 6, [], lambda answer: len(answer) == where, found.__setitem__)
+    decoder = Decoder(
+        model, SETTINGS, 6, [], lambda answer: len(answer) == where, lambda name, ids, cut: found.update({name: ids})
+    )
     with evaluation_mode(model):
         decoder.begin(Prefilled(model, prompts(6), SharedPrefix(), PAD), range(6), True)
         decoder.go_on(to_the_end=True)

@@ -189,6 +189,9 @@ def test_the_table_of_calls_shows_gold_where_all_have_it() -> None:
     with_gold = {**metrics, "gold": gold_metrics([(True, False), (False, False)])}
     assert calls_table({"base": with_gold}).splitlines()[2].endswith(" | 0.000 | 0.500 |")
     assert "gold" not in calls_table({"base": with_gold, "asa": metrics})
+    cut = calls_table({"base": {**metrics, "cut_share": 0.25}}).splitlines()
+    assert cut[0].endswith(" | success_recall | cut |")
+    assert cut[2].endswith(" | 0.000 | 0.250 |")
 
 
 def test_no_row_with_gold_calls_is_no_division_by_zero() -> None:

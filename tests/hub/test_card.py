@@ -320,6 +320,24 @@ def test_an_abstaining_adapter_says_so_first() -> None:
     assert "abstains" not in card(config(), report())
 
 
+def test_triggers_that_gain_without_calls_that_succeed_are_said_first() -> None:
+    note = "With this adapter the model calls tools better, but no gain in calls that succeed is sure: F1 | 0"
+    lines = body(card(config(), report(valid={"success_note": note}))).strip().splitlines()
+    assert lines[2] == "**{}**".format(note.replace("|", r"\|"))
+    assert "With this adapter the model calls" not in card(config(), report())
+
+
+def test_answers_that_were_cut_have_a_column_and_are_a_weak_spot_above_five_percent() -> None:
+    comparison = report()["evaluations"]["test"]
+    for share, named in ((0.05, False), (0.0833, True)):
+        parts = {name: {**comparison[name], "cut": 1, "cut_share": share} for name in ("base", "asa")}
+        text = card(config(), report(evaluations={"test": {**comparison, **parts}}))
+        assert f"| {share:.3f} |" in text
+        assert "cut short: of all answers, those that ran out of tokens before a call was complete" in text
+        assert ("- Up to 8 % of the answers on TEST ran out of tokens" in text) is named
+    assert "cut short" not in card(config(), report())
+
+
 def test_what_to_copy_names_model_and_repository() -> None:
     text = card(config(), report(), "user/my_adapter")
     assert 'ASAAdapter.from_pretrained("user/my_adapter")' in text
@@ -408,6 +426,17 @@ def test_the_command_to_fit_it_again_gives_the_same_arguments() -> None:
         "alphas": given.alphas,
     }
     assert options["seed"] == given.seed
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"success_required": True, "cost": [1.0, 4.0]}, {"max_fpr": 0.1, "max_fpr_confidence": 0.9}]
+)
+def test_flags_without_a_value_or_with_two_are_given_again(arguments: dict[str, Any]) -> None:
+    from asa_adapter.cli.parser import command_parser
+
+    [words] = re.findall(r"^asa-adapter (train .*)$", card(config(), report(arguments=arguments)), re.MULTILINE)
+    options = vars(command_parser().parse_args(words.split()))
+    assert {name: options[name] for name in arguments} == arguments
 
 
 def test_arguments_that_the_command_line_lacks_are_given_in_python() -> None:

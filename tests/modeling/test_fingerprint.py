@@ -192,7 +192,14 @@ def test_the_weights_it_was_fitted_for_are_accepted(dtype: torch.dtype, tmp_path
 def test_training_records_it(tiny_lfm2: Any, splits: Any) -> None:
     small = {name: list(rows)[::8] for name, rows in splits.items()}
     arguments = ASATrainingArguments(
-        layers=(6,), alphas=(1.0,), taus=(0.5,), betas=(1.0,), Cs=(0.1,), finalists=1, max_new_tokens=4, progress=False
+        layers=(6,),
+        alphas=(1.0,),
+        taus=(0.5,),
+        betas=(1.0,),
+        Cs=(0.1,),
+        finalists=1,
+        max_new_tokens=48,
+        progress=False,
     )
     adapter = ASATrainer(*tiny_lfm2, small, arguments).train()
     assert adapter.config.base_model_fingerprint == model_fingerprint(tiny_lfm2[0])

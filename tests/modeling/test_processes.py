@@ -70,7 +70,7 @@ def test_without_a_launcher_nothing_is_joined() -> None:
 def trained(output: Path, data: Path, *launcher: str) -> str:
     """What `train` prints, run in a process of its own or by a launcher."""
     words = ["--model", TINY_LFM2, "--data", data, "--output", output, "--layers", "4", "6", "--alphas", "1"]
-    words += ["--taus", "0.6", "--betas", "0", "--finalists", "2", "--max-new-tokens", "16", "--json"]
+    words += ["--taus", "0.6", "--betas", "0", "--finalists", "2", "--max-new-tokens", "64", "--json"]
     module = ["-m", "asa_adapter.cli", "train", *map(str, words)]
     command = [sys.executable, *(["-m", *launcher] if launcher else []), *module]
     ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

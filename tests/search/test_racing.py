@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from asa_adapter import ASATrainingArguments
+from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Reader, Scored, Setting
 from asa_adapter.evaluation.first_tokens import Push, Screened
 from asa_adapter.search.fitting import Prediction
@@ -52,7 +53,7 @@ def race(model: Model | None = None, calls: bool = True, **options: Any) -> tupl
     def push(key: PushKey) -> Push:
         return Push(key.layer, torch.full((2, 1), key.alpha), torch.from_numpy(predictions[Reader(key.layer)].domain))
 
-    found = Race(args, LABELS, DOMAINS, predictions, push, model, calls)
+    found = Race(args, Objective.of(args), LABELS, DOMAINS, predictions, push, model, calls)
     return found.run(), found, model
 
 

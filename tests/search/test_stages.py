@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from asa_adapter.search.stages import Stages, digest
+from asa_adapter.tool_calls.outcomes import Answer
 
 
 class Counting:
@@ -18,9 +19,9 @@ class Counting:
         return self.value if keys is None else dict.fromkeys(keys, self.value)
 
 
-def texts_of(stages: Stages, name: str, compute: Any) -> Any:
-    """The texts of one stage."""
-    return stages.texts(name, {"one": {}}, compute)["one"]
+def answers_of(stages: Stages, name: str, compute: Any) -> Any:
+    """The answers of one stage."""
+    return stages.answers(name, {"one": {}}, compute)["one"]
 
 
 ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([True, False])}
@@ -36,23 +37,25 @@ def test_a_stage_is_computed_once_and_read_back_exactly(tmp_path: Path) -> None:
     assert stages.reused == ["states"]
 
 
-def test_texts_come_back_as_written(tmp_path: Path) -> None:
-    compute = Counting(["", "a\nb", "ü <|x|>", "\ud83d"])
+def test_answers_come_back_as_written_and_know_whether_they_were_cut(tmp_path: Path) -> None:
+    compute = Counting([Answer(""), Answer("a\nb", cut=True), Answer("ü <|x|>"), Answer("\ud83d", cut=True)])
     for _ in range(2):
-        assert texts_of(Stages(tmp_path), "answers", compute) == compute.value
+        found = answers_of(Stages(tmp_path), "answers", compute)
+        assert found == compute.value
+        assert [answer.cut for answer in found] == [False, True, False, True]
     assert compute.times == 1
 
 
-def test_texts_that_are_missing_are_computed_together(tmp_path: Path) -> None:
+def test_answers_that_are_missing_are_computed_together(tmp_path: Path) -> None:
     asked: list[list[str]] = []
 
-    def compute(keys: list[str]) -> dict[str, list[str]]:
+    def compute(keys: list[str]) -> dict[str, list[Answer]]:
         asked.append(keys)
-        return {key: [key] for key in keys}
+        return {key: [Answer(key)] for key in keys}
 
     a, b, c = ({"adapter": name} for name in "abc")
-    Stages(tmp_path).texts("t", {"b": b}, compute)
-    found = Stages(tmp_path).texts("t", {"a": a, "b": b, "c": c}, compute)
+    Stages(tmp_path).answers("t", {"b": b}, compute)
+    found = Stages(tmp_path).answers("t", {"a": a, "b": b, "c": c}, compute)
     assert found == {"a": ["a"], "b": ["b"], "c": ["c"]}
     assert list(found) == ["a", "b", "c"]
     assert asked == [["b"], ["a", "c"]]
@@ -70,15 +73,15 @@ def test_a_changed_input_is_another_stage(tmp_path: Path, name: str, model: str,
     assert (first.times, second.times) == (1, 1)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 40, b"{", b'{"a": 1}', b"[1]"])
+@pytest.mark.parametrize("content", [b"", b"\x00" * 40, b"{", b'{"a": 1}', b"[1]", b'["x"]'])
 def test_a_damaged_stage_is_computed_again(tmp_path: Path, content: bytes) -> None:
-    arrays, texts = Counting(ARRAYS), Counting(["x"])
+    arrays, texts = Counting(ARRAYS), Counting([Answer("x")])
     stages = Stages(tmp_path)
     stages.arrays("a", {}, arrays)
-    texts_of(stages, "t", texts)
+    answers_of(stages, "t", texts)
     for path in tmp_path.iterdir():
         path.write_bytes(content)
-    assert texts_of(stages, "t", texts) == ["x"]
+    assert answers_of(stages, "t", texts) == ["x"]
     assert np.array_equal(stages.arrays("a", {}, arrays)["a"], ARRAYS["a"])
     assert (arrays.times, texts.times) == (2, 2)
 
@@ -88,7 +91,7 @@ def test_a_break_while_computing_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        texts_of(Stages(tmp_path / "stages"), "t", interrupted)
+        answers_of(Stages(tmp_path / "stages"), "t", interrupted)
     assert not (tmp_path / "stages").exists()
 
 
@@ -99,15 +102,15 @@ def test_a_full_disk_is_named_and_leaves_no_half_file(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"cannot keep the stage 't' in .*No space left on device.*run the same command"):
-        texts_of(Stages(tmp_path), "t", Counting(["x"]))
+        answers_of(Stages(tmp_path), "t", Counting([Answer("x")]))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_folder_a_stage_is_kept_in_memory() -> None:
-    compute, stages = Counting(["x"]), Stages(None)
-    assert texts_of(stages, "t", compute) == texts_of(stages, "t", compute) == ["x"]
+    compute, stages = Counting([Answer("x")]), Stages(None)
+    assert answers_of(stages, "t", compute) == answers_of(stages, "t", compute) == ["x"]
     assert compute.times == 1
-    assert texts_of(Stages(None), "t", compute) == ["x"]
+    assert answers_of(Stages(None), "t", compute) == ["x"]
     assert compute.times == 2
 
 

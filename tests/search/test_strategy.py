@@ -13,6 +13,7 @@ from asa_adapter.choice.settings import Scored, Setting
 from asa_adapter.evaluation.first_tokens import Screened
 from asa_adapter.search.fitting import Prediction
 from asa_adapter.search.strategy import Search
+from asa_adapter.tool_calls.outcomes import Outcome
 
 ROWS = 100
 LABELS = np.arange(ROWS) % 2
@@ -23,7 +24,9 @@ SETTINGS = [Setting(layer, 1.0, 0.5, 0.5, "domain") for layer in range(4)]
 class Measured:
     """VALID, of which the bare model calls nothing, and the steered one what is needed; keeps what it is asked for."""
 
-    def __init__(self, wrong: int) -> None:
+    def __init__(self, wrong: int, cut: int = 0, fits: bool = True) -> None:
+        self.fits = fits  # whether calls fit an offered tool
+        self.cut = cut  # answers that max_new_tokens cuts
         self.told = CALLED ^ (np.arange(ROWS) < wrong)  # what first tokens tell of the steered model
         self.generated: list[int] = []
 
@@ -36,9 +39,10 @@ class Measured:
     def labelled(self, _: str, layer: int) -> Any:
         return SimpleNamespace(states=layer)
 
-    def triggers(self, _: str, variants: Any) -> dict[str, Any]:
+    def outcomes(self, _: str, variants: Any) -> dict[str, Any]:
         self.generated += [adapter.layer for adapter in variants.values() if adapter]
-        return {name: CALLED & (adapter is not None) for name, adapter in variants.items()}
+        called = {name: CALLED & (adapter is not None) for name, adapter in variants.items()}
+        return {name: Outcome(calls, calls & self.fits, np.arange(ROWS) < self.cut) for name, calls in called.items()}
 
     def first_tokens(self, _: str, pushes: Any) -> Screened:
         found = np.stack([np.zeros(ROWS, dtype=bool), *[self.told] * len(pushes)])
@@ -96,3 +100,25 @@ def test_where_no_further_setting_is_left_it_is_said() -> None:
     assert len(valid["finalists"]) == 2
     assert told == [valid["screen_note"]]
     assert told[0].endswith("No further setting is there to generate with; try more layers or alphas")
+
+
+def test_answers_of_finalists_that_were_cut_are_counted_and_warned_of() -> None:
+    valid, told = decided(Measured(wrong=0, cut=5), 2)
+    assert [told, valid["base"]["cut_share"]] == [[], 0.05]
+    valid, told = decided(Measured(wrong=0, cut=6), 2)
+    assert [finalist["cut_share"] for finalist in valid["finalists"]] == [0.06, 0.06]
+    [note] = told
+    assert "6 % of the answers of the bare model on VALID ended because max_new_tokens (64) ran out" in note
+    assert note.endswith("Give a greater max_new_tokens, such as 128")
+
+
+def test_triggers_that_gain_without_calls_that_succeed_are_told_and_reported() -> None:
+    valid, told = decided(Measured(wrong=0, fits=False), 2)
+    assert told == [valid["success_note"]]
+    assert valid["success_note"].startswith(
+        "With this adapter the model calls tools better, but no gain in calls that"
+    )
+    assert valid["success"] == {"base": 0.0, "chosen": 0.0, "lower_bound": 0.0, "upper_bound": 0.0}
+    assert [finalist["success_f1"] for finalist in valid["finalists"]] == [0.0, 0.0]
+    valid, told = decided(Measured(wrong=0), 2)
+    assert (told, "success_note" in valid, valid["success"]["chosen"]) == ([], False, 1.0)

@@ -9,6 +9,6 @@ SMALL: dict[str, Any] = {
     "betas": (0.0, 1.0),
     "Cs": (0.01, 0.1),
     "finalists": 2,
-    "max_new_tokens": 24,
+    "max_new_tokens": 64,
     "progress": False,
 }

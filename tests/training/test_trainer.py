@@ -52,7 +52,9 @@ def test_prompts_and_format_of_ones_own_are_used_and_stored(tiny_lfm2: Any, smal
         tool_call_start="<|tool_call_start|>",
     )
     trainer = ASATrainer(model, tokenizer, small, arguments)
-    adapter = trainer.train()
+    # The model writes LFM2's calls, which nobody can read as Hermes'.
+    with pytest.warns(UserWarning, match=r"no gain in calls that succeed is sure: .* from 0\.000 to 0\.000"):
+        adapter = trainer.train()
     config = adapter.config
     assert (config.chat_template, config.tool_call_format) == (template, "hermes")
     assert (config.tool_call_start, config.tool_call_end) == ("<|tool_call_start|>", "</tool_call>")
@@ -129,7 +131,8 @@ def test_the_same_seed_gives_the_same_adapter(trained: Any, tiny_lfm2: Any, smal
     assert trainer.report["valid"] == trained[0].report["valid"]
 
 
-@pytest.mark.filterwarnings("ignore:the first token of the answer tells on only")  # the answers are written here
+@pytest.mark.filterwarnings("ignore:the first token of the answer tells on only")  # the answers are written here,
+@pytest.mark.filterwarnings("ignore:With this adapter the model calls tools better")  # and no call of them is whole
 def test_test_rows_are_not_looked_at_before_the_choice(
     tiny_lfm2: Any, small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +178,7 @@ def test_a_fit_without_hope_ends_early_and_says_why_and_what_could_help(
     """Calls are awaited behind a token that the model never writes, so that no push moves its probability."""
     options = {**SMALL, "alphas": (0.25, 0.5, 1.0), "tool_call_format": "hermes", "tool_call_start": "<|im_start|>"}
     trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**options))
-    monkeypatch.setattr(trainer._measured, "triggers", lambda *_: pytest.fail("finalists generated"))
+    monkeypatch.setattr(trainer._measured, "outcomes", lambda *_: pytest.fail("finalists generated"))
     with pytest.warns(UserWarning, match="no push at any of 2 layers changed a decision on 32 rows of TRAIN"):
         adapter = trainer.train()
     report = trainer.report
@@ -210,7 +213,7 @@ def test_a_model_that_is_right_already_gets_an_abstaining_adapter(
     relabelled = {
         split: [
             {**row, "label": int(triggered)}
-            for row, triggered in zip(rows, measured.triggers(split, {"base": None})["base"], strict=True)
+            for row, triggered in zip(rows, measured.outcomes(split, {"base": None})["base"].triggered, strict=True)
         ]
         for split, rows in small.items()
     }
@@ -227,6 +230,22 @@ def test_max_fpr_is_kept_on_valid(tiny_lfm2: Any, small: Any, shared: Any) -> No
     assert chosen["valid"]["fpr"] <= 0.25 < chosen["valid"]["fpr_upper_bound_95"]
     assert "ranked by recall with an FPR of at most 0.25 of real generation" in chosen["why"]
     assert chosen["why"].endswith("with 95 % confidence (balanced accuracy)")
+
+
+def test_a_max_fpr_with_a_confidence_holds_for_the_upper_bound(tiny_lfm2: Any, small: Any, shared: Any) -> None:
+    options = {**shared, "max_fpr": 0.35, "max_fpr_confidence": 0.95, "layers": (4, 6)}
+    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**options))
+    trainer.train()
+    chosen = trainer.report["chosen"]
+    assert chosen["valid"]["fpr_upper_bound_95"] <= 0.35
+    assert not chosen["abstains"]
+    assert "ranked by recall with an FPR whose upper 95 % bound is at most 0.35 of real generation" in chosen["why"]
+
+
+def test_too_few_rows_for_a_confidence_are_refused_at_once(tiny_lfm2: Any, small: Any) -> None:
+    arguments = ASATrainingArguments(max_fpr=0.001, max_fpr_confidence=0.95)
+    with pytest.raises(ValueError, match=r"valid has \d+ rows without need: .* Give at least 2703 such rows"):
+        ASATrainer(*tiny_lfm2, small, arguments)
 
 
 def test_a_max_fpr_that_nothing_reaches_gives_an_abstaining_adapter(tiny_lfm2: Any, small: Any, shared: Any) -> None:

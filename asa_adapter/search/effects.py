@@ -1,0 +1,61 @@
+"""How far a step moves the opening of a call: what the report shows of the chosen layer."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.evaluation.first_tokens import Push
+from asa_adapter.search.fitting import LayerFit
+from asa_adapter.search.measurements import Measurements
+
+
+def push_of(fit: LayerFit, domain: NDArray[np.int64], layer: int, beta: float, alpha: float) -> Push:
+    """The step of a setting for rows with (N,) routed domains; a negative alpha steps away from a call."""
+    return Push(layer, alpha * fit.residual_norm * fit.vectors.mixed(beta), torch.from_numpy(domain))
+
+
+def step_effects(
+    measured: Measurements,
+    fit: LayerFit,
+    layer: int,
+    beta: float,
+    domain: NDArray[np.int64],
+    args: ASATrainingArguments,
+) -> dict[str, Any]:
+    """What steps of each alpha do on VALID.
+
+    Args:
+        measured: runs the model.
+        fit: what was fitted at the layer.
+        layer: its index.
+        beta: share of the global direction.
+        domain: (N,) routed domains of the rows of VALID.
+        args: of these, alphas and seed are used.
+
+    Returns:
+        `domain_cosines`: (K, K) cosines of the domains' directions; `marker_probability`: for each alpha, the mean
+        probability of the token that opens a call, with a step along the direction, against it, and in a random one.
+    """
+    aside = torch.randn(fit.vectors.v_domain.shape, generator=torch.Generator().manual_seed(args.seed))
+    random = aside / aside.norm(dim=1, keepdim=True) * fit.residual_norm
+    alphas = [alpha for alpha in args.alphas if alpha]
+    pushes = [
+        *(push_of(fit, domain, layer, beta, alpha) for alpha in alphas),
+        *(push_of(fit, domain, layer, beta, -alpha) for alpha in alphas),
+        *(Push(layer, alpha * random, torch.from_numpy(domain)) for alpha in alphas),
+    ]
+    means = measured.first_tokens("valid", pushes).probability.mean(axis=1, dtype=np.float64).tolist()
+    n = len(alphas)
+    return {
+        "domain_cosines": (fit.vectors.v_domain @ fit.vectors.v_domain.T).tolist(),
+        "marker_probability": {
+            "alphas": alphas,
+            "base": means[0],
+            "along": means[1 : 1 + n],
+            "against": means[1 + n : 1 + 2 * n],
+            "random": means[1 + 2 * n :],
+        },
+    }

@@ -1,0 +1,139 @@
+"""What the report says of the settings that generated on VALID, and what is wrong with how they did."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asa_adapter.choice.gain import Gain
+from asa_adapter.choice.objective import Objective
+from asa_adapter.choice.settings import Scored, Setting, facts, success_f1
+from asa_adapter.choice.success import Success
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.data.prompts import DEFAULT_DOMAIN
+from asa_adapter.evaluation.intervals import effective_rows, upper_bound
+from asa_adapter.tool_calls.outcomes import Outcome, cut_note
+
+# Share of VALID rows on which first token and generation must agree, or the screen has ranked something else.
+_AGREES = 0.95
+# Share of the best layer's AUC beyond chance from which the screen tries a layer.
+_READS_ENOUGH = 0.75
+
+
+def outcome_facts(
+    objective: Objective, labels: NDArray[np.int64], outcome: Outcome, groups: NDArray[np.int64]
+) -> dict[str, Any]:
+    """The `facts` of answers to rows with (N,) labels and groups, how many calls succeed, and how many were cut."""
+    return {
+        **facts(objective, labels, outcome.triggered, groups),
+        "success_f1": float(success_f1(labels, outcome.triggered, outcome.fits)),
+        "cut_share": float(outcome.cut.mean()),
+    }
+
+
+def router_note(predicted: Sequence[str], domains: Sequence[str], groups: NDArray[np.int64], layer: int) -> str:
+    """Why a router is left out: it is no better than naming the largest domain every time; "" where it is better.
+
+    Args:
+        predicted: (N,) the domains that the router chose on VALID.
+        domains: (N,) the domains of these rows.
+        groups: (N,) numbers; rows with the same number belong together.
+        layer: the layer of the router.
+    """
+    hits = np.asarray(predicted) == np.asarray(domains)
+    largest, count = Counter(domains).most_common(1)[0]
+    share = count / len(domains)
+    lower = 1 - float(upper_bound(1 - hits.mean(), effective_rows(hits, groups)))
+    if lower > share:
+        return ""
+    return (
+        f"the router is no better than chance: at layer {layer}, which reads the need best, it finds the domain of "
+        f"{hits.mean():.3f} of the VALID rows (at least {lower:.3f} with 95 % confidence), and {share:.3f} of them "
+        f"are of the domain {largest!r}. It is left out: all rows are fitted as one domain, {DEFAULT_DOMAIN!r}, with "
+        "one probe"
+    )
+
+
+def success_note(success: Success) -> str:
+    """What to say first of an adapter whose triggers surely gain: "" where successful calls do too."""
+    if success.sure:
+        return ""
+    return (
+        f"With this adapter the model calls tools better, but no gain in calls that succeed is sure: {success}. Look "
+        "at what it calls before you use it"
+    )
+
+
+def reason_to_abstain(
+    args: ASATrainingArguments, objective: Objective, chosen: Scored, gain: Gain, success: Success
+) -> str:
+    """Why the chosen setting does not ship; "" where it does."""
+    if objective.max_fpr is not None and chosen.score < 0:
+        return f"no setting tried had {objective.limit} on VALID; the adapter abstains"
+    if not gain.sure:
+        doubt = gain.doubt(objective.gain_name)
+        return f"no gain over the bare model on VALID is sure: {doubt}; the adapter abstains"
+    if success.falls:
+        return f"its triggers gain, and its calls lose: {success}; the adapter abstains"
+    if args.success_required and not success.sure:
+        return (
+            f"its triggers gain, but no gain in calls that succeed is sure, and success_required is set: {success}; "
+            "the adapter abstains"
+        )
+    return ""
+
+
+def reason_to_choose(setting: Setting, tried: int, objective: Objective, gain: Gain) -> str:
+    """Why a setting was chosen among as many as were tried, and how much it gains."""
+    return (
+        f"{_acting(setting)}the gentlest of {tried} finalists within one standard error of the best on VALID, ranked "
+        f"by {objective} of real generation; the gain over the bare model, freed of the luck of being chosen, is "
+        f"{gain.mean:+.3f}, at least {gain.lower_bound:+.3f} with 95 % confidence ({objective.gain_name})"
+    )
+
+
+def _acting(setting: Setting) -> str:
+    """How a setting acts, to begin a sentence with; "" where it just steers."""
+    if setting.action == "steer":
+        return ""
+    step = "a step and " if setting.action == "both" else ""
+    return f"{step}a bias of {setting.bias:g} on the logits with which calls begin: "
+
+
+def cut_on_valid(outcomes: Sequence[Outcome], max_new_tokens: int) -> str:
+    """What to say of answers that were cut, those of the bare model first; "" where they are few."""
+    names = ["the bare model", *(f"finalist {i}" for i in range(1, len(outcomes)))]
+    shares = {f"{name} on VALID": float(one.cut.mean()) for name, one in zip(names, outcomes, strict=True)}
+    return cut_note(shares, max_new_tokens)
+
+
+def disagreement(agreements: Sequence[float], others: int) -> str:
+    """What to say where first tokens told too little of what was generated; "" where they told enough."""
+    if min(agreements) >= _AGREES:
+        return ""
+    found = (
+        f"the first token of the answer tells on only {min(agreements):.0%} of the VALID rows whether the model calls "
+        f"a tool (expected {_AGREES:.0%}): the screen's ranking, which is by first tokens, is unsure. "
+    )
+    return found + (
+        f"{others} further settings generate on VALID"
+        if others
+        else "No further setting is there to generate with; try more layers or alphas"
+    )
+
+
+def unreadable(aucs: Mapping[int, float]) -> dict[int, str]:
+    """Why the screen leaves layers out, by layer: those whose AUC beyond chance is below 3/4 of the best layer's.
+
+    Args:
+        aucs: AUC of each layer's probe on TRAIN, out of fold.
+    """
+    least = max(0.0, (max(aucs.values()) - 0.5) * _READS_ENOUGH)
+    poor = {layer: found for layer, found in aucs.items() if found - 0.5 < least}
+    return {
+        layer: f"its probe's AUC on TRAIN is {found:.3f}, out of fold; the screen tries layers from "
+        f"{0.5 + least:.3f} on"
+        for layer, found in poor.items()
+    }
