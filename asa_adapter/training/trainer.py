@@ -113,11 +113,12 @@ class ASATrainer:
         an interruption the same call continues from these, and computes again only what depends on a changed input.
 
         Returns:
-            The adapter; it abstains (alpha 0) unless a gain over the bare model on VALID is certain. A fit without
-            hope ends early, with a warning that says why and what could help: on the first rows of TRAIN no step at
-            any layer changes a decision, and none moves the probability of a call's opening by more than .01 in the
-            mean, or the model never calls. Nothing is generated on VALID then, and `report["chosen"]["why"]` holds
-            the reason. With `exhaustive` all is run in any case.
+            The adapter; it abstains (alpha 0) unless a gain over the bare model on VALID is certain, and where calls
+            that succeed surely become fewer; where no gain in them is sure, a warning says so. A fit without hope
+            ends early, with a warning that says why and what could help: on the first rows of TRAIN no step at any
+            layer changes a decision, and none moves the probability of a call's opening by more than .01 in the mean,
+            or the model never calls. Nothing is generated on VALID then, and `report["chosen"]["why"]` holds the
+            reason. With `exhaustive` all is run in any case.
 
         Raises:
             ValueError: prompts that are too long for the model or cannot be rendered, or no layer's state depends on
