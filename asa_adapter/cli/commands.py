@@ -25,10 +25,10 @@ from asa_adapter.diagnostics.diagnosis import findings_table
 from asa_adapter.files import looks_like_path, make_writable_folder
 from asa_adapter.labelling.folder import LabelledFolder, labels_table
 from asa_adapter.labelling.trial import failures_that_count, label_by_trying
+from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.report import Report
-from asa_adapter.search.measurements import Measurements
 from asa_adapter.steering.controller import Decision
 from asa_adapter.summary.markdown import calls_table, metrics_table
 from asa_adapter.summary.rules import rules_markdown, verdict

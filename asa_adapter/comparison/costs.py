@@ -10,8 +10,8 @@ import torch
 from asa_adapter.comparison.rules import Treatment
 from asa_adapter.evaluation.answers import Variant, of_rows
 from asa_adapter.evaluation.forcing import Forcing
+from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.modeling.forward import evaluation_mode, forward, greedy_settings, input_device
-from asa_adapter.search.measurements import Measurements
 
 # Requests of each label that are timed, each by itself.
 _TIMED = 3

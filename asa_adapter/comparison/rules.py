@@ -17,7 +17,7 @@ from asa_adapter.comparison.wordings import BEGINNINGS, NO, SENTENCES, YES, with
 from asa_adapter.evaluation.answers import Variant
 from asa_adapter.evaluation.baselines import word_scores
 from asa_adapter.evaluation.forcing import Forcing
-from asa_adapter.search.measurements import Measurements
+from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.tool_calls.parser import first_tokens
 
 # Biases to try, in logits.

@@ -14,7 +14,7 @@ from asa_adapter.comparison.rules import RULES, Candidate, NotApplicableError, S
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.intervals import comparison
 from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.search.measurements import Measurements
+from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.tool_calls.outcomes import Answer
 
 Results = dict[str, Mapping[str, Any]]

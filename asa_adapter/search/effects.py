@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push
+from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.search.fitting import LayerFit
-from asa_adapter.search.measurements import Measurements
 
 
 def push_of(fit: LayerFit, domain: NDArray[np.int64], layer: int, beta: float, alpha: float) -> Push:

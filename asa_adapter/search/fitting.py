@@ -12,44 +12,12 @@ from sklearn.model_selection import StratifiedGroupKFold
 from asa_adapter.choice.settings import Reader
 from asa_adapter.evaluation.baselines import shuffled_within
 from asa_adapter.evaluation.metrics import auc
+from asa_adapter.measurement.labelled import LabelledStates
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.vectors import SteeringVectors
 
 _SHUFFLES = 10
 _FOLDS = 5
-
-
-@dataclass(frozen=True)
-class LabelledStates:
-    """One split at one layer.
-
-    Attributes:
-        states: (N, D) float32 residual states.
-        labels: (N,) int64, 1 where a tool is needed, else 0.
-        domains: (N,) domain names.
-        groups: (N,) int64; rows that belong together, also of CAL and TRAIN, have the same number. None makes each row
-            a group of its own.
-    """
-
-    states: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    domains: list[str]
-    groups: NDArray[np.int64] | None = None
-
-    def behind(self, others: "LabelledStates", taken: Sequence[int] | None = None) -> "LabelledStates":
-        """The other rows and those of these that are `taken` (None: all), as one, without groups.
-
-        A row of the others is left out where it is in one group with a row that is not taken.
-        """
-        mine = np.arange(len(self.labels)) if taken is None else np.asarray(taken)
-        theirs = np.arange(len(others.labels))
-        if self.groups is not None and others.groups is not None:
-            theirs = theirs[~np.isin(others.groups, np.setdiff1d(self.groups, self.groups[mine]))]
-        return LabelledStates(
-            np.concatenate([others.states[theirs], self.states[mine]]),
-            np.concatenate([others.labels[theirs], self.labels[mine]]),
-            [*(others.domains[i] for i in theirs), *(self.domains[i] for i in mine)],
-        )
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,11 @@ from asa_adapter.choice.success import Success, success_gain
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.prompts import DEFAULT_DOMAIN
 from asa_adapter.evaluation.first_tokens import Push
+from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.search.alternatives import Alternatives, despair
 from asa_adapter.search.effects import push_of, step_effects
 from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer, read_at
-from asa_adapter.search.measurements import Measurements
 from asa_adapter.search.racing import Race
 from asa_adapter.search.verdict import (
     cut_on_valid,

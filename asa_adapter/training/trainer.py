@@ -30,13 +30,13 @@ from asa_adapter.evaluation.baselines import bag_of_words
 from asa_adapter.evaluation.intervals import comparison
 from asa_adapter.files import make_writable_folder
 from asa_adapter.hub.client import PushOptions
+from asa_adapter.measurement.measurements import Measurements
+from asa_adapter.measurement.stages import STAGES_NAME
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.modeling.progress import forecast
 from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.search.fitting import LayerFit, probe_quality
-from asa_adapter.search.measurements import Measurements
-from asa_adapter.search.stages import STAGES_NAME
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.training.inputs import checked_splits, labels_of, layers_to_try

@@ -8,6 +8,7 @@ import torch
 
 from asa_adapter import ASATrainingArguments
 from asa_adapter.choice.actions import BIASES, best_by_name, biased_settings, opened, scored, with_bias
+from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Reader, Scored, Setting, choose, gentlest_near_best
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.evaluation.first_tokens import _opens
@@ -74,7 +75,7 @@ def test_the_push_is_taken_unless_another_action_is_better_by_more_than_noise(le
     alike = (LABELS == 1) | (np.arange(ROWS) < 20)
     pushed = alike | ((np.arange(ROWS) >= 100) & (np.arange(ROWS) < 100 + lead))
     others = [STEER._replace(action=action, bias=1.0) for action in ("bias", "both")]
-    finalists = scored(args, LABELS, {others[0]: alike, others[1]: alike, STEER: pushed})
+    finalists = scored(Objective.of(args), LABELS, {others[0]: alike, others[1]: alike, STEER: pushed})
     chosen = choose(args, LABELS, finalists)[0]
     assert chosen.setting.action == ("bias" if lead else "steer")
 

@@ -13,8 +13,8 @@ from asa_adapter.comparison.rules import BIASES, RULES, NotApplicableError, Setu
 from asa_adapter.comparison.table import rules_table
 from asa_adapter.comparison.wordings import BEGINNINGS, QUESTION, SENTENCES
 from asa_adapter.evaluation.forcing import Forcing
+from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.report import RATIOS
-from asa_adapter.search.measurements import Measurements
 
 ARGUMENTS = ASATrainingArguments(max_new_tokens=6, batch_size=8, resamples=100, progress=False)
 INF = float("inf")
@@ -184,5 +184,5 @@ def test_what_was_answered_is_kept_and_not_asked_again(
 
     first = run()
     monkeypatch.setattr("asa_adapter.evaluation.answers.Evaluation.answers_of_each", refuse)
-    monkeypatch.setattr("asa_adapter.search.measurements.collect_hidden_states", refuse)
+    monkeypatch.setattr("asa_adapter.measurement.measurements.collect_hidden_states", refuse)
     assert run() == first

@@ -3,7 +3,8 @@ import pytest
 
 from asa_adapter import Probes
 from asa_adapter.evaluation.baselines import shuffled_within
-from asa_adapter.search.fitting import LabelledStates, fit_layer
+from asa_adapter.measurement.labelled import LabelledStates
+from asa_adapter.search.fitting import fit_layer
 
 
 def split(seed: int, rows: int = 80, signal: float = 3.0) -> LabelledStates:

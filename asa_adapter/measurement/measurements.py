@@ -21,12 +21,12 @@ from asa_adapter.data.duplicates import row_groups, row_names
 from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
 from asa_adapter.evaluation.answers import Evaluation, Variant, of_rows
 from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens
+from asa_adapter.measurement.labelled import LabelledStates
+from asa_adapter.measurement.stages import Stages, digest
 from asa_adapter.modeling.fingerprint import model_digest
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.modeling.residual import decoder_blocks, text_config
 from asa_adapter.notations.schemas import Tools
-from asa_adapter.search.fitting import LabelledStates
-from asa_adapter.search.stages import Stages, digest
 from asa_adapter.states import HiddenStates, collect_hidden_states
 from asa_adapter.tool_calls.habits import Habit, a_few, habit
 from asa_adapter.tool_calls.outcomes import Answer, Outcome

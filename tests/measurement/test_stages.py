@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asa_adapter.search.stages import Stages, digest
+from asa_adapter.measurement.stages import Stages, digest
 from asa_adapter.tool_calls.outcomes import Answer
 
 
