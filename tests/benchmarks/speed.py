@@ -19,6 +19,7 @@ import cProfile
 import functools
 import json
 import platform
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -125,8 +126,8 @@ class Subject:
 
 
 def profile(work: Callable[[], Any]) -> dict[str, float]:
-    """Seconds that each function took for itself while some work ran."""
-    profiler = cProfile.Profile()
+    """CPU seconds that each function took for itself while some work ran."""
+    profiler = cProfile.Profile(time.process_time)
     profiler.runcall(work)
     seconds: dict[str, float] = collections.defaultdict(float)
     for entry in profiler.getstats():
