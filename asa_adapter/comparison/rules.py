@@ -15,8 +15,8 @@ from asa_adapter.choice.objective import Objective
 from asa_adapter.comparison.thresholds import fitted_thresholds, needed, shown
 from asa_adapter.comparison.wordings import BEGINNINGS, NO, SENTENCES, YES, with_question, with_sentence
 from asa_adapter.evaluation.answers import Variant
-from asa_adapter.evaluation.baselines import word_scores
 from asa_adapter.evaluation.forcing import Forcing
+from asa_adapter.measurement.baselines import word_scores
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.tool_calls.parser import first_tokens
 

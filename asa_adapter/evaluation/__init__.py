@@ -4,7 +4,6 @@ Nothing is fitted or chosen here.
 """
 
 from asa_adapter.evaluation.answers import Evaluation
-from asa_adapter.evaluation.baselines import bag_of_words
 from asa_adapter.evaluation.metrics import auc, trigger_metrics
 
-__all__ = ["Evaluation", "auc", "bag_of_words", "trigger_metrics"]
+__all__ = ["Evaluation", "auc", "trigger_metrics"]

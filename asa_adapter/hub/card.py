@@ -13,7 +13,8 @@ from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.files import sha256
 from asa_adapter.notations.schemas import unwrapped
-from asa_adapter.report import RATIOS, Comparison, Interval, Report
+from asa_adapter.report import Comparison, Interval, Report
+from asa_adapter.report_schema import RATIOS
 from asa_adapter.summary.markdown import calls_table, code, escaped, metrics_table, table
 from asa_adapter.summary.rules import rules_markdown, verdict
 from asa_adapter.summary.weaknesses import weaknesses

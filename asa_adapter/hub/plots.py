@@ -22,7 +22,8 @@ from asa_adapter.hub.drawing import (
     png,
     short,
 )
-from asa_adapter.report import Comparison, Interval, Metrics, Point, Report
+from asa_adapter.report import Comparison, Interval, Metrics, Report
+from asa_adapter.report_schema import Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

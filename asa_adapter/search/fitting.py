@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from asa_adapter.choice.settings import Reader
-from asa_adapter.evaluation.baselines import shuffled_within
 from asa_adapter.evaluation.metrics import auc
+from asa_adapter.measurement.baselines import shuffled_within
 from asa_adapter.measurement.labelled import LabelledStates
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.vectors import SteeringVectors

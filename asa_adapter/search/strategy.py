@@ -344,8 +344,5 @@ class Search:
         """
         layer, beta = self.report["chosen"]["layer"], self.report["chosen"]["beta"]
         domain = self._predicted("valid", Reader(layer)).domain
-        return {
-            "layer": layer,
-            "beta": beta,
-            **step_effects(self.measured, self.fits[layer], layer, beta, domain, self.args),
-        }
+        found = step_effects(self.measured, self.fits[layer], layer, beta, domain, self.args)
+        return {"layer": layer, "beta": beta, **found}

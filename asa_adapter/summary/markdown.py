@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from asa_adapter.report import RATIOS, VALIDITY, Metrics
+from asa_adapter.report import Metrics
+from asa_adapter.report_schema import RATIOS, VALIDITY
 
 _START = re.compile(r"^(\d{0,9})([-+=]|[.)](?=\s|$))")  # of a list or an underlined title
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$@])")

@@ -26,10 +26,10 @@ from asa_adapter.data.duplicates import group_summary, leak_summary, leaks, row_
 from asa_adapter.data.landmarks import landmarks
 from asa_adapter.data.prompts import Row, check_chat_template, row_domain, with_chat_template
 from asa_adapter.data.rows import check_tools, row_text
-from asa_adapter.evaluation.baselines import bag_of_words
 from asa_adapter.evaluation.intervals import comparison
 from asa_adapter.files import make_writable_folder
 from asa_adapter.hub.client import PushOptions
+from asa_adapter.measurement.baselines import bag_of_words
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.measurement.stages import STAGES_NAME
 from asa_adapter.modeling.processes import Processes

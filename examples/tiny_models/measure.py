@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import Probes, ToolCallParser, load_splits
-from asa_adapter.evaluation import Evaluation, auc, bag_of_words
+from asa_adapter.evaluation import Evaluation, auc
 from asa_adapter.hub import metrics_table
+from asa_adapter.measurement import bag_of_words
 from asa_adapter.states import collect_hidden_states
 
 HERE = Path(__file__).resolve().parent

@@ -61,9 +61,7 @@ def test_settings_of_other_actions_are_fields_of_a_config_and_plain_json() -> No
 def test_the_best_of_each_name_is_the_gentler_one_on_ties() -> None:
     called = LABELS == 1
     settings = [STEER._replace(alpha=0.0, action="bias", bias=bias) for bias in (4.0, 2.0, math.inf)]
-    best = best_by_name(
-        scored(ASATrainingArguments(), LABELS, dict.fromkeys([*settings, *with_bias([STEER])], called))
-    )
+    best = best_by_name(scored(Objective(), LABELS, dict.fromkeys([*settings, *with_bias([STEER])], called)))
     assert {name: one.setting.bias for name, one in best.items()} == {"bias": 2.0, "force": math.inf, "both": 1.0}
     assert {one.score for one in best.values()} == {1.0}
 

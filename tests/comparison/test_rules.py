@@ -14,7 +14,7 @@ from asa_adapter.comparison.table import rules_table
 from asa_adapter.comparison.wordings import BEGINNINGS, QUESTION, SENTENCES
 from asa_adapter.evaluation.forcing import Forcing
 from asa_adapter.measurement.measurements import Measurements
-from asa_adapter.report import RATIOS
+from asa_adapter.report_schema import RATIOS
 
 ARGUMENTS = ASATrainingArguments(max_new_tokens=6, batch_size=8, resamples=100, progress=False)
 INF = float("inf")

@@ -14,7 +14,7 @@ from models import traces
 
 from asa_adapter import ASAAdapter
 from asa_adapter.evaluation.metrics import auc
-from asa_adapter.report import RATIOS
+from asa_adapter.report_schema import RATIOS
 from asa_adapter.states import collect_hidden_states
 
 # Whole trainings.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from asa_adapter import Probes
-from asa_adapter.evaluation.baselines import shuffled_within
+from asa_adapter.measurement.baselines import shuffled_within
 from asa_adapter.measurement.labelled import LabelledStates
 from asa_adapter.search.fitting import fit_layer
 

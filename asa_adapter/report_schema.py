@@ -1,0 +1,77 @@
+"""What is read of a report.json, which may be a stranger's, as JSON Schema; `asa_adapter.report` explains the keys."""
+
+from typing import NamedTuple
+
+from asa_adapter.soundness import by_name, list_of, with_keys, within
+
+COUNTS = ("n", "tp", "fp", "fn", "tn")
+RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")
+GOLD = ("n", "match", "in_order")
+VALIDITY = ("format", "tool_name", "arguments", "success_precision", "success_recall")
+
+
+class Point(NamedTuple):
+    """Where a setting, or the bare model, stands between calls without need and calls that were needed."""
+
+    fpr: float
+    recall: float
+
+
+class Effect(NamedTuple):
+    """Change of the start marker's probability, -1 to 1, by a step of length `alpha` up and down."""
+
+    alpha: float
+    up: float
+    down: float
+
+
+_TEXT, _WORDS = {"type": "string"}, {"type": "string", "minLength": 1}
+_NAMES = list_of(_WORDS, minItems=1) | {"x-one": True}  # a text counts as a list of one
+_COUNT = {"type": "integer", "minimum": 0, "maximum": 10**12 - 1}
+_NUMBER = within(-1e300, 1e300)  # a whole number in JSON may be longer than any float
+_SHARE, _CHANGE, _STEP, _COSINE = within(0, 1), within(-1, 1), within(0, 1000), within(-1.001, 1.001)
+_COUNTED = dict.fromkeys(COUNTS, _COUNT) | dict.fromkeys(RATIOS, _SHARE)
+_METRICS = with_keys(
+    _COUNTED,
+    **_COUNTED,
+    per_domain=by_name(with_keys(_COUNTED, **_COUNTED)),
+    validity=by_name(_NUMBER, required=list(VALIDITY), default={}),
+    gold=by_name(_NUMBER, required=list(GOLD), default={}),
+    cut=_COUNT,
+    cut_share=_SHARE,
+)
+_INTERVALS = by_name(with_keys(**dict.fromkeys(RATIOS, list_of(_NUMBER, minItems=2, maxItems=2))))
+_SURE = {"intervals": _INTERVALS, "mcnemar_p": _SHARE, "by_domain": by_name(with_keys(intervals=_INTERVALS))}
+_PAIRED = with_keys(intervals=_INTERVALS, mcnemar_p=_SHARE)
+_RULE = with_keys(
+    ("metrics",), metrics=_METRICS, valid=_NUMBER, choice=_TEXT, cost=by_name(_NUMBER), against_base=_PAIRED
+)
+_POINT = with_keys(Point._fields, fpr=_SHARE, recall=_SHARE)
+_LAYERS = list_of({"type": "integer"}, default=[])
+_SETTING = {"probe": _TEXT, "read_layers": _LAYERS, "action": _TEXT, "bias": {}}  # bias: a number, or "inf"
+_SETTINGS = list_of(by_name(_NUMBER, properties={"fpr": _SHARE, "recall": _SHARE, **_SETTING}))
+_CELLS = list_of(with_keys(alpha=_STEP, tau=_SHARE, score=_NUMBER))
+_EFFECT = with_keys(Effect._fields, alpha=_STEP, up=_CHANGE, down=_CHANGE)
+SERIES = dict.fromkeys(("along", "against", "random"), list_of(_SHARE, default=[]))
+_MARKER = with_keys(("base", "alphas"), base=_SHARE, alphas=list_of(_STEP, minItems=1), **SERIES)
+_HABIT = with_keys(
+    answers=_COUNT, calls=_COUNT, shares=by_name(_SHARE, default={}), shown=_WORDS, differs={"type": "boolean"}
+)
+SCHEMA = with_keys(
+    router_left_out=_WORDS,
+    habit=_HABIT,
+    evaluations=by_name(with_keys(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),
+    ablations=by_name(_METRICS),
+    rules=with_keys(rows=by_name(_RULE), left_out=by_name(_TEXT), best=_TEXT, steering_against_best=_PAIRED),
+    splits=by_name(with_keys(("rows", "tool_needed"), rows=_COUNT, tool_needed=_COUNT)),
+    layers=by_name(by_name(_NUMBER, properties={"effect": _EFFECT})),
+    screen=with_keys(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),
+    valid=with_keys(base=_POINT, finalists=_SETTINGS, success_note=_WORDS),
+    chosen=by_name(_NUMBER, properties={**_SETTING, "why": _TEXT, "abstains": {"type": "boolean"}}),
+    domains=list_of({}),
+    diagnostics=with_keys(domain_cosines=list_of(list_of(_COSINE), default=[]), marker_probability=_MARKER),
+    arguments=by_name({}),
+    versions=by_name(_TEXT),
+    seconds=by_name(_NUMBER),
+    metadata=with_keys(license=_WORDS, data_license=_WORDS, labels=_WORDS, datasets=_NAMES, language=_NAMES),
+)
