@@ -7,7 +7,7 @@ refuse a second (Llama 3.1). Rendering shows what a template does, so no list of
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from asa_adapter.notations.call import ToolCall, call_from
+from asa_adapter.notations.call import ToolCall, given_call
 
 Message = dict[str, Any]
 Render = Callable[[list[Message]], str]
@@ -42,6 +42,17 @@ def calls_of(turn: Mapping[str, Any]) -> list[ToolCall]:
     return [ToolCall(call["function"]["name"], call["function"]["arguments"]) for call in turn.get("tool_calls") or []]
 
 
+def check_calls(turn: Mapping[str, Any]) -> None:
+    """Refuses a turn whose `tool_calls` are not calls.
+
+    Raises:
+        ValueError: they have another shape.
+    """
+    if calls := turn.get("tool_calls"):
+        for call in _listed(calls):
+            _whole_call(call, "")
+
+
 def _completed(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     """The chat with text in each assistant's turn and complete tool calls: wrapped, with ids, arguments as objects.
 
@@ -73,7 +84,7 @@ def _listed(calls: Any) -> list[Any]:
 
 def _whole_call(call: Any, name: str) -> dict[str, Any]:
     """A call in OpenAI's shape; `name` is its id where it has none."""
-    found = call_from(call.get("function", call)) if isinstance(call, Mapping) else None
+    found = given_call(call.get("function", call)) if isinstance(call, Mapping) else None
     if found is None:
         raise ValueError(f"a tool call is {call!r:.80}; expected a name and an object of arguments")
     return {

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from asa_adapter.data.history import check_calls
 from asa_adapter.data.prompts import DEFAULT_DOMAIN
 from asa_adapter.files import strict_json
 from asa_adapter.notations.schemas import parameters_fault, unwrapped
@@ -14,6 +15,8 @@ from asa_adapter.tool_calls.gold import matches_gold
 
 COLUMNS = ("id", "instruction", "messages", "label", "domain", "tools", "gold_calls")
 _NESTED = ("messages", "tools", "gold_calls")
+_MOST_LEVELS = 64  # of nesting; an adapter's config holds no deeper tools
+_MOST_BITS = 4096  # Python writes no number of more than 4,300 digits
 
 
 def complete_row(row: Any, where: str, name: str, tools: list[dict[str, Any]] | None) -> dict[str, Any]:
@@ -137,6 +140,16 @@ def _check_messages(messages: Any, where: str) -> None:
                 f"{where}: turn {i} of messages is {turn!r:.80}; expected a role and content, both texts (content may "
                 "also be a list of parts, or missing beside tool_calls)"
             )
+        parts = turn["content"] if isinstance(turn.get("content"), list) else []
+        if wrong := [part for part in parts if not isinstance(part, Mapping)]:
+            raise ValueError(
+                f"{where}: turn {i} of messages has the part {wrong[0]!r:.80}; expected parts such as "
+                '{"type": "text", "text": ...}'
+            )
+        try:
+            check_calls(turn)
+        except ValueError as error:
+            raise ValueError(f"{where}: turn {i} of messages: {error}") from error
 
 
 def _check_gold_calls(gold: Any, where: str) -> None:
@@ -159,19 +172,21 @@ def _check_spelling(row: Mapping[str, Any], where: str) -> None:
                 raise ValueError(f"{where}: the column {column!r} is not read; expected it to be named {known!r}")
 
 
-def _plain(value: Any, where: str) -> Any:
+def _plain(value: Any, where: str, depth: int = 0) -> Any:
     """A value as JSON has them: numbers and arrays of numpy and torch become Python's.
 
     Raises:
-        ValueError: a number that is not finite, text that UTF-8 cannot hold, a key that is not text, or an object of
-            another kind.
+        ValueError: a number that is not finite or has too many digits, text that UTF-8 cannot hold, a key that is not
+            text, an object of another kind, or values nested too deep.
     """
+    if depth > _MOST_LEVELS:
+        raise ValueError(f"{where}: values are nested in each other; expected at most {_MOST_LEVELS} levels")
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str)]:
             raise ValueError(f"{where}: an object has the key {wrong[0]!r:.80}; expected texts as keys")
-        return {_plain(key, where): _plain(part, where) for key, part in value.items()}
+        return {_plain(key, where): _plain(part, where, depth + 1) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part, where) for part in value]
+        return [_plain(part, where, depth + 1) for part in value]
     if isinstance(value, str):
         try:
             value.encode()
@@ -181,6 +196,8 @@ def _plain(value: Any, where: str) -> Any:
                 "UTF-8 can hold"
             ) from error
         return str(value)
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise ValueError(f"{where}: found a number of {value.bit_length()} bits; expected at most {_MOST_BITS}")
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -188,13 +205,15 @@ def _plain(value: Any, where: str) -> Any:
             raise ValueError(f"{where}: found {value}; expected finite numbers")
         return float(value)
     if hasattr(value, "tolist"):  # numpy's and torch's
-        return _plain(value.tolist(), where)
+        return _plain(value.tolist(), where, depth)
     raise ValueError(f"{where}: found a {type(value).__name__}, {value!r:.80}; expected what JSON can hold")
 
 
 def _parsed(value: Any, where: str) -> Any:
     if not isinstance(value, str):
         return value
+    if not value.strip():  # an empty cell of a table of texts
+        return None
     try:
         return _plain(strict_json(value), where)
     except (ValueError, RecursionError) as error:

@@ -127,6 +127,11 @@ def _rows_of_data(data: Any, name: str) -> list[Any]:
 
     if isinstance(data, datasets.Dataset | datasets.IterableDataset):
         return _rows_of_dataset(data, name)
+    if isinstance(data, pandas.Series):
+        raise ValueError(f"{name}: found a pandas Series, which is one column; expected a DataFrame with all columns")
+    columns = list(data.columns) if isinstance(data, pandas.DataFrame) else getattr(data, "column_names", None) or []
+    if double := next((column for i, column in enumerate(columns) if column in columns[:i]), None):
+        raise ValueError(f"{name}: there are two columns {double!r:.80}; expected each column once")
     if isinstance(data, pandas.DataFrame):
         rows = [{column: _present(cell) for column, cell in row.items()} for row in data.to_dict("records")]
         return [_without_absent(row) for row in rows]

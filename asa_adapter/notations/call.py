@@ -74,6 +74,24 @@ def call_from(
     return ToolCall(fields["name"], dict(arguments)) if isinstance(arguments, Mapping) else None
 
 
+_OTHER_NAMES = {"args", "kwargs", "params", "input", "inputs", "Arguments", "Parameters"}
+
+
+def given_call(fields: Any) -> ToolCall | None:
+    """The call that a row of data gives as an object, with `arguments` or `parameters`; None for anything else.
+
+    An object that has its arguments under another name is none: a call without arguments would be another call.
+
+    Example:
+        >>> given_call({"name": "add", "input": {"a": 1}}) is None
+        True
+    """
+    keys = ("arguments", "parameters")
+    if isinstance(fields, Mapping) and not any(key in fields for key in keys) and fields.keys() & _OTHER_NAMES:
+        return None
+    return call_from(fields, argument_keys=keys)
+
+
 def skip_space(text: str, position: int) -> int:
     """The first position, from the one given on, that is not white space."""
     while position < len(text) and text[position].isspace():

@@ -104,23 +104,29 @@ class ToolCallFormat:
         begin = skip_space(text, at)
         if self._begins.match(text, at) or self._begins.match(text, begin):
             return [], at
-        if self._bare.match(text, begin) or self._lost(text, begin, offered):
+        if self._bare.match(text, begin):
             return self._payload(text, begin, "marked")
+        if self._lost(text, begin, offered):
+            return self._payload(text, begin, "lost")
         if self.json == "start" and text.startswith(("{", "["), begin):
             blocks, end = self._json(text, begin, offered)
             return blocks, end if blocks else at
         return [], at
 
     def _lost(self, text: str, begin: int, offered: Container[str]) -> bool:
-        """Whether an answer is a payload whose start marker is missing."""
+        """Whether an answer begins with a payload whose start marker is missing.
+
+        Behind one that has lost its end marker too, the answer may go on in words: all its tools are offered then.
+        """
         limit = self._next_mark(text, begin)
         closed = bool(self.end) and text.startswith(self.end or "", limit)
         if begin == limit or not (closed or self.skipped):
             return False
         calls, whole, end = self.read(text, begin, limit)
-        if not whole or not calls or not _NOTHING_MORE.fullmatch(text, end, max(limit, end)):
+        if not whole or not calls:
             return False
-        return all(call.name in offered or (closed and call.arguments) for call in calls)
+        closed = closed and _NOTHING_MORE.fullmatch(text, end, max(limit, end)) is not None
+        return (closed or self.skipped) and all(call.name in offered or (closed and call.arguments) for call in calls)
 
     def _payload(self, text: str, begin: int, kind: str | None) -> tuple[list[Block], int]:
         """The block whose payload begins at a position, and where the text goes on behind it."""

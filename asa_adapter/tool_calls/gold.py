@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from asa_adapter.notations.call import ToolCall, call_from
+from asa_adapter.notations.call import ToolCall, given_call
 
 # What the BFCL benchmark ignores when it compares texts.
 _BLURRED = re.compile(r"[ ,./\-_*^]")
@@ -51,10 +51,10 @@ class _Expected(NamedTuple):
 
 def _expected(item: Any) -> _Expected:
     inner: Any = item.get("function", item) if isinstance(item, Mapping) else None
-    if isinstance(inner, Mapping) and "name" not in inner and len(inner) == 1:
+    if isinstance(inner, Mapping) and len(inner) == 1 and not {"name", "arguments", "parameters"} & inner.keys():
         ((name, allowed),) = inner.items()
         inner = {"name": name, "allowed": allowed}
-    call = call_from(inner)
+    call = given_call(inner)
     if call is None:
         raise ValueError(f"a gold call is {item!r:.80}; expected a name and an object of arguments")
     allowed = inner.get("allowed")

@@ -98,6 +98,14 @@ def test_calls_come_in_many_shapes(call: dict[str, Any]) -> None:
     assert turn["tool_calls"][0]["id"] in ("call00000", "x")
 
 
+def test_arguments_may_be_called_parameters() -> None:
+    """They were dropped, so that the chat held a call without arguments."""
+    [turn] = kept_history(
+        [{"role": "assistant", "tool_calls": [{"name": "f", "parameters": {"a": 1}}]}], render("writes all"), WRITE
+    )
+    assert turn["tool_calls"][0]["function"] == {"name": "f", "arguments": {"a": 1}}
+
+
 @pytest.mark.parametrize(
     ("calls", "message"),
     [
@@ -106,6 +114,7 @@ def test_calls_come_in_many_shapes(call: dict[str, Any]) -> None:
         ([{"name": 1}], "a tool call is {'name': 1}; expected"),
         ([{"name": "f", "arguments": [1]}], "a tool call is .*; expected"),
         ([{"name": "f", "arguments": "{"}], "a tool call is .*; expected"),
+        ([{"name": "f", "input": {"a": 1}}], "a tool call is .*; expected"),
     ],
 )
 def test_calls_of_another_shape_are_refused(calls: Any, message: str) -> None:

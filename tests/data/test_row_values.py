@@ -145,8 +145,10 @@ def test_half_a_surrogate_pair_in_a_file_is_refused(tmp_path: Path) -> None:
         ({1: "x"}, "an object has the key 1; expected texts as keys"),
         ({"x": b"x"}, "found a bytes, b'x'; expected what JSON can hold"),
         ({"x": {1, 2}}, "found a set, {1, 2}; expected what JSON can hold"),
+        ({"x": 10**5000}, "found a number of 16610 bits; expected at most 4096"),
+        ({"x": json.loads("[" * 500 + "]" * 500)}, "values are nested in each other; expected at most 64 levels"),
     ],
-    ids=str,
+    ids=lambda value: str(type(value))[:40] if isinstance(value, dict) else value[:40],
 )
 def test_values_that_json_does_not_have_are_refused(value: Any, message: str) -> None:
     refused(f", gold_calls: {message}", gold_calls=[{"name": "f", "arguments": value}])
@@ -159,6 +161,9 @@ def test_values_that_json_does_not_have_are_refused(value: Any, message: str) ->
         (["f"], ", gold_calls: a gold call is 'f'; expected a name and an object of arguments"),
         ([{"name": "f", "arguments": [1]}], ", gold_calls: a gold call is {'name': 'f', 'arguments': [1]}; expected"),
         ([{"name": "f", "allowed": {"a": 1}}], ", gold_calls: a gold call allows {'a': 1}; expected a list of values"),
+        ([{"arguments": {}}], ", gold_calls: a gold call is {'arguments': {}}; expected a name and an object of"),
+        ([{"name": "f", "args": {"a": 1}}], ", gold_calls: a gold call is {'name': 'f', 'args': {'a': 1}}; expected"),
+        ([{"name": "f", "input": {}, "type": "tool_use"}], ", gold_calls: a gold call is {'name': 'f', 'input': {}"),
     ],
     ids=str,
 )  # fmt: skip
@@ -179,6 +184,33 @@ def test_gold_calls_of_another_shape_are_refused(gold: Any, message: str) -> Non
 def test_turns_without_a_role_and_content_are_refused(turn: dict[str, Any]) -> None:
     messages = [{"role": "system", "content": "Be brief."}, turn]
     refused(f": turn 1 of messages is {turn!r}; expected a role and content", messages=messages)
+
+
+@pytest.mark.parametrize(
+    ("turn", "message"),
+    [
+        ({"tool_calls": "now()"}, "tool_calls is 'now()'; expected a list of calls"),
+        ({"tool_calls": [{"nme": "x"}]}, "a tool call is {'nme': 'x'}; expected a name and an object of arguments"),
+        ({"tool_calls": [{"name": "x", "input": {"a": 1}}]}, "a tool call is {'name': 'x', 'input': {'a': 1}}"),
+        ({"tool_calls": [{"function": {"name": "x", "arguments": "{"}}]}, "a tool call is {'function': "),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_malformed_calls_in_a_chat_are_refused_with_the_row(turn: dict[str, Any], message: str) -> None:
+    """They were refused when the prompt was rendered, without the row."""
+    messages = [{"role": "user", "content": "Add one."}, {"role": "assistant", "content": "", **turn}]
+    refused(f": turn 1 of messages: {message}", messages=messages)
+
+
+def test_content_whose_parts_are_texts_is_refused() -> None:
+    messages = [{"role": "user", "content": ["Add one."]}]
+    refused(": turn 0 of messages has the part 'Add one.'; expected parts such as", messages=messages)
+
+
+def test_empty_cells_of_nested_columns_are_missing_values() -> None:
+    rows = [row | {"tools": "", "gold_calls": " ", "messages": ""} for row in labelled(4)]
+    found = load_splits(dict.fromkeys(SPLITS, rows))["cal"][0]
+    assert (found["tools"], found["gold_calls"], found["messages"]) == (None, None, None)
 
 
 @pytest.mark.parametrize(("column", "value"), [("domain", ["a"]), ("domain", {"a": 1}), ("id", [1])], ids=str)

@@ -214,3 +214,14 @@ def test_a_byte_order_mark_alone_is_an_empty_file(tmp_path: Path) -> None:
     (folder_of(tmp_path) / "cal.jsonl").write_bytes(b"\xef\xbb\xbf\r\n")
     with pytest.raises(ValueError, match=r"cal.jsonl: there are no rows"):
         load_splits(tmp_path)
+
+
+def test_a_column_alone_and_a_column_twice_are_refused() -> None:
+    frame = pandas.DataFrame(labelled(56))
+    with pytest.raises(ValueError, match=r"^data: found a pandas Series, which is one column; expected a DataFrame"):
+        load_splits(frame["instruction"])
+    for twice in (pandas.concat([frame, frame[["label"]]], axis=1), pyarrow.Table.from_pandas(frame)):
+        if isinstance(twice, pyarrow.Table):
+            twice = twice.append_column("label", twice["label"])
+        with pytest.raises(ValueError, match=r"^data: there are two columns 'label'; expected each column once"):
+            load_splits(twice)

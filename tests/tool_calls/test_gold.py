@@ -120,3 +120,10 @@ def test_gold_of_another_shape_is_refused(gold: Any) -> None:
 def test_alternatives_that_are_no_lists_are_refused(allowed: Any) -> None:
     with pytest.raises(ValueError, match=r"a gold call allows .*; expected a list of values for each argument"):
         matches_gold([A], [{"name": "f", "arguments": {}, "allowed": allowed}])
+
+
+def test_arguments_of_a_gold_call_may_be_called_parameters() -> None:
+    """They were dropped, so that only a call without arguments was right."""
+    gold = [{"name": "f", "parameters": {"a": 1}}]
+    assert matches_gold([ToolCall("f", {"a": 1})], gold)
+    assert not matches_gold([ToolCall("f", {})], gold)

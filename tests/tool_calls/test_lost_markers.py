@@ -46,6 +46,24 @@ def test_a_call_that_lost_markers_is_read(format: str, text: str) -> None:
     assert parser.triggered(text, TOOLS)
 
 
+@pytest.mark.parametrize("words", ["Checking the weather of Oslo.", "\n\nI look [it] up (now)."])
+@pytest.mark.parametrize("format", ["lfm2", "deepseek_v3", "granite", "phi4", "mistral"])
+def test_words_behind_a_call_without_markers_leave_it_a_call(format: str, words: str) -> None:
+    """LFM2 tells what it does behind its call; a decoder that skips special tokens leaves nothing between the two."""
+    parser, text = ToolCallParser(format), MARKER.sub("", WHOLE[format]) + words
+    assert parser.parse(text, TOOLS) == [OSLO]
+    assert parser.check(text, TOOLS)["errors"] == []
+    if format not in ("granite", "phi4"):  # there a name and arguments as JSON are a call whatever is offered
+        assert not parser.triggered(text)
+        assert not parser.triggered(text.replace("get_weather", "see"), TOOLS)
+
+
+def test_a_built_in_tool_of_llama_is_called_without_its_marker() -> None:
+    parser = ToolCallParser("llama3")
+    assert parser.parse('brave_search.call(query="Oslo")') == [ToolCall("brave_search", {"query": "Oslo"})]
+    assert not parser.triggered('Use brave_search.call(query="Oslo") for that.')
+
+
 @pytest.mark.parametrize(
     ("format", "text"),
     [
