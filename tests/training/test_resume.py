@@ -13,7 +13,7 @@ from checkout import DATA, ROOT, TINY_LFM2
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
 from asa_adapter.evaluation.answers import Evaluation
-from asa_adapter.search import measurements
+from asa_adapter.measurement import measurements
 
 # Whole trainings.
 pytestmark = pytest.mark.slow
