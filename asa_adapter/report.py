@@ -95,6 +95,7 @@ rules.rows.*.against_base.SURE       |         | how sure its difference from th
 rules.left_out.*                     | text    | by rule: why it could not be tried
 rules.best                           | text    | the rule that is best on VALID
 rules.steering_against_best.SURE     |         | how sure the difference is: "base" is that rule, "asa" steering
+rules.success_gain[]                 | number  | 95 % interval of the same difference in F1 of successful calls
 versions.*                           | text    | of Python and packages
 seconds.*                            | number  | by stage
 

@@ -46,6 +46,7 @@ _PAIRED = with_keys(intervals=_INTERVALS, mcnemar_p=_SHARE)
 _RULE = with_keys(
     ("metrics",), metrics=_METRICS, valid=_NUMBER, choice=_TEXT, cost=by_name(_NUMBER), against_base=_PAIRED
 )
+_AGAINST_BEST = {"steering_against_best": _PAIRED, "success_gain": list_of(_CHANGE, minItems=2, maxItems=2)}
 _POINT = with_keys(Point._fields, fpr=_SHARE, recall=_SHARE)
 _LAYERS = list_of({"type": "integer"}, default=[])
 _SETTING = {"probe": _TEXT, "read_layers": _LAYERS, "action": _TEXT, "bias": {}}  # bias: a number, or "inf"
@@ -62,7 +63,7 @@ SCHEMA = with_keys(
     habit=_HABIT,
     evaluations=by_name(with_keys(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),
     ablations=by_name(_METRICS),
-    rules=with_keys(rows=by_name(_RULE), left_out=by_name(_TEXT), best=_TEXT, steering_against_best=_PAIRED),
+    rules=with_keys(rows=by_name(_RULE), left_out=by_name(_TEXT), best=_TEXT, **_AGAINST_BEST),
     splits=by_name(with_keys(("rows", "tool_needed"), rows=_COUNT, tool_needed=_COUNT)),
     layers=by_name(by_name(_NUMBER, properties={"effect": _EFFECT})),
     screen=with_keys(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),

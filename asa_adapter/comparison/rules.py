@@ -73,8 +73,9 @@ class Setup(NamedTuple):
 
     def gates(self, split: str) -> NDArray[np.int64]:
         """(N,) gates of the adapter."""
-        states = self.measured.states(split).states[self.adapter.config.layer]
-        return np.array([decision.gate for decision in self.adapter.decide(states)])
+        states = self.measured.states(split).states[list(self.adapter.config.hooked)]
+        decisions = self.adapter.decide(states if len(states) > 1 else states[0])
+        return np.array([decision.gate for decision in decisions])
 
     def forced(self, amounts: NDArray[Any]) -> Treatment:
         """What is added to the logits of the tokens with which calls begin, (N,)."""

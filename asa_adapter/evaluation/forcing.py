@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from transformers import LogitsProcessor
 
 from asa_adapter.files import sha256
+from asa_adapter.steering.openings import OpeningBias, biased
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,10 @@ class Forcing:
 
     def applied(self, logits: torch.Tensor) -> torch.Tensor:
         """The (N, V) logits of the answers' first token after this; rows with amount 0 are bit for bit the same."""
-        amounts = torch.from_numpy(self.amounts).to(logits.device)[:, None]
-        ids = torch.tensor(self.tokens, device=logits.device)
-        found = logits.clone()
-        lifted = found[:, ids] + torch.where(amounts.isposinf(), 0, amounts).to(found.dtype)
-        found[:, ids] = torch.where(amounts == 0, found[:, ids], lifted)
-        best, place = logits[:, ids].max(dim=1)
-        alone = torch.full_like(found, -math.inf).scatter_(1, ids[place, None], best[:, None])
-        return torch.where(amounts.isposinf(), alone, found)
+        amounts = torch.from_numpy(self.amounts).to(logits.device)
+        endless = amounts.isinf()
+        finite, gates = amounts.masked_fill(endless, 0), torch.where(endless, amounts.sign(), 0)
+        return biased(logits, [(OpeningBias(self.tokens, 1.0), finite), (OpeningBias(self.tokens, math.inf), gates)])
 
     def processor(self, width: int) -> LogitsProcessor:
         """For generate(): acts on the first token behind prompts of `width` tokens, padding included."""

@@ -45,14 +45,22 @@ def verdict(rules: Mapping[str, Any]) -> str | None:
     if gain is None or best not in rows or "steering" not in rows:
         return None
     rule, steered = (rows[name]["metrics"] for name in (best, "steering"))
-    if gain[0] > 0:
-        said = "Steering is worth it here"
-    else:
-        said = (
-            "Steering is not worth it here" if gain[1] < 0 else "Steering and a simpler rule are not told apart here"
-        )
+    low, high = rules.get("success_gain", (-1.0, 1.0))
+    said = "Steering is worth it here" if gain[0] > 0 else "Steering and a simpler rule are not told apart here"
+    if gain[1] < 0 or high < 0:
+        said = "Steering is not worth it here"
+    calls = ""
+    if rule["validity"] and steered["validity"]:
+        calls = f"; of calls that are needed and fit their schema {_success(steered):.3f} and {_success(rule):.3f}"
+        calls += f", {low:+.3f} to {high:+.3f}" if "success_gain" in rules else ""
     return (
         f"{said}: F1 is {steered['f1']:.3f} with it and {rule['f1']:.3f} with {code(best)}, the simpler rule that is "
-        f"best on VALID (difference {steered['f1'] - rule['f1']:+.3f}, 95 % {gain[0]:+.3f} to {gain[1]:+.3f}; "
+        f"best on VALID (difference {steered['f1'] - rule['f1']:+.3f}, 95 % {gain[0]:+.3f} to {gain[1]:+.3f}{calls}; "
         f"FPR {steered['fpr']:.3f} and {rule['fpr']:.3f})."
     )
+
+
+def _success(metrics: Mapping[str, Any]) -> float:
+    """F1 of successful calls."""
+    precision, recall = (metrics["validity"][f"success_{name}"] for name in ("precision", "recall"))
+    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0

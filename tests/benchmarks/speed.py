@@ -31,11 +31,11 @@ import port
 import race
 import torch
 import transformers
-from asa_adapter.hub.markdown import table
 from real_model import balanced
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, load_splits
 from asa_adapter.evaluation.answers import Evaluation
+from asa_adapter.summary.markdown import table
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SHIPPED = {EXAMPLES / "tiny_lfm2": EXAMPLES / "tiny_lfm2_asa", EXAMPLES / "tiny_qwen3": None}  # with their adapters

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from models import WIDTH, fitted_adapter
 
 from asa_adapter import ASATrainingArguments
 from asa_adapter.choice.settings import Objective
@@ -15,6 +18,7 @@ from asa_adapter.comparison.wordings import BEGINNINGS, QUESTION, SENTENCES
 from asa_adapter.evaluation.forcing import Forcing
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.report_schema import RATIOS
+from asa_adapter.states import HiddenStates
 
 ARGUMENTS = ASATrainingArguments(max_new_tokens=6, batch_size=8, resamples=100, progress=False)
 INF = float("inf")
@@ -63,6 +67,22 @@ def test_the_gate_of_the_adapter_forces_forbids_or_lets_alone(setup: Setup) -> N
     assert amounts(setup, "force") == [{1: INF, -1: -INF, 0: 0.0}[gate] for gate in gates]
     for i, strength in enumerate(BIASES):
         assert amounts(setup, "bias", candidate=i) == (strength * gates).tolist()
+
+
+@pytest.mark.parametrize("amount", [INF, BIASES[0]])
+def test_forcing_and_biasing_by_the_gate_answer_like_an_adapter_of_that_action(setup: Setup, amount: float) -> None:
+    treatment = RULES["force" if amount == INF else "bias"](setup)[0].treat("test")
+    own = setup.adapter.with_action("bias", amount, tokenizer=setup.measured.evaluation.tokenizer)
+    answers = setup.measured.answers("test", {"rule": treatment.variant, "adapter": own})
+    assert answers["rule"] == answers["adapter"]
+
+
+def test_the_gate_reads_every_layer_that_the_adapter_reads(setup: Setup) -> None:
+    adapter = fitted_adapter(read_layers=(1, 2))
+    states = 4 * torch.randn(4, 20, WIDTH, generator=torch.Generator().manual_seed(0))
+    measured: Any = SimpleNamespace(states=lambda split: HiddenStates(states))
+    gates = setup._replace(measured=measured, adapter=adapter).gates("test")
+    assert gates.tolist() == [decision.gate for decision in adapter.decide(states[[1, 2]])]
 
 
 def test_an_answer_begins_with_what_the_gate_says(setup: Setup) -> None:
@@ -140,6 +160,8 @@ def test_the_rule_to_beat_is_the_best_on_valid_and_is_paired_with_steering(table
     paired = table["steering_against_best"]
     assert set(paired["intervals"]["gain"]) == set(RATIOS)
     assert paired["intervals"]["base"] == rows[table["best"]]["against_base"]["intervals"]["asa"]
+    low, high = table["success_gain"]
+    assert -1 <= low <= high <= 1
     assert paired["intervals"]["asa"] == rows["steering"]["against_base"]["intervals"]["asa"]
 
 

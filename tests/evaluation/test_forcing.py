@@ -64,7 +64,7 @@ def test_only_the_first_token_is_changed_whether_or_not_rows_leave_their_batch(f
     prompts = [torch.randint(3, VOCABULARY, (5 + i % 3,), generator=generator).tolist() for i in range(8)]
     amounts = [INF, -INF, 0.0, 3.0, -3.0, INF, -INF, 0.0]
     settings = {"do_sample": False, "pad_token_id": PAD, "max_new_tokens": LONGEST}
-    decoder = Decoder(model, settings, 3, [], None, found.__setitem__)
+    decoder = Decoder(model, settings, 3, [], None, lambda name, ids, cut: found.update({name: ids}))
     with evaluation_mode(model):
         decoder.begin(Prefilled(model, prompts, SharedPrefix(), PAD), range(8), regroups, forcing(*amounts))
         decoder.go_on(to_the_end=True)

@@ -67,7 +67,17 @@ def test_one_sentence_says_whether_steering_is_worth_it_whichever_way_it_falls(
 ) -> None:
     found = verdict(rules(low, high)) or ""
     assert found.startswith(said)
-    assert found.endswith(f"(difference +0.057, 95 % {low:+.3f} to {high:+.3f}; FPR 0.333 and 0.000).")
+    assert found.endswith(
+        f"(difference +0.057, 95 % {low:+.3f} to {high:+.3f}; of calls that are needed and fit their schema 0.000 and "
+        "0.000; FPR 0.333 and 0.000)."
+    )
+
+
+def test_where_successful_calls_are_lost_steering_is_not_worth_it_whatever_the_triggers_gain() -> None:
+    found = verdict(rules(0.01, 0.11, success_gain=[-0.3, -0.1])) or ""
+    assert found.startswith("Steering is not worth it here: F1 is 0.857 with it and 0.800")
+    assert "fit their schema 0.000 and 0.000, -0.300 to -0.100; FPR" in found
+    assert (verdict(rules(0.01, 0.11, success_gain=[-0.3, 0.1])) or "").startswith("Steering is worth it here")
 
 
 @pytest.mark.parametrize("broken", [{"best": "soft"}, {"best": 3}, {"steering_against_best": {}}, {"rows": {}}])

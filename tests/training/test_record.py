@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from asa_adapter import ASAAdapter
+from asa_adapter import ASAAdapter, report_schema
 from asa_adapter import report as report_module
 from asa_adapter.choice.settings import Setting
 from asa_adapter.comparison.ablation import ablations
@@ -50,7 +50,11 @@ def documented() -> list[tuple[str, str]]:
     counted = [(name, "int") for name in ("n", "tp", "fp", "fn", "tn")] + ratios
     scores = ("score", "f1", "recall", "fpr", "fpr_upper_bound_95")
     groups = {
-        "SETTING": [*((name, "number") for name in ("alpha", "tau", "beta")), ("layer", "int"), ("probe", "text")],
+        "SETTING": [
+            *((name, "number") for name in ("alpha", "tau", "beta", "bias")),
+            *((name, "text") for name in ("probe", "action")),
+            *((name, "int") for name in ("layer", "read_layers[]")),
+        ],
         "SCORES": [(name, "number") for name in scores],
         "COUNTED": counted,
         "METRICS": [
@@ -121,9 +125,9 @@ def named(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def test_the_schema_of_a_report_is_sound_and_names_what_is_documented() -> None:
-    Draft202012Validator.check_schema(report_module._SCHEMA)
+    Draft202012Validator.check_schema(report_schema.SCHEMA)
     known = dict(documented())
-    for path, kind in named(report_module._SCHEMA):
+    for path, kind in named(report_schema.SCHEMA):
         pattern = next((p for p in known if re.fullmatch(re.escape(p).replace(r"\*", r"[^.\[]+"), path)), None)
         if path.startswith(("metadata.", "arguments.", "domains")):
             continue  # what no trainer writes, and what may be anything
