@@ -50,7 +50,7 @@ class Setting(NamedTuple):
 
     def plain(self) -> dict[str, Any]:
         """The fields as JSON types that ASAConfig takes; action and bias only where it does not just steer."""
-        fields = self._asdict()
+        fields = self._asdict() | {"read_layers": list(self.read_layers)}
         if self.action == "steer":
             del fields["action"], fields["bias"]
         elif math.isinf(self.bias):

@@ -141,7 +141,9 @@ class Evaluation:
     def prompts(self, rows: Sequence[Row], begun: Sequence[str] | None = None) -> list[list[int]]:
         """Prompt ids of each row, and the text with which its answer begins."""
         prompts = encode_rows(self.tokenizer, rows, self.tools, self.parser)
-        starts = [self.tokenizer.encode(text, add_special_tokens=False) for text in begun or [""] * len(rows)]
+        if begun is None:
+            return prompts
+        starts = [self.tokenizer.encode(text, add_special_tokens=False) for text in begun]
         return [[*prompt, *start] for prompt, start in zip(prompts, starts, strict=True)]
 
     def _answered(
