@@ -81,7 +81,8 @@ def test_a_training_without_the_push_ships_a_bias(tiny_lfm2: Any, small: Any, sh
     assert chosen["valid"]["f1"] > trainer.report["valid"]["base"]["f1"] + 0.2
 
 
-@pytest.mark.filterwarnings("ignore:.*max_new_tokens")  # four tokens are no whole answer
+@pytest.mark.filterwarnings("ignore:.*max_new_tokens")  # four tokens are no whole answer,
+@pytest.mark.filterwarnings("ignore:With this adapter the model calls tools better")  # and no call of them is whole
 def test_where_no_push_moves_anything_valid_decides_about_the_logits_alone(tiny_lfm2: Any, small: Any) -> None:
     options = {**SMALL, "layers": (6,), "alphas": (0.5,), "Cs": (0.01,), "max_new_tokens": 4, "actions": "all"}
     options |= {"tool_call_format": "hermes", "tool_call_start": "<|im_start|>"}

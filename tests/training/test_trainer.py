@@ -100,7 +100,7 @@ def test_the_choice_is_a_finalist_within_one_standard_error_of_the_best(trained:
 def test_the_grid_is_ranked_on_train_and_the_screen_agrees_with_generation(trained: Any) -> None:
     report = trained[0].report
     assert report["screen"]["split"] == "train"
-    assert report["screen"]["settings"] == 2 * 2 * 2 * 2 * 2
+    assert report["screen"]["settings"] == 3 * 2 * 2 * 2 * 2  # layer 6 is read alone, and with layer 4
     assert {leader["layer"] for leader in report["screen"]["best_of_each_layer"]} == {4, 6}
     assert [f["layer"] for f in report["valid"]["finalists"]] == [
         leader["layer"] for leader in report["screen"]["best_of_each_layer"]
