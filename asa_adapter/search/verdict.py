@@ -132,6 +132,8 @@ def unreadable(aucs: Mapping[int, float]) -> dict[int, str]:
     """
     least = max(0.0, (max(aucs.values()) - 0.5) * _READS_ENOUGH)
     poor = {layer: found for layer, found in aucs.items() if found - 0.5 < least}
+    if len(poor) == len(aucs):  # no layer is better than chance, so none is worse than the others
+        return {}
     return {
         layer: f"its probe's AUC on TRAIN is {found:.3f}, out of fold; the screen tries layers from "
         f"{0.5 + least:.3f} on"

@@ -13,6 +13,7 @@ from asa_adapter.choice.settings import Scored, Setting
 from asa_adapter.evaluation.first_tokens import Screened
 from asa_adapter.search.fitting import Prediction
 from asa_adapter.search.strategy import Search
+from asa_adapter.search.verdict import unreadable
 from asa_adapter.tool_calls.outcomes import Outcome
 
 ROWS = 100
@@ -122,3 +123,9 @@ def test_triggers_that_gain_without_calls_that_succeed_are_told_and_reported() -
     assert [finalist["success_f1"] for finalist in valid["finalists"]] == [0.0, 0.0]
     valid, told = decided(Measured(wrong=0), 2)
     assert (told, "success_note" in valid, valid["success"]["chosen"]) == ([], False, 1.0)
+
+
+def test_layers_that_read_too_little_are_named_but_never_all_of_them() -> None:
+    poor = unreadable({1: 0.9, 2: 0.7, 3: 0.81})
+    assert poor == {2: "its probe's AUC on TRAIN is 0.700, out of fold; the screen tries layers from 0.800 on"}
+    assert unreadable({1: 0.49, 2: 0.4}) == {}
