@@ -20,6 +20,7 @@ from asa_adapter import (
     ToolCallParser,
     __version__,
     diagnose,
+    label_by_trying,
     load_splits,
 )
 
@@ -33,6 +34,11 @@ def fit(model: Any, tokenizer: Any, data: Path) -> ASAAdapter:
     folder: Path = adapter.save_pretrained(data / "adapter")
     print(f"{__version__}: F1 {f1:.3f}, in {folder}")
     return adapter
+
+
+def label(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> list[int]:
+    """Labels rows by what the model can do alone."""
+    return [int(row["label"]) for row in label_by_trying(model, tokenizer, rows, n=3, k=2)]
 
 
 def steer(model: Any, tokenizer: Any, name: str, **inputs: Any) -> list[Decision]:
