@@ -54,7 +54,7 @@ def test_settings_of_other_actions_are_fields_of_a_config_and_plain_json() -> No
         config = ASAConfig(hidden_size=8, num_layers=4, domains=("a",), opening_ids=(7,), **setting.plain())
         assert (config.action, config.bias) == (setting.action, setting.bias)
         assert config.step == (1.0 if setting.action == "both" else 0.0)
-    assert STEER.plain() == {"layer": 2, "alpha": 1.0, "tau": 0.7, "beta": 0.5, "probe": "domain", "read_layers": ()}
+    assert STEER.plain() == {"layer": 2, "alpha": 1.0, "tau": 0.7, "beta": 0.5, "probe": "domain", "read_layers": []}
     assert STEER._replace(action="both", bias=math.inf).plain()["bias"] == "inf"
 
 
