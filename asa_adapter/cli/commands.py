@@ -115,7 +115,8 @@ def _measuring(options: argparse.Namespace, adapter: ASAAdapter) -> ASATrainingA
     given: dict[str, Any] = {name: getattr(options, name) for name in ("max_new_tokens", "batch_size")}
     given |= {"layer_path": adapter.config.layer_path, "progress": _progress(options)}
     fitted = Report.read(adapter.report).arguments
-    chosen_by = {name: fitted[name] for name in ("objective", "max_fpr") if name in fitted}
+    names = ("objective", "max_fpr", "max_fpr_confidence", "cost")
+    chosen_by = {name: fitted[name] for name in names if name in fitted}
     try:
         return ASATrainingArguments(**given, **chosen_by)
     except (TypeError, ValueError):  # a report that is not the trainer's

@@ -399,3 +399,21 @@ def test_it_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "asa_adapter.cli", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "train" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "chosen_by",
+    [
+        {"objective": "balanced_accuracy"},
+        {"max_fpr": 0.1, "max_fpr_confidence": 0.9},
+        {"cost": [1.0, 4.0]},
+    ],
+    ids=lambda chosen_by: next(reversed(chosen_by)),
+)
+def test_simpler_rules_choose_by_what_the_adapter_was_chosen_by(chosen_by: dict[str, Any]) -> None:
+    adapter = fitted_adapter()
+    adapter.report = {"arguments": chosen_by}
+    options = argparse.Namespace(max_new_tokens=8, batch_size=2, quiet=True, json=False)
+    found = dataclasses.asdict(commands._measuring(options, adapter))
+    expected = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen_by.items()}
+    assert {name: found[name] for name in chosen_by} == expected
