@@ -105,7 +105,10 @@ def self_check(injection: Injection, vllm_config: Any) -> None:
         injection.read(hidden, residual, part)
     by_hand, by_operation = hidden.clone(), hidden.clone()
     injection.steer(by_hand, residual)
+    injection.earlier.zero_()
     with override_forward_context(create_forward_context(None, vllm_config)):
+        for part in range(len(injection.earlier)):
+            torch.ops.asa_adapter.read(by_operation, residual, INJECTION, part)
         torch.ops.asa_adapter.steer(by_operation, residual, INJECTION)
         injection.clear()
         untouched = hidden.clone()
