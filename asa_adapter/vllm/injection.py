@@ -140,7 +140,10 @@ class Injection(nn.Module):
         """
         controller, rows = self.controller, self.rows
         added = hidden[rows]
-        verdicts = controller.decide(torch.cat([*self.earlier, (added + residual[rows]).float()], dim=1))
+        states = added + residual[rows]
+        if len(self.earlier):
+            states = torch.cat([*self.earlier, states.float()], dim=1)
+        verdicts = controller.decide(states)
         scaled = verdicts._replace(gate=verdicts.gate * self.factors)
         hidden[rows] = controller.steer(added, scaled)
         self.ran += self.due
