@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Reader, Scored, Setting
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.steering.controller import ternary_gate
 
 # Biases to try, in logits; without limit the gate alone decides.
@@ -69,7 +68,4 @@ def scored(
     objective: Objective, labels: NDArray[np.int64], triggers: Mapping[Setting, NDArray[np.bool_]]
 ) -> list[Scored]:
     """Settings with their results on N rows."""
-    return [
-        Scored(setting, float(objective.rank(Counts.of(labels, called))), called)
-        for setting, called in triggers.items()
-    ]
+    return [Scored(setting, objective.score(labels, called), called) for setting, called in triggers.items()]

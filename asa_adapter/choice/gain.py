@@ -7,6 +7,7 @@ most; how far the chosen one then lies above its own mean is what its lower boun
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -85,51 +86,106 @@ class Luck(NamedTuple):
         return self.apparent - self.most * self.error
 
 
-def sure_gain(
-    args: ASATrainingArguments,
-    labels: NDArray[np.int64],
-    base: NDArray[np.bool_],
-    finalists: Sequence[Scored],
-    chosen: Scored,
-    groups: NDArray[np.int64] | None = None,
-) -> Gain:
-    """The gain over the bare model of the finalist that `choose` chose on the same rows.
+@dataclass(frozen=True)
+class Redraw:
+    """Resamples of the rows on which `choose` chose a finalist, and what is chosen in each of them.
+
+    Attributes:
+        objective: what it was chosen by.
+        labels: (N,) 1 where a tool is needed.
+        finalists: F settings with their results on these rows.
+        index: which of them was chosen.
+        weights: (B, N) how often each row counts in each of B resamples.
+        settled: (B,) index of the finalist that is chosen in each resample, were all of them equally good.
+        groups: number of groups with the rarer label.
+    """
+
+    objective: Objective
+    labels: NDArray[np.int64]
+    finalists: Sequence[Scored]
+    index: int
+    weights: NDArray[np.int64]
+    settled: NDArray[np.int64]
+    groups: int
+
+    @classmethod
+    def of(
+        cls,
+        args: ASATrainingArguments,
+        labels: NDArray[np.int64],
+        finalists: Sequence[Scored],
+        chosen: Scored,
+        groups: NDArray[np.int64] | None = None,
+    ) -> "Redraw":
+        """Draws the rows again.
+
+        Args:
+            args: of these, the objective with its limit, resamples and seed are used.
+            labels: (N,) 1 where a tool is needed.
+            finalists: the settings with their results on these rows.
+            chosen: one of them.
+            groups: (N,) numbers from 0; rows with the same number are drawn together. None makes each row a group.
+        """
+        objective = Objective.of(args)
+        index = next(i for i, finalist in enumerate(finalists) if finalist is chosen)
+        weights = resamples(len(labels), args.resamples, args.seed, groups)
+        settled = _chosen_again(objective, labels, finalists, groups, weights)
+        numbers = np.arange(len(labels)) if groups is None else groups
+        count = min(len(set(numbers[labels == label].tolist())) for label in (0, 1))
+        return cls(objective, labels, finalists, index, weights, settled, count)
+
+    @property
+    def few(self) -> bool:
+        """Whether there are too few groups for any gain to be sure."""
+        return self.groups < MIN_GROUPS
+
+    def called(self, base: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(1 + F, N) triggers, those of the bare model first."""
+        return np.stack([base, *(finalist.triggered for finalist in self.finalists)])
+
+    def luck(self, values: NDArray[np.float64], resampled: NDArray[np.float64]) -> Luck:
+        """The `Luck` of the chosen finalist.
+
+        Args:
+            values: (1 + F,) the metric of the bare model and of each finalist.
+            resampled: (1 + F, B) the same in each resample.
+        """
+        gains, noisy = values[1:] - values[0], resampled[1:] - resampled[0]
+        errors = noisy.std(axis=1)
+        luck = np.divide(noisy - gains[:, None], errors[:, None], out=np.zeros_like(noisy), where=errors[:, None] > 0)
+        taken = luck[self.settled, np.arange(len(self.settled))]
+        most = float(np.quantile(taken, _QUANTILE) * bound_quantile(self.groups) / norm.ppf(LEVEL))
+        return Luck(float(gains[self.index]), float(errors[self.index]), float(taken.mean()), most)
+
+
+def sure_gain(redraw: Redraw, base: NDArray[np.bool_]) -> Gain:
+    """The gain over the bare model of the chosen finalist.
 
     Args:
-        args: of these, the objective with its limit, resamples and seed are used.
-        labels: (N,) 1 where a tool is needed.
-        base: (N,) triggers of the bare model.
-        finalists: the settings with their results on these rows.
-        chosen: one of them.
-        groups: (N,) numbers from 0; rows with the same number are drawn together. None makes each row a group.
+        redraw: the rows drawn again.
+        base: (N,) triggers of the bare model on these rows.
     """
-    objective, balanced = Objective.of(args), Objective("balanced_accuracy")
-    index = next(i for i, finalist in enumerate(finalists) if finalist is chosen)
-    called = np.stack([base, *(finalist.triggered for finalist in finalists)])
-    weights = resamples(len(labels), args.resamples, args.seed, groups)
-    plain, drawn = Counts.of(labels, called), Counts.of(labels, called, weights)
-    settled = chosen_again(args, labels, finalists, groups)
-    numbers = np.arange(len(labels)) if groups is None else groups
-    count = min(len(set(numbers[labels == label].tolist())) for label in (0, 1))
-    lucks = [luck_of(goal.gain(plain), goal.gain(drawn), settled, index, count) for goal in (objective, balanced)]
-    found, bounds = lucks[0], [luck.lower_bound if count >= MIN_GROUPS else -1.0 for luck in lucks]
+    called = redraw.called(base)
+    plain, drawn = Counts.of(redraw.labels, called), Counts.of(redraw.labels, called, redraw.weights)
+    goals = redraw.objective, Objective("balanced_accuracy")
+    lucks = [redraw.luck(goal.gain(plain), goal.gain(drawn)) for goal in goals]
+    found, bounds = lucks[0], [-1.0 if redraw.few else luck.lower_bound for luck in lucks]
     mean = found.apparent - found.mean * found.error
     if min(bounds) > 0:
         spare = min(luck.apparent / luck.error - luck.most if luck.error else math.inf for luck in lucks)
         mean = max(_of_those_above(mean, spare, found.error), bounds[0])
-    return Gain(mean, bounds[0], bounds[1], found.apparent, count)
+    return Gain(mean, bounds[0], bounds[1], found.apparent, redraw.groups)
 
 
-def chosen_again(
-    args: ASATrainingArguments,
+def _chosen_again(
+    objective: Objective,
     labels: NDArray[np.int64],
     finalists: Sequence[Scored],
     groups: NDArray[np.int64] | None,
+    weights: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """(B,) index of the finalist that is chosen in each resample, were all of them equally good; see `sure_gain`."""
-    objective = Objective.of(args)
+    """(B,) index of the finalist that is chosen in each resample, were all of them equally good; see `Redraw`."""
     called = np.stack([finalist.triggered for finalist in finalists])
-    weights = resamples(len(labels), args.resamples, args.seed, groups)
     drawn = Counts.of(labels, called, weights)
     scores = objective.value(drawn)
     noise = scores - objective.value(Counts.of(labels, called))[:, None]
@@ -140,30 +196,6 @@ def chosen_again(
         successes = success_f1(labels, called, fits, weights)
         success = successes - success_f1(labels, called, fits)[:, None], standard_errors(successes)
     return gentlest_near_best([f.setting for f in finalists], noise, standard_errors(scores), keeps, success)
-
-
-def luck_of(
-    values: NDArray[np.float64],
-    resampled: NDArray[np.float64],
-    settled: NDArray[np.int64],
-    index: int,
-    groups: int,
-) -> Luck:
-    """The `Luck` of one finalist.
-
-    Args:
-        values: (1 + F,) the metric of the bare model and of each finalist.
-        resampled: (1 + F, B) the same in each resample.
-        settled: (B,) what `chosen_again` returned.
-        index: which finalist.
-        groups: number of groups with the rarer label.
-    """
-    gains, noisy = values[1:] - values[0], resampled[1:] - resampled[0]
-    errors = noisy.std(axis=1)
-    luck = np.divide(noisy - gains[:, None], errors[:, None], out=np.zeros_like(noisy), where=errors[:, None] > 0)
-    taken = luck[settled, np.arange(len(settled))]
-    most = float(np.quantile(taken, _QUANTILE) * bound_quantile(groups) / norm.ppf(LEVEL))
-    return Luck(float(gains[index]), float(errors[index]), float(taken.mean()), most)
 
 
 def bound_quantile(groups: int) -> float:

@@ -3,16 +3,12 @@
 A trigger is no success. A setting that makes a model call more often may make it call what nobody offered.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from asa_adapter.choice.gain import MIN_GROUPS, bound_quantile, chosen_again, luck_of
-from asa_adapter.choice.settings import Scored, success_f1
-from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.intervals import resamples
+from asa_adapter.choice.gain import Redraw, bound_quantile
+from asa_adapter.choice.settings import success_f1
 from asa_adapter.tool_calls.outcomes import Outcome
 
 
@@ -49,33 +45,17 @@ class Success(NamedTuple):
         )
 
 
-def success_gain(
-    args: ASATrainingArguments,
-    labels: NDArray[np.int64],
-    base: Outcome,
-    finalists: Sequence[Scored],
-    chosen: Scored,
-    groups: NDArray[np.int64] | None = None,
-) -> Success:
-    """What `choose`'s finalist changes in success on the rows on which it was chosen.
+def success_gain(redraw: Redraw, base: Outcome) -> Success:
+    """What the chosen finalist changes in success.
 
     Args:
-        args: of these, the objective with its limit, resamples and seed are used.
-        labels: (N,) 1 where a tool is needed.
-        base: what came of the bare model's answers.
-        finalists: the settings with their results on these rows, `fits` among them.
-        chosen: one of them.
-        groups: (N,) numbers from 0; rows with the same number are drawn together. None makes each row a group.
+        redraw: the rows on which it was chosen, drawn again; its finalists have `fits`.
+        base: what came of the bare model's answers to these rows.
     """
-    index = next(i for i, finalist in enumerate(finalists) if finalist is chosen)
-    called = np.stack([base.triggered, *(finalist.triggered for finalist in finalists)])
-    fits = np.stack([base.fits, *(np.asarray(finalist.fits) for finalist in finalists)])
-    weights = resamples(len(labels), args.resamples, args.seed, groups)
-    values, drawn = success_f1(labels, called, fits), success_f1(labels, called, fits, weights)
-    numbers = np.arange(len(labels)) if groups is None else groups
-    count = min(len(set(numbers[labels == label].tolist())) for label in (0, 1))
-    luck = luck_of(values, drawn, chosen_again(args, labels, finalists, groups), index, count)
-    few = count < MIN_GROUPS
-    upper = 1.0 if few else luck.apparent + bound_quantile(count) * luck.error
-    lower = -1.0 if few else luck.lower_bound
-    return Success(float(values[0]), float(values[1 + index]), lower, min(float(upper), 1.0))
+    called = redraw.called(base.triggered)
+    fits = np.stack([base.fits, *(np.asarray(finalist.fits) for finalist in redraw.finalists)])
+    values = success_f1(redraw.labels, called, fits)
+    luck = redraw.luck(values, success_f1(redraw.labels, called, fits, redraw.weights))
+    upper = 1.0 if redraw.few else luck.apparent + bound_quantile(redraw.groups) * luck.error
+    lower = -1.0 if redraw.few else luck.lower_bound
+    return Success(float(values[0]), float(values[1 + redraw.index]), lower, min(float(upper), 1.0))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.choice import actions
 from asa_adapter.choice.objective import Objective
 from asa_adapter.comparison.thresholds import fitted_thresholds, needed, shown
 from asa_adapter.comparison.wordings import BEGINNINGS, NO, SENTENCES, YES, with_question, with_sentence
@@ -20,8 +21,8 @@ from asa_adapter.measurement.baselines import word_scores
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.tool_calls.parser import first_tokens
 
-# Biases to try, in logits.
-BIASES = (1.0, 2.0, 4.0, 8.0)
+# Biases to try, in logits; the one without limit is the rule "force".
+BIASES = tuple(amount for amount in actions.BIASES if np.isfinite(amount))
 
 
 class NotApplicableError(ValueError):

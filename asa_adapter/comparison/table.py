@@ -14,7 +14,6 @@ from asa_adapter.comparison.costs import cost
 from asa_adapter.comparison.rules import RULES, Candidate, NotApplicableError, Setup, Treatment
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.intervals import comparison, resamples
-from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.tool_calls.outcomes import Answer
 
@@ -147,7 +146,7 @@ def _scores(setup: Setup, treatments: Mapping[str, Treatment]) -> dict[str, floa
     labels = setup.measured.labels("valid")
     answers = _answers(treatments, "valid", until_call=True)
     triggered = {name: setup.measured.triggered("valid", found) for name, found in answers.items()}
-    return {name: float(setup.objective.rank(Counts.of(labels, called))) for name, called in triggered.items()}
+    return {name: setup.objective.score(labels, called) for name, called in triggered.items()}
 
 
 def _answers(treatments: Mapping[str, Treatment], split: str, until_call: bool = False) -> dict[str, list[Answer]]:

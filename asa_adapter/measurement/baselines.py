@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from asa_adapter.data.prompts import Row
 from asa_adapter.data.rows import row_text
 from asa_adapter.evaluation.metrics import auc, trigger_metrics
+from asa_adapter.measurement.labelled import labels_of
 
 
 def bag_of_words(fitted_on: Sequence[Row], judged: Sequence[Row], seed: int = 42) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def bag_of_words(fitted_on: Sequence[Row], judged: Sequence[Row], seed: int = 42
         The dict of `trigger_metrics`, with "auc" added.
     """
     p_tool = word_scores(fitted_on, judged, seed)
-    labels = np.array([int(row["label"]) for row in judged])
+    labels = labels_of(judged)
     return {**trigger_metrics(labels, p_tool >= 0.5), "auc": auc(labels, p_tool)}
 
 

@@ -1,10 +1,17 @@
-"""`LabelledStates`: the states of one split at one layer, with what is known of its rows."""
+"""`LabelledStates`: the states of one split at one layer, with what is known of its rows; and their labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from asa_adapter.data.prompts import Row
+
+
+def labels_of(rows: Sequence[Row]) -> NDArray[np.int64]:
+    """(N,) int64, 1 where a row needs a tool, else 0."""
+    return np.array([int(row["label"]) for row in rows])
 
 
 @dataclass(frozen=True)

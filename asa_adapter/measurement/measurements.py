@@ -21,7 +21,7 @@ from asa_adapter.data.duplicates import row_groups, row_names
 from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
 from asa_adapter.evaluation.answers import Evaluation, Variant, of_rows
 from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens
-from asa_adapter.measurement.labelled import LabelledStates
+from asa_adapter.measurement.labelled import LabelledStates, labels_of
 from asa_adapter.measurement.stages import Stages, digest
 from asa_adapter.modeling.fingerprint import model_digest
 from asa_adapter.modeling.processes import Processes
@@ -162,7 +162,7 @@ class Measurements:
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """(N,) int64, 1 where a row needs a tool, else 0."""
-        return np.array([int(row["label"]) for row in self._splits[split]])
+        return labels_of(self._splits[split])
 
     def domains(self, split: str) -> list[str]:
         """The domain of each row."""

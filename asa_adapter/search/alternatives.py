@@ -1,6 +1,6 @@
 """`Alternatives`: what other actions than the push would reach by the same gates, and which of them generate too.
 
-Also what a search says where pushes are hopeless, or first tokens tell too little.
+Also what a search says where pushes are hopeless.
 """
 
 import math

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.actions import opened
-from asa_adapter.choice.gain import Gain, sure_gain
+from asa_adapter.choice.gain import Gain, Redraw, sure_gain
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import (
     Reader,
@@ -234,8 +234,8 @@ class Search:
             outcomes, finalists = [*outcomes, *found[1:]], [*finalists, *further]
             agreements += self._agreements(further)
         chosen, errors = choose(self.args, labels, finalists, groups)
-        gain = sure_gain(self.args, labels, outcomes[0].triggered, finalists, chosen, groups)
-        success = success_gain(self.args, labels, outcomes[0], finalists, chosen, groups)
+        redraw = Redraw.of(self.args, labels, finalists, chosen, groups)
+        gain, success = sure_gain(redraw, outcomes[0].triggered), success_gain(redraw, outcomes[0])
         screened = [
             {"screen_score": candidate.score, "screen_agreement": agreement, "standard_error": error}
             for candidate, agreement, error in zip([*first, *more], agreements, errors, strict=False)
@@ -284,19 +284,15 @@ class Search:
 
     def _told(self, settings: Sequence[Setting]) -> list[NDArray[np.bool_]]:
         """For each setting, whether the first token of the answer to each VALID row opens a call."""
-        predictions = [self._predicted("valid", setting.reader) for setting in settings]
+        read = {place: self._predicted("valid", place) for place in {setting.reader for setting in settings}}
         pushing = dict.fromkeys(setting for setting in settings if setting.action != "bias")
         pairs = {setting: (2 * i + 1, 2 * i + 2) for i, setting in enumerate(pushing)}
-        pushes = [
-            self._push(self._predicted("valid", s.reader), s.layer, s.beta, sign * s.alpha)
-            for s in pairs
-            for sign in (1, -1)
-        ]
+        pushes = [self._push(read[s.reader], s.layer, s.beta, sign * s.alpha) for s in pairs for sign in (1, -1)]
         found = self.measured.first_tokens("valid", pushes)
         told = []
-        for setting, prediction in zip(settings, predictions, strict=True):
+        for setting in settings:
             up, down = pairs.get(setting, (0, 0))
-            p_tool, base = prediction.p_tool(setting.probe), found.triggered[0]
+            p_tool, base = read[setting.reader].p_tool(setting.probe), found.triggered[0]
             if setting.action == "steer":
                 told.append(gated(p_tool, setting.tau, base, found.triggered[up], found.triggered[down]))
             else:

@@ -3,9 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from asa_adapter.data.prompts import Row
 from asa_adapter.data.sources import SPLITS
 from asa_adapter.data.splits import check_split
@@ -46,8 +43,3 @@ def layers_to_try(layers: str | Sequence[int], depth: int) -> list[int]:
     if wrong := [layer for layer in chosen if not 0 <= layer < depth]:
         raise ValueError(f"layers holds {wrong[0]}; expected 0 to {depth - 1} in this model")
     return chosen
-
-
-def labels_of(rows: Sequence[Row]) -> NDArray[np.int64]:
-    """(N,) int64, 1 where a row needs a tool, else 0."""
-    return np.array([int(row["label"]) for row in rows])

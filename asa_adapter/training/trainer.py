@@ -30,6 +30,7 @@ from asa_adapter.evaluation.intervals import comparison
 from asa_adapter.files import make_writable_folder
 from asa_adapter.hub.client import PushOptions
 from asa_adapter.measurement.baselines import bag_of_words
+from asa_adapter.measurement.labelled import labels_of
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.measurement.stages import STAGES_NAME
 from asa_adapter.modeling.processes import Processes
@@ -39,7 +40,7 @@ from asa_adapter.notations.schemas import Tools
 from asa_adapter.search.fitting import LayerFit, probe_quality
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.training.inputs import checked_splits, labels_of, layers_to_try
+from asa_adapter.training.inputs import checked_splits, layers_to_try
 from asa_adapter.training.record import habit_facts, habit_fields, habitual_parser, new_report, origin
 from asa_adapter.training.workload import whole_run
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter import ASATrainingArguments
-from asa_adapter.choice.gain import sure_gain
+from asa_adapter.choice.gain import Redraw, sure_gain
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Scored, Setting, choose
 from asa_adapter.evaluation.metrics import Counts
@@ -105,7 +105,7 @@ def simulated(world: World, rows: int, trials: int, seed: int = 0) -> list[str]:
             for i, row in enumerate(sample.called[1:])
         ]
         chosen, _ = choose(args, sample.labels, finalists, sample.groups)
-        gain = sure_gain(args, sample.labels, sample.called[0], finalists, chosen, sample.groups)
+        gain = sure_gain(Redraw.of(args, sample.labels, finalists, chosen, sample.groups), sample.called[0])
         index = round(chosen.setting.alpha - 1)
         above += gain.lower_bound > true[0][index]
         if gain.sure:

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from asa_adapter import ASATrainingArguments
-from asa_adapter.choice.gain import Gain, sure_gain
+from asa_adapter.choice.gain import Gain, Redraw, sure_gain
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Scored, Setting, choose
 from asa_adapter.evaluation.metrics import Counts
@@ -31,7 +31,7 @@ def decided(
         for i, row in enumerate(triggered)
     ]
     chosen, _ = choose(args, labels, finalists, groups)
-    return sure_gain(args, labels, base, finalists, chosen, groups)
+    return sure_gain(Redraw.of(args, labels, finalists, chosen, groups), base)
 
 
 def but_for(wrong: Any) -> NDArray[np.bool_]:

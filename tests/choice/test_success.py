@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from asa_adapter import ASATrainingArguments
-from asa_adapter.choice.gain import Gain, sure_gain
+from asa_adapter.choice.gain import Gain, Redraw, sure_gain
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Scored, Setting, choose, success_f1
 from asa_adapter.choice.success import Success, success_gain
@@ -27,8 +27,8 @@ def finalist(triggered: Any, fits: Any, alpha: float = 1.0) -> Scored:
 def verdict(base: Any, base_fits: Any, *finalists: Scored) -> tuple[Scored, Gain, Success]:
     """The choice among finalists, and its gains over the bare model."""
     chosen, _ = choose(ARGS, LABELS, finalists)
-    gain = sure_gain(ARGS, LABELS, base, list(finalists), chosen)
-    return chosen, gain, success_gain(ARGS, LABELS, Outcome(base, base & base_fits, NONE), finalists, chosen)
+    redraw = Redraw.of(ARGS, LABELS, finalists, chosen)
+    return chosen, sure_gain(redraw, base), success_gain(redraw, Outcome(base, base & base_fits, NONE))
 
 
 def test_a_call_of_a_tool_that_was_not_offered_is_no_success() -> None:
@@ -92,7 +92,8 @@ def test_among_equal_triggers_the_calls_that_succeed_are_chosen() -> None:
 
 def test_too_few_groups_are_no_evidence_of_success() -> None:
     groups = np.arange(ROWS) // 40
-    found = success_gain(ARGS, LABELS, Outcome(NONE, NONE, NONE), [one := finalist(NEEDED, NEEDED)], one, groups)
+    redraw = Redraw.of(ARGS, LABELS, [one := finalist(NEEDED, NEEDED)], one, groups)
+    found = success_gain(redraw, Outcome(NONE, NONE, NONE))
     assert (found.lower_bound, found.upper_bound) == (-1.0, 1.0)
     assert not found.sure
     assert not found.falls
