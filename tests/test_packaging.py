@@ -25,7 +25,7 @@ MYPY = """\
 [mypy]
 strict = true
 follow_imports = silent
-[mypy-torch.*,transformers.*,datasets.*,sklearn.*,scipy.*,skops.*,huggingface_hub.*,numpy.*]
+[mypy-torch.*,transformers.*,datasets.*,sklearn.*,scipy.*,threadpoolctl.*,skops.*,huggingface_hub.*,numpy.*]
 follow_imports = skip
 """
 

@@ -5,12 +5,14 @@ States may be arrays or tensors of any float dtype; they are checked and convert
 
 from collections.abc import Sized
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import ThreadpoolController
 
 
 def float64_states(states: Any, **columns: Sized) -> NDArray[np.float64]:
@@ -63,9 +65,17 @@ def fit_logistic(h: NDArray[np.float64], target: Any, C: float, seed: int) -> Lo
     # A constant feature carries no information, so it is divided by 1. With a large mean, float32 states also vary in
     # their last bits without any meaning, so small deviations count as constant.
     deviation = np.where(deviation > 1e-6 * np.abs(mean) + 1e-30, deviation, 1.0)
-    model = LogisticRegression(C=C, max_iter=1000, random_state=seed).fit((h - mean) / deviation, target)
+    # The solver's products are small: threads that wait for one another at each cost many times the time they save.
+    with _threads().limit(limits=1, user_api="blas"):
+        model = LogisticRegression(C=C, max_iter=1000, random_state=seed).fit((h - mean) / deviation, target)
     weight = model.coef_ / deviation
     return fitted_logistic(model.classes_, weight, model.intercept_ - weight @ mean, C, seed)
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    """The thread pools of this process's libraries; a look at all of them takes as long as some fits."""
+    return ThreadpoolController()
 
 
 def fitted_logistic(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from labelled_states import NAMES, data, pipeline, probes, router
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from asa_adapter import Probes, Router
 
@@ -242,3 +243,25 @@ def test_fit_refuses_other_states(fit: Any, states: np.ndarray, names: list[str]
 def test_probes_refuse_other_labels(labels: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Probes.fit(np.eye(4), labels, ["a"] * 4)
+
+
+def test_classifiers_are_fitted_with_one_blas_thread_and_the_pools_stay_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pools that wait at each of the solver's small products made a training's fits take twenty times the CPU time."""
+
+    def threads() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    inside, fit = [], LogisticRegression.fit
+
+    def recorded(self: LogisticRegression, *args: Any) -> LogisticRegression:
+        inside.append(threads())
+        return fit(self, *args)
+
+    monkeypatch.setattr(LogisticRegression, "fit", recorded)
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = threads()
+        Router.fit([[0.0], [0.1], [0.9], [1.0]], ["code", "code", "math", "math"])
+        assert threads() == before
+    assert inside == [{1}]
