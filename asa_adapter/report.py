@@ -17,6 +17,12 @@ splits.*.ROWS                        |         | how many rows cal, train, valid
 domains[]                            | text    | names, in the order of the directions
 leaks[][]                            | text    | kind, first and second row of the first 1,000 pairs in two splits
 router_left_out                      | text    | only where the router is no better than chance, and so left out
+vary_tools.fitted                    | bool    | whether router and probes are fitted on rows with other tools too
+vary_tools.why                       | text    | why, or why not
+vary_tools.losses.*                  | number  | by variation, the balanced accuracy that probes lose by it on VALID
+vary_tools.rows                      | int     | rows with other tools that were added to CAL and TRAIN
+vary_tools.taken_away                | int     | how many of them lack the tool that they need (label 0)
+variations.*.*.GATES                 |         | by split, and by how its lists of tools were varied
 blind_layers[]                       | int     | layers whose state is the same for every prompt
 layers.*.probe_auc                   | number  | by layer: AUC on VALID of the probe for all domains; 0.5 if blind
 layers.*.blind                       | bool    | true; only where the layer is blind
@@ -102,6 +108,8 @@ seconds.*                            | number  | by stage
 SETTING  layer (int), alpha, tau, beta (numbers), probe (text), read_layers[] (int; empty: the layer itself); where the
          action is not "steer", action (text) and bias (number, or the text "inf")
 SCORES   score, f1, recall, fpr, fpr_upper_bound_95 (numbers)
+GATES    rows, left_out, lost, won (int), right, given_right, called, given_called (shares): the adapter's gates beside
+         those of the same rows as given; see `training.robustness.compared`
 ROWS     rows, tool_needed (label 1), groups (of rows that belong together) (int)
 GAIN     mean, lower_bound, balanced_accuracy_bound, apparent (numbers), groups (int): see `choice.gain.Gain`
 COUNTED  n, tp, fp, fn, tn (int), precision, recall, f1, accuracy, fpr (numbers)
@@ -209,6 +217,8 @@ class Report:
     ablations: Mapping[str, Metrics] = field(default_factory=dict)
     rules: Mapping[str, Any] = field(default_factory=dict)
     splits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    vary_tools: Mapping[str, Any] = field(default_factory=dict)
+    variations: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     layers: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     effects: Mapping[int, Effect] = field(default_factory=dict)
     screen: Trials = field(default_factory=Trials)
@@ -251,7 +261,10 @@ class Report:
         )
 
 
-_WHOLE = ("ablations", "rules", "splits", "arguments", "versions", "seconds", "metadata")
+_WHOLE = (
+    *("ablations", "rules", "splits", "vary_tools", "variations"),
+    *("arguments", "versions", "seconds", "metadata"),
+)
 _INDEX = re.compile("[0-9]{1,5}")
 
 

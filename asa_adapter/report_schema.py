@@ -7,6 +7,10 @@ from asa_adapter.soundness import by_name, list_of, with_keys, within
 COUNTS = ("n", "tp", "fp", "fn", "tn")
 RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")
 GOLD = ("n", "match", "in_order")
+# How lists of tools are varied, and what is known of the gates then.
+VARIATIONS = ("shuffled", "thinned", "wrapped", "without")
+VARIED_COUNTS = ("rows", "left_out", "lost", "won")
+VARIED_SHARES = ("right", "given_right", "called", "given_called")
 VALIDITY = ("format", "tool_name", "arguments", "success_precision", "success_recall")
 
 
@@ -58,8 +62,11 @@ _MARKER = with_keys(("base", "alphas"), base=_SHARE, alphas=list_of(_STEP, minIt
 _HABIT = with_keys(
     answers=_COUNT, calls=_COUNT, shares=by_name(_SHARE, default={}), shown=_WORDS, differs={"type": "boolean"}
 )
+_VARIED = {**dict.fromkeys(VARIED_COUNTS, _COUNT), **dict.fromkeys(VARIED_SHARES, _SHARE)}
 SCHEMA = with_keys(
     router_left_out=_WORDS,
+    vary_tools=with_keys(fitted={"type": "boolean"}, why=_TEXT, rows=_COUNT, taken_away=_COUNT),
+    variations=by_name(with_keys(**dict.fromkeys(VARIATIONS, with_keys(_VARIED, **_VARIED)))),
     habit=_HABIT,
     evaluations=by_name(with_keys(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),
     ablations=by_name(_METRICS),

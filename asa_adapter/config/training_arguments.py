@@ -12,7 +12,7 @@ OBJECTIVES = ("f1", "balanced_accuracy")
 _NUMBER_LISTS = (("alphas", 0.0, MAX_ALPHA), ("taus", 0.5, 1.0), ("betas", 0.0, 1.0), ("Cs", 1e-9, 1e9))
 
 
-def _flag(default: Any, help: str, metavar: str | tuple[str, ...], **options: Any) -> Any:
+def _flag(default: Any, help: str, metavar: str | tuple[str, ...] = "", **options: Any) -> Any:
     """A field that `asa-adapter train` takes as a flag; its metadata are the arguments of argparse's `add_argument`.
 
     Args:
@@ -57,6 +57,9 @@ class ASATrainingArguments:
         actions: how the gate may act: some of "steer" (the push), "bias" (on the logits of the tokens with which
             calls begin) and "both", or "all". The best of each generate on VALID, which decides; within one standard
             error the push is taken. What those left out would reach by first tokens is in the report.
+        vary_tools: whether router and probes are also fitted on rows of CAL and TRAIN with other lists of tools, at
+            most seven for each list: shuffled, wrapped, without some. None: where probes on VALID lose more than .03
+            of their balanced accuracy by such lists.
         finalists: how many settings from the screen generate on VALID: the best of each layer first;
             twice as many where the screen agrees too little with what they generate.
         exhaustive: whether the screen runs every setting on all of TRAIN. Else settings race: the worse ones drop out
@@ -120,6 +123,11 @@ class ASATrainingArguments:
         nargs="+",
     )
     finalists: int = _flag(4, "settings decided by generation (default: {})", "N", type=_positive)
+    vary_tools: bool | None = _flag(
+        None,
+        "fit on rows with other lists of tools too (default: where that is needed)",
+        action=argparse.BooleanOptionalAction,
+    )
     exhaustive: bool = False
     resamples: int = 2000
     max_new_tokens: int = _flag(64, "longest answer (default: {})", "N", type=_positive)
@@ -159,6 +167,8 @@ class ASATrainingArguments:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and value):
                 raise ValueError(f"{name} is {value!r:.80}; expected a text that is not empty, or None")
+        if self.vary_tools is not None and type(self.vary_tools) is not bool:
+            raise ValueError(f"vary_tools is {self.vary_tools!r:.80}; expected True, False or None")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective is {self.objective!r}; expected one of {OBJECTIVES}")
 

@@ -6,7 +6,8 @@ A prompt that lacks these was made in another way than those that router and pro
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from asa_adapter.data.prompts import Row, encode_prompt, row_tools
@@ -36,14 +37,21 @@ class Landmarks(NamedTuple):
     tool_lists: tuple[str, ...]
 
 
-def landmarks(tokenizer: Any, rows: Sequence[Row], prompts: Sequence[Sequence[int]], tools: Tools | None) -> Landmarks:
+def landmarks(
+    tokenizer: Any,
+    rows: Sequence[Row],
+    prompts: Sequence[Sequence[int]],
+    tools: Tools | None,
+    varied: Sequence[Row] = (),
+) -> Landmarks:
     """What the prompts of some rows have in common.
 
     Args:
         tokenizer: the model's tokenizer, with a chat template.
         rows: N rows.
-        prompts: their N prompts as token ids.
+        prompts: their prompts as token ids, and behind them those of the varied rows.
         tools: tools for rows that have none of their own.
+        varied: such rows with other lists of tools. Where all lists are too many, those that most rows have are kept.
 
     Raises:
         ValueError: the chat template cannot render a plain chat.
@@ -59,8 +67,18 @@ def landmarks(tokenizer: Any, rows: Sequence[Row], prompts: Sequence[Sequence[in
         prompt_end=end,
         generation_tokens=min(len(end), _generation_tokens(tokenizer)),
         tools_marks=tuple(marks) if known else (),
-        tool_lists=tuple(sorted(map(tools_digest, lists.values()))) if len(lists) <= MOST_LISTS else (),
+        tool_lists=_digests(lists.values(), [row_tools(row, tools) for row in varied]),
     )
+
+
+def _digests(lists: Collection[Tools | None], varied: Sequence[Tools | None]) -> tuple[str, ...]:
+    """The digest of each list of tools; () where the lists alone are too many."""
+    own = {*map(tools_digest, lists)}
+    if len(own) > MOST_LISTS:
+        return ()
+    counts = Counter(map(tools_digest, varied))
+    others = [name for name, _ in counts.most_common() if name not in own]
+    return tuple(sorted([*own, *others[: MOST_LISTS - len(own)]]))
 
 
 def tools_digest(tools: Tools | None) -> str:

@@ -15,7 +15,7 @@ from asa_adapter.files import sha256
 from asa_adapter.notations.schemas import unwrapped
 from asa_adapter.report import Comparison, Interval, Report
 from asa_adapter.report_schema import RATIOS
-from asa_adapter.summary.markdown import calls_table, code, escaped, metrics_table, table
+from asa_adapter.summary.markdown import calls_table, code, escaped, metrics_table, table, variations_table
 from asa_adapter.summary.rules import rules_markdown, verdict
 from asa_adapter.summary.weaknesses import weaknesses
 
@@ -75,6 +75,7 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         tools=_tools(config.tools),
         results=[_result(split, comparison) for split, comparison in report.evaluations.items()],
         counted="a call begins" if config.forms or config.tool_call_format == "json" else "the call marker stands",
+        variations=_variations(report),
         ablations=_ablations(report),
         verdict=verdict(report.rules),
         rules=rules_markdown(report.rules),
@@ -261,6 +262,20 @@ def _ablations(report: Report) -> str | None:
     return metrics_table(report.ablations, "variant", _RATIO_HEADS) if report.ablations else None
 
 
+def _variations(report: Report) -> dict[str, str] | None:
+    """What the template shows of other lists of tools: on TEST, else on the first split that was measured."""
+    split = "test" if report.variations.get("test") else next(filter(report.variations.get, report.variations), None)
+    if split is None:
+        return None
+    rows, away = (report.vary_tools.get(name, 0) for name in ("rows", "taken_away"))
+    fitted = f" Router and probes were fitted on {rows} prompts with varied tools too, {away} of them without the one "
+    return {
+        "split": escaped(split).upper(),
+        "table": variations_table(report.variations[split]),
+        "fitted": fitted + "that is needed." if rows else "",
+    }
+
+
 def _plot_title(name: str) -> str:
     return re.sub(r"[_-]+", " ", name.removesuffix(".png"))
 
@@ -307,8 +322,8 @@ def _reproduction(base_model: str | None, report: Report) -> str | None:
     if set(changed) <= _FLAGS:
         words = ["asa-adapter", "train", "--model", model, "--data", "my_data", "--output", "my_adapter"]
         for name, value in changed.items():
-            values = () if value is True else value if isinstance(value, tuple) else (value,)
-            words += ["--" + name.replace("_", "-"), *map(str, values)]
+            values = () if isinstance(value, bool) else value if isinstance(value, tuple) else (value,)
+            words += [("--no-" if value is False else "--") + name.replace("_", "-"), *map(str, values)]
         return f"```bash\n{shlex.join(words)}\n```"
     arguments = ", ".join(f"{name}={value!r}" for name, value in changed.items())
     return (

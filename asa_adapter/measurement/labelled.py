@@ -31,6 +31,17 @@ class LabelledStates:
     domains: list[str]
     groups: NDArray[np.int64] | None = None
 
+    def joined(self, others: Sequence["LabelledStates"]) -> "LabelledStates":
+        """These rows and all others, as one; with groups where all have them."""
+        parts = [self, *others]
+        groups = [part.groups for part in parts if part.groups is not None]
+        return LabelledStates(
+            np.concatenate([part.states for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            [domain for part in parts for domain in part.domains],
+            np.concatenate(groups) if len(groups) == len(parts) else None,
+        )
+
     def behind(self, others: "LabelledStates", taken: Sequence[int] | None = None) -> "LabelledStates":
         """The other rows and those of these that are `taken` (None: all), as one, without groups.
 

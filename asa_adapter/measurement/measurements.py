@@ -22,10 +22,11 @@ from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
 from asa_adapter.evaluation.answers import Evaluation, Variant, of_rows
 from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens
 from asa_adapter.measurement.labelled import LabelledStates, labels_of
+from asa_adapter.measurement.lengths import check_lengths, room, usable
 from asa_adapter.measurement.stages import Stages, digest
 from asa_adapter.modeling.fingerprint import model_digest
 from asa_adapter.modeling.processes import Processes
-from asa_adapter.modeling.residual import decoder_blocks, text_config
+from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.states import HiddenStates, collect_hidden_states
 from asa_adapter.tool_calls.habits import Habit, a_few, habit
@@ -67,7 +68,7 @@ class Measurements:
         parser: ToolCallParser,
         tools: Tools | None,
     ) -> None:
-        self._model, self._tokenizer, self._splits = model, tokenizer, splits
+        self._model, self._tokenizer, self._given = model, tokenizer, splits
         self._args, self._parser, self._tools = args, parser, tools
         self._evaluation = Evaluation(
             model,
@@ -78,6 +79,8 @@ class Measurements:
             batch_size=args.batch_size,
             progress=args.progress,
         )
+        self._splits: dict[str, Sequence[Row]] = dict(splits)
+        self._sources: dict[str, NDArray[np.int64]] = {}
         self._encoded: dict[str, _Prompts] = {}
         self._states: dict[str, HiddenStates] = {}
         self._alike: dict[str, NDArray[np.int64]] = {}
@@ -86,7 +89,8 @@ class Measurements:
         self._stages = Stages(None)
 
     def begin(self, folder: Path | None) -> None:
-        """Forgets all results. With a folder, results that still hold are read from there, and new ones stored."""
+        """Forgets results and added rows. With a folder, results that still hold are read there, new ones stored."""
+        self._splits, self._sources = dict(self._given), {}
         self._encoded, self._states, self._one_domain = {}, {}, None
         self._stages = Stages(folder, self._surroundings() if folder is not None else None)
 
@@ -136,29 +140,30 @@ class Measurements:
         return self._stages.reused
 
     def check_lengths(self) -> None:
-        """Refuses prompts that are too long for the model.
-
-        Raises:
-            ValueError: a prompt and the longest answer have more tokens than the model's or the tokenizer's limit.
-        """
-        limits = (
-            getattr(text_config(self._model), "max_position_embeddings", None),
-            getattr(self._tokenizer, "model_max_length", None),
-        )
-        room = min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
+        """Refuses prompts that are too long for the model; see `lengths.check_lengths`."""
         lengths = {
             f"{split}:{name}": len(ids)
             for split, rows in self._splits.items()
             for name, ids in zip(row_names(rows), self._prompts(split).ids, strict=True)
         }
-        too_long = [name for name, n in lengths.items() if room is not None and n + self._args.max_new_tokens > room]
-        if too_long:
-            raise ValueError(
-                f"{len(too_long)} of {len(lengths)} prompts are too long: the model takes {room} tokens, the longest "
-                f"prompt has {max(lengths.values())}, and an answer up to {self._args.max_new_tokens} "
-                f"(max_new_tokens). Shorten or leave out {', '.join(too_long[:5])}"
-                + (f" and {len(too_long) - 5} more" if len(too_long) > 5 else "")
-            )
+        check_lengths(lengths, room(self._model, self._tokenizer), self._args.max_new_tokens)
+
+    def add(self, name: str, split: str, rows: Sequence[Row], of: Sequence[int]) -> None:
+        """Adds rows that were made from those of a split, as a split of its own, with the groups of their sources.
+
+        Rows that the chat template cannot render, and those that are too long for the model, are left out. `of` is,
+        for each row, the index of the one it was made from.
+        """
+        most = room(self._model, self._tokenizer, self._args.max_new_tokens)
+        prompts = usable(self._tokenizer, rows, self._tools, self._parser, most)
+        self._splits[name] = [rows[i] for i in prompts]
+        self._sources[name] = np.array([of[i] for i in prompts], dtype=np.int64)
+        self._encoded[name] = _Prompts([*prompts.values()], digest([*prompts.values()]))
+        self._alike[name] = self.groups(split)[self._sources[name]]
+
+    def sources(self, name: str) -> NDArray[np.int64]:
+        """(N,) int64: for each row of a split that was added, the index of the row it was made from."""
+        return self._sources[name]
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """(N,) int64, 1 where a row needs a tool, else 0."""

@@ -81,6 +81,7 @@ def fit_layer(
     names: Sequence[str],
     Cs: Sequence[float],
     seed: int,
+    also: Sequence[LabelledStates] = (),
 ) -> LayerFit:
     """Fits directions on CAL, and router and probes on CAL and TRAIN.
 
@@ -96,6 +97,8 @@ def fit_layer(
         names: (K,) domain names, in the order of the config.
         Cs: inverse L2 regularisation strengths to try.
         seed: seed of solvers, folds and shuffles.
+        also: further rows that router and probes are fitted on, such as those of CAL and TRAIN with other tools. A
+            fold leaves out those in one group with a row that it predicts.
 
     Raises:
         ValueError: a split has one label only, or its states give no direction.
@@ -103,13 +106,14 @@ def fit_layer(
     folds = _folds(train, seed)
     read = {C: auc(train.labels, _pooled_out_of_fold(cal, train, folds, C, seed)) for C in Cs}
     best = min(read, key=lambda C: (-round(read[C], 6), C))
-    known = train.behind(cal)
+    known, others = train.behind(cal), cal.joined(also)
+    whole = train.behind(others)
     fit = LayerFit(
         SteeringVectors.fit(cal.states, cal.labels.tolist(), cal.domains, names),
-        Router.fit(known.states, known.domains, best, seed),
-        Probes.fit(known.states, known.labels, known.domains, best, seed),
+        Router.fit(whole.states, whole.domains, best, seed),
+        Probes.fit(whole.states, whole.labels, whole.domains, best, seed),
         float(np.linalg.norm(cal.states, axis=1).mean()),
-        _out_of_fold(cal, train, folds, names, best, seed),
+        _out_of_fold(others, train, folds, names, best, seed),
         facts={"out_of_fold_auc": read[best], "C": best},
     )
     fit.facts.update(residual_norm=fit.residual_norm, **probe_quality(fit, known, valid, names, seed))
@@ -123,7 +127,7 @@ def probe_quality(
 
     Args:
         fit: what was fitted at the layer.
-        known: the states on which the classifiers were fitted.
+        known: the states of CAL and TRAIN, on which the probes of shuffled labels are fitted.
         judged: the states to predict.
         names: (K,) domain names, in the order of the config.
         seed: seed of the shuffles and solvers.

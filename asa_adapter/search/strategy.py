@@ -85,7 +85,7 @@ class Search:
         self._hopeless = ""  # why, once the screen finds that it is
         self._alternatives: Alternatives | None = None  # other actions, once the screen has looked at them
 
-    def fit(self, layers: Sequence[int]) -> list[int]:
+    def fit(self, layers: Sequence[int], also: Sequence[str] = ()) -> list[int]:
         """Fits every layer whose state depends on the prompt, and reports the quality of its classifiers.
 
         Where the router of the layer that reads the need best is no better than chance on VALID, it is left out: from
@@ -93,6 +93,7 @@ class Search:
 
         Args:
             layers: indices of decoder blocks.
+            also: splits beside CAL and TRAIN that router and probes are fitted on.
 
         Returns:
             The layers that were fitted.
@@ -100,6 +101,7 @@ class Search:
         Raises:
             ValueError: no layer's state depends on the prompt.
         """
+        self._also = also
         sees = self.measured.states("train").sees_prompt()
         self.report["blind_layers"] = [layer for layer in layers if not sees[layer]]
         # All prompts have the same state there, so a probe gives them the same score, and its AUC is 0.5.
@@ -123,8 +125,9 @@ class Search:
     def _fit(self, layers: Sequence[int]) -> None:
         with progress_bar(len(layers), "fits", self.args.progress) as bar:
             for layer in layers:
-                cal, train, valid = (self.measured.labelled(name, layer) for name in ("cal", "train", "valid"))
-                self.fits[layer] = fit_layer(cal, train, valid, self.domains, self.args.Cs, self.args.seed)
+                names = ("cal", "train", "valid", *self._also)
+                cal, train, valid, *more = (self.measured.labelled(name, layer) for name in names)
+                self.fits[layer] = fit_layer(cal, train, valid, self.domains, self.args.Cs, self.args.seed, more)
                 self.report["layers"][str(layer)] = self.fits[layer].facts
                 bar.update()
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from asa_adapter.report import Metrics
-from asa_adapter.report_schema import RATIOS, VALIDITY
+from asa_adapter.report_schema import RATIOS, VALIDITY, VARIATIONS
 
 _START = re.compile(r"^(\d{0,9})([-+=]|[.)](?=\s|$))")  # of a list or an underlined title
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$@])")
@@ -95,3 +95,18 @@ def calls_table(
     cells = [[f"{value:.3f}" for value in row] for row in zip(*columns.values(), strict=True)]
     rows = [[name, *row] for name, row in zip(results, cells, strict=True)]
     return table([first, *columns], rows, numbers=len(columns))
+
+
+# How the variations of a list of tools are called, in the order of `VARIATIONS`.
+_VARIED = ("in another order", "the needed one and one other", "wrapped otherwise", "without the needed one")
+
+
+def variations_table(found: Mapping[str, Mapping[str, float]]) -> str:
+    """How a gate bears other lists of tools, by the name of the variation, as a Markdown table, one row each."""
+    shares = ("right", "given_right", "called", "given_called")
+    rows = [
+        [text, str(found[name]["rows"]), *(f"{found[name][share]:.3f}" for share in shares)]
+        for name, text in zip(VARIATIONS, _VARIED, strict=True)
+        if name in found
+    ]
+    return table(["tools", "prompts", "gate right", "as given", "gate +1", "as given"], rows, numbers=5)

@@ -1,6 +1,7 @@
 """The weak spots of an adapter, in plain words, found in the numbers of its report."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from scipy.stats import binomtest
 
@@ -15,6 +16,14 @@ _WEAK_AUC = 0.8
 _ODD_CONTROL = 0.1
 _GOOD_CALLS = 0.9
 _MANY_CUT = 0.05
+# Chance that so many more rows are lost than won by other lists of tools, below which it is no luck.
+_LUCK = 0.05
+
+_LISTS = {
+    "shuffled": "tools in another order",
+    "thinned": "two tools only, or hardly more,",
+    "wrapped": "tools that are wrapped otherwise (such as servers render them)",
+}
 
 
 def weaknesses(config: ASAConfig, report: Report) -> list[str]:
@@ -24,6 +33,9 @@ def weaknesses(config: ASAConfig, report: Report) -> list[str]:
         if split == "test" or "test" not in report.evaluations:
             found += [*_cut(comparison, split), *_overall(comparison, split), *_by_domain(comparison, split)]
             found += _calls(comparison, split)
+    for split, varied in report.variations.items():
+        if split == "test" or not report.variations.get("test"):
+            found += _other_tools(varied, split)
     return [*found, *_reading(config, report), *_data(report)]
 
 
@@ -81,6 +93,25 @@ def _cut(comparison: Comparison, split: str) -> Iterator[str]:
             f"Up to {100 * share:.0f} % of the answers on {escaped(split).upper()} ran out of tokens "
             "(`max_new_tokens`) before a call was complete: its numbers say too little."
         )
+
+
+def _other_tools(varied: Mapping[str, Mapping[str, Any]], split: str) -> Iterator[str]:
+    """Lists of tools by which the gate loses more rows than by chance."""
+    for name, found in varied.items():
+        lost, won = int(found["lost"]), int(found["won"])
+        if lost <= won or binomtest(lost, lost + won, alternative="greater").pvalue >= _LUCK:
+            continue
+        prompts = f"{found['rows']} {escaped(split).upper()} prompts"
+        if name == "without":
+            yield (
+                f"It looks little at which tools are there: without the tool that is needed its gate is still +1 on "
+                f"{found['called']:.3f} of {prompts} ({found['given_called']:.3f} with it)."
+            )
+        else:
+            yield (
+                f"With {_LISTS[name]} its gate is right on {found['right']:.3f} of {prompts}, against "
+                f"{found['given_right']:.3f} with the tools as they were given."
+            )
 
 
 def _reading(config: ASAConfig, report: Report) -> Iterator[str]:

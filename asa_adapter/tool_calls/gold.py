@@ -41,6 +41,15 @@ def matches_gold(calls: Sequence[ToolCall], gold: Sequence[Mapping[str, Any]], *
     return _assigned([[i for i, item in enumerate(expected) if _fits(call, item)] for call in calls])
 
 
+def gold_names(gold: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the tools that gold calls are of.
+
+    Raises:
+        ValueError: a gold call has another shape than `matches_gold` takes.
+    """
+    return [_expected(item).name for item in gold]
+
+
 class _Expected(NamedTuple):
     """One gold call: the value of each argument, or its accepted values in `allowed`, which then decides."""
 

@@ -40,6 +40,8 @@ def new_report(
         },
         "domains": list(domains),
         "leaks": [],
+        "vary_tools": {},
+        "variations": {},
         "blind_layers": [],
         "layers": {},
         "screen": {},

@@ -42,6 +42,7 @@ from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.training.inputs import checked_splits, layers_to_try
 from asa_adapter.training.record import habit_facts, habit_fields, habitual_parser, new_report, origin
+from asa_adapter.training.robustness import Robustness
 from asa_adapter.training.workload import whole_run
 
 _MOST_LEAKS = 1000  # in the report, whose size is limited
@@ -104,6 +105,7 @@ class ASATrainer:
         self._measured = Measurements(model, self.tokenizer, self.splits, self.args, self.parser, tools)
         self._adapter: ASAAdapter | None = None
         self._fit: LayerFit | None = None
+        self._robustness: Robustness | None = None
         self._fitted_domains = self._domains
         self.report: dict[str, Any] = new_report(self.args, self.parser, self.splits, self._domains)
 
@@ -135,7 +137,6 @@ class ASATrainer:
         self._measured.begin(folder and folder / STAGES_NAME)
         self._measured.check_lengths()
         self._check_leaks()
-        self._origin |= self._landmarks()
         fitted_on = ("cal", "train", "valid")
         prompts = {split: self._measured.prompts(split) for split in fitted_on}
         whole = whole_run(prompts, len(self._layers), self.args) / Processes().count  # each runs its part
@@ -144,9 +145,14 @@ class ASATrainer:
         with self._timed("states"), forecast(whole):
             for split in fitted_on:
                 self._measured.states(split)
+        self._robustness = Robustness(self._measured, self.args, self.tools)
+        with self._timed("variations"):
+            self._robustness.settle(self._layers)
+            self.report["vary_tools"] = self._robustness.facts
+        self._origin |= self._landmarks()
         search = Search(self._measured, self.args, self._domains, self._build, self.report)
         with self._timed("fit"):
-            layers = search.fit(self._layers)
+            layers = search.fit(self._layers, self._robustness.fitted_on)
             self._fitted_domains = self._origin["domains"] = search.domains
         with self._timed("screen"):
             candidates = search.screen(layers)
@@ -155,6 +161,7 @@ class ASATrainer:
         with self._timed("diagnostics"):
             self.report["diagnostics"] = search.diagnose()
         self._fit = search.fits[self._adapter.config.layer]
+        self._bears("valid")
         self._save()
         return self._adapter
 
@@ -197,6 +204,7 @@ class ASATrainer:
             )
             self.report["evaluations"][split] = {**results, **sure}
             self.report["controls"][split] = self._controls(split)
+            self._bears(split)
             self._save()
         return results
 
@@ -211,6 +219,13 @@ class ASATrainer:
             "bag_of_words": bag_of_words(fitted_on, self.splits[split], seed),
             **probe_quality(self._fit, known, judged, self._fitted_domains, seed),
         }
+
+    def _bears(self, split: str) -> None:
+        """Adds to the report how the adapter's gate bears other lists of tools."""
+        assert self._robustness is not None
+        assert self._adapter is not None
+        with self._timed(f"variations ({split})"):
+            self.report["variations"][split] = self._robustness.measure(split, self._adapter)
 
     def ablate(
         self, split: str = "test", adapter: ASAAdapter | None = None, *, rules: bool = True
@@ -253,10 +268,12 @@ class ASATrainer:
         self.report["tool_call_format"] = self.parser.format
 
     def _landmarks(self) -> dict[str, Any]:
-        """What the prompts of CAL and TRAIN have in common, as fields of the config."""
+        """What the prompts on which router and probes are fitted have in common, as fields of the config."""
+        assert self._robustness is not None
         rows = [*self.splits["cal"], *self.splits["train"]]
         prompts = [*self._measured.prompts("cal"), *self._measured.prompts("train")]
-        return landmarks(self.tokenizer, rows, prompts, self.tools)._asdict()
+        varied, others = self._robustness.rows(), self._robustness.prompts()
+        return landmarks(self.tokenizer, rows, [*prompts, *others], self.tools, varied)._asdict()
 
     def _check_leaks(self) -> None:
         """Warns of duplicates: in two splits metrics on them are too good, in one they tell less than they seem."""

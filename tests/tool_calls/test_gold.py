@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from asa_adapter import ToolCall
-from asa_adapter.tool_calls.gold import matches_gold
+from asa_adapter.tool_calls.gold import gold_names, matches_gold
 
 A, B = ToolCall("f", {"a": 1}), ToolCall("g", {})
 GOLD_A, GOLD_B = {"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}
@@ -127,3 +127,10 @@ def test_arguments_of_a_gold_call_may_be_called_parameters() -> None:
     gold = [{"name": "f", "parameters": {"a": 1}}]
     assert matches_gold([ToolCall("f", {"a": 1})], gold)
     assert not matches_gold([ToolCall("f", {})], gold)
+
+
+def test_gold_calls_name_their_tools_in_every_shape() -> None:
+    shapes = [GOLD_A, {"function": GOLD_B}, {"h": {"a": [1]}}, {"name": "i", "allowed": {"a": [1]}}]
+    assert gold_names(shapes) == ["f", "g", "h", "i"]
+    with pytest.raises(ValueError, match="a gold call is"):
+        gold_names(["find"])

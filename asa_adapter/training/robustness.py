@@ -1,0 +1,177 @@
+"""How a gate bears other lists of tools, and whether router and probes are fitted on such lists too."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.data.prompts import Row
+from asa_adapter.measurement.measurements import Measurements
+from asa_adapter.notations.schemas import Tools
+from asa_adapter.parts.classifiers import Probes
+from asa_adapter.report_schema import VARIATIONS
+from asa_adapter.steering.controller import ternary_gate
+from asa_adapter.training.variations import mixed, varied
+
+# Balanced accuracy that a probe may lose on VALID by a variation before such rows are fitted on.
+_MOST_LOSS = 0.03
+
+# Takes the name of a split; gives (N,) bool, where the gate is +1.
+Gate = Callable[[str], NDArray[np.bool_]]
+
+
+class Robustness:
+    """What other lists of tools do to one training.
+
+    Args:
+        measured: collects the states; rows with other tools are added to it.
+        args: of these, vary_tools, Cs and seed are used.
+        tools: tools for rows that have none of their own.
+
+    Attributes:
+        fitted_on: names of the splits with varied rows that router and probes are fitted on.
+        facts: what the report says under `vary_tools`.
+    """
+
+    def __init__(self, measured: Measurements, args: ASATrainingArguments, tools: Tools | None) -> None:
+        self._measured, self._args, self._tools = measured, args, tools
+        self._left_out: dict[str, int] = {}
+        self.fitted_on: tuple[str, ...] = ()
+        self.facts: dict[str, Any] = {}
+
+    def settle(self, layers: Sequence[int]) -> None:
+        """Decides by VALID whether router and probes are fitted on varied rows of CAL and TRAIN too, and makes these.
+
+        Args:
+            layers: indices of decoder blocks that may be read.
+        """
+        asked = self._args.vary_tools
+        losses = self._losses(layers) if asked is None else {}
+        worst = max(losses, key=lambda name: losses[name], default=None)
+        vary = asked if worst is None else losses[worst] > _MOST_LOSS
+        if worst is not None:
+            why = f"probes on VALID lose at most {losses[worst]:.3f} of their balanced accuracy, with tools {worst}"
+        else:
+            why = "asked for" if asked is not None else "no row of VALID offers tools that could be varied"
+        self.facts = {"fitted": bool(vary), "why": why, "losses": losses}
+        if vary:
+            for split in ("cal", "train"):
+                rows = mixed(self._measured.rows(split), self._tools, self._args.seed)
+                self._measured.add(f"{split}-varied", split, rows.rows, rows.of)
+            names = [f"{split}-varied" for split in ("cal", "train")]
+            self.fitted_on = tuple(name for name in names if len(self._measured.rows(name)))
+            for name in self.fitted_on:
+                self._measured.states(name)
+            self.facts |= {"rows": len(self.rows()), "taken_away": sum(map(self._taken_away, self.fitted_on))}
+
+    def rows(self) -> list[Row]:
+        """The varied rows that router and probes are fitted on."""
+        return [row for name in self.fitted_on for row in self._measured.rows(name)]
+
+    def prompts(self) -> list[list[int]]:
+        """Their prompts as token ids."""
+        return [ids for name in self.fitted_on for ids in self._measured.prompts(name)]
+
+    def measure(self, split: str, adapter: ASAAdapter) -> dict[str, dict[str, float]]:
+        """How an adapter's gate bears each variation of a split; see `compared`. An abstaining one has a gate too."""
+        layers, tau = list(adapter.config.hooked), adapter.config.tau
+
+        def gate(name: str) -> NDArray[np.bool_]:
+            states = self._measured.states(name).states[layers]
+            decisions = adapter.decide(states if len(layers) > 1 else states[0])
+            p_tool = torch.tensor([decision.p_tool for decision in decisions])
+            return (ternary_gate(p_tool, tau) == 1).numpy()
+
+        return self._compared(split, gate)
+
+    def _compared(self, split: str, gate: Gate) -> dict[str, dict[str, float]]:
+        self._add(split)
+        given, labels = gate(split), self._measured.labels(split)
+        found = {}
+        for name in VARIATIONS:
+            of = self._measured.sources(key := f"{split}-{name}")
+            if len(of):
+                called = gate(key)
+                right = called == self._measured.labels(key)
+                shares = compared(called, right, given[of], (given == labels)[of])
+                found[name] = shares | {"left_out": self._left_out[key]}
+        return found
+
+    def _add(self, split: str) -> None:
+        """Makes the variations of a split, once."""
+        for name in VARIATIONS:
+            if (key := f"{split}-{name}") not in self._left_out:
+                rows = varied(name, self._measured.rows(split), self._tools)
+                self._measured.add(key, split, rows.rows, rows.of)
+                refused = len(rows.rows) - len(self._measured.rows(key))
+                self._left_out[key] = rows.unknown + refused
+
+    def _losses(self, layers: Sequence[int]) -> dict[str, float]:
+        """By variation, the balanced accuracy on VALID that pooled probes lose, at the layer where they read best."""
+        measured, Cs = self._measured, sorted(self._args.Cs)
+        sees = measured.states("train").sees_prompt()
+        labels = measured.labels("valid")
+        probes = {}
+        for layer in (layer for layer in layers if sees[layer]):
+            known = measured.labelled("train", layer).behind(measured.labelled("cal", layer))
+            names = ["all"] * len(known.labels)
+            probes[layer] = Probes.fit(known.states, known.labels, names, Cs[(len(Cs) - 1) // 2], self._args.seed)
+
+        def right(layer: int, split: str) -> NDArray[np.bool_]:
+            called = probes[layer].p_tool(measured.labelled(split, layer).states) >= 0.5
+            return np.asarray(called == measured.labels(split).astype(bool))
+
+        if not probes:
+            return {}
+        best = max(probes, key=lambda layer: _by_label(right(layer, "valid"), labels).mean())
+        given = _by_label(right(best, "valid"), labels)
+        self._add("valid")
+        return {
+            name: float((given - _by_label(right(best, key), measured.labels(key), given)).mean())
+            for name in VARIATIONS
+            if len(measured.rows(key := f"valid-{name}"))
+        }
+
+    def _taken_away(self, name: str) -> int:
+        """How many rows of a varied split lost the tool that they need."""
+        split = name.removesuffix("-varied")
+        was = self._measured.labels(split)[self._measured.sources(name)]
+        return int((was != self._measured.labels(name)).sum())
+
+
+def compared(
+    called: NDArray[np.bool_], right: NDArray[np.bool_], was_called: NDArray[np.bool_], was_right: NDArray[np.bool_]
+) -> dict[str, float]:
+    """The gates of N rows with varied tools beside those of the same rows as they were given, all (N,) bool.
+
+    Args:
+        called: where the gate is +1.
+        right: where it is right: +1 exactly where a needed tool is offered.
+        was_called: where it is +1 for the row as given.
+        was_right: where it is right there.
+
+    Returns:
+        `rows`; `right`, `given_right`, `called`, `given_called`: shares; `lost`, `won`: how many rows are decided
+        rightly only as given, and only as varied.
+    """
+    return {
+        "rows": len(called),
+        "right": float(right.mean()),
+        "given_right": float(was_right.mean()),
+        "called": float(called.mean()),
+        "given_called": float(was_called.mean()),
+        "lost": int((was_right & ~right).sum()),
+        "won": int((right & ~was_right).sum()),
+    }
+
+
+def _by_label(
+    right: NDArray[np.bool_], labels: NDArray[np.int64], otherwise: Mapping[int, Any] | NDArray[Any] = ()
+) -> NDArray[np.float64]:
+    """(2,) share of rows that are right, of label 0 and 1; where a label has no row, the share in `otherwise`."""
+    chosen = [labels == label for label in (0, 1)]
+    return np.array([right[rows].mean() if rows.any() else otherwise[i] for i, rows in enumerate(chosen)])
