@@ -66,7 +66,7 @@ _VARIED = {**dict.fromkeys(VARIED_COUNTS, _COUNT), **dict.fromkeys(VARIED_SHARES
 SCHEMA = with_keys(
     router_left_out=_WORDS,
     vary_tools=with_keys(fitted={"type": "boolean"}, why=_TEXT, rows=_COUNT, taken_away=_COUNT),
-    variations=by_name(with_keys(**dict.fromkeys(VARIATIONS, with_keys(_VARIED, **_VARIED)))),
+    variations=by_name(by_name(with_keys(_VARIED, **_VARIED))),
     habit=_HABIT,
     evaluations=by_name(with_keys(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),
     ablations=by_name(_METRICS),

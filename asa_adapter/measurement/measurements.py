@@ -151,8 +151,7 @@ class Measurements:
     def add(self, name: str, split: str, rows: Sequence[Row], of: Sequence[int]) -> None:
         """Adds rows that were made from those of a split, as a split of its own, with the groups of their sources.
 
-        Rows that the chat template cannot render, and those that are too long for the model, are left out. `of` is,
-        for each row, the index of the one it was made from.
+        Rows that cannot be rendered or are too long are left out. `of` has the index of the row each was made from.
         """
         most = room(self._model, self._tokenizer, self._args.max_new_tokens)
         prompts = usable(self._tokenizer, rows, self._tools, self._parser, most)

@@ -92,11 +92,8 @@ class Search:
         then on there is one domain, with the pooled probe.
 
         Args:
-            layers: indices of decoder blocks.
+            layers: indices of decoder blocks; those that were fitted are returned.
             also: splits beside CAL and TRAIN that router and probes are fitted on.
-
-        Returns:
-            The layers that were fitted.
 
         Raises:
             ValueError: no layer's state depends on the prompt.

@@ -7,6 +7,7 @@ from scipy.stats import binomtest
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.report import Comparison, Report
+from asa_adapter.report_schema import VARIATIONS
 from asa_adapter.summary.markdown import escaped
 
 # Below these, a ratio moves by several points with each prompt.
@@ -97,7 +98,7 @@ def _cut(comparison: Comparison, split: str) -> Iterator[str]:
 
 def _other_tools(varied: Mapping[str, Mapping[str, Any]], split: str) -> Iterator[str]:
     """Lists of tools by which the gate loses more rows than by chance."""
-    for name, found in varied.items():
+    for name, found in ((name, varied[name]) for name in VARIATIONS if name in varied):
         lost, won = int(found["lost"]), int(found["won"])
         if lost <= won or binomtest(lost, lost + won, alternative="greater").pvalue >= _LUCK:
             continue

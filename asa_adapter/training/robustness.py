@@ -1,6 +1,6 @@
 """How a gate bears other lists of tools, and whether router and probes are fitted on such lists too."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -170,7 +170,7 @@ def compared(
 
 
 def _by_label(
-    right: NDArray[np.bool_], labels: NDArray[np.int64], otherwise: Mapping[int, Any] | NDArray[Any] = ()
+    right: NDArray[np.bool_], labels: NDArray[np.int64], otherwise: Sequence[float] | NDArray[np.float64] = (0.0, 0.0)
 ) -> NDArray[np.float64]:
     """(2,) share of rows that are right, of label 0 and 1; where a label has no row, the share in `otherwise`."""
     chosen = [labels == label for label in (0, 1)]

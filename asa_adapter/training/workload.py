@@ -11,7 +11,8 @@ def whole_run(prompts: Mapping[str, Sequence[Prompt]], layers: int, args: ASATra
     """All work of a training, in rows whose states are collected.
 
     A row's work is the number of tokens that run through the model. A push of the screen counts as half a token, since
-    it runs through the blocks behind its layer; answers count as if they were as long as they may be.
+    it runs through the blocks behind its layer; answers count as if they were as long as they may be, and rows with
+    other lists of tools as if they were fitted on, unless that is ruled out.
 
     Args:
         prompts: the prompts of cal, train and valid as token ids.
@@ -26,7 +27,8 @@ def whole_run(prompts: Mapping[str, Sequence[Prompt]], layers: int, args: ASATra
     screens = tokens["train"] + 2 * tokens["valid"] + pushes / 2
     answers = tokens["valid"] + (1 + args.finalists) * rows["valid"] * args.max_new_tokens
     states = sum(tokens.values())
-    return sum(rows.values()) * (states + screens + answers) / states
+    varied = 4 * tokens["valid"] + (0 if args.vary_tools is False else (tokens["cal"] + tokens["train"]) / 2)
+    return sum(rows.values()) * (states + screens + answers + varied) / states
 
 
 def _tokens_run(prompts: Sequence[Prompt]) -> int:

@@ -40,6 +40,8 @@ from asa_adapter import ASATrainingArguments
         ({"actions": ()}, r"actions is \(\); expected some of"),
         ({"actions": ("steer", "push")}, r"actions is \('steer', 'push'\); expected some of"),
         ({"actions": ("all", "bias")}, r"actions is \('all', 'bias'\); expected some of"),
+        ({"vary_tools": "yes"}, "vary_tools is 'yes'; expected True, False or None"),
+        ({"vary_tools": 1}, "vary_tools is 1; expected True, False or None"),
         ({"chat_template": ""}, "chat_template is ''; expected a text that is not empty, or None"),
         ({"tool_call_start": 5}, "tool_call_start is 5; expected a text"),
     ],

@@ -116,3 +116,16 @@ def test_too_many_lists_of_tools_are_not_kept() -> None:
     rows = [{**ROWS[0], "tools": [{**TOOLS[0], "name": f"tool_{i}"}]} for i in range(65)]
     assert found(tokenizer(), rows).tool_lists == ()
     assert len(found(tokenizer(), rows[:64]).tool_lists) == 64
+
+
+def test_lists_of_varied_rows_are_known_as_far_as_there_is_room() -> None:
+    tok = tokenizer()
+    lists = [[{"name": f"tool_{i}"}] for i in range(MOST_LISTS)]
+    often, seldom = ([{"type": "function", "function": tool} for tool in some] for some in (TOOLS, OTHER_TOOLS))
+    varied = [{**ROWS[0], "tools": tools} for tools in (seldom, often, often)]
+    for count, expected in ((MOST_LISTS - 2, [often, seldom]), (MOST_LISTS - 1, [often]), (MOST_LISTS, [])):
+        rows = [{**ROWS[0], "tools": tools} for tools in lists[:count]]
+        digests = landmarks(tok, rows, encode_rows(tok, [*rows[:1], *varied]), None, varied).tool_lists
+        assert set(digests) == {*map(tools_digest, [*lists[:count], *expected])}
+    many = [{**ROWS[0], "tools": tools} for tools in [*lists, TOOLS]]
+    assert landmarks(tok, many, encode_rows(tok, many[:2]), None, varied).tool_lists == ()

@@ -439,6 +439,16 @@ def test_flags_without_a_value_or_with_two_are_given_again(arguments: dict[str, 
     assert {name: options[name] for name in arguments} == arguments
 
 
+@pytest.mark.parametrize(("given", "word"), [(True, "--vary-tools"), (False, "--no-vary-tools"), (None, "")])
+def test_a_switch_is_written_as_the_command_line_takes_it(given: bool | None, word: str) -> None:
+    from asa_adapter.cli.parser import command_parser
+
+    text = card(config(), report(arguments={"seed": 7, "vary_tools": given}))
+    [words] = re.findall(r"^asa-adapter (train .*)$", text, re.MULTILINE)
+    assert words.endswith(f"--seed 7 {word}".strip())
+    assert command_parser().parse_args(words.split()).vary_tools is given
+
+
 def test_arguments_that_the_command_line_lacks_are_given_in_python() -> None:
     text = card(config(), report(arguments={"Cs": [0.1], "objective": "balanced_accuracy"}))
     assert "ASATrainingArguments(Cs=(0.1,), objective='balanced_accuracy'))" in text
@@ -492,6 +502,49 @@ def test_a_strong_adapter_is_not_talked_down() -> None:
     text = card(config(), strong)
     for words in ("worse than", "misses more", "Few TEST", "prompts only", "hard to read", "shuffled labels has"):
         assert words not in text
+
+
+# --- other lists of tools
+
+
+def gates(right: float = 0.8, lost: int = 2, won: int = 1, **changes: Any) -> dict[str, Any]:
+    shares = {"right": right, "given_right": 0.85, "called": 0.4, "given_called": 0.45}
+    return {"rows": 120, "left_out": 0, "lost": lost, "won": won, **shares, **changes}
+
+
+def test_gates_with_other_lists_of_tools_are_shown_for_test_and_else_for_valid() -> None:
+    valid, test = {"wrapped": gates(0.7)}, {"wrapped": gates(), "without": gates(0.75), "other": gates()}
+    text = card(config(), report(variations={"valid": valid, "test": test}))
+    section = text.partition("### With other lists of tools")[2].partition("\n#")[0]
+    assert "Its gate on TEST," in section
+    assert "were fitted on" not in section
+    [table] = [found for found in tables(text) if "gate right" in found[0]]
+    assert table[1:] == [
+        ["wrapped otherwise", "120", "0.800", "0.850", "0.400", "0.450"],
+        ["without the needed one", "120", "0.750", "0.850", "0.400", "0.450"],
+    ]
+    fitted = {"fitted": True, "rows": 320, "taken_away": 86}
+    text = card(config(), report(variations={"valid": valid}, vary_tools=fitted))
+    assert "Its gate on VALID," in text
+    assert "fitted on 320 prompts with varied tools too, 86 of them without the one that is needed." in text
+    assert "With other lists" not in card(config(), report(variations={"valid": {"wrapped": {"rows": 3}}}))
+
+
+def test_lists_by_which_the_gate_falls_by_more_than_noise_are_weak_spots() -> None:
+    def weak(**varied: Any) -> str:
+        return card(config(), report(variations={"test": varied})).partition("## Limits and weak spots")[2]
+
+    falls = weak(wrapped=gates(0.77, lost=12, won=3), shuffled=gates(lost=8, won=3), thinned=gates(lost=0, won=0))
+    assert (
+        "With tools that are wrapped otherwise (such as servers render them) its gate is right on 0.770 of 120 TEST "
+        "prompts, against 0.850 with the tools as they were given."
+    ) in falls
+    assert "another order" not in falls
+    assert "hardly more" not in falls
+    blind = weak(without=gates(0.3, lost=60, won=5, called=0.7, given_called=0.82))
+    assert (
+        "without the tool that is needed its gate is still +1 on 0.700 of 120 TEST prompts (0.820 with it)." in blind
+    )
 
 
 # --- strangers' strings

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from asa_adapter import Probes
+from asa_adapter import Probes, Router
 from asa_adapter.measurement.baselines import shuffled_within
 from asa_adapter.measurement.labelled import LabelledStates
 from asa_adapter.search.fitting import fit_layer
@@ -115,3 +115,32 @@ def test_several_layers_are_read_as_their_mean_log_odds_both_by_the_search_and_b
             name = ("a", "b")[domain] if kind == "domain" else None
             p_tool = probes.p_tool(together[i : i + 1], name)[0]
             assert p_tool == pytest.approx(float(searched.p_tool(kind)[i]), abs=1e-6)
+
+
+def test_further_rows_are_fitted_on_and_leave_directions_alone() -> None:
+    cal, train, valid, more = split(0), split(1), split(2), split(3)
+    fit = fit_layer(cal, train, valid, ("a", "b"), (0.1,), 42)
+    other = fit_layer(cal, train, valid, ("a", "b"), (0.1,), 42, [more, split(4)])
+    assert np.array_equal(fit.vectors.v_global, other.vectors.v_global)
+    assert (fit.residual_norm, fit.facts["out_of_fold_auc"]) == (other.residual_norm, other.facts["out_of_fold_auc"])
+    parts = [cal, more, split(4), train]
+    states = np.concatenate([part.states for part in parts])
+    labels = np.concatenate([part.labels for part in parts])
+    domains = [domain for part in parts for domain in part.domains]
+    assert np.array_equal(other.probes.pooled_.coef_, Probes.fit(states, labels, domains, 0.1, 42).pooled_.coef_)
+    assert np.array_equal(other.router.estimator_.coef_, Router.fit(states, domains, 0.1, 42).estimator_.coef_)
+
+
+def test_a_row_with_other_tools_does_not_tell_the_label_of_its_source() -> None:
+    generator = np.random.default_rng(0)
+    states = generator.normal(size=(80, 200)).astype(np.float32)
+    labels, domains, groups = np.arange(80) % 2, ["a"] * 80, np.arange(80)
+    train = LabelledStates(states, labels, domains, groups)
+    cal = LabelledStates(generator.normal(size=(80, 200)).astype(np.float32), labels, domains, groups + 100)
+    told, fair = (
+        fit_layer(cal, train, train, ("a",), (1.0,), 42, [LabelledStates(states, labels, domains, mine)])
+        for mine in (groups + 200, groups)
+    )
+    right = [((fit.out_of_fold.p_tool("pooled") >= 0.5) == labels).mean() for fit in (told, fair)]
+    assert right[0] > 0.95
+    assert abs(right[1] - 0.5) < 0.2

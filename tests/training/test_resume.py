@@ -14,6 +14,7 @@ from checkout import DATA, ROOT, TINY_LFM2
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.measurement import measurements
+from asa_adapter.report_schema import VARIATIONS
 
 # Whole trainings.
 pytestmark = pytest.mark.slow
@@ -159,7 +160,8 @@ def reused(model: Any, tokenizer: Any, rows: Any, folder: Path, **changes: Any) 
 
 
 def test_a_changed_input_invalidates_what_depends_on_it_alone(tiny_lfm2: Any, few: Any, finished: Path) -> None:
-    states = {"states-cal", "states-train", "states-valid"}
+    fitted_on = {"states-cal", "states-cal-varied", "states-train", "states-train-varied"}
+    states = {*fitted_on, "states-valid", *(f"states-valid-{name}" for name in VARIATIONS)}
     everything = {"habit", *states, "first-tokens-train", "first-tokens-valid", "answers-valid"}
     model, tokenizer = tiny_lfm2
     assert reused(model, tokenizer, few, finished) == everything
@@ -169,8 +171,7 @@ def test_a_changed_input_invalidates_what_depends_on_it_alone(tiny_lfm2: Any, fe
     valid = [{**row, "instruction": row["instruction"] + " now"} for row in few["valid"]]
     assert reused(model, tokenizer, {**few, "valid": valid}, finished) == {
         "habit",
-        "states-cal",
-        "states-train",
+        *fitted_on,
         "first-tokens-train",
     }
 
@@ -195,9 +196,10 @@ def test_ctrl_c_leaves_what_is_finished_and_says_how_to_go_on(
         (data / f"{name}.jsonl").write_text("\n".join(lines[::4]))
     (data / "tools.json").write_text((DATA / "tools.json").read_text())
     words = ["train", "--model", str(TINY_LFM2), "--data", str(data), "--output", str(tmp_path / "out"), "--quiet"]
-    words += ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "0.5"]
+    words += ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "0.5", "--vary-tools"]
     assert main(words) == 130
     assert "finished stages are kept in" in (message := capsys.readouterr().err)
     assert message.endswith("out/stages: run the same command to go on\n")
     kept = sorted(p.name.rsplit("-", 1)[0] for p in (tmp_path / "out" / "stages").iterdir())
-    assert kept == ["first-tokens-train", "habit", "states-cal", "states-train", "states-valid"]
+    states = ["states-cal", "states-cal-varied", "states-train", "states-train-varied", "states-valid"]
+    assert kept == ["first-tokens-train", "habit", *states]

@@ -20,6 +20,7 @@ from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.hub.card import model_card
 from asa_adapter.hub.plots import plots
 from asa_adapter.report import Report
+from asa_adapter.report_schema import VARIATIONS
 from asa_adapter.tool_calls.habits import a_few
 
 # Whole trainings.
@@ -120,6 +121,17 @@ def test_every_seeing_layer_has_an_effect_and_pushes_move_the_marker(trained: An
     cosines = np.array(report["diagnostics"]["domain_cosines"])
     assert np.allclose(np.diag(cosines), 1, atol=1e-5)
     assert np.allclose(cosines, cosines.T)
+
+
+def test_gates_with_other_tools_are_measured_and_decide_what_is_fitted_on(trained: Any, small: Any) -> None:
+    trainer, adapter = trained
+    told, found = trainer.report["vary_tools"], trainer.report["variations"]["valid"]
+    assert list(found) == list(VARIATIONS)
+    assert found["wrapped"]["rows"] == len(small["valid"])
+    assert found["without"]["called"] < found["without"]["given_called"]
+    assert told["fitted"] is (max(told["losses"].values()) > 0.03)
+    lists = {json.dumps(row["tools"]) for name in ("cal", "train") for row in small[name]}
+    assert (len(adapter.config.tool_lists) > len(lists)) is told["fitted"]
 
 
 def test_the_same_seed_gives_the_same_adapter(trained: Any, tiny_lfm2: Any, small: Any) -> None:

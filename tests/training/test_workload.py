@@ -1,5 +1,7 @@
 """What a training runs is counted in rows of its first stage."""
 
+from dataclasses import replace
+
 from asa_adapter import ASATrainingArguments
 from asa_adapter.training.workload import whole_run
 
@@ -9,7 +11,10 @@ def test_a_training_is_as_long_as_the_tokens_that_it_runs() -> None:
     arguments = ASATrainingArguments(alphas=(0.5, 1.0), betas=(1.0,), finalists=3, max_new_tokens=5)
     screens = 40 + 2 * 40 + ((12 + 6) * 4 + (2 * 3 + 3 * 2) * 4) / 2
     answers = 40 + 4 * 4 * 5
-    assert whole_run(prompts, 6, arguments) == 10 * (100 + screens + answers) / 100
+    tools = 4 * 40
+    assert whole_run(prompts, 6, arguments) == 10 * (100 + screens + answers + tools + 30) / 100
+    unvaried = replace(arguments, vary_tools=False)
+    assert whole_run(prompts, 6, unvaried) == 10 * (100 + screens + answers + tools) / 100
 
 
 def test_pushes_that_drop_out_of_the_race_are_not_counted() -> None:

@@ -1,0 +1,142 @@
+"""How a gate bears other lists of tools, and when such lists are fitted on."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
+from asa_adapter.data.landmarks import tools_digest
+from asa_adapter.report_schema import VARIATIONS
+from asa_adapter.states import HiddenStates
+from asa_adapter.training.robustness import Robustness, compared
+
+
+@pytest.fixture(scope="module")
+def rows(splits: Any) -> dict[str, list[dict[str, Any]]]:
+    return {name: list(some)[::8] for name, some in splits.items()}
+
+
+def trainer(tiny_lfm2: Any, rows: Any, **changes: Any) -> ASATrainer:
+    made = ASATrainer(*tiny_lfm2, rows, ASATrainingArguments(**{"progress": False, "Cs": (0.01,), **changes}))
+    made._measured.begin(None)
+    return made
+
+
+def robustness(made: ASATrainer) -> Robustness:
+    return Robustness(made._measured, made.args, made.tools)
+
+
+def test_gates_are_compared_with_those_of_the_same_rows_as_given() -> None:
+    called, right, was_called, was_right = np.array(
+        [[1, 1, 0, 0, 0], [1, 0, 0, 1, 0], [1, 1, 1, 0, 1], [1, 1, 1, 0, 1]], dtype=bool
+    )
+    assert compared(called, right, was_called, was_right) == {
+        "rows": 5, "right": 0.4, "given_right": 0.8, "called": 0.4, "given_called": 0.8, "lost": 3, "won": 1,
+    }  # fmt: skip
+
+
+def test_every_variation_of_a_split_is_measured_with_the_adapters_own_gate(
+    tiny_lfm2: Any, rows: Any, tiny_adapter: Any
+) -> None:
+    made = trainer(tiny_lfm2, rows)
+    found = robustness(made).measure("valid", tiny_adapter)
+    assert list(found) == list(VARIATIONS)
+    states = made._measured.states("valid").states[6]
+    gates = np.array([decision.gate == 1 for decision in tiny_adapter.decide(states)])
+    right = gates == made._measured.labels("valid")
+    assert found["wrapped"]["rows"] == len(rows["valid"])
+    assert found["wrapped"]["given_right"] == pytest.approx(right.mean())
+    without, labels = found["without"], made._measured.labels("valid-without")
+    assert without["rows"] == len(labels) == sum(row["label"] and len(row["tools"]) > 1 for row in rows["valid"])
+    assert not labels.any()
+    assert without["right"] == pytest.approx(1 - without["called"])
+    assert without["given_right"] == without["given_called"] > without["called"]
+    assert all(part["left_out"] == 0 for part in found.values())
+
+
+def test_an_abstaining_adapter_is_measured_by_its_probe(tiny_lfm2: Any, rows: Any, tiny_adapter: Any) -> None:
+    parts = tiny_adapter.vectors, tiny_adapter.router, tiny_adapter.probes
+    silent = ASAAdapter(replace(tiny_adapter.config, alpha=0.0), *parts)
+    measure = robustness(trainer(tiny_lfm2, rows)).measure
+    assert measure("valid", silent) == measure("valid", tiny_adapter)
+
+
+def test_rows_that_cannot_be_rendered_are_left_out_and_said(tiny_lfm2: Any, rows: Any, tiny_adapter: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    refusing = "{% if tools and tools[0].function is defined %}{{ raise_exception('bare tools only') }}{% endif %}"
+    made = ASATrainer(
+        model, tokenizer, rows, ASATrainingArguments(progress=False, chat_template=refusing + tokenizer.chat_template)
+    )
+    made._measured.begin(None)
+    measured = robustness(made)
+    found = measured.measure("valid", tiny_adapter)
+    assert "wrapped" not in found
+    assert found["shuffled"]["left_out"] == 0
+    assert measured._left_out["valid-wrapped"] == len(rows["valid"])
+
+
+@pytest.mark.parametrize(("loss", "fitted"), [(0.031, True), (0.029, False)])
+def test_other_lists_are_fitted_on_where_probes_lose_more_than_three_hundredths(
+    tiny_lfm2: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, loss: float, fitted: bool
+) -> None:
+    measured = robustness(trainer(tiny_lfm2, rows))
+    monkeypatch.setattr(measured, "_losses", lambda layers: {"shuffled": -0.01, "wrapped": loss})
+    measured.settle([6])
+    assert measured.facts["fitted"] is fitted
+    assert measured.facts["why"] == (
+        f"probes on VALID lose at most {loss:.3f} of their balanced accuracy, with tools wrapped"
+    )
+    assert measured.fitted_on == (("cal-varied", "train-varied") if fitted else ())
+
+
+def test_losses_are_what_a_probe_loses_of_its_balanced_accuracy(
+    tiny_lfm2: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """States that tell the label of rows as given, and nothing of others."""
+    made = trainer(tiny_lfm2, rows)
+    measured = made._measured
+    generator = torch.Generator().manual_seed(0)
+
+    def states(split: str) -> HiddenStates:
+        labels = torch.from_numpy(measured.labels(split)).float()
+        noise = torch.randn(1, len(labels), 3, generator=generator) * 0.1
+        told = labels if split in ("cal", "train", "valid") else torch.zeros_like(labels)
+        noise[0, :, 0] += told
+        return HiddenStates(noise)
+
+    monkeypatch.setattr(measured, "states", states)
+    losses = robustness(made)._losses([0])
+    assert losses == {"shuffled": 0.5, "thinned": 0.5, "wrapped": 0.5, "without": 0.0}
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_is_asked_for_is_done(tiny_lfm2: Any, rows: Any, asked: bool) -> None:
+    made = trainer(tiny_lfm2, rows, vary_tools=asked)
+    measured = robustness(made)
+    measured.settle([6])
+    assert (measured.facts["fitted"], measured.facts["why"], measured.facts["losses"]) == (asked, "asked for", {})
+    assert len(measured.rows()) == len(measured.prompts()) == (40 if asked else 0)
+    if asked:
+        lost = sum(
+            int(rows[split][i]["label"]) - int(row["label"])
+            for split in ("cal", "train")
+            for i, row in zip(
+                made._measured.sources(f"{split}-varied"), made._measured.rows(f"{split}-varied"), strict=True
+            )
+        )
+        assert measured.facts["taken_away"] == lost > 0
+        assert measured.facts["rows"] == 40
+
+
+def test_the_config_knows_the_lists_that_were_fitted_on(tiny_lfm2: Any, rows: Any) -> None:
+    made = trainer(tiny_lfm2, rows, vary_tools=True)
+    made._robustness = robustness(made)
+    made._robustness.settle([6])
+    found = made._landmarks()
+    wrapped = next(row["tools"] for row in made._robustness.rows() if "function" in row["tools"][0])
+    assert tools_digest(wrapped) in found["tool_lists"]
+    assert tools_digest(rows["cal"][0]["tools"]) in found["tool_lists"]
+    assert found["tools_marks"]
