@@ -1,6 +1,7 @@
 """Which action a training ships, and what its report says of the others."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ def trained_with(actions: Any, tiny_lfm2: Any, small: Any, shared: Any) -> tuple
 
 
 def test_by_default_the_push_ships_and_the_report_says_what_the_others_would_reach(
-    trained: tuple[ASATrainer, ASAAdapter], tiny_lfm2: Any
+    tiny_lfm2: Any, small: Any, shared: Any
 ) -> None:
-    trainer, adapter = trained
+    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**{**shared, "layers": (6,)}))
+    adapter = trainer.train()
     assert adapter.config.action == "steer"
     assert {finalist.get("action", "steer") for finalist in trainer.report["valid"]["finalists"]} == {"steer"}
     told = trainer.report["actions"]
@@ -30,15 +32,13 @@ def test_by_default_the_push_ships_and_the_report_says_what_the_others_would_rea
     # Forced by the gate is what the gate alone says, on VALID too; and it is what generation gives.
     forced = told["valid"]["force"]
     assert (forced["action"], forced["bias"], forced["tau"]) == ("bias", "inf", 0.5)
-    fit_layer, kind = forced["layer"], forced["probe"]
-    assert fit_layer == adapter.config.layer
-    assert kind == adapter.config.probe
-    states = trainer._measured.labelled("valid", fit_layer).states
-    gates = np.array([decision.p_tool >= 0.5 for decision in adapter.decide(states)])
+    by_its_probe = replace(adapter.config, probe=forced["probe"], tau=0.5)
+    gated = ASAAdapter(by_its_probe, adapter.vectors, adapter.router, adapter.probes)
+    states = trainer._measured.labelled("valid", 6).states
+    gates = np.array([decision.p_tool >= 0.5 for decision in gated.decide(states)])
     labels = trainer._measured.labels("valid")
     assert forced["f1"] == pytest.approx(trigger_metrics(labels, gates)["f1"])
-    acting = adapter.with_action("bias", math.inf)
-    generated = trainer.evaluate("valid", adapter=acting)["asa"]
+    generated = trainer.evaluate("valid", adapter=gated.with_action("bias", math.inf))["asa"]
     assert generated["f1"] == pytest.approx(forced["f1"])
 
 
