@@ -108,7 +108,7 @@ seconds.*                            | number  | by stage
 SETTING  layer (int), alpha, tau, beta (numbers), probe (text), read_layers[] (int; empty: the layer itself); where the
          action is not "steer", action (text) and bias (number, or the text "inf")
 SCORES   score, f1, recall, fpr, fpr_upper_bound_95 (numbers)
-GATES    rows, left_out, lost, won (int), right, given_right, called, given_called (shares): the adapter's gates beside
+GATES    rows, left_out, lost, won (int), right, given_right, called, given_called (numbers): the adapter's gates beside
          those of the same rows as given; see `training.robustness.compared`
 ROWS     rows, tool_needed (label 1), groups (of rows that belong together) (int)
 GAIN     mean, lower_bound, balanced_accuracy_bound, apparent (numbers), groups (int): see `choice.gain.Gain`

@@ -57,6 +57,10 @@ def documented() -> list[tuple[str, str]]:
             *((name, "int") for name in ("layer", "read_layers[]")),
         ],
         "SCORES": [(name, "number") for name in scores],
+        "GATES": [
+            *((name, "int") for name in ("rows", "left_out", "lost", "won")),
+            *((name, "number") for name in ("right", "given_right", "called", "given_called")),
+        ],
         "COUNTED": counted,
         "METRICS": [
             *counted,
