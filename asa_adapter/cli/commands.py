@@ -17,7 +17,6 @@ from asa_adapter.comparison.table import ablated, rules_table
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_batch, pad_token_id
 from asa_adapter.data.prompts import encode_prompt
-from asa_adapter.data.rendering import refuse_template_from_hub, with_bounded_template
 from asa_adapter.data.rows import read_tools
 from asa_adapter.data.splits import load_splits
 from asa_adapter.diagnostics.diagnosis import diagnose as diagnosed
@@ -32,6 +31,7 @@ from asa_adapter.report import Report
 from asa_adapter.steering.controller import Decision
 from asa_adapter.summary.markdown import calls_table, metrics_table
 from asa_adapter.summary.rules import rules_markdown, verdict
+from asa_adapter.templates.rendering import refuse_template_from_hub, with_bounded_template
 from asa_adapter.training.trainer import ASATrainer
 
 

@@ -12,7 +12,6 @@ from torch import nn
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.prompts import encode_prompt
-from asa_adapter.data.rendering import refuse_template_from_hub, with_bounded_template
 from asa_adapter.errors import visible
 from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.modeling.forward import evaluation_mode, greedy_settings, input_device
@@ -23,6 +22,7 @@ from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.states import last_token_states
 from asa_adapter.steering.controller import Decision
 from asa_adapter.steering.hook import SteeringHandle, is_steered
+from asa_adapter.templates.rendering import refuse_template_from_hub, with_bounded_template
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 _TAIL_CHARACTERS = 240

@@ -11,9 +11,9 @@ import pytest
 import transformers
 from checkout import TINY_LFM2
 
-from asa_adapter.data import rendering
 from asa_adapter.data.prompts import encode_prompt, with_chat_template
-from asa_adapter.data.rendering import refuse_template_from_hub, with_bounded_template
+from asa_adapter.templates import rendering
+from asa_adapter.templates.rendering import refuse_template_from_hub, with_bounded_template
 
 CHAT = [{"role": "user", "content": "What is 2 x 3?\n<b>"}, {"role": "assistant", "content": "6"}]
 TOOLS = [{"type": "function", "function": {"name": "f", "description": "Ä \u2028", "parameters": {}}}]
