@@ -37,6 +37,8 @@ def complete_row(row: Any, where: str, name: str, tools: list[dict[str, Any]] | 
     _check_spelling(given, where)
     whole = {column: _plain(given.get(column), f"{where}, {column}") for column in COLUMNS}
     whole |= {column: _parsed(whole[column], f"{where}, {column}") for column in _NESTED}
+    if isinstance(whole["label"], bool):
+        whole["label"] = int(whole["label"])
     check_row(whole, where, tuple(column for column in given if column not in COLUMNS))
     _check_gold_calls(whole["gold_calls"], where)
     offered = tools if whole["tools"] is None else whole["tools"]

@@ -2,13 +2,21 @@
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from asa_adapter.data.tables import read_csv
 from asa_adapter.files import looks_like_path, read_jsonl
 
 SPLITS = ("cal", "train", "valid", "test")
+
+# What the splits are called elsewhere.
+_NAMES = (
+    {name: name for name in SPLITS} | {"calibration": "cal"} | dict.fromkeys(("validation", "val", "dev"), "valid")
+)
+_READERS: dict[str, Callable[[Path], list[tuple[int, Any]]]] = {".jsonl": read_jsonl, ".csv": read_csv}
+_EXPECTED = "cal, train, valid and test; train, validation and test; train and test; or one to be split here"
 
 _YES = {"1", "true", "yes", "y", "positive", "pos"}
 _NO = {"0", "false", "no", "n", "negative", "neg"}
@@ -17,15 +25,38 @@ _NEGATION = re.compile(r"\b(?:not|no|non|none|never|without|don t)\b|\b(?:un|non
 _FILLER = {"a", "an", "any", "are", "be", "do", "does", "is", "s", "the", "to"}
 
 
-def read_parts(source: Any) -> tuple[dict[str, list[Any]], Path | None]:
-    """The rows of the four splits, or of one set to be split, and the file of a folder's tools, if there is one.
+class Part(list[Any]):
+    """The rows of one split or set, and where each of them stands.
+
+    Args:
+        rows: the rows.
+        name: of the split, the set or the file.
+        lines: the line of each row, from 1, where they are from a file.
+    """
+
+    def __init__(self, rows: Iterable[Any], name: str, lines: Sequence[int] = ()) -> None:
+        super().__init__(rows)
+        self._name, self._lines = name, lines
+
+    def place(self, i: int) -> str:
+        """How errors name row `i`: by its line, which is counted from 1, else by its number, which is from 0."""
+        return f"{self._name}, line {self._lines[i]}" if self._lines else f"{self._name}, row {i}"
+
+
+def read_parts(source: Any) -> tuple[dict[str, Part], Path | None]:
+    """The rows of the splits, or of one set to be split, and the file of tools beside them, if there is one.
 
     Args:
         source: what `load_splits` takes.
 
+    Returns:
+        Rows by split, under our names for them ("valid" for "validation"): all of `SPLITS`, or "train" with some of
+        the others but without "cal", or one set under any name; and the path of tools.json.
+
     Raises:
         FileNotFoundError: no such file, folder or data set on the Hub, or a split's file is missing.
-        ValueError: no rows can be read from it, or the names of its classes do not say which needs a tool.
+        ValueError: no rows can be read from it, it has other splits, or the names of its classes do not say which of
+            them needs a tool.
     """
     import datasets
 
@@ -33,12 +64,11 @@ def read_parts(source: Any) -> tuple[dict[str, list[Any]], Path | None]:
         return _parts_of_data(source), None
     path = Path(source)
     if path.is_dir():
-        parts = {name: _rows_of_file(_split_file(path, name)) for name in SPLITS}
-        return parts, path / "tools.json" if (path / "tools.json").is_file() else None
-    if path.suffix == ".jsonl":
-        return {path.name: _rows_of_file(path)}, None
+        return {name: _part_of_file(file, file.name) for name, file in _split_files(path).items()}, _tools_in(path)
+    if path.suffix in _READERS:
+        return {path.name: _part_of_file(path, path.name)}, _tools_in(path.parent)
     if path.exists():
-        raise ValueError(f"{source}: expected a folder of cal/train/valid/test.jsonl, or one .jsonl file")
+        raise ValueError(f"{source}: expected a folder of train.jsonl and other splits, or one .jsonl or .csv file")
     if isinstance(source, Path) or looks_like_path(source):
         raise FileNotFoundError(f"no such file or folder: {source}")
     try:
@@ -82,37 +112,59 @@ def _is_opposite(yes: str, no: str) -> bool:
     return bool(_NEED & words) and others <= words
 
 
-def _split_file(folder: Path, name: str) -> Path:
-    path = folder / f"{name}.jsonl"
-    if not path.is_file():
-        expected = ", ".join(f"{split}.jsonl" for split in SPLITS)
-        raise FileNotFoundError(f"{folder} has no {path.name}; expected {expected}")
-    return path
+def _tools_in(folder: Path) -> Path | None:
+    return folder / "tools.json" if (folder / "tools.json").is_file() else None
 
 
-def _rows_of_file(path: Path) -> list[Any]:
+def _split_files(folder: Path) -> dict[str, Path]:
+    """The file of each split in a folder, by our name for it."""
+    found: dict[str, Path] = {}
+    for path in sorted(path for path in folder.iterdir() if path.suffix in _READERS and path.stem in _NAMES):
+        name = _NAMES[path.stem]
+        if name in found:
+            raise ValueError(f"{folder} has both {found[name].name} and {path.name}; expected one file for {name}")
+        found[name] = path
+    if not _is_complete(found):
+        missing = next(name for name in SPLITS if name not in found)
+        raise FileNotFoundError(
+            f"{folder} has no {'train' if 'cal' not in found and 'train' not in found else missing}.jsonl; expected "
+            f"{_EXPECTED}, each as .jsonl or .csv"
+        )
+    return {name: found[name] for name in SPLITS if name in found}
+
+
+def _is_complete(names: Iterable[str]) -> bool:
+    """Whether these are splits to train with: all of ours, or train, of which those that are missing are taken."""
+    given = {*names}
+    return given == {*SPLITS} or (given < {*SPLITS} and "train" in given and "cal" not in given)
+
+
+def _part_of_file(path: Path, name: str) -> Part:
     if not path.is_file():
         raise FileNotFoundError(f"no data file at {path}")
-    rows = read_jsonl(path)
+    rows = _READERS[path.suffix](path)
     for number, row in rows:
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}: expected a JSON object, found a {type(row).__name__}")
     if not rows:
         raise ValueError(f"{path}: there are no rows; expected labelled prompts")
-    return [row for _, row in rows]
+    return Part([row for _, row in rows], name, [number for number, _ in rows])
 
 
-def _parts_of_data(loaded: Any) -> dict[str, list[Any]]:
-    """The four splits of a DatasetDict, or the one set to be split."""
-    if isinstance(loaded, Mapping):
-        if set(SPLITS) <= set(loaded):
-            return {name: _rows_of_data(loaded[name], name) for name in SPLITS}
-        if len(loaded) == 1:
-            return {str(name): _rows_of_data(rows, str(name)) for name, rows in loaded.items()}
-        raise ValueError(
-            f"the data has splits {sorted(loaded)}; expected {', '.join(SPLITS)}, or one to be split here"
-        )
-    return {"data": _rows_of_data(loaded, "data")}
+def _parts_of_data(loaded: Any) -> dict[str, Part]:
+    """The splits of a DatasetDict, or the one set to be split."""
+    if not isinstance(loaded, Mapping):
+        return {"data": Part(_rows_of_data(loaded, "data"), "data")}
+    if set(SPLITS) <= set(loaded):
+        given = {name: loaded[name] for name in SPLITS}
+    elif len(loaded) == 1:
+        given = dict(loaded)
+    else:
+        given = {_NAMES.get(str(name), str(name)): rows for name, rows in loaded.items()}
+        if len(given) < len(loaded) or not _is_complete(given):
+            raise ValueError(f"the data has splits {sorted(map(str, loaded))}; expected {_EXPECTED}")
+        given = {name: given[name] for name in SPLITS if name in given}
+    return {str(name): Part(_rows_of_data(rows, str(name)), str(name)) for name, rows in given.items()}
 
 
 def _rows_of_data(data: Any, name: str) -> list[Any]:

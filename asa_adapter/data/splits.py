@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Shares of one labelled set: as many rows for the classifiers as for the directions, half as many to choose the
 # settings, and as many as for either to test.
-_SHARES = {"cal": 2 / 7, "train": 2 / 7, "valid": 1 / 7, "test": 2 / 7}
+_SHARES = {"cal": 2, "train": 2, "valid": 1, "test": 2}
 _SPLIT_HINT = (
     "; the set was split here with near-duplicates on one side, and rows that are alike but for a number count as "
     "such: give more varied rows, or cal/train/valid/test.jsonl of your own"
@@ -32,11 +32,16 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
     `gold_calls` and `id`. Nested columns come back exactly as written.
 
     Args:
-        source: a folder of cal/train/valid/test.jsonl (with an optional tools.json for rows that have no tools), one
-            labelled .jsonl file or Dataset (split here: stratified by domain and label, near-duplicates kept on one
-            side), the id of a data set on the Hub, a DatasetDict, or a table (pandas, Arrow, polars) in place of any
-            Dataset. Keys that Arrow's columns gave to objects which had none are left out again.
+        source: a folder of cal, train, valid and test, each .jsonl or .csv; one labelled .jsonl or .csv file, list or
+            Dataset (split here: stratified by domain and label, near-duplicates kept on one side); the id of a data
+            set on the Hub, a DatasetDict, or a table (pandas, Arrow, polars) in place of any Dataset. Of train,
+            validation and test, or of train and test, those that are missing are taken from train. A tools.json
+            beside the files is for rows that have no tools. Keys that Arrow's columns gave to objects which had none
+            are left out again.
         seed: seed of the split.
+
+    Returns:
+        The splits; the `info.description` of each says, a line each, how they were made and where tools are from.
 
     Raises:
         FileNotFoundError: no such file, folder or data set on the Hub, or a split's file is missing.
@@ -47,20 +52,16 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
 
     parts, tools_file = read_parts(source)
     tools = None if tools_file is None else read_tools(tools_file)
-    complete = {
-        name: [complete_row(row, f"{name}, row {i}", f"{name}-{i}", tools) for i, row in enumerate(rows)]
-        for name, rows in parts.items()
+    given = {
+        name: [complete_row(row, part.place(i), f"{name}-{i}", tools) for i, row in enumerate(part)]
+        for name, part in parts.items()
     }
-    hint = ""
-    if set(complete) != set(SPLITS):
-        ((name, rows),) = complete.items()
-        check_split(rows, name)
-        complete, hint = split_rows(rows, seed), _SPLIT_HINT
-    for name, rows in complete.items():
-        try:
-            check_split(rows, name)
-        except ValueError as error:
-            raise ValueError(f"{error}{hint}") from None
+    complete = _all_splits(given, seed)
+    told = [_told_split(given, seed)]
+    if tools_file is not None and (
+        without := sum(row.get("tools") is None for part in parts.values() for row in part)
+    ):
+        told.append(f"tools: those of {tools_file} for {without} rows that have none of their own")
     nested = _exact_json()
     features = datasets.Features(
         {
@@ -73,9 +74,41 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
             "gold_calls": nested(),
         }
     )
+    info = datasets.DatasetInfo(features=features, description="\n".join(told))
     return datasets.DatasetDict(
-        {name: datasets.Dataset.from_list(rows, features=features) for name, rows in complete.items()}
+        {name: datasets.Dataset.from_list(rows, features=features, info=info) for name, rows in complete.items()}
     )
+
+
+Rows = list[dict[str, Any]]
+
+
+def _all_splits(given: Mapping[str, Rows], seed: int) -> dict[str, Rows]:
+    """The four splits, checked, those that are not given taken from the one set or from "train"."""
+    hint, complete = "", dict(given)
+    if missing := [name for name in SPLITS if name not in given]:
+        name = next(iter(given)) if len(given) == 1 else "train"
+        check_split(given[name], name)
+        names = [split for split in SPLITS if split in missing or split == "train"]
+        made, hint = split_rows(given[name], seed, names), _SPLIT_HINT
+        complete = {split: (given | made)[split] for split in SPLITS}
+    for name, rows in complete.items():
+        try:
+            check_split(rows, name)
+        except ValueError as error:
+            raise ValueError(f"{error}{hint}") from None
+    return complete
+
+
+def _told_split(given: Mapping[str, Rows], seed: int) -> str:
+    """How the splits came to be, in words."""
+    missing = [name for name in SPLITS if name not in given]
+    if not missing:
+        return "splits: as given"
+    if len(given) == 1:
+        return f"splits: made here of {next(iter(given))}, by domain and label, near-duplicates together (seed {seed})"
+    kept = [name for name in given if name != "train"]
+    return f"splits: {' and '.join(kept)} as given; {', '.join([*missing, 'train'])} made here of train (seed {seed})"
 
 
 @functools.cache
@@ -96,20 +129,30 @@ def _exact_json() -> Any:
     return ExactJson
 
 
-def split_rows(rows: Sequence[Mapping[str, Any]], seed: int = 42) -> dict[str, list[dict[str, Any]]]:
-    """Splits one labelled set, stratified by domain and label; rows of one group (`row_groups`) stay on one side."""
+def split_rows(
+    rows: Sequence[Mapping[str, Any]], seed: int = 42, names: Sequence[str] = SPLITS
+) -> dict[str, list[dict[str, Any]]]:
+    """Splits one labelled set, stratified by domain and label; rows of one group (`row_groups`) stay on one side.
+
+    Args:
+        rows: the rows.
+        seed: seed of the split.
+        names: which of the splits to make; their shares keep their proportions.
+    """
+    whole = sum(_SHARES[name] for name in names)
+    shares = {name: _SHARES[name] / whole for name in names}
     generator = np.random.default_rng(seed)
     strata: dict[tuple[str, int], list[list[int]]] = defaultdict(list)
     for group in grouped(row_groups(rows)):
         first = rows[group[0]]
         strata[(str(first.get("domain")), first.get("label", 0))].append(group)
-    parts: dict[str, list[int]] = {name: [] for name in SPLITS}
+    parts: dict[str, list[int]] = {name: [] for name in names}
     for _, groups in sorted(strata.items(), key=lambda item: str(item[0])):
         total = sum(map(len, groups))
-        filled = dict.fromkeys(SPLITS, 0)
+        filled = dict.fromkeys(names, 0)
         for k in generator.permutation(len(groups)):
             # Each group goes to the split that lacks the most rows of its share.
-            name = max(SPLITS, key=lambda split: _SHARES[split] * total - filled[split])
+            name = max(names, key=lambda split: shares[split] * total - filled[split])
             parts[name] += groups[k]
             filled[name] += len(groups[k])
     return {name: [dict(rows[i]) for i in sorted(indices)] for name, indices in parts.items()}

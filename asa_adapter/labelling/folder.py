@@ -16,8 +16,6 @@ from asa_adapter.summary.markdown import escaped, table
 
 NAME = "labels.json"
 
-Rows = list[dict[str, Any]]
-
 
 class LabelledFolder:
     """The splits of a data set on their way to their labels.
@@ -40,10 +38,9 @@ class LabelledFolder:
 
     def __init__(self, source: Any, settings: Mapping[str, Any], folder: str | Path) -> None:
         self._folder = Path(folder)
-        self.parts: dict[str, Rows]
         self.parts, tools_file = read_parts(source)
         self._tools = None if tools_file is None else read_tools(tools_file)
-        lines = [_line(row, f"{name}, row {i}") for name, rows in self.parts.items() for i, row in enumerate(rows)]
+        lines = [_line(row, rows.place(i)) for rows in self.parts.values() for i, row in enumerate(rows)]
         self._made = {**settings, "data_sha256": sha256("\n".join(lines).encode())}
 
     def check(self, answers: str) -> None:
@@ -55,8 +52,8 @@ class LabelledFolder:
         Raises:
             ValueError: as `label_by_trying` raises it, with the name of the split.
         """
-        for name, rows in self.parts.items():
-            prompts_and_results(rows, answers, f"{name}, ")
+        for rows in self.parts.values():
+            prompts_and_results(rows, answers, rows.place)
 
     def open(self) -> list[str]:
         """Makes the folder, or finds it as an earlier run left it.
@@ -104,7 +101,7 @@ class LabelledFolder:
     def counts(self) -> dict[str, dict[str, list[int]]]:
         """For each split and each domain the number of rows with label 0 and with label 1."""
         counts: dict[str, dict[str, list[int]]] = {}
-        for split in SPLITS:
+        for split in filter(lambda name: self._file(name).is_file(), SPLITS):
             domains = counts.setdefault(split, {})
             for _, row in read_jsonl(self._file(split)):
                 domains.setdefault(row_domain(row), [0, 0])[row["label"]] += 1

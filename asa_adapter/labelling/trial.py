@@ -100,22 +100,20 @@ def failures_that_count(n: int, k: int | None, temperature: float) -> int:
 
 
 def prompts_and_results(
-    rows: Sequence[Mapping[str, Any]], answers: Answers, part: str = ""
+    rows: Sequence[Mapping[str, Any]], answers: Answers, place: Callable[[int], str] = "row {}".format
 ) -> tuple[list[dict[str, Any]], list[list[Result]]]:
     """The rows without any tools, and for each the results of which any makes an answer right.
 
     Args:
         rows: as `label_by_trying` takes them.
         answers: likewise.
-        part: what errors say before the number of a row.
+        place: how errors name a row by its index.
 
     Raises:
         ValueError: a row without a prompt, or with an answer that cannot be checked.
     """
-    prompts = [_prompt(row, f"{part}row {i}") for i, row in enumerate(rows)]
-    results = [
-        expected_results(answer, f"{part}row {i}") for i, answer in enumerate(_given_answers(rows, answers, part))
-    ]
+    prompts = [_prompt(row, place(i)) for i, row in enumerate(rows)]
+    results = [expected_results(answer, place(i)) for i, answer in enumerate(_given_answers(rows, answers, place))]
     return prompts, results
 
 
@@ -125,7 +123,7 @@ def _prompt(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {**complete_row(labelled, where, where, None), "tools": []}
 
 
-def _given_answers(rows: Sequence[Mapping[str, Any]], answers: Answers, part: str) -> list[Any]:
+def _given_answers(rows: Sequence[Mapping[str, Any]], answers: Answers, place: Callable[[int], str]) -> list[Any]:
     if callable(answers):
         return [answers(row) for row in rows]
     if not isinstance(answers, str):
@@ -136,7 +134,7 @@ def _given_answers(rows: Sequence[Mapping[str, Any]], answers: Answers, part: st
         if row.get(answers) is None:
             others = ", ".join(map(repr, row))
             raise ValueError(
-                f"{part}row {i}: there is no {answers!r}; expected a column with the right answer, found {others}"
+                f"{place(i)}: there is no {answers!r}; expected a column with the right answer, found {others}"
             )
     return [row[answers] for row in rows]
 

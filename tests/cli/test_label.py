@@ -137,7 +137,7 @@ def test_a_folder_of_other_rows_is_not_overwritten(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--answers", "truth"], "cal, row 0: there is no 'truth'; expected a column with the right answer"),
+        (["--answers", "truth"], "cal.jsonl, line 1: there is no 'truth'; expected a column with the right answer"),
         (["--times", "0"], "n, the number of answers to each row, is 0; expected 1 or more"),
         (["--fails", "6"], "k, the failures that make label 1, is 6; expected 1 to n = 5"),
     ],

@@ -89,7 +89,7 @@ def test_missing_domain_is_derived_from_tools_json_too(tmp_path: Path) -> None:
     assert load_splits(tmp_path)["cal"]["domain"][:] == ["math", "add", "code", "code"]
 
 
-@pytest.mark.parametrize("label", [None, True, False, "1", "", 2, -1, 0.5, [1], {}], ids=repr)
+@pytest.mark.parametrize("label", [None, "true", "1", "", 2, -1, 0.5, [1], {}], ids=repr)
 @pytest.mark.parametrize("kind", ["folder", "one file"])
 def test_row_with_another_label_is_refused(tmp_path: Path, kind: str, label: Any) -> None:
     rows = labelled(40)
@@ -100,11 +100,19 @@ def test_row_with_another_label_is_refused(tmp_path: Path, kind: str, label: Any
         load_splits(source)
 
 
+def test_labels_may_be_true_and_false(tmp_path: Path) -> None:
+    rows = [row | {"label": bool(row["label"])} for row in labelled(4)]
+    for source in (folder_of(tmp_path, cal=rows), {name: rows for name in ("cal", "train", "valid", "test")}):
+        labels = load_splits(source)["cal"]["label"][:]
+        assert labels == [0, 1, 0, 1]
+        assert {type(label) for label in labels} == {int}
+
+
 def test_unlabelled_row_is_named(tmp_path: Path) -> None:
     rows = labelled(4)
     del rows[3]["label"]
     with pytest.raises(
-        ValueError, match=r"^valid, row 3: label is None; expected 0 \(no tool needed\) or 1 \(tool needed\)$"
+        ValueError, match=r"^valid.jsonl, line 4: label is None; expected 0 \(no tool needed\) or 1 \(tool needed\)$"
     ):
         load_splits(folder_of(tmp_path, valid=rows))
 
@@ -127,7 +135,7 @@ def test_row_without_a_prompt_is_refused(tmp_path: Path, kind: str, prompt: dict
     rows = labelled(40)
     rows[2] = {"label": 0, "domain": "math", **prompt}
     source = folder_of(tmp_path, cal=rows) if kind == "folder" else write(tmp_path / "all.jsonl", rows)
-    with pytest.raises(ValueError, match=r"^[\w.]+, row \d+: no instruction and no messages; expected one of them$"):
+    with pytest.raises(ValueError, match=r"^(cal|all).jsonl, line 3: no instruction and no messages; expected one"):
         load_splits(source)
 
 

@@ -133,7 +133,9 @@ def test_half_a_surrogate_pair_is_refused(column: str, value: Any) -> None:
 def test_half_a_surrogate_pair_in_a_file_is_refused(tmp_path: Path) -> None:
     folder_of(tmp_path)
     (tmp_path / "test.jsonl").write_text('{"instruction": "Add \\ud83d one.", "label": 1}\n')
-    with pytest.raises(ValueError, match=r"^test, row 0, instruction: .*half of a surrogate pair \('\\ud83d'\)"):
+    with pytest.raises(
+        ValueError, match=r"^test.jsonl, line 1, instruction: .*half of a surrogate pair \('\\ud83d'\)"
+    ):
         load_splits(tmp_path)
 
 

@@ -38,11 +38,12 @@ def test_empty_lines_are_skipped(tmp_path: Path) -> None:
     assert len(load_splits(tmp_path)["cal"]) == 4
 
 
-@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize("name", SPLITS[1:])
 def test_missing_split_is_named(tmp_path: Path, name: str) -> None:
     (folder_of(tmp_path) / f"{name}.jsonl").unlink()
     with pytest.raises(
-        FileNotFoundError, match=f"has no {name}.jsonl; expected cal.jsonl, train.jsonl, valid.jsonl, test"
+        FileNotFoundError,
+        match=f"has no {name}.jsonl; expected cal, train, valid and test; train, validation and test; ",
     ):
         load_splits(tmp_path)
 
@@ -115,10 +116,63 @@ def test_dataset_and_file_give_the_same_splits(tmp_path: Path) -> None:
 
 def test_other_splits_are_refused() -> None:
     rows = datasets.Dataset.from_list(labelled(4))
-    with pytest.raises(
-        ValueError, match=r"the data has splits \['test', 'train'\]; expected cal, train, valid, test, or one"
-    ):
-        load_splits(datasets.DatasetDict(train=rows, test=rows))
+    message = (
+        r"the data has splits \['test', 'unsupervised'\]; expected cal, train, valid and test; train, validation and"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_splits(datasets.DatasetDict(unsupervised=rows, test=rows))
+
+
+def test_two_splits_of_one_kind_are_refused(tmp_path: Path) -> None:
+    rows = labelled(4)
+    with pytest.raises(ValueError, match=r"the data has splits \['test', 'train', 'val', 'validation'\]; expected"):
+        load_splits({"train": rows, "test": rows, "val": rows, "validation": rows})
+    for name in ("train.jsonl", "test.jsonl", "val.jsonl", "valid.jsonl"):
+        write(tmp_path / name, rows)
+    with pytest.raises(ValueError, match=r"has both val.jsonl and valid.jsonl; expected one file for valid$"):
+        load_splits(tmp_path)
+
+
+def test_train_validation_and_test_keep_two_and_take_cal_from_train() -> None:
+    given = {"train": labelled(40), "validation": labelled(8, first=50), "test": labelled(12, first=60)}
+    splits = load_splits(given)
+    assert ids(splits)["valid"] == [row["id"] for row in given["validation"]]
+    assert ids(splits)["test"] == [row["id"] for row in given["test"]]
+    assert sorted([*ids(splits)["cal"], *ids(splits)["train"]]) == sorted(row["id"] for row in given["train"])
+    assert {name: len(rows) for name, rows in splits.items()} == {"cal": 20, "train": 20, "valid": 8, "test": 12}
+    told = splits["cal"].info.description
+    assert told == "splits: valid and test as given; cal, train made here of train (seed 42)"
+
+
+def test_train_and_test_in_a_folder_take_the_rest_from_train(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", labelled(40))
+    write(tmp_path / "test.jsonl", labelled(12, first=60))
+    splits = load_splits(tmp_path)
+    assert list(splits) == list(SPLITS)
+    assert {name: len(rows) for name, rows in splits.items()} == {"cal": 16, "train": 16, "valid": 8, "test": 12}
+    assert ids(splits)["test"] == [f"r{60 + i}" for i in range(12)]
+
+
+def test_a_folder_with_train_alone_is_split_like_one_file(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", labelled(56))
+    assert ids(load_splits(tmp_path)) == ids(load_splits(tmp_path / "train.jsonl"))
+
+
+def test_tools_beside_one_file_are_for_its_rows_without_tools(tmp_path: Path) -> None:
+    tools = [{"name": "clock", "parameters": {"type": "object", "properties": {}}}]
+    own = [{"name": "lamp", "parameters": {"type": "object", "properties": {}}}]
+    rows = labelled(56)
+    rows[0]["tools"] = own
+    path = write(tmp_path / "all.jsonl", rows)
+    (tmp_path / "tools.json").write_text(json.dumps(tools))
+    splits = load_splits(path)
+    assert {name: row["tools"] for name, row in by_id(splits).items()} == {"r0": own} | {
+        f"r{i}": tools for i in range(1, 56)
+    }
+    assert splits["test"].info.description.splitlines() == [
+        "splits: made here of all.jsonl, by domain and label, near-duplicates together (seed 42)",
+        f"tools: those of {tmp_path / 'tools.json'} for 55 rows that have none of their own",
+    ]
 
 
 def test_split_of_a_dataset_dict_is_checked() -> None:
@@ -158,9 +212,10 @@ def test_a_name_that_is_neither_here_nor_to_be_had_on_the_hub_says_both() -> Non
 
 
 def test_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_text("instruction,label\n")
-    with pytest.raises(ValueError, match=r"rows.csv: expected a folder of cal/train/valid/test.jsonl, or one .jsonl"):
-        load_splits(tmp_path / "rows.csv")
+    (tmp_path / "rows.xlsx").write_text("instruction,label\n")
+    message = r"rows.xlsx: expected a folder of train.jsonl and other splits, or one .jsonl or .csv file$"
+    with pytest.raises(ValueError, match=message):
+        load_splits(tmp_path / "rows.xlsx")
 
 
 # --- the data sets that the developers share

@@ -1,0 +1,48 @@
+"""Rows of a .csv file, whose cells are all texts."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+_DELIMITERS = ",;\t"
+_LABELS = {"1": 1, "true": 1, "yes": 1, "0": 0, "false": 0, "no": 0}
+
+
+def read_csv(path: Path) -> list[tuple[int, Any]]:
+    """The rows of a .csv file with the line on which each ends, its first line naming the columns.
+
+    Commas, semicolons and tabs part cells. An empty cell is missing; a label may be 0 or 1, true or false, yes or no.
+    Columns of lists hold JSON.
+
+    Raises:
+        ValueError: not UTF-8, a column without a name or named twice, or more cells than columns in a line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    head = text.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=head.count), strict=True)
+    try:
+        columns = [name.strip() for name in reader.fieldnames or []]
+        if "" in columns or len(set(columns)) < len(columns):
+            raise ValueError(f"{path}, line 1: the columns are {columns}; expected a name for each, and each once")
+        reader.fieldnames = columns
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num + 1}: not valid CSV: {error}") from error
+    for number, row in rows:
+        if None in row:
+            raise ValueError(
+                f"{path}, line {number}: {len(columns) + len(row[None])} cells; expected {len(columns)}, one for each "
+                'column (a text with commas stands in double quotes: "a, b")'
+            )
+    return [(number, _typed(row)) for number, row in rows]
+
+
+def _typed(row: dict[str, str | None]) -> dict[str, Any]:
+    cells: dict[str, Any] = {column: cell if cell and cell.strip() else None for column, cell in row.items()}
+    if label := cells.get("label"):
+        cells["label"] = _LABELS.get(label.strip().lower(), label)
+    return cells
