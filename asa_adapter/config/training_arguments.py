@@ -74,7 +74,9 @@ class ASATrainingArguments:
         tool_call_format: name of the model's tool-call format, if it is not found by itself; see `ToolCallParser`.
         tool_call_start: the marker that opens a call, if it differs from the format's.
         tool_call_end: the marker that closes it, likewise.
-        progress: whether to show bars.
+        without_tools: whether rows may offer no tools. Else they are refused: an attached adapter leaves such prompts
+            alone.
+        progress: whether to say what was understood, to show bars, and to print a line for each stage.
 
     Raises:
         ValueError: a field's value is out of its range.
@@ -139,6 +141,7 @@ class ASATrainingArguments:
     tool_call_format: str | None = _flag(None, "how the model writes calls (default: found)", "F", type=str)
     tool_call_start: str | None = _flag(None, "marker that opens a call, if not the format's", "S", type=str)
     tool_call_end: str | None = _flag(None, "marker that closes a call, if not the format's", "S", type=str)
+    without_tools: bool = _flag(False, "take rows that offer no tools, too", "", action="store_true")
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -147,8 +150,9 @@ class ASATrainingArguments:
         self._check_sequences()
         self._check_limit()
         self._check_cost()
-        if type(self.success_required) is not bool:
-            raise ValueError(f"success_required is {self.success_required!r:.80}; expected True or False")
+        for name in ("success_required", "without_tools"):
+            if type(value := getattr(self, name)) is not bool:
+                raise ValueError(f"{name} is {value!r:.80}; expected True or False")
         for name, least in (
             ("finalists", 1),
             ("resamples", 100),

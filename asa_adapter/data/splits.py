@@ -61,7 +61,10 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
     if tools_file is not None and (
         without := sum(row.get("tools") is None for part in parts.values() for row in part)
     ):
-        told.append(f"tools: those of {tools_file} for {without} rows that have none of their own")
+        rest = sum(map(len, parts.values())) - without
+        told.append(
+            f"tools: those of {tools_file} for {without} rows" + (f", and {rest} have their own" if rest else "")
+        )
     nested = _exact_json()
     features = datasets.Features(
         {

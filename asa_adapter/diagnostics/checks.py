@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,14 +15,17 @@ from asa_adapter.modeling.fingerprint import is_quantised
 from asa_adapter.modeling.forward import compiled_parts
 from asa_adapter.modeling.residual import decoder_blocks, generating_model, hidden_size
 from asa_adapter.notations.call import ToolCall
-from asa_adapter.notations.schemas import properties, unwrapped
+from asa_adapter.notations.schemas import Tools, properties, tool_schemas, unwrapped
 from asa_adapter.steering.hook import is_steered
 from asa_adapter.tool_calls.detection import SAMPLE_CALL, appended, written_call
 from asa_adapter.tool_calls.parser import one_token
 
 _BEGINNING_TOKENS = 16
+# Where one of these fails, no adapter can be of use.
+_NEEDED = {"chat_template", "call_format", "tools", "prompt", "blocks", "unsteered", "attention", "thinking"}
 
 Check = Callable[[Patient], Finding]
+_CHECK_NAMES: dict[Check, str] = {}
 
 
 def check(name: str) -> Callable[[Check], Check]:
@@ -37,8 +40,9 @@ def check(name: str) -> Callable[[Check], Check]:
             except Exception as error:
                 reason = f"{type(error).__name__}: {str(error)[:300]}"
                 found = wrong(f"could not be checked: {reason}", "see the reason")
-            return dataclasses.replace(found, name=name)
+            return dataclasses.replace(found, name=name, blocks=not found.ok and name in _NEEDED)
 
+        _CHECK_NAMES[examine] = name
         return examine
 
     return named
@@ -52,6 +56,38 @@ def ok(meaning: str) -> Finding:
 def wrong(meaning: str, cure: str) -> Finding:
     """The finding that something is wrong, and what to do about it; `check` names it."""
     return Finding("", False, meaning, cure)
+
+
+def unseen(meaning: str) -> Finding:
+    """The finding that there was nothing to check; `check` names it."""
+    return Finding("", False, meaning, checked=False)
+
+
+def not_made(look: Check, failed: Sequence[Finding]) -> Finding:
+    """The finding that a check was left out, since others failed before it."""
+    why = " and ".join(finding.name for finding in failed)
+    return Finding(_CHECK_NAMES[look], False, f"not checked: it needs {why}, mended", checked=False)
+
+
+def unseen_tools(tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Tools) -> str:
+    """The first of the tools where a chat's prompt does not show them: neither by the template nor in its own words.
+
+    Returns:
+        Its name; "" where the prompt shows the tools.
+    """
+    schemas = tool_schemas(tools)
+    name = str(unwrapped(schemas[0]).get("name"))
+    ids = encode_prompt(tokenizer, messages, schemas)
+    same = ids == encode_prompt(tokenizer, messages, None)
+    return name if same and name not in str(tokenizer.decode(ids, skip_special_tokens=False)) else ""
+
+
+def template_ignores(name: str) -> tuple[str, str]:
+    """What it means that a chat template ignores tools such as this one, and the cure."""
+    return (
+        f"the chat template ignores tools=: the model never sees {name!r} and the others, so it cannot call them",
+        "give a chat template that writes the tools: ASATrainingArguments(chat_template=...), --chat-template FILE",
+    )
 
 
 @check("chat_template")
@@ -73,7 +109,8 @@ def check_call_format(patient: Patient) -> Finding:
     except ValueError:
         return wrong(
             "neither chat template nor vocabulary shows a known tool-call format: no call would be noticed",
-            "name it: ASATrainingArguments(tool_call_format=..., tool_call_start=..., tool_call_end=...)",
+            "name it: ASATrainingArguments(tool_call_format=..., tool_call_start=..., tool_call_end=...), or "
+            "--tool-call-format F",
         )
     markers = " and ".join(repr(marker) for marker in (parser.start, parser.end) if marker)
     return ok(f"calls are written in the format {parser.format!r}, {markers or 'without markers'}")
@@ -82,13 +119,8 @@ def check_call_format(patient: Patient) -> Finding:
 @check("tools")
 def check_tools(patient: Patient) -> Finding:
     """Does the template write the tools into the prompt?"""
-    name = str(unwrapped(patient.tools[0]).get("name"))
-    chat = [{"role": "user", "content": "Hello."}]
-    if encode_prompt(patient.tokenizer, chat, patient.tools) == encode_prompt(patient.tokenizer, chat, None):
-        return wrong(
-            f"the chat template ignores tools=: the model never sees {name!r} and the others, so it cannot call them",
-            "give a chat template that writes the tools: ASATrainingArguments(chat_template=...)",
-        )
+    if name := unseen_tools(patient.tokenizer, [{"role": "user", "content": "Hello."}], patient.tools):
+        return wrong(*template_ignores(name))
     return ok("the chat template writes the tools into the prompt")
 
 
@@ -248,7 +280,7 @@ def check_habit(patient: Patient) -> Finding:
     """Do calls come in the format that the template shows?"""
     habit, shown = patient.habit, patient.parser.format
     if not habit.calls:
-        return ok("the bare model wrote no call in any known format")
+        return unseen("the bare model wrote no call in any known format: nothing tells in which its calls come")
     if habit.differs:
         return wrong(
             f"template and vocabulary show the format {shown!r}, but the calls that the model writes come as {habit}: "
@@ -281,7 +313,7 @@ def check_own_calls(patient: Patient) -> Finding:
     reader = patient.reader
     called = [reader.text(answer) for answer in patient.answers if reader.triggered(answer, patient.tools)]
     if not called:
-        return ok("the bare model wrote no call that could be read or not")
+        return unseen("the bare model wrote no call: whether its calls can be read is not known")
     results = [reader.check(text, patient.tools) for text in called]
     fits = f"{sum(result['arguments'] for result in results)} fit the tools"
     unread = [text for text, result in zip(called, results, strict=True) if not result["format"]]

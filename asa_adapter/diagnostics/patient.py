@@ -40,38 +40,60 @@ class Finding:
 
     Attributes:
         name: the name of the check.
-        ok: whether nothing is wrong.
+        ok: whether it was made, and nothing is wrong.
         meaning: what was found, and what it means for steering.
         cure: what to do about it; "" where nothing is wrong.
+        checked: whether the check could be made, and had something to look at.
+        blocks: whether no adapter can be of use before this is cured.
     """
 
     name: str
     ok: bool
     meaning: str
     cure: str = ""
+    checked: bool = True
+    blocks: bool = False
 
 
 class Patient:
-    """A model with its tokenizer and tools; parser and answers are made when first asked for."""
+    """A model with its tokenizer and tools; parser and answers are made when first asked for.
 
-    def __init__(self, model: nn.Module, tokenizer: Any, tools: list[dict[str, Any]], max_new_tokens: int) -> None:
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        tools: JSON-schema tools to offer.
+        max_new_tokens: longest answer.
+        named: the format of its calls, and their start and end marker, as `ToolCallParser.from_tokenizer` takes them,
+            where they are named by hand.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        tools: list[dict[str, Any]],
+        max_new_tokens: int,
+        named: tuple[str | None, str | None, str | None] = (None, None, None),
+    ) -> None:
         self.model: Any = model
         self.tokenizer = tokenizer
         self.tools = tools
         self._max_new_tokens = max_new_tokens
+        self._named = named
         self._parser: ToolCallParser | None = None
         self._answers: list[list[int]] | None = None
 
-    def can_answer(self, findings: Sequence[Finding]) -> bool:
-        """Whether prompts can be rendered and answered, so that the checks on answers can be made."""
-        needed = {"chat_template", "call_format", "prompt"}
-        return needed <= {finding.name for finding in findings if finding.ok} and hasattr(self.model, "generate")
+    def missing_for_answers(self, findings: Sequence[Finding]) -> list[Finding]:
+        """The findings for which prompts cannot be rendered and answered; the checks on answers need none of them."""
+        failed = [finding for finding in findings if finding.name == "prompt" and not finding.ok]
+        return failed if hasattr(self.model, "generate") else [*failed, Finding("generate()", False, "there is none")]
 
     @property
     def parser(self) -> ToolCallParser:
         """The parser of the model's calls."""
         if self._parser is None:
-            self._parser = ToolCallParser.from_tokenizer(self.tokenizer)
+            name, start, end = self._named
+            self._parser = ToolCallParser.from_tokenizer(self.tokenizer, name, start=start, end=end)
         return self._parser
 
     @property
@@ -93,7 +115,9 @@ class Patient:
 
     @property
     def reader(self) -> ToolCallParser:
-        """The parser of the formats in which the model's calls really come."""
+        """The parser of the formats in which the model's calls really come; a format that was named stays."""
+        if self._named[0] is not None:
+            return self.parser
         return ToolCallParser.from_habit(self.tokenizer, self.habit)
 
     def text(self, ids: Sequence[int]) -> str:

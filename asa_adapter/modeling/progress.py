@@ -35,7 +35,7 @@ class Lines:
             self._said = now
             rate = self._done / (now - self._began)
             left = span((self._total - self._done) / rate)
-            _say(f"{self._name}: {self._done} of {self._total}, {rate:.3g} a second, about {left} left")
+            say(f"{self._name}: {self._done} of {self._total}, {rate:.3g} a second, about {left} left")
 
     def __enter__(self) -> "Lines":
         return self
@@ -43,7 +43,7 @@ class Lines:
     def __exit__(self, kind: Any, *_: Any) -> None:
         took = self._clock() - self._began
         if kind is None and took >= _EVERY:
-            _say(f"{self._name}: {self._done} of {self._total}, in {span(took)}")
+            say(f"{self._name}: {self._done} of {self._total}, in {span(took)}")
 
 
 class Forecast:
@@ -72,7 +72,7 @@ class Forecast:
         seconds = (self._clock() - self._began) * self._whole / self._done
         if seconds >= _EVERY:
             self._said = True
-            _say(f"rough estimate: {span(seconds)} for the whole training, without TEST")
+            say(f"rough estimate: {span(seconds)} for the whole training, without TEST")
 
 
 _FORECAST: ContextVar[Forecast | None] = ContextVar("forecast", default=None)
@@ -105,6 +105,7 @@ def span(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Prints a line about a run on stderr."""
     sys.stderr.write(f"asa-adapter: {text}\n")
     sys.stderr.flush()

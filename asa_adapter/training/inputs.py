@@ -3,24 +3,41 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from asa_adapter.data.prompts import Row
+from asa_adapter.data.duplicates import row_names
+from asa_adapter.data.prompts import Row, row_messages, row_tools
 from asa_adapter.data.sources import SPLITS
-from asa_adapter.data.splits import check_split
+from asa_adapter.data.splits import check_split, load_splits
+from asa_adapter.diagnostics.checks import template_ignores, unseen_tools
+from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import MIN_ROWS_PER_CLASS
 
+Splits = Mapping[str, list[Row]]
 
-def checked_splits(splits: Any) -> dict[str, list[Row]]:
+
+def checked_splits(source: Any, seed: int) -> tuple[dict[str, list[Row]], dict[str, str]]:
     """The rows of each split, checked.
 
+    Args:
+        source: the four splits, or anything that `load_splits` takes.
+        seed: of the split of one set.
+
+    Returns:
+        The rows by split; and, where `load_splits` made them, how ("splits") and where tools are from ("tools").
+
     Raises:
-        ValueError: no mapping of splits, a split is missing or cannot be fitted or measured on, or TRAIN has too few
-            rows of a label.
+        FileNotFoundError: there is no such file or folder.
+        ValueError: no splits can be made of it, one cannot be fitted or measured on, or TRAIN has too few rows of a
+            label.
     """
-    if not isinstance(splits, Mapping):
-        raise ValueError(f"splits is {splits!r:.80}; expected what load_splits gives: cal, train, valid and test")
-    if missing := [name for name in SPLITS if name not in splits]:
-        raise ValueError(f"the data has no {', '.join(missing)} split; expected cal, train, valid and test")
-    found: dict[str, list[Row]] = {name: list(splits[name]) for name in SPLITS}
+    splits = source
+    if not isinstance(source, Mapping) or not set(SPLITS) <= set(source):
+        splits = load_splits(source, seed=seed)
+    told = str(getattr(getattr(splits["cal"], "info", None), "description", None) or "")
+    notes = dict(line.split(": ", 1) for line in told.splitlines() if line.startswith(("splits: ", "tools: ")))
+    found: dict[str, list[Row]] = {
+        name: [{**row, "label": int(row["label"])} if type(row.get("label")) is bool else row for row in splits[name]]
+        for name in SPLITS
+    }
     for name, rows in found.items():
         check_split(rows, name)
     labels = [int(row["label"]) for row in found["train"]]
@@ -30,7 +47,30 @@ def checked_splits(splits: Any) -> dict[str, list[Row]]:
                 f"train: {count} rows have label {label}; expected at least {MIN_ROWS_PER_CLASS} of each label, since "
                 "router and probes are fitted on them and judged on others of them"
             )
-    return found
+    return found, notes
+
+
+def refuse_unseen_tools(splits: Splits, tokenizer: Any, tools: Tools | None, without_tools: bool) -> None:
+    """Refuses rows that offer no tools, unless they are wanted, and prompts that do not show the tools.
+
+    Raises:
+        ValueError: some rows offer no tools, or the chat template never writes them.
+    """
+    bare, shown = [], None
+    for split, rows in splits.items():
+        for row, name in zip(rows, row_names(rows), strict=True):
+            if not (tools if row.get("tools") is None else row["tools"]):
+                bare.append(f"{split}:{name}")
+            elif shown is None:
+                shown = row
+    if bare and not without_tools:
+        raise ValueError(
+            f"{len(bare)} of {sum(map(len, splits.values()))} rows offer no tools, such as {bare[0]}: no call is "
+            "right there, and an adapter leaves such prompts alone. Put tools.json beside the data, or give tools= "
+            "(--tools); to fit on such rows on purpose, set without_tools=True (--without-tools)"
+        )
+    if shown is not None and (first := unseen_tools(tokenizer, row_messages(shown), row_tools(shown, tools) or [])):
+        raise ValueError("; ".join(template_ignores(first)))
 
 
 def layers_to_try(layers: str | Sequence[int], depth: int) -> list[int]:

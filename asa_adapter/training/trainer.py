@@ -22,9 +22,10 @@ from asa_adapter.comparison.table import ablated, metrics_of_rules, rules_table
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import checked_domains
 from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.data.batches import pad_token_id
 from asa_adapter.data.duplicates import group_summary, leak_summary, leaks, row_names
 from asa_adapter.data.landmarks import landmarks
-from asa_adapter.data.prompts import Row, check_chat_template, row_domain, with_chat_template
+from asa_adapter.data.prompts import check_chat_template, row_domain, with_chat_template
 from asa_adapter.data.rows import check_tools, row_text
 from asa_adapter.evaluation.intervals import comparison
 from asa_adapter.files import make_writable_folder
@@ -33,17 +34,19 @@ from asa_adapter.measurement.baselines import bag_of_words
 from asa_adapter.measurement.labelled import labels_of
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.measurement.stages import STAGES_NAME
+from asa_adapter.modeling.prefix import Prompt
 from asa_adapter.modeling.processes import Processes
-from asa_adapter.modeling.progress import forecast
+from asa_adapter.modeling.progress import forecast, say
 from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.search.fitting import LayerFit, probe_quality
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.training.inputs import checked_splits, layers_to_try
+from asa_adapter.training.account import stage_line, understood
+from asa_adapter.training.inputs import checked_splits, layers_to_try, refuse_unseen_tools
 from asa_adapter.training.record import habit_facts, habit_fields, habitual_parser, new_report, origin
 from asa_adapter.training.robustness import Robustness
-from asa_adapter.training.workload import whole_run
+from asa_adapter.training.workload import seconds_of_a_token, whole_run, whole_tokens
 
 _MOST_LEAKS = 1000  # in the report, whose size is limited
 
@@ -57,7 +60,8 @@ class ASATrainer:
     Args:
         model: any AutoModelForCausalLM; it is not changed.
         tokenizer: its tokenizer, with a chat template.
-        splits: cal, train, valid and test rows, as `load_splits` returns them.
+        splits: cal, train, valid and test rows, as `load_splits` returns them, or anything that it takes, such as a
+            list of rows or a folder, which is then split with the seed of `args`.
         args: what to try and to choose by; None for the defaults.
         tools: JSON-schema tools for rows that have none of their own.
 
@@ -71,9 +75,9 @@ class ASATrainer:
         report: what was done and measured; it becomes report.json.
 
     Raises:
-        ValueError: a split on which nothing can be fitted or measured, tools that no call can fit, a tokenizer without
-            a chat template or a known tool-call format, a layer that the model does not have, or a model with an
-            adapter attached.
+        ValueError: a split on which nothing can be fitted or measured, tools that no call can fit, rows that offer
+            none, a tokenizer without a chat template, with one that never writes tools, or without a known tool-call
+            format, a layer that the model does not have, or a model with an adapter attached.
         IncompatibleModelError: the decoder blocks are not found.
     """
 
@@ -81,7 +85,7 @@ class ASATrainer:
         self,
         model: nn.Module,
         tokenizer: Any,
-        splits: Mapping[str, Sequence[Row]],
+        splits: Any,
         args: ASATrainingArguments | None = None,
         tools: Tools | None = None,
     ) -> None:
@@ -91,7 +95,7 @@ class ASATrainer:
         check_tools(tools or [], "tools")
         self.tools = tools
         check_chat_template(self.tokenizer)
-        self.splits = checked_splits(splits)
+        self.splits, self._notes = checked_splits(splits, self.args.seed)
         Objective.of(self.args).screening(labels_of(self.splits["valid"]))  # refuses a limit that cannot be kept
         self.parser = ToolCallParser.from_tokenizer(
             self.tokenizer,
@@ -99,6 +103,7 @@ class ASATrainer:
             start=self.args.tool_call_start,
             end=self.args.tool_call_end,
         )
+        refuse_unseen_tools(self.splits, self.tokenizer, tools, self.args.without_tools)
         self._layers = layers_to_try(self.args.layers, len(decoder_blocks(model, self.args.layer_path)))
         self._domains = checked_domains(sorted({row_domain(row) for row in self.splits["train"]}))
         self._origin = origin(model, self.tokenizer, self.parser, self.args, self._domains, self.splits["cal"], tools)
@@ -140,6 +145,7 @@ class ASATrainer:
         fitted_on = ("cal", "train", "valid")
         prompts = {split: self._measured.prompts(split) for split in fitted_on}
         whole = whole_run(prompts, len(self._layers), self.args) / Processes().count  # each runs its part
+        self._tell(prompts)
         with self._timed("habit"):
             self._learn_habit()
         with self._timed("states"), forecast(whole):
@@ -333,5 +339,22 @@ class ASATrainer:
         """Adds the seconds that a stage took to the report, unless it is for another adapter than the trained one."""
         began = time.perf_counter()
         yield
+        seconds = time.perf_counter() - began
         if adapter is self._adapter or adapter is None:
-            self.report["seconds"][stage] = round(time.perf_counter() - began, 2)
+            self.report["seconds"][stage] = round(seconds, 2)
+        if self._tells:
+            say(stage_line(stage, self.report, seconds))
+
+    @property
+    def _tells(self) -> bool:
+        return self.args.progress and Processes().is_main
+
+    def _tell(self, prompts: Mapping[str, Sequence[Prompt]]) -> None:
+        """Says what the run was given and will do."""
+        if not self._tells:
+            return
+        pad_id, path = pad_token_id(self.tokenizer), self.args.layer_path
+        pace = seconds_of_a_token(self.model, prompts["train"], pad_id, self.args.batch_size, path)
+        seconds = pace * whole_tokens(prompts, len(self._layers), self.args) / Processes().count
+        for line in understood(self.splits, self._notes, self.tools, self.args, self._layers, seconds):
+            say(line)

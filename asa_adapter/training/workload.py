@@ -1,14 +1,29 @@
-"""How much a training runs on the model, from which its first stage forecasts how long all of it takes."""
+"""How much a training runs on the model, and how fast that is, which tells how long all of it takes."""
 
+import time
 from collections.abc import Mapping, Sequence
 
+from torch import nn
+
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.modeling.prefix import Prompt, families
+from asa_adapter.data.batches import pad_batch
+from asa_adapter.modeling.forward import evaluation_mode, input_device
+from asa_adapter.modeling.prefix import Prompt, SharedPrefix, families
+from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.search.racing import pushes_run
+from asa_adapter.states import last_token_states
+
+_SHORT = 0.25  # seconds of one prompt, below which a batch tells more
 
 
 def whole_run(prompts: Mapping[str, Sequence[Prompt]], layers: int, args: ASATrainingArguments) -> float:
-    """All work of a training, in rows whose states are collected.
+    """All work of a training, in rows whose states are collected."""
+    states = sum(map(_tokens_run, prompts.values()))
+    return sum(map(len, prompts.values())) * whole_tokens(prompts, layers, args) / states
+
+
+def whole_tokens(prompts: Mapping[str, Sequence[Prompt]], layers: int, args: ASATrainingArguments) -> float:
+    """All work of a training, in tokens.
 
     A row's work is the number of tokens that run through the model. A push of the screen counts as half a token, since
     it runs through the blocks behind its layer; answers count as if they were as long as they may be, and rows with
@@ -26,9 +41,28 @@ def whole_run(prompts: Mapping[str, Sequence[Prompt]], layers: int, args: ASATra
     pushes += (2 * args.finalists + 3 * alphas) * rows["valid"]
     screens = tokens["train"] + 2 * tokens["valid"] + pushes / 2
     answers = tokens["valid"] + (1 + args.finalists) * rows["valid"] * args.max_new_tokens
-    states = sum(tokens.values())
     varied = 4 * tokens["valid"] + (0 if args.vary_tools is False else (tokens["cal"] + tokens["train"]) / 2)
-    return sum(rows.values()) * (states + screens + answers + varied) / states
+    return sum(tokens.values()) + screens + answers + varied
+
+
+def seconds_of_a_token(
+    model: nn.Module, prompts: Sequence[Prompt], pad_id: int, batch_size: int, layer_path: str | None
+) -> float:
+    """How long a token of a prompt takes: of one prompt run alone, or of a batch where that is fast."""
+    blocks = decoder_blocks(model, layer_path)
+
+    def measured(some: Sequence[Prompt]) -> float:
+        began = time.perf_counter()
+        last_token_states(model, blocks, *pad_batch(some, pad_id, "right", input_device(model)), SharedPrefix())
+        return time.perf_counter() - began
+
+    some = list(prompts[:1])
+    with evaluation_mode(model):
+        measured(some)  # the first run has more to do
+        if (taken := measured(some)) < _SHORT:
+            some = list(prompts[:batch_size])
+            taken = measured(some)
+    return taken / sum(map(len, some))
 
 
 def _tokens_run(prompts: Sequence[Prompt]) -> int:

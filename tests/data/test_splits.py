@@ -171,7 +171,7 @@ def test_tools_beside_one_file_are_for_its_rows_without_tools(tmp_path: Path) ->
     }
     assert splits["test"].info.description.splitlines() == [
         "splits: made here of all.jsonl, by domain and label, near-duplicates together (seed 42)",
-        f"tools: those of {tmp_path / 'tools.json'} for 55 rows that have none of their own",
+        f"tools: those of {tmp_path / 'tools.json'} for 55 rows, and 1 have their own",
     ]
 
 

@@ -9,7 +9,7 @@ from models import fitted_adapter, random_model, traces
 
 import asa_adapter
 from asa_adapter.data.prompts import with_chat_template
-from asa_adapter.diagnostics.diagnosis import diagnose, findings_table
+from asa_adapter.diagnostics.diagnosis import diagnose, findings_table, readiness
 from asa_adapter.diagnostics.patient import Finding
 
 NAMES = [
@@ -25,9 +25,13 @@ def healthy(tiny_lfm2: Any, splits: Any) -> dict[str, Finding]:
 
 
 def found(model: Any, tokenizer: Any, name: str) -> Finding:
-    """The finding of one check; its cure is never empty where something is wrong."""
+    """The finding of one check; there are all of them, and a cure wherever something is wrong."""
     findings = {finding.name: finding for finding in diagnose(model, tokenizer, max_new_tokens=4)}
-    assert all(finding.meaning and finding.ok == (not finding.cure) for finding in findings.values())
+    assert list(findings) == NAMES
+    assert all(
+        finding.meaning and finding.ok == (not finding.cure) for finding in findings.values() if finding.checked
+    )
+    assert not any(finding.ok for finding in findings.values() if not finding.checked)
     return findings[name]
 
 
@@ -237,7 +241,64 @@ def test_the_table_fits_the_terminal(healthy: dict[str, Finding], width: int) ->
     assert max(map(len, lines)) <= width
     assert next(line for line in lines if line.startswith("!!")).split()[1] == "history"
     assert sum(line.startswith(("ok", "!!")) for line in lines) == len(NAMES)
-    assert lines[-1] == "16 checks, 1 with something to look at"
+    assert lines[-2:] == ["16 checks, 1 with something to look at", "ready, but look at history"]
+
+
+def verdict(model: Any, tokenizer: Any, **named: Any) -> str:
+    return readiness(diagnose(model, tokenizer, max_new_tokens=4, **named))
+
+
+IGNORING = "{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+def test_a_template_that_never_writes_tools_makes_a_model_not_ready(tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    found = diagnose(model, with_chat_template(tokenizer, IGNORING), max_new_tokens=4)
+    assert [finding.name for finding in found if finding.blocks] == ["tools"]
+    said = readiness(found)
+    assert said.startswith("not ready: the chat template ignores tools=: the model never sees 'calculator' and")
+    assert "give a chat template that writes the tools: ASATrainingArguments(chat_template=...)" in said
+    assert findings_table(found, 400).endswith(f"\n{said}")
+
+
+def test_a_template_of_ones_own_is_examined_in_place_of_the_tokenizers(tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    bare = with_chat_template(tokenizer, IGNORING)
+    assert verdict(model, bare, chat_template=tokenizer.chat_template).startswith("ready, but look at history")
+
+
+def test_a_format_that_is_named_is_the_one_that_is_read(tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    found = {f.name: f for f in diagnose(model, tokenizer, max_new_tokens=24, tool_call_format="hermes")}
+    assert found["call_format"].meaning.startswith("calls are written in the format 'hermes', '<tool_call>'")
+    assert found["triggers"].meaning.startswith("the bare model called a tool for 0 of 3 requests")
+    start = diagnose(model, tokenizer, max_new_tokens=4, tool_call_format="hermes", tool_call_start="<do>")
+    assert "'<do>' and '</tool_call>'" in start[1].meaning
+
+
+def test_what_could_not_be_checked_is_said_and_is_not_ok(tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    found = diagnose(model, with_chat_template(tokenizer, ""), max_new_tokens=4)
+    left = [finding.name for finding in found if not finding.checked]
+    assert left == ["tools", "markers", "prompt", "history", "thinking", "habit", "triggers", "own_calls"]
+    assert next(f for f in found if f.name == "tools").meaning == "not checked: it needs chat_template, mended"
+    lines = findings_table(found, 90).splitlines()
+    assert sum(line.startswith("--  ") for line in lines) == len(left)
+    assert "16 checks, 1 with something to look at, 8 that could not be made" in lines
+    assert readiness(found).startswith("not ready: the tokenizer ")
+
+
+def test_checks_that_read_no_call_are_not_ok(tiny_lfm2: Any) -> None:
+    model, tokenizer = tiny_lfm2
+    found = {f.name: f for f in diagnose(Scripted(model, tokenizer, "Oslo is fine."), tokenizer, max_new_tokens=4)}
+    for name, meaning in (("habit", "nothing tells in which"), ("own_calls", "whether its calls can be read is not")):
+        assert (found[name].ok, found[name].checked) == (False, False)
+        assert meaning in found[name].meaning
+    assert readiness(list(found.values())) == "ready, but look at history, triggers; not known: habit, own_calls"
+
+
+def test_nothing_to_look_at_is_ready() -> None:
+    assert readiness([Finding("a", True, "well")]) == "ready: an adapter can be fitted"
 
 
 def test_findings_are_json(healthy: dict[str, Finding]) -> None:

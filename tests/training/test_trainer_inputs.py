@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from trainings import SMALL
 
-from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
+from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, load_splits
+from asa_adapter.data import SPLITS
 from asa_adapter.data.duplicates import Leak
 
 
@@ -39,7 +40,9 @@ def test_a_layer_out_of_range_is_refused(tiny_lfm2: Any, small: Any) -> None:
 
 def test_a_missing_split_is_refused(tiny_lfm2: Any, small: Any) -> None:
     rest = {name: rows for name, rows in small.items() if name != "valid"}
-    with pytest.raises(ValueError, match="the data has no valid split; expected cal, train, valid and test"):
+    with pytest.raises(
+        ValueError, match=r"the data has splits \['cal', 'test', 'train'\]; expected cal, train, valid"
+    ):
         ASATrainer(*tiny_lfm2, rest)
 
 
@@ -74,9 +77,61 @@ def test_tools_that_no_call_can_fit_are_refused(tiny_lfm2: Any, small: Any) -> N
         ASATrainer(*tiny_lfm2, small, tools=tools)
 
 
-def test_a_folder_instead_of_splits_is_refused(tiny_lfm2: Any) -> None:
-    with pytest.raises(ValueError, match="splits is 'my_data/'; expected what load_splits gives"):
-        ASATrainer(*tiny_lfm2, "my_data/")  # type: ignore[arg-type]
+def test_a_list_of_rows_is_split_by_the_seed_of_the_arguments(tiny_lfm2: Any, small: Any) -> None:
+    rows = [row | {"label": bool(row["label"])} for row in small["cal"]]
+    trainer = ASATrainer(*tiny_lfm2, rows, ASATrainingArguments(**{**SMALL, "seed": 3}))
+    expected = load_splits(rows, seed=3)
+    assert {name: [row["id"] for row in part] for name, part in trainer.splits.items()} == {
+        name: part["id"][:] for name, part in expected.items()
+    }
+
+
+def test_a_folder_may_stand_for_its_splits(tiny_lfm2: Any, few_rows: Path) -> None:
+    trainer = ASATrainer(*tiny_lfm2, few_rows, ASATrainingArguments(**SMALL))
+    assert {name: len(rows) for name, rows in trainer.splits.items()} == dict.fromkeys(SPLITS, 24)
+    with pytest.raises(FileNotFoundError, match=r"no such file or folder: my_data/"):
+        ASATrainer(*tiny_lfm2, "my_data/")
+
+
+def test_labels_that_are_true_and_false_are_taken(tiny_lfm2: Any, small: Any) -> None:
+    marked = {name: [row | {"label": bool(row["label"])} for row in rows] for name, rows in small.items()}
+    trainer = ASATrainer(*tiny_lfm2, marked, ASATrainingArguments(**SMALL))
+    assert trainer.splits == small
+    assert {type(row["label"]) for row in trainer.splits["cal"]} == {int}
+
+
+def test_rows_that_offer_no_tools_are_refused_unless_they_are_wanted(tiny_lfm2: Any, small: Any) -> None:
+    bare = {**small, "valid": [row | {"tools": [] if i < 2 else row["tools"]} for i, row in enumerate(small["valid"])]}
+    first = small["valid"][0]["id"]
+    message = (
+        rf"2 of \d+ rows offer no tools, such as valid:{first}: no call .* tools= \(--tools\); .*\(--without-tools\)$"
+    )
+    with pytest.raises(ValueError, match=message):
+        ASATrainer(*tiny_lfm2, bare)
+    ASATrainer(*tiny_lfm2, bare, ASATrainingArguments(without_tools=True))
+    unsaid = {name: [row | {"tools": None} for row in rows] for name, rows in small.items()}
+    with pytest.raises(ValueError, match="rows offer no tools"):
+        ASATrainer(*tiny_lfm2, unsaid)
+    ASATrainer(*tiny_lfm2, unsaid, tools=small["cal"][0]["tools"])
+
+
+IGNORING = "{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+def test_a_template_that_never_writes_tools_is_refused_at_once(tiny_lfm2: Any, small: Any) -> None:
+    named = {"chat_template": IGNORING, "tool_call_format": "lfm2"}
+    with pytest.raises(
+        ValueError, match=r"^the chat template ignores tools=: the model never sees '\w+' and .*; give a"
+    ):
+        ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**named))
+    by_hand = {
+        name: [
+            row | {"messages": [{"role": "system", "content": str(row["tools"])}, {"role": "user", "content": "Hi."}]}
+            for row in rows
+        ]
+        for name, rows in small.items()
+    }
+    ASATrainer(*tiny_lfm2, by_hand, ASATrainingArguments(**named))
 
 
 def test_a_domain_name_that_no_config_takes_is_refused_at_once(tiny_lfm2: Any, small: Any) -> None:

@@ -1,0 +1,136 @@
+"""What a training says on stderr: what it understood before the work, and a line for each stage when it is done."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from asa_adapter.choice.objective import Objective
+from asa_adapter.choice.settings import grid, readers
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.data.prompts import Row, row_domain, row_tools
+from asa_adapter.modeling.progress import span
+from asa_adapter.notations.schemas import Tools, tool_names
+from asa_adapter.summary.setting import setting_words
+
+_MOST_NAMES = 8
+
+
+def understood(
+    splits: Mapping[str, Sequence[Row]],
+    notes: Mapping[str, str],
+    tools: Tools | None,
+    args: ASATrainingArguments,
+    layers: Sequence[int],
+    seconds: float,
+) -> list[str]:
+    """What a run was given and will do, a line each.
+
+    Args:
+        splits: rows by name of the split.
+        notes: how the splits were made ("splits") and where tools are from ("tools"), where that is known.
+        tools: those for rows that have none.
+        args: the training arguments.
+        layers: indices of the decoder blocks to try.
+        seconds: how long it is likely to take.
+    """
+    rows = [row for part in splits.values() for row in part]
+    parts = ", ".join(f"{name} {len(part)} ({_needed(part)})" for name, part in splits.items())
+    domains = Counter(row_domain(row) for row in rows)
+    settings = sum(1 for _ in grid(args, readers(args, layers)))
+    facts = {
+        "rows": f"{len(rows)}, of which {_needed(rows)} need a tool: {parts}",
+        "splits": notes.get("splits", "as given"),
+        "domains": f"{len(domains)}: {_some([f'{name} {count}' for name, count in domains.most_common()])}",
+        "tools": _tools(rows, tools, notes.get("tools")),
+        "settings": (
+            f"{settings} at {len(layers)} layers, chosen by {Objective.of(args)}; the best {args.finalists} answer "
+            f"VALID, with up to {args.max_new_tokens} tokens"
+        ),
+        "time": f"about {span(seconds)} on this machine, without TEST (a rough estimate)",
+    }
+    return [f"{name:<8}  {text}" for name, text in facts.items()]
+
+
+def _needed(rows: Sequence[Row]) -> int:
+    return sum(int(row["label"]) for row in rows)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _tools(rows: Sequence[Row], tools: Tools | None, note: str | None) -> str:
+    """The names of the offered tools, the most frequent first, and where they came from."""
+    offered = [row_tools(row, tools) or [] for row in rows]
+    names = Counter(name for some in offered for name in tool_names(some))
+    own = sum(row.get("tools") is not None for row in rows)
+    sources = []
+    if note or own:
+        sources.append(note or f"{own} rows have their own")
+    if tools and own < len(rows):
+        sources.append(f"{len(rows) - own} rows take those that were given")
+    if without := sum(not some for some in offered):
+        sources.append(f"{without} rows offer none")
+    return f"{_some([name for name, _ in names.most_common()]) or 'none'} ({'; '.join(sources)})"
+
+
+def _habit(report: Mapping[str, Any]) -> str:
+    habit = report["habit"]
+    return f"{habit['calls']} of {habit['answers']} answers are calls, as {report['tool_call_format']}"
+
+
+def _states(report: Mapping[str, Any]) -> str:
+    rows = sum(report["splits"][name]["rows"] for name in ("cal", "train", "valid"))
+    return f"{rows} prompts read"
+
+
+def _fit(report: Mapping[str, Any]) -> str:
+    aucs = {layer: facts["out_of_fold_auc"] for layer, facts in report["layers"].items() if "out_of_fold_auc" in facts}
+    best = max(aucs, key=lambda layer: aucs[layer])
+    found = f"layer {best} reads the need best (AUC {aucs[best]:.3f}; 0.5 is chance)"
+    if report.get("router_left_out"):
+        return f"{found}; domains cannot be told apart, so there is one"
+    if len(report["domains"]) > 1:
+        found += f"; of {len(report['domains'])} domains the right one for "
+        found += f"{100 * report['layers'][best]['router_accuracy']:.0f} % of VALID"
+    return found
+
+
+def _screen(report: Mapping[str, Any]) -> str:
+    screen = report["screen"]
+    best = screen["best_of_each_layer"][0]
+    return (
+        f"of {screen['settings']} settings the best reaches F1 {best['f1']:.3f} by first tokens, the model alone "
+        f"{screen['base']['f1']:.3f}"
+    )
+
+
+def _generation(report: Mapping[str, Any]) -> str:
+    chosen, valid = report["chosen"], report["valid"]
+    words = setting_words(chosen)
+    if not valid:
+        return f"none were needed: {words}"
+    return f"{words}; F1 {chosen['valid']['f1']:.3f}, the model alone {valid['base']['f1']:.3f}"
+
+
+# The stages in their order: what each is called, and what came out of it.
+_STAGES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+    "habit": ("how the model writes calls", _habit),
+    "states": ("hidden states", _states),
+    "fit": ("router and probes", _fit),
+    "screen": ("settings ranked on TRAIN", _screen),
+    "generation": ("whole answers on VALID", _generation),
+    "diagnostics": (
+        "what each length of push does",
+        lambda report: f"at layer {report['diagnostics']['layer']}",
+    ),
+}
+
+
+def stage_line(stage: str, report: Mapping[str, Any], seconds: float) -> str:
+    """One line about a stage that is done: its number, its name, what came out, and how long it took."""
+    if stage not in _STAGES:
+        return f"{stage}: {seconds:.1f} s"
+    name, result = _STAGES[stage]
+    return f"{list(_STAGES).index(stage) + 1} of {len(_STAGES)}, {name}: {result(report)}; {seconds:.1f} s"
