@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import os
 import sys
 import textwrap
 from pathlib import Path
@@ -11,17 +10,18 @@ from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.cli.inspection import inspection, inspection_text
-from asa_adapter.cli.terminal import compared, painted, width
+from asa_adapter.cli.loading import given_chat, given_template, given_tools, load_adapter, load_model, shows_progress
+from asa_adapter.cli.terminal import compared, folded, painted, plain, width
 from asa_adapter.comparison.ablation import ablations
 from asa_adapter.comparison.table import ablated, rules_table
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_batch, pad_token_id
 from asa_adapter.data.prompts import encode_prompt
-from asa_adapter.data.rows import read_tools
 from asa_adapter.data.splits import load_splits
 from asa_adapter.diagnostics.diagnosis import diagnose as diagnosed
 from asa_adapter.diagnostics.diagnosis import findings_table
-from asa_adapter.files import looks_like_path, make_writable_folder
+from asa_adapter.diagnostics.explanation import answer_verdict
+from asa_adapter.files import make_writable_folder
 from asa_adapter.labelling.folder import LabelledFolder, labels_table
 from asa_adapter.labelling.trial import failures_that_count, label_by_trying
 from asa_adapter.measurement.measurements import Measurements
@@ -31,7 +31,8 @@ from asa_adapter.report import Report
 from asa_adapter.steering.controller import Decision
 from asa_adapter.summary.markdown import calls_table, metrics_table
 from asa_adapter.summary.rules import rules_markdown, verdict
-from asa_adapter.templates.rendering import refuse_template_from_hub, with_bounded_template
+from asa_adapter.summary.setting import setting_words
+from asa_adapter.summary.weaknesses import weaknesses
 from asa_adapter.training.trainer import ASATrainer
 
 
@@ -39,28 +40,34 @@ def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Fits, measures on TEST and saves."""
     names = {field.name for field in dataclasses.fields(ASATrainingArguments)}
     given = {name: value for name, value in vars(options).items() if name in names and value is not None}
-    if options.chat_template is not None:
-        given["chat_template"] = Path(options.chat_template).read_text(encoding="utf-8")
-    arguments = ASATrainingArguments(**given, output_dir=options.output, progress=_progress(options))
+    given |= {"chat_template": template} if (template := given_template(options)) else {}
+    arguments = ASATrainingArguments(**given, output_dir=options.output, progress=shows_progress(options))
     splits = load_splits(options.data, seed=options.seed)
-    tools = _tools(options)
+    tools = given_tools(options)
     if Processes().is_main:
         make_writable_folder(Path(options.output))
-    model, tokenizer = _load_model(options)
+    model, tokenizer = load_model(options)
     trainer = ASATrainer(model, tokenizer, splits, arguments, tools)
     adapter = trainer.train()
     results = trainer.evaluate("test")
     chosen = trainer.report["chosen"]
     first = trainer.report["valid"].get("success_note")
+    weak = [plain(spot) for spot in weaknesses(adapter.config, Report.read(trainer.report))]
     text = "\n\n".join(
         [
             *([first] if first else []),
-            f"{adapter}\n{chosen['why']}",
+            folded(f"The choice: {setting_words(chosen)}. Why: {chosen['why']}."),
             f"TEST\n{metrics_table(results)}",
+            calls_table(results),
+            "\n".join(["WEAK SPOTS", *(folded(spot, "- ") for spot in weak)]),
             f"saved in {options.output}",
         ]
     )
-    return {"chosen": chosen, "test": results, "output": options.output}, text
+    found = {"chosen": chosen, "test": results, "weak_spots": weak, "output": options.output}
+    if options.push is None or not Processes().is_main:
+        return found, text
+    url = adapter.push_to_hub(options.push, private=options.private or None)
+    return {**found, "commit_url": url}, f"{text}\npushed to {url}"
 
 
 def label(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -73,9 +80,9 @@ def label(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     processes = Processes()
     done = json.loads(processes.from_main(lambda: json.dumps(folder.open()).encode()) or b"[]")
     if missing := folder.missing(done):
-        model, tokenizer = _load_model(options)
+        model, tokenizer = load_model(options)
         for name in missing:
-            rows = label_by_trying(model, tokenizer, folder.parts[name], **how, progress=_progress(options))
+            rows = label_by_trying(model, tokenizer, folder.parts[name], **how, progress=shows_progress(options))
             if processes.is_main:
                 folder.write(name, rows, options.seed)
     if not processes.is_main:
@@ -86,11 +93,11 @@ def label(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Metrics of the bare and the steered model, and of the ablations if asked for."""
-    adapter, tools = _load_adapter(options)
+    adapter, tools = load_adapter(options)
     splits = load_splits(options.data, seed=_seed(options, adapter))
     if options.split not in splits:
         raise ValueError(f"split is {options.split!r}; expected one of {', '.join(splits)}")
-    model, tokenizer = _load_model(options, adapter.config.chat_template)
+    model, tokenizer = _model_of(options, adapter)
     # Refuses a model that does not fit, before any work.
     adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch).remove()
     if options.ablations:
@@ -113,7 +120,7 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _measuring(options: argparse.Namespace, adapter: ASAAdapter) -> ASATrainingArguments:
     """How to measure: by the options, and rules choose by what the adapter was chosen by."""
     given: dict[str, Any] = {name: getattr(options, name) for name in ("max_new_tokens", "batch_size")}
-    given |= {"layer_path": adapter.config.layer_path, "progress": _progress(options)}
+    given |= {"layer_path": adapter.config.layer_path, "progress": shows_progress(options)}
     fitted = Report.read(adapter.report).arguments
     names = ("objective", "max_fpr", "max_fpr_confidence", "cost")
     chosen_by = {name: fitted[name] for name in names if name in fitted}
@@ -124,10 +131,11 @@ def _measuring(options: argparse.Namespace, adapter: ASAAdapter) -> ASATrainingA
 
 
 def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """One answer with its decision; with --compare also the bare model's answer."""
-    adapter, tools = _load_adapter(options)
-    model, tokenizer = _load_model(options, adapter.config.chat_template)
-    prompt = encode_prompt(tokenizer, [{"role": "user", "content": options.prompt}], tools)
+    """One answer with its decision and what its calls are worth; with --compare also the bare model's answer."""
+    chat = given_chat(options)
+    adapter, tools = load_adapter(options)
+    model, tokenizer = _model_of(options, adapter)
+    prompt = encode_prompt(tokenizer, chat, tools)
     ids, mask = pad_batch([prompt], pad_token_id(tokenizer), "left", model.device)
     parser = adapter.parser(tokenizer)
     # Greedy, as in `evaluate` and `explain`: two runs never differ by chance.
@@ -136,7 +144,10 @@ def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     def answer() -> dict[str, Any]:
         output = model.generate(ids, attention_mask=mask, **settings)
         text = tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=False)
-        return {"answer": text, "calls": [dataclasses.asdict(call) for call in parser.parse(text, tools)]}
+        calls = [dataclasses.asdict(call) for call in parser.parse(text, tools)]
+        checked = parser.check(text, tools or [])
+        verdict = ": ".join([answer_verdict(checked), *checked["errors"][:1]])
+        return {"answer": text, "calls": calls, "verdict": verdict}
 
     decision: Decision | None = None
     steered = base = None
@@ -150,9 +161,10 @@ def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     shown = "[not steered]" if decision is None else _decision_line(decision)
     result = {**(steered or base or {}), "decision": decision and dataclasses.asdict(decision)}
     if steered is None or base is None:
-        return result, f"{result['answer']}\n{shown}"
+        return result, f"{result['answer']}\n{folded('[' + result['verdict'] + ']')}\n{shown}"
     text = compared(base["answer"], steered["answer"], ("base", "steered"), width())
-    return {**result, "base": base}, f"{text}\n{shown}"
+    verdicts = "\n".join(folded(f"{name}: {one['verdict']}") for name, one in (("base", base), ("steered", steered)))
+    return {**result, "base": base}, f"{text}\n{verdicts}\n{shown}"
 
 
 def _decision_line(decision: Decision) -> str:
@@ -162,13 +174,14 @@ def _decision_line(decision: Decision) -> str:
 
 def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """One prompt with and without the adapter, and what led to the decision."""
-    adapter, _ = _load_adapter(options)
-    tools = _tools(options)
-    model, tokenizer = _load_model(options)
+    chat = given_chat(options)
+    adapter, _ = load_adapter(options)
+    tools = given_tools(options)
+    model, tokenizer = load_model(options, adapter.config)
     explanation = adapter.explain(
         model,
         tokenizer,
-        options.prompt,
+        chat,
         tools=tools,
         max_new_tokens=options.max_new_tokens,
         allow_mismatch=options.allow_mismatch,
@@ -178,11 +191,18 @@ def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def diagnose(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """All findings, those that are ok included."""
-    tools = _tools(options)
-    findings = diagnosed(*_load_model(options), tools=tools, max_new_tokens=options.max_new_tokens)
+    """All findings, those that are ok included, and what they come to."""
+    tools = given_tools(options)
+    named = {name: getattr(options, name) for name in ("tool_call_format", "tool_call_start", "tool_call_end")}
+    findings = diagnosed(
+        *load_model(options),
+        tools=tools,
+        max_new_tokens=options.max_new_tokens,
+        chat_template=given_template(options),
+        **named,
+    )
     lines = findings_table(findings, width(80)).splitlines()
-    marks = {"ok": "green", "!!": "yellow"}
+    marks = {"ok": "green", "!!": "yellow", "--": "bold"}
     coloured = [
         painted(line[:2], marks[line[:2]], sys.stdout) + line[2:] if line[:2] in marks else line for line in lines
     ]
@@ -197,44 +217,15 @@ def inspect(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def push(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """One commit on the Hub, and its URL."""
-    adapter = ASAAdapter.from_pretrained(options.adapter)
-    url = adapter.push_to_hub(options.repo, private=options.private or None)
+    adapter = ASAAdapter.from_pretrained(options.adapter, revision=options.revision)
+    how: dict[str, Any] = {"branch": options.branch, "create_pr": options.create_pr}
+    url = adapter.push_to_hub(options.repo, private=options.private or None, commit_message=options.message, **how)
     return {"repo": options.repo, "commit_url": url}, f"pushed to {url}"
 
 
-def _load_adapter(options: argparse.Namespace) -> tuple[ASAAdapter, list[dict[str, Any]] | None]:
-    """The adapter, and the tools to offer: the user's, else those that the adapter was fitted with."""
-    adapter = ASAAdapter.from_pretrained(options.adapter)
-    refuse_template_from_hub(adapter.config.chat_template, adapter.commit, options.trust_template)
-    return adapter, _tools(options) or adapter.config.tools
-
-
-def _load_model(options: argparse.Namespace, chat_template: str | None = None) -> tuple[Any, Any]:
-    """Model and tokenizer, on the GPU in the checkpoint's own precision where there is one, else in float32.
-
-    Args:
-        options: those of the command.
-        chat_template: an adapter's, which replaces the tokenizer's own; None keeps it.
-    """
-    import torch
-    import transformers
-
-    name = options.model
-    if not Path(name).exists() and looks_like_path(name):
-        raise FileNotFoundError(f"no model folder at {name}")
-    transformers.logging.set_verbosity_error()
-    # A bar belongs on a terminal, not in a file or a pipe. From here on this hides the trainer's bars too.
-    if not (_progress(options) and sys.stderr.isatty()):
-        transformers.logging.disable_progress_bar()
-    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-    dtype = torch.float32 if device == "cpu" else "auto"
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-    except (OSError, ValueError) as error:
-        here = "" if Path(name).exists() else "there is no such folder here, and from the Hub: "
-        raise OSError(f"cannot load the model {name!r}: {here}{error}") from error
-    return model.to(device).eval(), with_bounded_template(tokenizer, chat_template)
+def _model_of(options: argparse.Namespace, adapter: ASAAdapter) -> tuple[Any, Any]:
+    """The model that an adapter is for, rendering prompts as it was fitted."""
+    return load_model(options, adapter.config, adapter.config.chat_template)
 
 
 def _seed(options: argparse.Namespace, adapter: ASAAdapter) -> int:
@@ -243,16 +234,3 @@ def _seed(options: argparse.Namespace, adapter: ASAAdapter) -> int:
         return int(options.seed)
     fitted = Report.read(adapter.report).arguments.get("seed")
     return fitted if type(fitted) is int and fitted >= 0 else ASATrainingArguments().seed
-
-
-def _tools(options: argparse.Namespace) -> list[dict[str, Any]] | None:
-    if options.tools is None:
-        return None
-    path = Path(options.tools)
-    if not path.is_file():
-        raise FileNotFoundError(f"no tools file at {path}")
-    return read_tools(path)
-
-
-def _progress(options: argparse.Namespace) -> bool:
-    return not (options.quiet or options.json)

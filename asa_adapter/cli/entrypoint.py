@@ -34,14 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `asa-adapter`; those of the process where None.
 
     Returns:
-        0 on success, 2 on bad usage or bad input, 130 when interrupted, 141 when the pipe that takes the output was
-        closed, 143 when stopped by SIGTERM.
+        0 on success, and where the help is printed since no command is named; 2 on bad usage or bad input, 130 when
+        interrupted, 141 when the pipe that takes the output was closed, 143 when stopped by SIGTERM.
     """
     parser = command_parser()
     try:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse has said why
         return int(stop.code or 0)
+    if options.command is None:
+        return _print_result(parser.format_help().rstrip("\n"))
     try:
         with _stop_signal_raised(), warnings.catch_warnings(), printable_logs():
             warnings.showwarning = _show_warning

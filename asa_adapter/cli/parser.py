@@ -5,118 +5,21 @@ import dataclasses
 import sys
 from typing import Any
 
+from asa_adapter.cli.texts import ABOUT, EXAMPLES
 from asa_adapter.config.training_arguments import ASATrainingArguments
 
-_DATA_HELP = "folder of cal/train/valid/test.jsonl, one .jsonl file, or Hub id of a data set"
+_DATA_HELP = "folder of train, valid and test, one .jsonl or .csv file, or Hub id of a data set"
 _ADAPTER_HELP = "folder or Hub id of the adapter"
-_FIELDS = {field.name: field for field in dataclasses.fields(ASATrainingArguments) if field.metadata}
-_ABOUT = """\
-first steps:
-  asa-adapter diagnose --model MODEL --tools tools.json
-  asa-adapter label MODEL ROWS --output DATA
-  asa-adapter train --model MODEL --data DATA --output OUT
-  asa-adapter generate OUT --model MODEL \\
-      --prompt "What is 4821 times 377?" --compare
-
-MODEL: a folder, or an id on the Hub. DATA, and ROWS that
-have answers but no labels: the same, or one .jsonl file.
-OUT: a folder; commands that read an adapter
-take an id on the Hub as well.
-asa-adapter COMMAND --help has examples for each command.
-
-exit status: 0 done; 2 bad usage, bad input or an error, as
-one line on stderr (--debug: with its traceback);
-130 interrupted; 141 output cut short (a closed pipe);
-143 stopped (SIGTERM). Finished stages of a training are
-kept then: the same command goes on.
-environment: HF_HUB_OFFLINE=1 asks no network, NO_COLOR=1
-paints nothing, COLUMNS sets the width.
-Results go to stdout, progress and errors to stderr.
-"""
-_EXAMPLES = {
-    "train": """\
-example:
-  asa-adapter train --model LiquidAI/LFM2.5-1.2B-Instruct \\
-      --data my_data --output my_adapter
-
-One row of data, as a line of JSON:
-  {"instruction": "What is 17 x 23?", "label": 1,
-   "domain": "math"}
-label 1: a tool is needed. Rows may have "tools" of their
-own; tools.json in the folder is for those that have none.
-train.jsonl needs at least 8 rows of each label.
-
-After a break the same command goes on where it stopped. The
-adapter abstains unless a gain on VALID is sure.
-""",
-    "label": """\
-example:
-  asa-adapter label LiquidAI/LFM2.5-1.2B-Instruct my_rows \\
-      --output my_data --times 5 --fails 3
-
-One row of my_rows, as a line of JSON:
-  {"instruction": "What is 4821 times 377?",
-   "answer": 1817517, "domain": "math"}
-The answer: a number, a text, a date such as "2031-05-14",
-{"value": 4.83, "tolerance": 0.01, "unit": "km"}, or a list
-of these, any of which is right.
-
-The model answers without tools, first greedily, then by
-sampling. Label 1 (a tool is needed): it failed often
-enough. What it said is kept with each row, in "tried".
-
-After a break the same command goes on with the splits that
-are missing. Labels made in another way are not mixed in.
-""",
-    "evaluate": """\
-examples:
-  asa-adapter evaluate my_adapter --model MODEL \\
-      --data my_data
-  asa-adapter evaluate my_adapter --model MODEL \\
-      --data my_data --split valid --ablations --json
-""",
-    "generate": """\
-examples:
-  asa-adapter generate my_adapter --model MODEL \\
-      --prompt "What is 4821 times 377?" --compare
-  asa-adapter generate my_adapter --model MODEL \\
-      --prompt "Hello!" --no-steering --json
-
-Answers are greedy: the likeliest token at each step and no
-sampling, whatever the model's own settings say.
-
-The decision: the steered token, the routed domain, p(tool
-needed), the gate (+1 towards a call, -1 away from it, 0
-nothing), and how long the step was that was added.
-""",
-    "explain": """\
-example:
-  asa-adapter explain my_adapter --model MODEL \\
-      --prompt "What is 17 x 23?" --tools tools.json
-""",
-    "diagnose": """\
-example:
-  asa-adapter diagnose --model MODEL --tools tools.json
-
-A tool is a JSON schema:
-  {"name": "calculator", "description": "Computes.",
-   "parameters": {"type": "object", "properties":
-    {"expression": {"type": "string"}}}}
-Findings marked !! are no errors: the exit status is 0.
-""",
-    "inspect": """\
-examples:
-  asa-adapter inspect my_adapter
-  asa-adapter inspect user/lfm25-asa --revision main --json
-
-No model is loaded, and no code of the adapter's is run.
-""",
-    "push": """\
-example:
-  hf auth login
-  asa-adapter push my_adapter user/lfm25-asa --private
-""",
+_PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+# The options of `train` under their heads; those of no group run it.
+_GROUPS = {
+    "what to try": ("layers", "alphas", "taus", "betas", "read_layers", "actions", "finalists"),
+    "what to choose by": ("objective", "max_fpr", "max_fpr_confidence", "cost", "success_required"),
+    "prompts and calls": (
+        *("without_tools", "chat_template", "tool_call_format", "tool_call_start", "tool_call_end", "max_new_tokens"),
+    ),
 }
+_FIELDS = {field.name: field for field in dataclasses.fields(ASATrainingArguments) if field.metadata}
 
 
 class _Help(argparse.HelpFormatter):
@@ -131,12 +34,12 @@ def command_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="asa-adapter",
         description="Activation Steering Adapters: fit, measure and use them. Tool calls when needed, and only then.",
-        epilog=_ABOUT,
+        epilog=ABOUT,
         formatter_class=_Help,
     )
     own_version = sys.modules["asa_adapter"].__version__
     parser.add_argument("--version", action="version", version=f"asa-adapter {own_version}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command")
     _add_label(commands)
     _add_train(commands)
     _add_evaluate(commands)
@@ -154,7 +57,7 @@ def _plain_command(commands: Any, name: str, summary: str) -> argparse.ArgumentP
         name,
         help=summary,
         description=summary,
-        epilog=_EXAMPLES[name],
+        epilog=EXAMPLES[name],
         formatter_class=_Help,
     )
     command.add_argument("--json", action="store_true", help="print the result as JSON, without progress bars")
@@ -162,13 +65,31 @@ def _plain_command(commands: Any, name: str, summary: str) -> argparse.ArgumentP
     return command
 
 
-def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, summary: str, adapter: bool = False) -> argparse.ArgumentParser:
+    """A command that runs a model; where it takes an adapter, that may name the model."""
     command = _plain_command(commands, name, summary)
-    command.add_argument("--model", required=True, metavar="M", help="folder or Hub id of the base model")
+    named = "folder or Hub id of the base model" + (" (default: the one that the adapter names)" if adapter else "")
+    command.add_argument("--model", required=not adapter, metavar="M", help=named)
     command.add_argument("--tools", metavar="FILE", help="JSON file with a list of JSON-schema tools")
-    _add_field(command, "max_new_tokens")
-    command.add_argument("--quiet", action="store_true", help="no progress bars")
+    if adapter:
+        _add_adapter(command)
+    if name != "train":  # which has it in a group
+        _add_field(command, "max_new_tokens")
+    _add_running(command)
     return command
+
+
+def _add_running(command: Any) -> None:
+    """Where and how the model runs."""
+    command.add_argument("--revision", metavar="R", help="branch, tag or commit of the model on the Hub")
+    command.add_argument("--device", metavar="D", help="such as cpu, cuda:1 or mps (default: a GPU if there is one)")
+    command.add_argument(
+        "--dtype",
+        choices=_PRECISIONS,
+        metavar="T",
+        help="auto (the checkpoint's), float32, bfloat16 or float16 (default: auto on a GPU, else float32)",
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress bars, and no lines about stages")
 
 
 def _add_label(commands: Any) -> None:
@@ -183,25 +104,29 @@ def _add_label(commands: Any) -> None:
     label.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (default: 256)")
     for name in ("batch_size", "seed"):
         _add_field(label, name)
-    label.add_argument("--quiet", action="store_true", help="no progress bars")
+    _add_running(label)
 
 
 def _add_train(commands: Any) -> None:
-    train = _command(commands, "train", "Fit an adapter, measure it on the test split and save it.")
+    train = _plain_command(commands, "train", "Fit an adapter, measure it on the test split and save it.")
+    train.add_argument("--model", required=True, metavar="M", help="folder or Hub id of the base model")
     train.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
+    train.add_argument("--tools", metavar="FILE", help="JSON file of tools for rows that have none of their own")
     train.add_argument("--output", required=True, metavar="O", help="folder to save the adapter in")
-    for name in sorted(_FIELDS, key=_kind):
-        if name != "max_new_tokens":  # every command with a model has it
-            _add_field(train, name)
+    train.add_argument("--push", metavar="REPO", help="push it there on the Hub, too: user/name")
+    train.add_argument("--private", action="store_true", help="make a new repository private")
+    for head, names in _GROUPS.items():
+        group = train.add_argument_group(head)
+        for name in names:
+            _add_field(group, name)
+    running = train.add_argument_group("how to run it")
+    for name in _FIELDS:
+        if not any(name in names for names in _GROUPS.values()):
+            _add_field(running, name)
+    _add_running(running)
 
 
-def _kind(name: str) -> tuple[bool, bool]:
-    """Sorts lists first, then texts, then single values; each kind stays in the order of the fields."""
-    metadata = _FIELDS[name].metadata
-    return "nargs" not in metadata, metadata.get("type") is not str
-
-
-def _add_field(command: argparse.ArgumentParser, name: str) -> None:
+def _add_field(command: Any, name: str) -> None:
     """The flag of one training argument."""
     field = _FIELDS[name]
     # argparse would read "all" as the number of a layer.
@@ -210,8 +135,7 @@ def _add_field(command: argparse.ArgumentParser, name: str) -> None:
 
 
 def _add_evaluate(commands: Any) -> None:
-    evaluate = _command(commands, "evaluate", "Compare the bare model with the steered one on labelled data.")
-    _add_adapter(evaluate)
+    evaluate = _command(commands, "evaluate", "Compare the bare model with the steered one on labelled data.", True)
     evaluate.add_argument("--seed", type=int, metavar="N", help="seed of the split (default: that of the training)")
     evaluate.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
     evaluate.add_argument(
@@ -223,6 +147,7 @@ def _add_evaluate(commands: Any) -> None:
 
 def _add_adapter(command: argparse.ArgumentParser) -> None:
     command.add_argument("adapter", metavar="ADAPTER", help=_ADAPTER_HELP)
+    command.add_argument("--adapter-revision", metavar="R", help="branch, tag or commit of the adapter on the Hub")
     command.add_argument(
         "--allow-mismatch", action="store_true", help="only warn where model or chat template look like others"
     )
@@ -231,23 +156,29 @@ def _add_adapter(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_prompt(command: argparse.ArgumentParser) -> None:
+    said = command.add_mutually_exclusive_group(required=True)
+    said.add_argument("--prompt", metavar="P", help="what the user says; - reads it from stdin")
+    said.add_argument("--messages", metavar="FILE", help="JSON file with a chat: turns with role and content")
+
+
 def _add_generate(commands: Any) -> None:
-    generate = _command(commands, "generate", "Answer one prompt, steered, and show the decision.")
-    _add_adapter(generate)
-    generate.add_argument("--prompt", required=True, metavar="P", help="what the user says")
+    generate = _command(commands, "generate", "Answer one prompt, steered, and show the decision.", True)
+    _add_prompt(generate)
     how = generate.add_mutually_exclusive_group()
     how.add_argument("--no-steering", action="store_true", help="answer with the bare model")
     how.add_argument("--compare", action="store_true", help="show the bare model's answer too")
 
 
 def _add_explain(commands: Any) -> None:
-    explain = _command(commands, "explain", "Answer one prompt with and without the adapter, and show what led to it.")
-    _add_adapter(explain)
-    explain.add_argument("--prompt", required=True, metavar="P", help="what the user says")
+    summary = "Answer one prompt with and without the adapter, and show what led to it."
+    _add_prompt(_command(commands, "explain", summary, True))
 
 
 def _add_diagnose(commands: Any) -> None:
-    _command(commands, "diagnose", "Check prompts, markers and parser before blaming the model.")
+    diagnose = _command(commands, "diagnose", "Check prompts, markers and parser before blaming the model.")
+    for name in ("chat_template", "tool_call_format", "tool_call_start", "tool_call_end"):
+        _add_field(diagnose, name)
 
 
 def _add_inspect(commands: Any) -> None:
@@ -260,4 +191,9 @@ def _add_push(commands: Any) -> None:
     push = _plain_command(commands, "push", "Push an adapter to the Hugging Face Hub, in one commit.")
     push.add_argument("adapter", metavar="ADAPTER", help=_ADAPTER_HELP)
     push.add_argument("repo", metavar="REPO", help="user/name; made where it is missing")
+    push.add_argument("--revision", metavar="R", help="branch, tag or commit of ADAPTER on the Hub (default: main)")
     push.add_argument("--private", action="store_true", help="make a new repository private")
+    where = push.add_mutually_exclusive_group()
+    where.add_argument("--branch", metavar="B", help="where the commit goes; made where it is missing (default: main)")
+    where.add_argument("--create-pr", action="store_true", help="open a pull request instead")
+    push.add_argument("--message", metavar="TEXT", help="what the commit says")

@@ -19,6 +19,7 @@ COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 _OWN = secrets.token_hex(8)  # in colours of ours until they are printed: no stranger's text can hold it
 _OWN_COLOUR = re.compile(rf"\\u001b\[{_OWN}:([0-9]+)m")
 _SIDE_BY_SIDE = 80
+_ESCAPED = re.compile(r"\\([^a-zA-Z0-9\s])")
 _GAP = " | "
 
 
@@ -94,6 +95,21 @@ def compared(left: str, right: str, heads: tuple[str, str], columns: int) -> str
     sides = (_wrapped(text, room).splitlines() for text in (left, right))
     rows = [heads, ("-" * room, "-" * room), *zip_longest(*sides, fillvalue="")]
     return "\n".join(f"{a:<{room}}{_GAP}{b}".rstrip() for a, b in rows)
+
+
+def folded(text: str, begin: str = "") -> str:
+    """A sentence in lines as wide as the terminal, those behind the first indented like its text."""
+    return textwrap.fill(text, width(), initial_indent=begin, subsequent_indent=" " * len(begin))
+
+
+def plain(markdown: str) -> str:
+    r"""A sentence of a model card without the signs that escape strangers' texts in Markdown.
+
+    Example:
+        >>> plain(r"Few prompts in smart\_home, see `cut`.")
+        'Few prompts in smart_home, see `cut`.'
+    """
+    return _ESCAPED.sub(r"\1", markdown).replace("&amp;", "&")
 
 
 def _wrapped(text: str, columns: int) -> str:

@@ -94,7 +94,7 @@ def _all_splits(given: Mapping[str, Rows], seed: int) -> dict[str, Rows]:
         check_split(given[name], name)
         names = [split for split in SPLITS if split in missing or split == "train"]
         made, hint = split_rows(given[name], seed, names), _SPLIT_HINT
-        complete = {split: (given | made)[split] for split in SPLITS}
+        complete = {split: {**given, **made}[split] for split in SPLITS}
     for name, rows in complete.items():
         try:
             check_split(rows, name)

@@ -61,7 +61,7 @@ class Explanation(dict[str, Any]):
         for name, fact in self._facts().items():
             lines += _wrapped(f"{name:<13}{fact}", width, "  ", " " * 13)
         for name in ("base", "steered"):
-            lines += [f"Answer, {name}: {_verdict(self[name])}", *_quoted(self[name]["answer"], width)]
+            lines += [f"Answer, {name}: {answer_verdict(self[name])}", *_quoted(self[name]["answer"], width)]
             lines += [line for error in self[name]["errors"] for line in _wrapped(f"- {error}", width, "  ")]
         return visible("\n".join(lines))
 
@@ -230,7 +230,8 @@ def _judged(ids: list[int], parser: ToolCallParser, schemas: list[dict[str, Any]
     return {"answer": text, **parser.check(text, schemas), "calls": calls}
 
 
-def _verdict(answer: Mapping[str, Any]) -> str:
+def answer_verdict(answer: Mapping[str, Any]) -> str:
+    """What an answer that `ToolCallParser.check` looked at is worth, in words."""
     if not answer["triggered"]:
         return "no call"
     if answer["arguments"]:

@@ -1,4 +1,5 @@
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from checkout import DATA, TINY_LFM2
+from hub import LocalHub
 from models import fitted_adapter
 
 from asa_adapter import ASAAdapter, ASATrainingArguments, Decision, ToolCallParser
 from asa_adapter.cli import commands, entrypoint
 from asa_adapter.cli.entrypoint import main
+from asa_adapter.cli.parser import command_parser
 from asa_adapter.evaluation.answers import Evaluation
 
 FAST = ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "1", "--finalists", "1"]
@@ -44,6 +48,78 @@ def test_train_saves_an_adapter_with_test_numbers_in_its_card(trained: Path) -> 
     assert adapter.report is not None
     f1 = adapter.report["evaluations"]["test"]["asa"]["f1"]
     assert f"| {f1:.3f} (" in (trained / "README.md").read_text()
+
+
+def test_train_ends_with_the_choice_the_calls_and_the_weak_spots_in_words(
+    trained: Path, data: Path, hub: LocalHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stages of the first run are there, so nothing is asked of the model again."""
+    monkeypatch.setattr(ASAAdapter, "push_to_hub", lambda _, repo, private: f"{repo} {private}")
+    words = ["train", "--model", str(TINY_LFM2), "--data", str(data), "--output", str(trained), *FAST]
+    words += ["--max-new-tokens", "64", "--seed", "5", "--push", "user/a", "--private"]
+    capsys.readouterr()
+    assert main(words) == 0
+    captured = capsys.readouterr()
+    text = captured.out
+    said = "The choice: layer 6, a push of 1 x the norm, on every prompt. Why: the gentlest of 1 finalists within"
+    assert " ".join(text.split()).startswith(said)
+    assert "\nTEST\n| | precision |" in text
+    assert "\n| calls | format | tool_name | arguments | success_precision | success_recall |" in text
+    spots = text.split("WEAK SPOTS\n")[1].split("\n\n")[0]
+    assert all(line.startswith(("- ", "  ")) for line in spots.splitlines())
+    assert "expect its numbers to be some points off" in " ".join(spots.split())
+    assert text.endswith(f"saved in {trained}\npushed to user/a True\n")
+    told = captured.err.splitlines()
+    assert told[0].startswith("asa-adapter: rows      ")
+    assert [line.split()[1] for line in told if " of 6, " in line] == list("123456")
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["commit_url"] == "user/a True"
+    assert found["weak_spots"]
+
+
+@pytest.mark.parametrize("compare", [[], ["--compare"]], ids=["alone", "compared"])
+def test_generate_says_what_the_calls_are_worth(
+    trained: Path, compare: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = '<|tool_call_start|>[translator(text="a")]<|tool_call_end|>'
+    (trained.parent / "tools.json").write_text(json.dumps([{"name": "lamp", "parameters": {"type": "object"}}]))
+    load = commands.load_model
+
+    def scripted(*given: Any) -> Any:
+        model, tokenizer = load(*given)
+        ids = tokenizer.encode(call, add_special_tokens=False, return_tensors="pt")
+        model.generate = lambda prompt, **_: torch.cat([prompt, ids], dim=1)
+        return model, tokenizer
+
+    monkeypatch.setattr(commands, "load_model", scripted)
+    monkeypatch.setattr(ASAAdapter, "attach", lambda *_, **__: Attached())
+    words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "x"]
+    assert main([*words, *compare, "--tools", str(trained.parent / "tools.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    fault = "a call with a fault (tool name): no such tool: translator"
+    assert lines[-3:-1] == [f"base: {fault}", f"steered: {fault}"] if compare else lines[-2] == f"[{fault}]"
+
+
+class Attached(contextlib.nullcontext[Any]):
+    """A handle that steers nothing."""
+
+    decisions = (Decision("general", 0.5, 0),)
+
+    def __enter__(self) -> "Attached":
+        return self
+
+    def disabled(self) -> Any:
+        return contextlib.nullcontext()
+
+
+def test_diagnose_takes_a_format_and_a_template_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "own.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    words = ["diagnose", "--model", str(TINY_LFM2), "--max-new-tokens", "4", "--tool-call-format", "hermes"]
+    assert main([*words, "--chat-template", str(tmp_path / "own.jinja")]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "calls are written in the format 'hermes'" in text
+    assert "not ready: the chat template ignores tools=" in text
 
 
 def test_evaluate_prints_a_table_of_base_and_asa(
@@ -166,7 +242,8 @@ def test_generate_compares_both_answers_where_asked(trained: Path, capsys: pytes
     words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?", "--compare"]
     assert main([*words, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert set(result) == {"answer", "calls", "decision", "base"}
+    assert set(result) == {"answer", "calls", "verdict", "decision", "base"}
+    assert set(result["base"]) == {"answer", "calls", "verdict"}
     assert main([*words[:-1], "--no-steering", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["answer"].split() == result["base"]["answer"].split()
 
@@ -199,9 +276,9 @@ def test_generate_is_greedy_whatever_the_model_says(
     words = ["generate", str(trained), "--model", str(TINY_LFM2), "--prompt", "What is 4821 times 377?"]
     assert main(words) == 0
     greedy = capsys.readouterr().out
-    model, tokenizer = commands._load_model(argparse.Namespace(model=str(TINY_LFM2), quiet=True, json=False))
+    model, tokenizer = commands.load_model(command_parser().parse_args([*words, "--quiet"]))
     model.generation_config.update(do_sample=True, temperature=50.0)
-    monkeypatch.setattr(commands, "_load_model", lambda *_: (model, tokenizer))
+    monkeypatch.setattr(commands, "load_model", lambda *_: (model, tokenizer))
     assert main(words) == 0
     assert capsys.readouterr().out == greedy
 
@@ -235,7 +312,7 @@ def test_diagnose_prints_a_table_and_findings_are_no_failure(capsys: pytest.Capt
     assert any(line.startswith("!!  history") for line in lines)
     assert main([*words, "--json"]) == 0
     findings = json.loads(capsys.readouterr().out)
-    assert {tuple(finding) for finding in findings} == {("name", "ok", "meaning", "cure")}
+    assert {tuple(finding) for finding in findings} == {("name", "ok", "meaning", "cure", "checked", "blocks")}
 
 
 @pytest.mark.slow
@@ -261,7 +338,7 @@ def test_a_missing_adapter_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
 def test_missing_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "--model", str(TINY_LFM2), "--data", str(tmp_path), "--output", str(tmp_path / "o")]
     text = failure(words, capsys)
-    assert "has no cal.jsonl; expected cal.jsonl, train.jsonl, valid.jsonl, test.jsonl" in text
+    assert "has no train.jsonl; expected cal, train, valid and test; train, validation and test; " in text
     assert text.count("\n") == 1
     assert not (tmp_path / "o").exists()
 
@@ -328,7 +405,7 @@ def test_a_wrong_setting_is_refused_before_any_work(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["fly"], ["train"], ["generate", "a", "--model"], ["generate", "a", "--max-new-tokens", "0"]]
+    "words", [["fly"], ["train"], ["generate", "a", "--model"], ["generate", "a", "--max-new-tokens", "0"]]
 )
 def test_bad_usage_ends_with_status_two(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: asa-adapter" in failure(words, capsys)

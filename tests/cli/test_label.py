@@ -105,7 +105,7 @@ def test_after_a_break_it_goes_on_with_the_missing_splits_and_then_asks_no_more(
     assert main(run(rows, output)) == 0
     labels = {name: part["label"] for name, part in load_splits(output).items()}
     assert labels == {"cal": [0, 1, 0, 1], "train": [0, 1, 0, 1], "valid": [1, 1, 0, 1], "test": [1, 1, 0, 1]}
-    monkeypatch.setattr(commands, "_load_model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(commands, "load_model", lambda *_: pytest.fail("the model was loaded"))
     assert main(run(rows, output)) == 0
 
 
@@ -150,7 +150,7 @@ def test_what_cannot_be_tried_is_refused_before_the_model_is_loaded(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(commands, "_load_model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(commands, "load_model", lambda *_: pytest.fail("the model was loaded"))
     assert message in failure(run(rows, tmp_path / "labelled", *more), capsys)
     assert not (tmp_path / "labelled").exists()
 

@@ -16,10 +16,10 @@ from models import fitted_adapter
 from asa_adapter import AdapterFormatError, ASAAdapter, IncompatibleModelError
 from asa_adapter.cli import commands, terminal
 from asa_adapter.cli.entrypoint import main
-from asa_adapter.data import rendering
 from asa_adapter.diagnostics.explanation import Explanation
 from asa_adapter.errors import AdapterDownloadError, AdapterUploadError, DamagedDownloadError, visible
 from asa_adapter.matching.resemblance import Resemblance
+from asa_adapter.templates import rendering
 
 # An escape sequence, one of C1, one that turns the direction, a hidden one, a line separator, and a deletion.
 NASTY = "a\x1b[31m\x9b2J\u202eb\u2066c\u200bd\u2028e\u2029f\x7f\x07\ufeff\U000e0041"
@@ -93,8 +93,8 @@ def test_a_template_from_the_hub_is_refused_before_a_model_is_loaded_unless_trus
 ) -> None:
     load = ASAAdapter.from_pretrained
 
-    def from_the_hub(name: str) -> ASAAdapter:
-        adapter = load(name)
+    def from_the_hub(name: str, revision: str | None) -> ASAAdapter:
+        adapter = load(name, revision=revision)
         adapter.commit = "0" * 40
         return adapter
 
@@ -118,7 +118,7 @@ def test_generate_ends_with_a_reason_where_the_template_never_ends(
 ) -> None:
     monkeypatch.setattr(rendering, "SECONDS", 1)
     loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-    folder = fitted_adapter(chat_template=loops).save_pretrained(tmp_path)
+    folder = fitted_adapter(width=160, num_layers=8, chat_template=loops).save_pretrained(tmp_path)
     words = ["generate", str(folder), "--model", str(TINY_LFM2), "--prompt", "hi"]
     status, _, err = output(words, capsys)
     assert status == 2

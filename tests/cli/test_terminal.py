@@ -1,5 +1,6 @@
 """What the command line looks like: help, colours, narrow terminals, streams, and how little it imports."""
 
+import dataclasses
 import io
 import json
 import os
@@ -15,6 +16,7 @@ from checkout import DATA, ROOT, TINY_LFM2
 from models import fitted_adapter
 
 import asa_adapter
+from asa_adapter import ASATrainingArguments
 from asa_adapter.cli import commands, terminal
 from asa_adapter.cli.entrypoint import main
 from asa_adapter.cli.parser import command_parser
@@ -47,6 +49,33 @@ def test_help_has_an_example_that_the_parser_takes(command: str, capsys: pytest.
     assert examples
     for words in examples:
         assert command_parser().parse_args(words).command == command
+
+
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    alone = capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert alone == capsys.readouterr().out
+
+
+def test_the_options_of_train_stand_in_groups_and_every_argument_has_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    heads = ["options:", "what to try:", "what to choose by:", "prompts and calls:", "how to run it:"]
+    places = [text.index(f"\n{head}\n") for head in heads]
+    assert places == sorted(places)
+    flags = [f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(ASATrainingArguments) if f.metadata]
+    assert [flag for flag in flags if f"\n  {flag} " not in text] == []
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("inspect", "push")])
+def test_every_command_with_a_model_says_where_and_how_it_runs(command: str) -> None:
+    given = {"label": ["m", "d"], "train": ["--model", "m", "--data", "d"], "evaluate": ["a", "--data", "d"]}
+    given |= {"generate": ["a", "--prompt", "p"], "explain": ["a", "--prompt", "p"], "diagnose": ["--model", "m"]}
+    output = ["--output", "o"] if command in ("label", "train") else []
+    words = [command, *given[command], *output, "--device", "cpu", "--dtype", "bfloat16", "--revision", "r"]
+    options = command_parser().parse_args(words)
+    assert (options.device, options.dtype, options.revision) == ("cpu", "bfloat16", "r")
 
 
 def test_help_explains_exit_status_and_environment(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,137 @@
+"""What a command names, loaded: adapter, model and tokenizer, tools, prompts."""
+
+import argparse
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.config.asa_config import ASAConfig
+from asa_adapter.data.rows import complete_row, read_tools
+from asa_adapter.files import looks_like_path, strict_json
+from asa_adapter.matching.compatibility import fitting_blocks
+from asa_adapter.templates.rendering import refuse_template_from_hub, with_bounded_template
+
+
+def load_adapter(options: argparse.Namespace) -> tuple[ASAAdapter, list[dict[str, Any]] | None]:
+    """The adapter, and the tools to offer: the user's, else those that the adapter was fitted with."""
+    adapter = ASAAdapter.from_pretrained(options.adapter, revision=options.adapter_revision)
+    refuse_template_from_hub(adapter.config.chat_template, adapter.commit, options.trust_template)
+    return adapter, given_tools(options) or adapter.config.tools
+
+
+def load_model(
+    options: argparse.Namespace, config: ASAConfig | None = None, chat_template: str | None = None
+) -> tuple[Any, Any]:
+    """Model and tokenizer, on the GPU in the checkpoint's own precision where there is one, else in float32.
+
+    Args:
+        options: those of the command.
+        config: of an adapter for it: what does not fit is refused before the weights are loaded, and it names the
+            model where the user does not.
+        chat_template: replaces the tokenizer's own; None keeps it.
+
+    Raises:
+        IncompatibleModelError: the adapter does not fit the model.
+        ValueError: no model is named.
+        OSError: it cannot be loaded.
+    """
+    name, revision = named_model(options, config)
+    if not Path(name).exists() and looks_like_path(name):
+        raise FileNotFoundError(f"no model folder at {name}")
+    transformers.logging.set_verbosity_error()
+    # A bar belongs on a terminal, not in a file or a pipe. From here on this hides the trainer's bars too.
+    if not (shows_progress(options) and sys.stderr.isatty()):
+        transformers.logging.disable_progress_bar()
+    device = options.device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
+    dtype = options.dtype or ("auto" if device.startswith("cuda") else "float32")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is {device!r}; expected one such as cpu, cuda:0 or mps: {error}") from error
+    if config is not None:
+        _refuse_misfit(name, revision, config)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype)
+    except (OSError, ValueError) as error:
+        here = "" if Path(name).exists() else "there is no such folder here, and from the Hub: "
+        raise OSError(f"cannot load the model {name!r}: {here}{error}") from error
+    return model.to(place).eval(), with_bounded_template(tokenizer, chat_template)
+
+
+def named_model(options: argparse.Namespace, config: ASAConfig | None) -> tuple[str, str | None]:
+    """The name and the revision of the model: the user's, else those of the adapter, if it is one on the Hub.
+
+    Raises:
+        ValueError: neither names one.
+    """
+    if options.model is not None:
+        return options.model, options.revision
+    name = config.base_model if config else None
+    if config is None or not name or name.count("/") != 1 or looks_like_path(name):
+        known = f"was fitted with a folder called {name!r}" if name else "names none"
+        raise ValueError(f"which model? The adapter {known}, which is no id on the Hub; give --model")
+    return name, options.revision or config.base_model_revision
+
+
+def _refuse_misfit(name: str, revision: str | None, config: ASAConfig) -> None:
+    """Refuses a model of another type, width or depth by its config.json: it is built without weights."""
+    skeleton: Any = None
+    # Whatever fails here is told when the model itself is loaded.
+    with contextlib.suppress(Exception):
+        model_config = transformers.AutoConfig.from_pretrained(name, revision=revision)
+        with torch.device("meta"):
+            skeleton = transformers.AutoModelForCausalLM.from_config(model_config)
+    if skeleton is not None:
+        fitting_blocks(skeleton, config)
+
+
+def given_tools(options: argparse.Namespace) -> list[dict[str, Any]] | None:
+    """The tools of the user's file, if there is one."""
+    if options.tools is None:
+        return None
+    path = Path(options.tools)
+    if not path.is_file():
+        raise FileNotFoundError(f"no tools file at {path}")
+    return read_tools(path)
+
+
+def given_template(options: argparse.Namespace) -> str | None:
+    """The chat template in the user's file, if there is one."""
+    return None if options.chat_template is None else Path(options.chat_template).read_text(encoding="utf-8")
+
+
+def given_chat(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The chat to answer: one turn of `--prompt`, which may come from stdin, or those of `--messages`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it holds no chat, or there is nothing on stdin.
+    """
+    if options.messages is None:
+        text = sys.stdin.read().rstrip("\n") if options.prompt == "-" else options.prompt
+        if not text.strip():
+            raise ValueError("the prompt is empty; expected what the user says")
+        return [{"role": "user", "content": text}]
+    path = Path(options.messages)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file of messages at {path}")
+    try:
+        messages = strict_json(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    chat: list[dict[str, Any]] = complete_row({"messages": messages, "label": 0}, str(path), "", None)["messages"]
+    if chat[-1]["role"] == "assistant":
+        raise ValueError(f"{path}: the last turn is the assistant's; expected one that is yet to be answered")
+    return chat
+
+
+def shows_progress(options: argparse.Namespace) -> bool:
+    """Whether bars and lines about stages are wanted."""
+    return not (options.quiet or options.json)
