@@ -10,6 +10,7 @@ from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.prompts import chat_template_sha256
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.files import looks_like_path
+from asa_adapter.matching.calls import config_parser
 from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.modeling.fingerprint import is_quantised, model_fingerprint, same_packing, same_weights
 from asa_adapter.modeling.residual import decoder_blocks, hidden_size, text_config
@@ -34,6 +35,20 @@ def refuse_learnt_prompts(model: Any) -> None:
         )
 
 
+def refuse_other_kinds(model: nn.Module) -> None:
+    """Refuses a model that is no causal language model of transformers.
+
+    Raises:
+        IncompatibleModelError: it has no generate(), or is an encoder-decoder.
+    """
+    if not hasattr(model, "generate") or not hasattr(model, "prepare_inputs_for_generation"):
+        raise IncompatibleModelError(
+            f"{type(model).__name__} has no generate(); expected a transformers AutoModelForCausalLM"
+        )
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise IncompatibleModelError("the model is an encoder-decoder; only decoder-only models can be steered")
+
+
 def fitting_blocks(model: nn.Module, config: ASAConfig) -> nn.ModuleList:
     """The decoder blocks of a model that the adapter fits.
 
@@ -41,14 +56,8 @@ def fitting_blocks(model: nn.Module, config: ASAConfig) -> nn.ModuleList:
         IncompatibleModelError: the model is not a causal language model of transformers, its blocks are not found, or
             its width, depth or type differs from the config's.
     """
-    found = text_config(model)
-    if not hasattr(model, "generate") or not hasattr(model, "prepare_inputs_for_generation"):
-        raise IncompatibleModelError(
-            f"{type(model).__name__} has no generate(); expected a transformers AutoModelForCausalLM"
-        )
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise IncompatibleModelError("the model is an encoder-decoder; only decoder-only models can be steered")
-    blocks = decoder_blocks(model, config.layer_path)
+    refuse_other_kinds(model)
+    found, blocks = text_config(model), decoder_blocks(model, config.layer_path)
     facts = (
         ("hidden size", hidden_size(model), config.hidden_size),
         ("number of decoder blocks", len(blocks), config.num_layers),
@@ -160,6 +169,16 @@ def _is_hub_id(name: str) -> bool:
     return name.count("/") == 1 and not looks_like_path(name) and not Path(name).exists()
 
 
+def _begins_as_fitted(config: ASAConfig, tokenizer: Any) -> bool:
+    """Whether calls begin with the same tokens as in the fit."""
+    if not config.opening_ids:
+        return False
+    try:
+        return config_parser(config, tokenizer).opening_ids(tokenizer) == config.opening_ids
+    except ValueError:  # the config's format is not known
+        return False
+
+
 def _other_prompts(config: ASAConfig, tokenizer: Any) -> list[str]:
     """Signs that prompts and tool calls are written differently from those that the adapter was fitted with."""
     found = []
@@ -170,8 +189,9 @@ def _other_prompts(config: ASAConfig, tokenizer: Any) -> list[str]:
             + (own if config.chat_template else "")
         )
     marker = config.tool_call_start or ""
-    # A marker in plain words, such as "functools[", need not be a token of its own.
+    # A marker in plain words, such as "functools[", need not be a token of its own; nor need one named by hand.
     is_token = marker.endswith((">", "]"))
-    if is_token and marker not in tokenizer.get_vocab() and marker not in str(tokenizer.chat_template):
+    known = marker in tokenizer.get_vocab() or marker in str(tokenizer.chat_template)
+    if is_token and not known and not _begins_as_fitted(config, tokenizer):
         found.append(f"neither vocabulary nor chat template has the tool-call marker {marker!r}")
     return found

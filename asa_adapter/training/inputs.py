@@ -1,13 +1,18 @@
-"""What a run is given, checked: its splits, and the layers to try."""
+"""What a run is given, checked: its splits, the model, and the layers to try."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import nn
 
 from asa_adapter.data.duplicates import row_names
 from asa_adapter.data.prompts import Row, row_messages, row_tools
 from asa_adapter.data.sources import SPLITS
 from asa_adapter.data.splits import check_split, load_splits
 from asa_adapter.diagnostics.checks import template_ignores, unseen_tools
+from asa_adapter.matching.compatibility import refuse_learnt_prompts, refuse_other_kinds
+from asa_adapter.modeling.residual import decoder_blocks, generating_model
+from asa_adapter.modeling.verify import verify_block
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import MIN_ROWS_PER_CLASS
 
@@ -71,6 +76,21 @@ def refuse_unseen_tools(splits: Splits, tokenizer: Any, tools: Tools | None, wit
         )
     if shown is not None and (first := unseen_tools(tokenizer, row_messages(shown), row_tools(shown, tools) or [])):
         raise ValueError("; ".join(template_ignores(first)))
+
+
+def refuse_unsteerable(model: nn.Module, layers: Sequence[int], layer_path: str | None) -> None:
+    """Refuses a model that an adapter could not be attached to, before any work: by a run of two tokens, too.
+
+    Raises:
+        IncompatibleModelError: it is of another kind, PEFT puts learnt tokens before the prompt, or the output of one
+            of the layers is not the residual stream.
+    """
+    refuse_learnt_prompts(model)
+    bare = generating_model(model)
+    refuse_other_kinds(bare)
+    blocks = decoder_blocks(bare, layer_path)
+    for layer in {type(blocks[layer]): layer for layer in layers}.values():
+        verify_block(bare, blocks, layer)
 
 
 def layers_to_try(layers: str | Sequence[int], depth: int) -> list[int]:

@@ -43,7 +43,7 @@ from asa_adapter.search.fitting import LayerFit, probe_quality
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.training.account import stage_line, understood
-from asa_adapter.training.inputs import checked_splits, layers_to_try, refuse_unseen_tools
+from asa_adapter.training.inputs import checked_splits, layers_to_try, refuse_unseen_tools, refuse_unsteerable
 from asa_adapter.training.record import habit_facts, habit_fields, habitual_parser, new_report, origin
 from asa_adapter.training.robustness import Robustness
 from asa_adapter.training.workload import seconds_of_a_token, whole_run, whole_tokens
@@ -78,7 +78,7 @@ class ASATrainer:
         ValueError: a split on which nothing can be fitted or measured, tools that no call can fit, rows that offer
             none, a tokenizer without a chat template, with one that never writes tools, or without a known tool-call
             format, a layer that the model does not have, or a model with an adapter attached.
-        IncompatibleModelError: the decoder blocks are not found.
+        IncompatibleModelError: the decoder blocks are not found, or `attach` would refuse the model.
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class ASATrainer:
         )
         refuse_unseen_tools(self.splits, self.tokenizer, tools, self.args.without_tools)
         self._layers = layers_to_try(self.args.layers, len(decoder_blocks(model, self.args.layer_path)))
+        refuse_unsteerable(model, self._layers, self.args.layer_path)
         self._domains = checked_domains(sorted({row_domain(row) for row in self.splits["train"]}))
         self._origin = origin(model, self.tokenizer, self.parser, self.args, self._domains, self.splits["cal"], tools)
         self._measured = Measurements(model, self.tokenizer, self.splits, self.args, self.parser, tools)

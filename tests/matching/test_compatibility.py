@@ -10,7 +10,7 @@ import pytest
 import torch
 from models import fitted_adapter, random_model
 
-from asa_adapter import ASATrainer, IncompatibleModelError
+from asa_adapter import ASATrainer, IncompatibleModelError, ToolCallParser
 from asa_adapter.diagnostics import diagnose
 from asa_adapter.modeling.fingerprint import model_fingerprint, same_weights
 from asa_adapter.modeling.residual import generating_model
@@ -50,6 +50,19 @@ UNCHANGED: dict[str, Callable[[], Any]] = {
 def test_peft_that_changes_nothing_is_the_same_model(name: str, stored: str | None) -> None:
     stored = stored or model_fingerprint(random_model("llama"))
     assert same_weights(stored, fingerprint(UNCHANGED[name](), stored))[0] is True
+
+
+def test_a_marker_that_training_took_is_taken_by_attach(tiny_lfm2: Any) -> None:
+    """It was named by hand, and stands in neither vocabulary nor template: what tells is how calls begin."""
+    tokenizer = tiny_lfm2[1]
+    named = {"tool_call_format": "hermes", "tool_call_start": "<act>", "tool_call_end": "</act>"}
+    openings = ToolCallParser.from_tokenizer(tokenizer, "hermes", start="<act>", end="</act>").opening_ids(tokenizer)
+    model = random_model("llama")
+    with fitted_adapter(**named, opening_ids=openings).attach(model, tokenizer=tokenizer):
+        pass
+    for other in ((), (5,)):
+        with pytest.raises(IncompatibleModelError, match="nor chat template has the tool-call marker '<act>'"):
+            fitted_adapter(**named, opening_ids=other).attach(model, tokenizer=tokenizer)
 
 
 def test_lora_that_changes_something_is_refused_by_name() -> None:

@@ -1,12 +1,15 @@
 """Splits, tokenizers and folders that a trainer takes or refuses."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
+import torch
 from trainings import SMALL
 
-from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, load_splits
+from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, IncompatibleModelError, load_splits
 from asa_adapter.data import SPLITS
 from asa_adapter.data.duplicates import Leak
 
@@ -60,6 +63,25 @@ def test_a_split_that_nothing_can_be_measured_on_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         ASATrainer(*tiny_lfm2, {**small, "valid": rows})
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's
+def test_a_model_that_attach_would_refuse_is_refused_before_any_work(tiny_lfm2: Any, small: Any) -> None:
+    model = copy.deepcopy(tiny_lfm2[0])
+    learnt = peft.get_peft_model(model, peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    with pytest.raises(IncompatibleModelError, match="the PEFT model puts learnt tokens before the prompt"):
+        ASATrainer(learnt, tiny_lfm2[1], small)
+    model = copy.deepcopy(tiny_lfm2[0])
+    model.model.layers[6] = Sequential(model.model.layers[6], model.model.layers[6])  # type: ignore[index]
+    with pytest.raises(IncompatibleModelError):
+        ASATrainer(model, tiny_lfm2[1], small, ASATrainingArguments(layers=(6,)))
+
+
+class Sequential(torch.nn.Sequential):
+    """A block whose output is none of its own."""
+
+    def forward(self, state: Any, *_: Any, **__: Any) -> Any:
+        return state[:, :1]
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused(tiny_lfm2: Any, small: Any) -> None:
