@@ -14,7 +14,7 @@ from torch import nn
 
 from asa_adapter.config.asa_config import CONFIG_NAME, ASAConfig
 from asa_adapter.diagnostics.explanation import Explanation, explain
-from asa_adapter.errors import AdapterFormatError, DamagedDownloadError
+from asa_adapter.errors import AdapterFormatError, AdapterHabits, DamagedDownloadError, refuse_model_and_path
 from asa_adapter.files import looks_like_path, sha256
 from asa_adapter.hub.client import commit_of, fetch, full_repo_id, push
 from asa_adapter.hub.folder import SIZE_LIMITS, Parts, read_folder, write_folder
@@ -30,7 +30,7 @@ from asa_adapter.steering.hook import SteeringHandle
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 
-class ASAAdapter:
+class ASAAdapter(AdapterHabits):
     """Directions, router, probes and settings of one fitted adapter.
 
     Args:
@@ -280,7 +280,7 @@ class ASAAdapter:
     def from_pretrained(
         cls,
         repo_id_or_folder: str | Path,
-        *,
+        *others: object,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -311,6 +311,7 @@ class ASAAdapter:
                 AdapterFormatError.
             AdapterFormatError: a file is missing, damaged or invalid.
         """
+        refuse_model_and_path(repo_id_or_folder, others)
         if Path(repo_id_or_folder).is_dir():
             adapter = cls._from_folder(Path(repo_id_or_folder))
             adapter._source = Path(repo_id_or_folder).absolute()

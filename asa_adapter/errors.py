@@ -1,6 +1,11 @@
-"""The package's own exceptions, and how a stranger's text is shown. All other errors are of built-in types."""
+"""The package's own exceptions, how a stranger's text is shown, and what habits of other libraries are answered with.
+
+All other errors are of built-in types.
+"""
 
 import unicodedata
+from collections.abc import Sequence
+from typing import NoReturn
 
 # Control characters, those that turn the direction of text or cannot be seen, half characters, and line separators.
 _OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -25,6 +30,60 @@ def json_escape(character: str) -> str:
     """A character as JSON writes it in ASCII."""
     units = character.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+
+
+_ATTACH = "steering = adapter.attach(model)"
+_NO_MERGE = "there is nothing to merge: the weights stay as they are. Save the adapter beside the model"
+_PLAIN = "it holds no module: attach() puts what it needs where the model is"
+# What users of PEFT would call, and what it is here.
+_OF_AN_ADAPTER = {
+    **dict.fromkeys(
+        ("load_adapter", "add_adapter", "set_adapter", "enable_adapters"), f"{_ATTACH} puts it on a model"
+    ),
+    **dict.fromkeys(("disable_adapter", "disabled"), f"it is the handle's: {_ATTACH}; with steering.disabled(): ..."),
+    **dict.fromkeys(("unload", "delete_adapter", "remove"), f"it is the handle's: {_ATTACH}; steering.remove()"),
+    **dict.fromkeys(("merge_and_unload", "merge_adapter", "unmerge_adapter"), _NO_MERGE),
+    **dict.fromkeys(("to", "cuda", "half", "eval"), _PLAIN),
+    "decisions": f"it is the handle's: {_ATTACH}; steering.decisions",
+}
+_OF_A_HANDLE = {
+    **dict.fromkeys(("merge_and_unload", "merge_adapter", "unmerge_adapter"), _NO_MERGE),
+    "generate": "call the model's own generate(): it is steered while this is attached",
+    **dict.fromkeys(("load_adapter", "add_adapter", "set_adapter"), "attach the other adapter to the model as well"),
+    "delete_adapter": "call remove()",
+    "get_base_model": "the model that you attached to is it; remove() restores it",
+    "save_pretrained": "save the adapter: adapter.save_pretrained(folder)",
+}
+
+
+class AdapterHabits:
+    """Answers habits of other libraries' adapters with what it is here."""
+
+    _habits = _OF_AN_ADAPTER
+
+    def __getattr__(self, name: str) -> NoReturn:
+        why = f": {self._habits[name]}" if name in self._habits else ""
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{why}", name=name, obj=self)
+
+
+class HandleHabits(AdapterHabits):
+    """The same for an attached adapter."""
+
+    _habits = _OF_A_HANDLE
+
+
+def refuse_model_and_path(source: object, others: Sequence[object]) -> None:
+    """Refuses `from_pretrained(model, path)`, as PEFT has it.
+
+    Raises:
+        TypeError: the source is a model, or something stands behind it.
+    """
+    if others or hasattr(source, "parameters"):
+        path = next(repr(str(one)) for one in (*others, source, "path") if not hasattr(one, "parameters"))
+        raise TypeError(
+            "from_pretrained takes a folder or a repository alone, and gives an adapter, then .attach(model): "
+            f"ASAAdapter.from_pretrained({path:.80}).attach(model)"
+        )
 
 
 class _Shown(Exception):

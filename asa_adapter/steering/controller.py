@@ -13,7 +13,7 @@ from asa_adapter.parts.vectors import SteeringVectors
 from asa_adapter.steering.openings import OpeningBias
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Decision:
     """What the controller decided for one row.
 
@@ -47,6 +47,9 @@ class Decision:
         where = f"token {self.position}: " if self.position >= 0 else ""
         gate = f"{self.gate:+d}" if self.gate else "0"
         return f"{where}{self.domain}, p(tool) {self.p_tool:.3f}, gate {gate}, {what}"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"  # a list of them can be read
 
 
 class Verdicts(NamedTuple):

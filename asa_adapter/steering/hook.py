@@ -20,6 +20,7 @@ from torch import nn
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import MAX_ALPHA, bias_amount, finite_float
+from asa_adapter.errors import HandleHabits
 from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.modeling.forward import compiled_parts
 from asa_adapter.modeling.residual import generating_model, hidden_state, replace_hidden_state
@@ -29,7 +30,7 @@ from asa_adapter.steering.openings import logits_of
 from asa_adapter.steering.plan import Record, Slot, Window
 
 
-class SteeringHandle:
+class SteeringHandle(HandleHabits):
     """An attached adapter, made by `ASAAdapter.attach`; a context manager that removes it when the `with` block ends.
 
     Args:
@@ -92,6 +93,8 @@ class SteeringHandle:
         finally:
             self._detach()  # each step of it can be repeated: if Ctrl-C came in the middle, this is the rest
 
+    unload = remove  # as PEFT calls it
+
     def _detach(self) -> None:
         for module in self._changed:
             for key, hook in list(module._forward_hooks.items()):
@@ -115,6 +118,8 @@ class SteeringHandle:
                 self._pauses.discard(pause)
         finally:  # Ctrl-C just above would leave all later calls unsteered
             self._pauses.discard(pause)
+
+    disable_adapter = disabled
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[list[list[Decision]]]:
