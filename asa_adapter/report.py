@@ -67,6 +67,7 @@ valid.success.base                   | number  | F1 of successful calls: needed,
 valid.success.chosen                 | number  | the same with the choice
 valid.success.lower_bound            | number  | one-sided 95 % bound of the gain, whichever was chosen
 valid.success.upper_bound            | number  | the same from above
+valid.chosen_again                   | number  | share of resamples of VALID in which the same setting is chosen
 valid.success_note                   | text    | only where the triggers' gain is sure, and none in successful calls is
 chosen.SETTING                       |         | the choice; alpha 0 where it abstains
 chosen.absolute_step                 | number  | length of the step in the model's own units
@@ -108,8 +109,8 @@ seconds.*                            | number  | by stage
 SETTING  layer (int), alpha, tau, beta (numbers), probe (text), read_layers[] (int; empty: the layer itself); where the
          action is not "steer", action (text) and bias (number, or the text "inf")
 SCORES   score, f1, recall, fpr, fpr_upper_bound_95 (numbers)
-GATES    rows, left_out, lost, won (int), right, given_right, called, given_called (numbers): the adapter's gates beside
-         those of the same rows as given; see `training.robustness.compared`
+GATES    rows, left_out, lost, won (int), right, given_right, called, given_called (numbers): the adapter's gates
+         beside those of the same rows as given; see `training.robustness.compared`
 ROWS     rows, tool_needed (label 1), groups (of rows that belong together) (int)
 GAIN     mean, lower_bound, balanced_accuracy_bound, apparent (numbers), groups (int): see `choice.gain.Gain`
 COUNTED  n, tp, fp, fn, tn (int), precision, recall, f1, accuracy, fpr (numbers)
@@ -208,6 +209,8 @@ class Report:
         why: `chosen.why`.
         router_left_out: why there is no router.
         success_note: `valid.success_note`.
+        chosen_again: `valid.chosen_again`; None if unknown.
+        controls: by split, `probe_auc` and `bag_of_words`, of which the `auc` is read.
         habit: `calls`, `shares`, and `shown` and `differs` where they are known; empty where no call was read.
         metadata: what only the person who fitted it knows: `license` of the adapter, `datasets` (Hub ids), `language`
             codes, and in words `data_license` and `labels` (who or what labelled the data).
@@ -230,6 +233,8 @@ class Report:
     why: str | None = None
     router_left_out: str | None = None
     success_note: str | None = None
+    chosen_again: float | None = None
+    controls: Mapping[str, Any] = field(default_factory=dict)
     habit: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -256,13 +261,14 @@ class Report:
             why=chosen.get("why"),
             router_left_out=found.get("router_left_out"),
             success_note=found["valid"].get("success_note"),
+            chosen_again=found["valid"].get("chosen_again"),
             habit=found["habit"] if found["habit"].get("calls") and found["habit"].get("shares") else {},
             **{name: found[name] for name in _WHOLE},
         )
 
 
 _WHOLE = (
-    *("ablations", "rules", "splits", "vary_tools", "variations"),
+    *("ablations", "controls", "rules", "splits", "vary_tools", "variations"),
     *("arguments", "versions", "seconds", "metadata"),
 )
 _INDEX = re.compile("[0-9]{1,5}")

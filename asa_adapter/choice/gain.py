@@ -97,6 +97,7 @@ class Redraw:
         index: which of them was chosen.
         weights: (B, N) how often each row counts in each of B resamples.
         settled: (B,) index of the finalist that is chosen in each resample, were all of them equally good.
+        again: share of the resamples in which the same one is chosen, by what each has there.
         groups: number of groups with the rarer label.
     """
 
@@ -106,6 +107,7 @@ class Redraw:
     index: int
     weights: NDArray[np.int64]
     settled: NDArray[np.int64]
+    again: float
     groups: int
 
     @classmethod
@@ -129,10 +131,11 @@ class Redraw:
         objective = Objective.of(args)
         index = next(i for i, finalist in enumerate(finalists) if finalist is chosen)
         weights = resamples(len(labels), args.resamples, args.seed, groups)
-        settled = _chosen_again(objective, labels, finalists, groups, weights)
+        settled = _chosen_again(objective, labels, finalists, groups, weights, equal=True)
+        again = float((_chosen_again(objective, labels, finalists, groups, weights, equal=False) == index).mean())
         numbers = np.arange(len(labels)) if groups is None else groups
         count = min(len(set(numbers[labels == label].tolist())) for label in (0, 1))
-        return cls(objective, labels, finalists, index, weights, settled, count)
+        return cls(objective, labels, finalists, index, weights, settled, again, count)
 
     @property
     def few(self) -> bool:
@@ -183,19 +186,23 @@ def _chosen_again(
     finalists: Sequence[Scored],
     groups: NDArray[np.int64] | None,
     weights: NDArray[np.int64],
+    *,
+    equal: bool,
 ) -> NDArray[np.int64]:
-    """(B,) index of the finalist that is chosen in each resample, were all of them equally good; see `Redraw`."""
+    """(B,) index of the finalist that is chosen in each resample, if `equal` as if all were as good; see `Redraw`."""
     called = np.stack([finalist.triggered for finalist in finalists])
     drawn = Counts.of(labels, called, weights)
     scores = objective.value(drawn)
-    noise = scores - objective.value(Counts.of(labels, called))[:, None]
+    own = objective.value(Counts.of(labels, called))[:, None]
     independent = np.array([independent_rows(labels, finalist.triggered, groups) for finalist in finalists])
     keeps = objective.keeps(drawn, independent[:, None])
     success = None
     if (fits := all_fits(finalists)) is not None:
         successes = success_f1(labels, called, fits, weights)
-        success = successes - success_f1(labels, called, fits)[:, None], standard_errors(successes)
-    return gentlest_near_best([f.setting for f in finalists], noise, standard_errors(scores), keeps, success)
+        own_successes = success_f1(labels, called, fits)[:, None]
+        success = successes - equal * own_successes, standard_errors(successes)
+    found = scores - equal * own
+    return gentlest_near_best([f.gentleness() for f in finalists], found, standard_errors(scores), keeps, success)
 
 
 def bound_quantile(groups: int) -> float:

@@ -44,9 +44,14 @@ class Setting(NamedTuple):
         """Where its router and its probes read."""
         return Reader(self.layer, self.read_layers)
 
-    def gentleness(self) -> tuple[float, ...]:
-        """Sort key: the push first, then smaller steps and biases, then higher tau, then fewer layers."""
-        return (ACTIONS.index(self.action), self.alpha, self.bias, -self.tau, len(self.read_layers))
+    def gentleness(self, alone: float = 0.0) -> tuple[float, ...]:
+        """Sort key: the push first, then smaller steps and biases, then more rows alone, higher tau, fewer layers.
+
+        Args:
+            alone: share of the rows at hand whose gate is 0, so that they are left as they are.
+        """
+        how = (ACTIONS.index(self.action), self.alpha, self.bias)
+        return (*how, -round(alone, 9), -self.tau, len(self.read_layers))
 
     def plain(self) -> dict[str, Any]:
         """The fields as JSON types that ASAConfig takes; action and bias only where it does not just steer."""
@@ -65,10 +70,15 @@ class Scored(NamedTuple):
     score: float  # Objective.rank on these rows
     triggered: NDArray[np.bool_]  # (N,) whether each row's answer calls a tool
     fits: NDArray[np.bool_] | None = None  # (N,) whether all of its calls fit an offered tool; None if unknown
+    alone: float = 0.0  # share of the rows that its gate leaves as they are; 0 if unknown
+
+    def gentleness(self) -> tuple[float, ...]:
+        """Sort key: gentler settings first."""
+        return self.setting.gentleness(self.alone)
 
     def rank(self) -> tuple[float, ...]:
         """Sort key: higher scores first, then gentler settings."""
-        return (-round(self.score, 9), *self.setting.gentleness())
+        return (-round(self.score, 9), *self.gentleness())
 
 
 def facts(
@@ -234,7 +244,7 @@ def choose(
     if (fits := all_fits(finalists)) is not None:
         drawn = success_f1(labels, called, fits, weights)
         success = success_f1(labels, called, fits)[:, None], standard_errors(drawn)
-    chosen = gentlest_near_best([f.setting for f in finalists], plain[:, None], errors, keeps[:, None], success)
+    chosen = gentlest_near_best([f.gentleness() for f in finalists], plain[:, None], errors, keeps[:, None], success)
     return finalists[int(chosen[0])], errors[best].tolist()
 
 
@@ -272,8 +282,13 @@ def standard_errors(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([(scores - one).std(axis=1) for one in scores])
 
 
+def left_alone(p_tool: NDArray[np.float32], tau: float) -> float:
+    """Share of (N,) rows whose gate is 0 at this tau."""
+    return float((ternary_gate(torch.from_numpy(p_tool), tau) == 0).float().mean())
+
+
 def gentlest_near_best(
-    settings: Sequence[Setting],
+    gentleness: Sequence[tuple[float, ...]],
     scores: NDArray[np.float64],
     errors: NDArray[np.float64],
     keeps: NDArray[np.bool_],
@@ -282,7 +297,7 @@ def gentlest_near_best(
     """The gentlest setting within one standard error of the best, in each of B trials.
 
     Args:
-        settings: F settings.
+        gentleness: sort keys of F settings, the gentlest first.
         scores: (F, B) results, higher is better.
         errors: (F, F) standard errors of their differences.
         keeps: (F, B) whether the limit of the FPR is kept; settings that keep it come first.
@@ -297,8 +312,7 @@ def gentlest_near_best(
     if success is not None:
         near &= _near_best(np.where(near, success[0], -np.inf), success[1])
     # Of equally gentle ones, the one that scores higher.
-    order = np.array([settings[i].gentleness() for i in range(len(settings))])
-    ranks = np.unique(order, axis=0, return_inverse=True)[1].reshape(-1, 1)
+    ranks = np.unique(np.array(gentleness), axis=0, return_inverse=True)[1].reshape(-1, 1)
     gentlest = near & (ranks == np.where(near, ranks, len(ranks)).min(axis=0))
     return np.where(gentlest, ranked, -np.inf).argmax(axis=0)
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from asa_adapter.choice.objective import Objective
-from asa_adapter.choice.settings import Reader, Scored, Setting, gated, grid, shortlist
+from asa_adapter.choice.settings import Reader, Scored, Setting, gated, grid, left_alone, shortlist
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push, Screened
 from asa_adapter.evaluation.metrics import Counts
@@ -167,7 +167,7 @@ class Race:
                 up, down = (self._called[key, sign][rows] for sign in (1, -1))
                 triggered = gated(p_tool, setting.tau, self.base[rows], up, down)
                 score = float(self._objective.rank(Counts.of(self._labels[rows], triggered)))
-                scored.append(Scored(setting, score, triggered))
+                scored.append(Scored(setting, score, triggered, alone=left_alone(p_tool, setting.tau)))
         return scored
 
 

@@ -25,6 +25,7 @@ from asa_adapter.choice.settings import (
     facts,
     gated,
     layer_effects,
+    left_alone,
     readers,
     screen_facts,
     shortlist,
@@ -248,6 +249,7 @@ class Search:
             ],
             "gain": gain._asdict(),
             "success": success._asdict(),
+            "chosen_again": redraw.again,
         }
         if note:
             self.report["valid"]["screen_note"] = note
@@ -262,10 +264,12 @@ class Search:
         labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
         variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
         outcomes = list(self.measured.outcomes("valid", {"base": None, **variants}).values())
-        return outcomes, [
-            Scored(candidate.setting, self.objective.score(labels, one.triggered, groups), one.triggered, one.fits)
-            for candidate, one in zip(candidates, outcomes[1:], strict=True)
-        ]
+        found = []
+        for (setting, *_), one in zip(candidates, outcomes[1:], strict=True):
+            score = self.objective.score(labels, one.triggered, groups)
+            alone = left_alone(self._predicted("valid", setting.reader).p_tool(setting.probe), setting.tau)
+            found.append(Scored(setting, score, one.triggered, one.fits, alone))
+        return outcomes, found
 
     def _agreements(self, finalists: Sequence[Scored]) -> list[float]:
         """For each finalist, the share of VALID rows whose first token correctly predicts whether a tool is called.

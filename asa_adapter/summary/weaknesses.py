@@ -17,6 +17,9 @@ _WEAK_AUC = 0.8
 _ODD_CONTROL = 0.1
 _GOOD_CALLS = 0.9
 _MANY_CUT = 0.05
+_HARDLY_ANY = 0.1
+_AS_GOOD = 0.03  # of AUC
+_SETTLED = 0.5
 # Chance that so many more rows are lost than won by other lists of tools, below which it is no luck.
 _LUCK = 0.05
 
@@ -37,6 +40,7 @@ def weaknesses(config: ASAConfig, report: Report) -> list[str]:
     for split, varied in report.variations.items():
         if split == "test" or not report.variations.get("test"):
             found += _other_tools(varied, split)
+    found += [*_beside_words(report), *_unsettled(report)]
     return [*found, *_reading(config, report), *_data(report)]
 
 
@@ -80,7 +84,14 @@ def _by_domain(comparison: Comparison, split: str) -> Iterator[str]:
 
 def _calls(comparison: Comparison, split: str) -> Iterator[str]:
     validity = comparison.asa["validity"]
-    if validity and validity["success_precision"] < _GOOD_CALLS:
+    if validity and validity["success_precision"] < _HARDLY_ANY:
+        yield (
+            f"Hardly any of its calls can be used: {validity['success_precision']:.3f} of those on "
+            f"{escaped(split).upper()} were needed, could be read, named an offered tool and fitted its schema "
+            f"({comparison.base['validity'].get('success_precision', 0.0):.3f} of the model's alone). Look at what it "
+            "calls before you use it."
+        )
+    elif validity and validity["success_precision"] < _GOOD_CALLS:
         yield (
             f"A call that begins is not yet a good call: {validity['success_precision']:.3f} of those on "
             f"{escaped(split).upper()} were needed, could be read, named an offered tool and fitted its schema."
@@ -113,6 +124,27 @@ def _other_tools(varied: Mapping[str, Mapping[str, Any]], split: str) -> Iterato
                 f"With {_LISTS[name]} its gate is right on {found['right']:.3f} of {prompts}, against "
                 f"{found['given_right']:.3f} with the tools as they were given."
             )
+
+
+def _beside_words(report: Report) -> Iterator[str]:
+    """Where the words of a prompt tell as much as the state."""
+    for split, found in report.controls.items():
+        words, state = found.get("bag_of_words", {}).get("auc"), found.get("probe_auc")
+        if words is not None and state is not None and words > max(state - _AS_GOOD, _WEAK_AUC):
+            yield (
+                f"Words alone tell the need nearly as well as the model's state: on {escaped(split).upper()} a bag of "
+                f"words has an AUC of {words:.3f}, the probe {state:.3f}. The labels may follow the wording, and a "
+                "simpler rule may do."
+            )
+
+
+def _unsettled(report: Report) -> Iterator[str]:
+    """Where other rows of the same kind would have led to another choice."""
+    if report.chosen_again is not None and report.chosen_again < _SETTLED:
+        yield (
+            f"Its setting is not settled: it is chosen again in {100 * report.chosen_again:.0f} % of resamples of "
+            "VALID, so that other rows, or another seed, may choose another one."
+        )
 
 
 def _reading(config: ASAConfig, report: Report) -> Iterator[str]:

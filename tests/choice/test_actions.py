@@ -81,5 +81,7 @@ def test_the_push_is_taken_unless_another_action_is_better_by_more_than_noise(le
 def test_a_step_is_gentler_than_any_bias() -> None:
     settings = [STEER._replace(action="bias", alpha=0.0, bias=1.0), STEER._replace(alpha=100.0)]
     scores, errors = np.zeros((2, 1)), np.ones((2, 2))
-    assert gentlest_near_best(settings, scores, errors, np.ones((2, 1), dtype=bool)).tolist() == [1]
+    assert gentlest_near_best(
+        [s.gentleness() for s in settings], scores, errors, np.ones((2, 1), dtype=bool)
+    ).tolist() == [1]
     assert Scored(settings[1], 0.5, LABELS == 1).rank() < Scored(settings[0], 0.5, LABELS == 1).rank()

@@ -155,3 +155,23 @@ def test_under_a_limit_the_gain_is_in_balanced_accuracy() -> None:
     gain = decided(LABELS, but_for(range(1, 81, 2)), [but_for(range(1, 41, 2)), but_for(range(60))], args=args)
     assert gain.apparent == pytest.approx(0.125)
     assert gain.lower_bound == gain.balanced_accuracy_bound > 0
+
+
+def test_how_often_the_same_setting_is_chosen_again_says_how_settled_the_choice_is() -> None:
+    labels = np.arange(80) % 2
+    right, wrong = labels == 1, labels == 0
+    alone = Redraw.of(ARGS, labels, [one := finalist(right, 1.0)], one)
+    assert alone.again == 1.0
+    clear = [finalist(wrong, 1.0), finalist(right, 2.0)]
+    assert Redraw.of(ARGS, labels, clear, clear[1]).again == 1.0
+    left, other = right.copy(), right.copy()
+    left[:20], other[20:40] = False, False  # each misses ten calls of its own
+    level = [finalist(left, 1.0), finalist(other, 2.0)]
+    chosen = Redraw.of(ARGS, labels, level, level[0]).again
+    assert 0.5 < chosen < 1
+    assert Redraw.of(ARGS, labels, level, level[1]).again == pytest.approx(1 - chosen)
+
+
+def finalist(triggered: NDArray[np.bool_], alpha: float) -> Scored:
+    score = float(Objective.of(ARGS).rank(Counts.of(np.arange(80) % 2, triggered)))
+    return Scored(Setting(1, alpha, 0.5, 0.0, "pooled"), score, triggered)

@@ -14,6 +14,7 @@ from asa_adapter.choice.settings import (
     gated,
     grid,
     layer_effects,
+    left_alone,
     readers,
     screen_facts,
     shortlist,
@@ -212,3 +213,22 @@ def test_objectives_score_what_they_name() -> None:
     assert float(Objective(max_fpr=0.2).rank(counts)) == -0.25
     assert float(Objective(max_fpr=0.2).value(counts)) == 0.8
     assert float(Objective(max_fpr=0.2).gain(counts)) == pytest.approx(0.775)
+
+
+def test_among_equals_the_gate_that_leaves_more_rows_alone_is_the_gentler_one() -> None:
+    """A tau says little across probes: one that is sure of everything opens its gate at .9 too."""
+    triggered = but_for([])
+    sure = Scored(setting(layer=2, tau=0.9), 1.0, triggered, alone=left_alone(np.full(4, 0.99, dtype=np.float32), 0.9))
+    unsure = Scored(setting(tau=0.7), 1.0, triggered, alone=left_alone(np.array([0.9, 0.6, 0.5, 0.4], "f4"), 0.7))
+    assert (sure.alone, unsure.alone) == (0.0, 0.75)
+    assert choose(ARGS, LABELS, [sure, unsure])[0] is unsure
+    assert shortlist([sure, unsure], 1) == [unsure]
+    smaller = Scored(setting(layer=2, alpha=0.5, tau=0.9), 1.0, triggered)
+    assert choose(ARGS, LABELS, [unsure, smaller])[0] is smaller
+    same = sure._replace(alone=unsure.alone)
+    assert choose(ARGS, LABELS, [unsure, same])[0] is same
+
+
+@pytest.mark.parametrize(("tau", "share"), [(0.5, 0.0), (0.6, 0.25), (0.9, 0.75)])
+def test_rows_between_the_two_sides_of_the_gate_are_left_alone(tau: float, share: float) -> None:
+    assert left_alone(np.array([0.95, 0.7, 0.5, 0.2], dtype=np.float32), tau) == share

@@ -1,0 +1,43 @@
+"""Weak spots that only some reports have, in words."""
+
+from typing import Any
+
+import pytest
+from models import fitted_adapter
+
+from asa_adapter.report import Report
+from asa_adapter.report_schema import COUNTS, RATIOS
+from asa_adapter.summary.weaknesses import weaknesses
+
+CONFIG = fitted_adapter().config
+
+
+def spots(**report: Any) -> str:
+    return "\n".join(weaknesses(CONFIG, Report.read(report)))
+
+
+def metrics(success: float) -> dict[str, Any]:
+    validity = {"format": 0.9, "tool_name": 0.9, "arguments": 0.9, "success_precision": success, "success_recall": 0.1}
+    return dict.fromkeys(COUNTS, 40) | dict.fromkeys(RATIOS, 0.5) | {"per_domain": {}, "validity": validity}
+
+
+@pytest.mark.parametrize(("words", "state", "told"), [(0.91, 0.92, True), (0.85, 0.92, False), (0.6, 0.6, False)])
+def test_words_that_tell_as_much_as_the_state_are_told(words: float, state: float, told: bool) -> None:
+    found = spots(controls={"test": {"bag_of_words": {"auc": words}, "probe_auc": state}})
+    assert ("Words alone tell the need nearly as well as the model's state: on TEST a bag of words" in found) == told
+    assert (f"has an AUC of {words:.3f}, the probe {state:.3f}" in found) == told
+
+
+@pytest.mark.parametrize(("again", "told"), [(0.38, True), (0.5, False), (1.0, False), ("often", False)])
+def test_a_choice_that_is_not_settled_is_told(again: Any, told: bool) -> None:
+    found = spots(valid={"chosen_again": again})
+    assert ("Its setting is not settled: it is chosen again in 38 % of resamples of VALID" in found) == told
+
+
+def test_calls_of_which_hardly_any_can_be_used_are_told_first_among_calls() -> None:
+    found = spots(evaluations={"test": {"base": metrics(0.05), "asa": metrics(0.0)}})
+    assert "Hardly any of its calls can be used: 0.000 of those on TEST were needed" in found
+    assert "(0.050 of the model's alone). Look at what it calls before you use it." in found
+    assert "A call that begins is not yet a good call" not in found
+    some = spots(evaluations={"test": {"base": metrics(0.05), "asa": metrics(0.5)}})
+    assert "A call that begins is not yet a good call: 0.500 of those on TEST" in some
