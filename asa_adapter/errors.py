@@ -3,6 +3,8 @@
 All other errors are of built-in types.
 """
 
+import re
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from typing import NoReturn
@@ -30,6 +32,17 @@ def json_escape(character: str) -> str:
     """A character as JSON writes it in ASCII."""
     units = character.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+
+
+class AnswerWrapper(textwrap.TextWrapper):
+    """Folds a model's answer: a line may end before and behind a marker such as <|tool_call_end|>, but not in it.
+
+    Example:
+        >>> AnswerWrapper(12).wrap("[f(x=1)]<|call_end|><|im_end|>")
+        ['[f(x=1)]', '<|call_end|>', '<|im_end|>']
+    """
+
+    wordsep_re = re.compile(r"(\s+|<[^<>\s]{1,40}>|\[/?[A-Z_]{2,40}\])")
 
 
 _ATTACH = "steering = adapter.attach(model)"

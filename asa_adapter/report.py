@@ -94,6 +94,7 @@ controls.*.probe_auc                 | number  | AUC of the probe at the chosen 
 controls.*.shuffled_auc              | number  | of probes of meaningless labels
 controls.*.router_accuracy           | number  | share of the rows whose domain the router finds
 ablations.*.METRICS                  |         | by variant of the adapter, the bare model being "base"
+ablations.*.against_full.SURE        |         | how sure its difference from the adapter is; "asa" is the variant
 rules.rows.*.metrics.METRICS         |         | by simpler rule on TEST, beside "base" and "steering"
 rules.rows.*.valid                   | number  | its score on VALID, where all of it was chosen
 rules.rows.*.choice                  | text    | what was chosen; "" where nothing was

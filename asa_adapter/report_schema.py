@@ -69,7 +69,7 @@ SCHEMA = with_keys(
     variations=by_name(by_name(with_keys(_VARIED, **_VARIED))),
     habit=_HABIT,
     evaluations=by_name(with_keys(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),
-    ablations=by_name(_METRICS),
+    ablations=by_name(_METRICS | {"properties": {**_METRICS["properties"], "against_full": _PAIRED}}),
     rules=with_keys(rows=by_name(_RULE), left_out=by_name(_TEXT), best=_TEXT, **_AGAINST_BEST),
     splits=by_name(with_keys(("rows", "tool_needed"), rows=_COUNT, tool_needed=_COUNT)),
     layers=by_name(by_name(_NUMBER, properties={"effect": _EFFECT})),

@@ -30,7 +30,7 @@ from asa_adapter.modeling.processes import Processes
 from asa_adapter.report import Report
 from asa_adapter.steering.controller import Decision
 from asa_adapter.summary.markdown import calls_table, metrics_table
-from asa_adapter.summary.rules import rules_markdown, verdict
+from asa_adapter.summary.rules import ablations_markdown, rules_markdown, verdict
 from asa_adapter.summary.setting import setting_words
 from asa_adapter.summary.weaknesses import weaknesses
 from asa_adapter.training.trainer import ASATrainer
@@ -108,11 +108,12 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     found: dict[str, Any] = {options.split: results}
     text = f"{options.split.upper()}\n{metrics_table(results)}\n\n{calls_table(results)}"
     if options.ablations:
-        variants = ablated(measured, adapter, options.split)
+        variants = ablated(measured, adapter, options.split, arguments)
         found["ablations"] = {name: variants[name] for name in variants if name not in ("base", "full")}
         found["rules"] = rules_table(measured, adapter, arguments, options.split)
-        known = Report.read({"rules": found["rules"]}).rules
-        text += f"\n\nABLATIONS\n{metrics_table(found['ablations'])}"
+        read = Report.read({"rules": found["rules"], "ablations": variants})
+        known = read.rules
+        text += f"\n\nABLATIONS\n{ablations_markdown(read.ablations)}"
         text += f"\n\nSIMPLER RULES\n{rules_markdown(known)}\n\n{verdict(known)}"
     return found, text
 

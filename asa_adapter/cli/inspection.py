@@ -8,7 +8,7 @@ from asa_adapter.notations.schemas import tool_names
 from asa_adapter.report import Report
 from asa_adapter.summary.markdown import metrics_table, one_line
 
-_INDENT = 12
+_INDENT = 13
 
 
 def inspection(adapter: ASAAdapter, source: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def inspection_text(adapter: ASAAdapter, source: str, width: int = 120) -> str:
     lines = [f"ASA adapter {one_line(source)}"]
     for name, text in rows.items():
         lines += textwrap.wrap(
-            one_line(text or ""), width, initial_indent=f"  {name:<10}", subsequent_indent=" " * _INDENT
+            one_line(text or ""), width, initial_indent=f"  {name:<11}", subsequent_indent=" " * _INDENT
         )
     for split, comparison in report.evaluations.items():
         table = metrics_table({"base": comparison.base, "asa": comparison.asa})

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any, TextIO
 
-from asa_adapter.errors import json_escape, visible
+from asa_adapter.errors import AnswerWrapper, json_escape, visible
 
 COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 _OWN = secrets.token_hex(8)  # in colours of ours until they are printed: no stranger's text can hold it
@@ -115,4 +115,4 @@ def plain(markdown: str) -> str:
 def _wrapped(text: str, columns: int) -> str:
     """The text's own lines, each folded; control characters other than line ends become spaces."""
     lines = ["".join(c if c.isprintable() else " " for c in line) for line in text.splitlines()]
-    return "\n".join(part for line in lines for part in textwrap.wrap(line, columns) or [""]) or "(nothing)"
+    return "\n".join(part for line in lines for part in AnswerWrapper(columns).wrap(line) or [""]) or "(nothing)"

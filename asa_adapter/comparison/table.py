@@ -20,14 +20,20 @@ from asa_adapter.tool_calls.outcomes import Answer
 Results = dict[str, Mapping[str, Any]]
 
 
-def ablated(measured: Measurements, adapter: ASAAdapter, split: str) -> Results:
+def ablated(measured: Measurements, adapter: ASAAdapter, split: str, args: ASATrainingArguments) -> Results:
     """Metrics of the bare model ("base") and of the `ablations` of an adapter, by name.
+
+    All but the adapter itself ("full") have the `comparison` of it with them, under "against_full".
 
     Raises:
         ValueError: the adapter abstains.
     """
     answers = measured.answers(split, {"base": None, **ablations(adapter)})
-    return {name: measured.metrics(split, found) for name, found in answers.items()}
+    compared = _Pairs(measured, args, split, {name: measured.triggered(split, a) for name, a in answers.items()})
+    return {
+        name: measured.metrics(split, found) | ({} if name == "full" else {"against_full": compared.of("full", name)})
+        for name, found in answers.items()
+    }
 
 
 class Chosen(NamedTuple):

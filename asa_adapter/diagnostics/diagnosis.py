@@ -74,7 +74,7 @@ def findings_table(findings: Sequence[Finding], width: int = 80) -> str:
     lines = []
     for finding in findings:
         mark = "ok" if finding.ok else "!!" if finding.checked else "--"
-        head = f"{mark}  {finding.name:<14}"
+        head = f"{mark}  {finding.name:<15}"
         hanging = " " * len(head)
         lines += textwrap.wrap(f"{head}{finding.meaning}", width, subsequent_indent=hanging)
         if finding.cure:

@@ -12,7 +12,7 @@ from torch import nn
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.prompts import encode_prompt
-from asa_adapter.errors import visible
+from asa_adapter.errors import AnswerWrapper, visible
 from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.modeling.forward import evaluation_mode, greedy_settings, input_device
 from asa_adapter.modeling.prefix import SharedPrefix
@@ -249,5 +249,5 @@ def _quoted(text: str, width: int) -> list[str]:
     return [
         f"  | {part}".rstrip()
         for line in text.splitlines() or [""]
-        for part in textwrap.wrap(line, width - 4, replace_whitespace=False, drop_whitespace=False) or [""]
+        for part in AnswerWrapper(width - 4, replace_whitespace=False, drop_whitespace=False).wrap(line) or [""]
     ]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from asa_adapter.report_schema import RATIOS
 from asa_adapter.summary.markdown import code, escaped, table
 
 _SHOWN = {"base": "the model alone", "steering": "with ASA"}
@@ -19,6 +20,18 @@ def rules_markdown(rules: Mapping[str, Any]) -> str | None:
     told += [f"- {code(name)} was left out: {escaped(why)}" for name, why in rules.get("left_out", {}).items()]
     whole = table(_HEAD, [_row(name, row) for name, row in rows.items()], numbers=len(_HEAD) - 1)
     return "\n".join([whole, *(["", "What VALID chose:", "", *told] if told else [])])
+
+
+def ablations_markdown(ablations: Mapping[str, Any]) -> str:
+    """The table of a report's sound `ablations`: the adapter as "asa", then each variant and what it changes."""
+    ordered = {name: ablations[name] for name in ("full", *ablations) if name in ablations and name != "base"}
+    rows = []
+    for name, metrics in ordered.items():
+        gain = metrics.get("against_full", {}).get("intervals", {}).get("gain", {}).get("f1")
+        change = "" if gain is None else f"{gain[0]:+.3f} to {gain[1]:+.3f}"
+        ratios = [f"{metrics[ratio]:.3f}" for ratio in RATIOS]
+        rows.append(["asa" if name == "full" else escaped(name), *ratios, change])
+    return table(["", *RATIOS, "change of F1 (95 %)"], rows, numbers=len(RATIOS) + 1)
 
 
 def _row(name: str, row: Mapping[str, Any]) -> list[str]:

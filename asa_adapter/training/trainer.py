@@ -256,7 +256,7 @@ class ASATrainer:
         """
         chosen = self._chosen(split, adapter)
         with self._timed(f"ablations ({split})", chosen):
-            results = ablated(self._measured, chosen, split)
+            results = ablated(self._measured, chosen, split, self.args)
             table = rules_table(self._measured, chosen, self.args, split) if rules else None
         if chosen is self._adapter and split == "test":
             self.report |= {"ablations": results} | ({"rules": table} if table else {})

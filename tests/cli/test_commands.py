@@ -3,6 +3,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -163,7 +164,13 @@ def test_evaluate_measures_ablations_where_asked(
     assert set(found) == set(asked) - {"base", "asa", "full"}
     assert result["rules"]["rows"]["force"]["metrics"]["n"] == result["test"]["base"]["n"]
     assert main(words[:-1]) == 0
-    assert "SIMPLER RULES\n| rule | F1 |" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    table = text.split("ABLATIONS\n")[1].splitlines()
+    assert table[0].endswith(" | fpr | change of F1 (95 %) |")
+    assert [line.split("|")[1].strip() for line in table[2:4]] == ["asa", "no gate"]
+    assert table[2].endswith(" | |")
+    assert re.search(r" \| -0\.\d{3} to \+0\.\d{3} \|$", table[3])
+    assert "SIMPLER RULES\n| rule | F1 |" in text
     assert {"no gate", "no router", "random direction (seed 0)"} <= set(found)
 
 
@@ -186,7 +193,7 @@ def test_inspect_shows_the_adapter_without_a_model(trained: Path, capsys: pytest
     text = capsys.readouterr().out
     report = json.loads((trained / "report.json").read_text())
     width = json.loads((trained / "asa_config.json").read_text())["hidden_size"]
-    assert text.startswith(f"ASA adapter {trained}\n  model     tiny_lfm2 (lfm2, 8 blocks, width {width})\n")
+    assert text.startswith(f"ASA adapter {trained}\n  model      tiny_lfm2 (lfm2, 8 blocks, width {width})\n")
     assert f"| asa | {report['evaluations']['test']['asa']['precision']:.3f} |" in text
     assert "commit" not in text
 
@@ -194,7 +201,7 @@ def test_inspect_shows_the_adapter_without_a_model(trained: Path, capsys: pytest
 def test_inspect_says_when_an_adapter_abstains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = fitted_adapter(alpha=0.0).save_pretrained(tmp_path)
     assert main(["inspect", str(folder)]) == 0
-    assert "steers    nothing: it abstains" in capsys.readouterr().out
+    assert "steers     nothing: it abstains" in capsys.readouterr().out
     assert main(["inspect", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["abstains"] is True
 

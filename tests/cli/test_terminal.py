@@ -20,6 +20,7 @@ from asa_adapter import ASATrainingArguments
 from asa_adapter.cli import commands, terminal
 from asa_adapter.cli.entrypoint import main
 from asa_adapter.cli.parser import command_parser
+from asa_adapter.errors import AnswerWrapper
 
 COMMANDS = ["label", "train", "evaluate", "generate", "explain", "diagnose", "inspect", "push"]
 
@@ -172,6 +173,16 @@ def test_wide_terminals_show_two_columns() -> None:
     assert max(map(len, lines)) <= 83
 
 
+def test_markers_of_calls_are_not_broken_in_two() -> None:
+    call = '<|tool_call_start|>[calculator(expression="48713 * 9264")]<|tool_call_end|><|im_end|>'
+    for columns in (60, 80, 90):
+        shown = terminal.compared(call, call, ("base", "steered"), columns)
+        for marker in ("<|tool_call_start|>", "<|tool_call_end|>", "<|im_end|>"):
+            assert shown.count(marker) == 2
+        assert max(map(len, shown.splitlines())) <= columns
+    assert AnswerWrapper(12).wrap("a" * 30) == ["a" * 12, "a" * 12, "a" * 6]
+
+
 def test_control_characters_of_an_answer_stay_off_the_terminal() -> None:
     for columns in (60, 120):
         shown = terminal.compared("a\x1b[31m\nb", "", ("base", "steered"), columns)
@@ -186,7 +197,7 @@ def test_inspect_folds_its_lines(
     assert main(["inspect", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines[1:])) <= 60
-    assert any(line.startswith("            ") for line in lines)
+    assert any(line.startswith("             ") for line in lines)
 
 
 # --- Streams

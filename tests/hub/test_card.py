@@ -317,7 +317,13 @@ def test_an_abstaining_adapter_says_so_first() -> None:
     lines = body(card(config(alpha=0), report())).strip().splitlines()
     assert lines[0].endswith("(abstains: it changes nothing)")
     assert lines[2].startswith("**This adapter abstains:")
+    opening = next(line for line in lines if line.startswith("An Activation Steering Adapter"))
+    assert opening.endswith(", fitted so")
+    text = "\n".join(lines)
+    assert "that the model would call tools when they are needed, and only then. No gain was sure, so it reads" in text
+    assert "it makes\nthe model call tools" not in text
     assert "abstains" not in card(config(), report())
+    assert "it makes\nthe model call tools" in card(config(), report())
 
 
 def test_triggers_that_gain_without_calls_that_succeed_are_said_first() -> None:
