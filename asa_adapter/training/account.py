@@ -85,6 +85,12 @@ def _states(report: Mapping[str, Any]) -> str:
     return f"{rows} prompts read"
 
 
+def _variations(report: Mapping[str, Any]) -> str:
+    told = report["vary_tools"]
+    fitted = f"{told['rows']} rows with other lists are fitted on too" if told["fitted"] else "as given is enough"
+    return f"{fitted} ({told['why']})"
+
+
 def _fit(report: Mapping[str, Any]) -> str:
     aucs = {layer: facts["out_of_fold_auc"] for layer, facts in report["layers"].items() if "out_of_fold_auc" in facts}
     best = max(aucs, key=lambda layer: aucs[layer])
@@ -118,6 +124,7 @@ def _generation(report: Mapping[str, Any]) -> str:
 _STAGES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "habit": ("how the model writes calls", _habit),
     "states": ("hidden states", _states),
+    "variations": ("other lists of tools", _variations),
     "fit": ("router and probes", _fit),
     "screen": ("settings ranked on TRAIN", _screen),
     "generation": ("whole answers on VALID", _generation),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.data.prompts import Row
+from asa_adapter.data.landmarks import landmarks
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import Probes
@@ -34,21 +34,23 @@ class Robustness:
 
     Attributes:
         fitted_on: names of the splits with varied rows that router and probes are fitted on.
-        facts: what the report says under `vary_tools`.
     """
 
     def __init__(self, measured: Measurements, args: ASATrainingArguments, tools: Tools | None) -> None:
         self._measured, self._args, self._tools = measured, args, tools
         self._left_out: dict[str, int] = {}
         self.fitted_on: tuple[str, ...] = ()
-        self.facts: dict[str, Any] = {}
 
-    def settle(self, layers: Sequence[int]) -> None:
+    def settle(self, layers: Sequence[int]) -> dict[str, Any]:
         """Decides by VALID whether router and probes are fitted on varied rows of CAL and TRAIN too, and makes these.
 
         Args:
             layers: indices of decoder blocks that may be read.
+
+        Returns:
+            What the report says under `vary_tools`.
         """
+        self._left_out, self.fitted_on = {}, ()
         asked = self._args.vary_tools
         losses = self._losses(layers) if asked is None else {}
         worst = max(losses, key=lambda name: losses[name], default=None)
@@ -57,7 +59,7 @@ class Robustness:
             why = f"probes on VALID lose at most {losses[worst]:.3f} of their balanced accuracy, with tools {worst}"
         else:
             why = "asked for" if asked is not None else "no row of VALID offers tools that could be varied"
-        self.facts = {"fitted": bool(vary), "why": why, "losses": losses}
+        facts = {"fitted": bool(vary), "why": why, "losses": losses}
         if vary:
             for split in ("cal", "train"):
                 rows = mixed(self._measured.rows(split), self._tools, self._args.seed)
@@ -66,15 +68,18 @@ class Robustness:
             self.fitted_on = tuple(name for name in names if len(self._measured.rows(name)))
             for name in self.fitted_on:
                 self._measured.states(name)
-            self.facts |= {"rows": len(self.rows()), "taken_away": sum(map(self._taken_away, self.fitted_on))}
+            count = sum(len(self._measured.rows(name)) for name in self.fitted_on)
+            facts |= {"rows": count, "taken_away": sum(map(self._taken_away, self.fitted_on))}
+        return facts
 
-    def rows(self) -> list[Row]:
-        """The varied rows that router and probes are fitted on."""
-        return [row for name in self.fitted_on for row in self._measured.rows(name)]
-
-    def prompts(self) -> list[list[int]]:
-        """Their prompts as token ids."""
-        return [ids for name in self.fitted_on for ids in self._measured.prompts(name)]
+    def landmarks(self, tokenizer: Any) -> dict[str, Any]:
+        """What the prompts on which router and probes are fitted have in common, as fields of the config."""
+        given = ("cal", "train")
+        rows, varied = (
+            [row for name in names for row in self._measured.rows(name)] for names in (given, self.fitted_on)
+        )
+        prompts = [ids for name in (*given, *self.fitted_on) for ids in self._measured.prompts(name)]
+        return landmarks(tokenizer, rows, prompts, self._tools, varied)._asdict()
 
     def measure(self, split: str, adapter: ASAAdapter) -> dict[str, dict[str, float]]:
         """How an adapter's gate bears each variation of a split; see `compared`. An abstaining one has a gate too."""

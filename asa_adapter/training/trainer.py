@@ -24,7 +24,6 @@ from asa_adapter.config.fields import checked_domains
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_token_id
 from asa_adapter.data.duplicates import group_summary, leak_summary, leaks, row_names
-from asa_adapter.data.landmarks import landmarks
 from asa_adapter.data.prompts import check_chat_template, row_domain, with_chat_template
 from asa_adapter.data.rows import check_tools, row_text
 from asa_adapter.evaluation.intervals import comparison
@@ -111,7 +110,7 @@ class ASATrainer:
         self._measured = Measurements(model, self.tokenizer, self.splits, self.args, self.parser, tools)
         self._adapter: ASAAdapter | None = None
         self._fit: LayerFit | None = None
-        self._robustness: Robustness | None = None
+        self._robustness = Robustness(self._measured, self.args, tools)
         self._fitted_domains = self._domains
         self.report: dict[str, Any] = new_report(self.args, self.parser, self.splits, self._domains)
 
@@ -152,11 +151,9 @@ class ASATrainer:
         with self._timed("states"), forecast(whole):
             for split in fitted_on:
                 self._measured.states(split)
-        self._robustness = Robustness(self._measured, self.args, self.tools)
         with self._timed("variations"):
-            self._robustness.settle(self._layers)
-            self.report["vary_tools"] = self._robustness.facts
-        self._origin |= self._landmarks()
+            self.report["vary_tools"] = self._robustness.settle(self._layers)
+        self._origin |= self._robustness.landmarks(self.tokenizer)
         search = Search(self._measured, self.args, self._domains, self._build, self.report)
         with self._timed("fit"):
             layers = search.fit(self._layers, self._robustness.fitted_on)
@@ -229,7 +226,6 @@ class ASATrainer:
 
     def _bears(self, split: str) -> None:
         """Adds to the report how the adapter's gate bears other lists of tools."""
-        assert self._robustness is not None
         assert self._adapter is not None
         with self._timed(f"variations ({split})"):
             self.report["variations"][split] = self._robustness.measure(split, self._adapter)
@@ -273,14 +269,6 @@ class ASATrainer:
         self._measured.read_with(self.parser)
         self._origin |= habit_fields(self.parser, self.tokenizer)
         self.report["tool_call_format"] = self.parser.format
-
-    def _landmarks(self) -> dict[str, Any]:
-        """What the prompts on which router and probes are fitted have in common, as fields of the config."""
-        assert self._robustness is not None
-        rows = [*self.splits["cal"], *self.splits["train"]]
-        prompts = [*self._measured.prompts("cal"), *self._measured.prompts("train")]
-        varied, others = self._robustness.rows(), self._robustness.prompts()
-        return landmarks(self.tokenizer, rows, [*prompts, *others], self.tools, varied)._asdict()
 
     def _check_leaks(self) -> None:
         """Warns of duplicates: in two splits metrics on them are too good, in one they tell less than they seem."""

@@ -72,7 +72,7 @@ def test_train_ends_with_the_choice_the_calls_and_the_weak_spots_in_words(
     assert text.endswith(f"saved in {trained}\npushed to user/a True\n")
     told = captured.err.splitlines()
     assert told[0].startswith("asa-adapter: rows      ")
-    assert [line.split()[1] for line in told if " of 6, " in line] == list("123456")
+    assert [line.split()[1] for line in told if " of 7, " in line] == list("1234567")
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["commit_url"] == "user/a True"

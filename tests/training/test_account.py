@@ -49,12 +49,12 @@ def test_a_router_that_was_left_out_and_a_fit_without_hope_are_told() -> None:
     layers = {"2": {"out_of_fold_auc": 0.6, "router_accuracy": 0.3}, "3": {"probe_auc": 0.5, "blind": True}}
     report = {"layers": layers, "domains": ["general"], "router_left_out": "why"}
     assert stage_line("fit", report, 1.25) == (
-        "3 of 6, router and probes: layer 2 reads the need best (AUC 0.600; 0.5 is chance); domains cannot be told "
+        "4 of 7, router and probes: layer 2 reads the need best (AUC 0.600; 0.5 is chance); domains cannot be told "
         "apart, so there is one; 1.2 s"
     )
     hopeless = {"chosen": {"layer": 2, "alpha": 0.0, "tau": 0.5}, "valid": {}}
     assert stage_line("generation", hopeless, 0.0) == (
-        "5 of 6, whole answers on VALID: none were needed: it does nothing (it abstains), and the model stays as it "
+        "6 of 7, whole answers on VALID: none were needed: it does nothing (it abstains), and the model stays as it "
         "is; 0.0 s"
     )
 
@@ -73,8 +73,8 @@ def test_each_stage_is_one_line_with_its_number_result_and_seconds(
     trainer.train()
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("asa-adapter: ")]
     assert [line.split()[1] for line in lines[:6]] == ["rows", "splits", "domains", "tools", "settings", "time"]
-    stages = [line for line in lines[6:] if " of 6, " in line]
-    assert [int(line.split()[1]) for line in stages] == [1, 2, 3, 4, 5, 6]
+    stages = [line for line in lines[6:] if " of 7, " in line]
+    assert [int(line.split()[1]) for line in stages] == [1, 2, 3, 4, 5, 6, 7]
     assert all(re.search(r": .+; \d+\.\d s$", line) for line in stages)
     f1 = trainer.report["chosen"]["valid"]["f1"]
-    assert f"layer 6, a push of 1 x the norm, on every prompt; F1 {f1:.3f}, the model alone" in stages[4]
+    assert f"layer 6, a push of 1 x the norm, on every prompt; F1 {f1:.3f}, the model alone" in stages[5]

@@ -84,11 +84,9 @@ def test_other_lists_are_fitted_on_where_probes_lose_more_than_three_hundredths(
 ) -> None:
     measured = robustness(trainer(tiny_lfm2, rows))
     monkeypatch.setattr(measured, "_losses", lambda layers: {"shuffled": -0.01, "wrapped": loss})
-    measured.settle([6])
-    assert measured.facts["fitted"] is fitted
-    assert measured.facts["why"] == (
-        f"probes on VALID lose at most {loss:.3f} of their balanced accuracy, with tools wrapped"
-    )
+    facts = measured.settle([6])
+    assert facts["fitted"] is fitted
+    assert facts["why"] == (f"probes on VALID lose at most {loss:.3f} of their balanced accuracy, with tools wrapped")
     assert measured.fitted_on == (("cal-varied", "train-varied") if fitted else ())
 
 
@@ -116,9 +114,9 @@ def test_losses_are_what_a_probe_loses_of_its_balanced_accuracy(
 def test_what_is_asked_for_is_done(tiny_lfm2: Any, rows: Any, asked: bool) -> None:
     made = trainer(tiny_lfm2, rows, vary_tools=asked)
     measured = robustness(made)
-    measured.settle([6])
-    assert (measured.facts["fitted"], measured.facts["why"], measured.facts["losses"]) == (asked, "asked for", {})
-    assert len(measured.rows()) == len(measured.prompts()) == (40 if asked else 0)
+    facts = measured.settle([6])
+    assert (facts["fitted"], facts["why"], facts["losses"]) == (asked, "asked for", {})
+    assert measured.fitted_on == (("cal-varied", "train-varied") if asked else ())
     if asked:
         lost = sum(
             int(rows[split][i]["label"]) - int(row["label"])
@@ -127,16 +125,17 @@ def test_what_is_asked_for_is_done(tiny_lfm2: Any, rows: Any, asked: bool) -> No
                 made._measured.sources(f"{split}-varied"), made._measured.rows(f"{split}-varied"), strict=True
             )
         )
-        assert measured.facts["taken_away"] == lost > 0
-        assert measured.facts["rows"] == 40
+        assert facts["taken_away"] == lost > 0
+        assert facts["rows"] == 40
 
 
 def test_the_config_knows_the_lists_that_were_fitted_on(tiny_lfm2: Any, rows: Any) -> None:
     made = trainer(tiny_lfm2, rows, vary_tools=True)
-    made._robustness = robustness(made)
-    made._robustness.settle([6])
-    found = made._landmarks()
-    wrapped = next(row["tools"] for row in made._robustness.rows() if "function" in row["tools"][0])
+    measured = robustness(made)
+    measured.settle([6])
+    found = measured.landmarks(made.tokenizer)
+    varied = made._measured.rows("train-varied")
+    wrapped = next(row["tools"] for row in varied if "function" in row["tools"][0])
     assert tools_digest(wrapped) in found["tool_lists"]
     assert tools_digest(rows["cal"][0]["tools"]) in found["tool_lists"]
     assert found["tools_marks"]
