@@ -9,21 +9,25 @@ from typing import Any
 from asa_adapter.notations.call import NAME, Raw, Reading, ToolCall, skip_space
 from asa_adapter.notations.values import json_text, literal, whole_json
 
+# What shows that a call is over: its end, or a marker or the next call where that is missing.
+_OVER = ("</function>", "<function=", "<tool_call>", "</tool_call>", "<|")
+
 
 def read_function_tags(text: str, begin: int, limit: int) -> Reading:
-    """Reads `<function=NAME><parameter=KEY>VALUE</parameter></function>` (Qwen3-Coder)."""
+    """Reads `<function=NAME><parameter=KEY>VALUE</parameter></function>` (Qwen3-Coder).
+
+    `</function>` may be missing where a marker or the next call shows that the call is over, not cut.
+    """
     calls: list[ToolCall] = []
     at = skip_space(text, begin)
     while text.startswith("<function=", at):
         head = text.find(">", at, limit)
-        end = text.find("</function>", at, limit)
-        if head < 0 or end < 0:
+        name = text[at + len("<function=") : head].strip() if head > 0 else ""
+        tagged, at = _parameters(text, head + 1, limit)
+        if not name or tagged is None:
             return Reading(calls, False, begin)
-        tagged, whole = _tagged(text[head + 1 : end], "<parameter=", ">", "</parameter>")
-        if not whole or not (name := text[at + len("<function=") : head].strip()):
-            return Reading(calls, False, begin)
-        calls.append(ToolCall(name, {key: Raw(_without_line_ends(value)) for key, value in tagged.items()}))
-        at = skip_space(text, end + len("</function>"))
+        calls.append(ToolCall(name, tagged))
+        at = skip_space(text, at + len("</function>") * text.startswith("</function>", at))
     return Reading(calls, bool(calls), at) if calls else Reading([], False, begin)
 
 
@@ -116,6 +120,27 @@ def _tagged(body: str, opens: str, splits: str, closes: str, value_opens: str = 
         arguments[key] = body[value + len(value_opens) : close]
         at = skip_space(body, close + len(closes))
     return arguments, True
+
+
+def _parameters(text: str, at: int, limit: int) -> tuple[dict[str, Any] | None, int]:
+    """The values of `<parameter=KEY>VALUE</parameter>`, and where they end; None where that is not as it should be."""
+    found: dict[str, Any] = {}
+    at = skip_space(text, at)
+    while text.startswith("<parameter=", at):
+        split = text.find(">", at, max(limit, at + 200))
+        if split < 0:
+            return None, at
+        # A value may hold a marker, but not another value.
+        following = max(limit, text.find("<parameter=", split) % (len(text) + 1))
+        close = text.find("</parameter>", split, following)
+        if close < 0:
+            return None, at
+        key = text[at + len("<parameter=") : split].strip()
+        if not key or key in found:
+            return None, at
+        found[key] = Raw(_without_line_ends(text[split + 1 : close]))
+        at = skip_space(text, close + len("</parameter>"))
+    return (found if text.startswith(_OVER, at) or at == limit < len(text) else None), at
 
 
 def _without_line_ends(value: str) -> str:

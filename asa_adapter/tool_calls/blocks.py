@@ -8,11 +8,25 @@ from typing import NamedTuple
 
 from asa_adapter.notations.bare_json import read_bare_json
 from asa_adapter.notations.call import Reader, ToolCall, skip_space
-from asa_adapter.tool_calls.scanning import FENCE, JSON, QUOTED, THOUGHT, after_code, after_thought, first_word
+from asa_adapter.tool_calls.scanning import (
+    COMMENT,
+    FENCE,
+    JSON,
+    QUOTED,
+    THOUGHT,
+    after_code,
+    after_thought,
+    first_word,
+    in_words,
+)
 
 _NEVER = r"(?!)"
 # What may follow a call that was read: the tokens that end a turn, padding, white space.
 _NOTHING_MORE = re.compile(r"(?:\s|<[^<>\s]{1,40}>)*")
+# The same without tags that end, which would be of another format's call.
+_TURN_ENDS = re.compile(r"(?:\s|<(?!/(?!s>))[^<>\s]{1,40}>)*")
+# So many stretches that look like a payload and are none are read in one answer, which bounds the time.
+_MOST_FAILURES = 32
 
 
 class Block(NamedTuple):
@@ -42,6 +56,7 @@ class ToolCallFormat:
         several: whether one block holds all calls of a turn, or each call has its own.
         opens: pattern that a payload directly follows; the start marker if empty.
         loose: pattern that a payload without the start marker directly follows, anywhere; never matches if empty.
+        unopened: how a payload looks where its start marker is missing behind words; never matches if empty.
         bare: pattern of an answer that is a call from its first character, without a marker; never matches if empty.
         json: where a call that is only JSON counts: "anywhere", at the answer's "start", or nowhere ("").
         skipped: whether decoders skip the markers as special tokens; an answer that is only the payload is then a call
@@ -59,6 +74,7 @@ class ToolCallFormat:
     several: bool = False
     opens: str = ""
     loose: str = ""
+    unopened: str = ""
     bare: str = ""
     json: str = ""
     skipped: bool = False
@@ -81,16 +97,22 @@ class ToolCallFormat:
             offered: names of the offered tools; they tell some calls without markers from data.
         """
         found, at = self._first(text, first_word(text), offered)
-        fenced = False
+        fenced, failures, comments_end = False, 0, text.rfind("-->")
         while begun := self._begins.search(text, at):
             kind, at = begun.lastgroup, begun.end()
             if kind == "thought":
                 at = after_thought(text, at)
+            elif kind == "comment":
+                at = text.find("-->", at) if at <= comments_end else at  # one that never ends is text
             elif kind == "fence":
                 begin, at = at, at if fenced else after_code(text, at)
                 fenced = not fenced and at == begin
             elif kind == "quoted":
                 at = read_bare_json(text, at, offered)[1]
+            elif kind == "unopened":
+                blocks, at = self._unopened(text, begun.start(), offered) if failures < _MOST_FAILURES else ([], at)
+                failures += at <= begun.start()
+                found += blocks
             else:
                 blocks, at = (
                     self._json(text, begun.start(), offered) if kind == "json" else self._payload(text, at, kind)
@@ -102,7 +124,9 @@ class ToolCallFormat:
     def _first(self, text: str, at: int, offered: Container[str]) -> tuple[list[Block], int]:
         """The block of an answer that begins as a call without its start marker, if it does, and where it ends."""
         begin = skip_space(text, at)
-        if self._begins.match(text, at) or self._begins.match(text, begin):
+        if any(
+            found and found.lastgroup != "unopened" for found in (self._begins.match(text, i) for i in (at, begin))
+        ):
             return [], at
         if self._bare.match(text, begin):
             return self._payload(text, begin, "marked")
@@ -126,7 +150,29 @@ class ToolCallFormat:
         if not whole or not calls:
             return False
         closed = closed and _NOTHING_MORE.fullmatch(text, end, max(limit, end)) is not None
-        return (closed or self.skipped) and all(call.name in offered or (closed and call.arguments) for call in calls)
+        return (closed or self.skipped) and all(
+            call.name in offered or (closed and call.arguments and " " not in call.name) for call in calls
+        )
+
+    def _unopened(self, text: str, begin: int, offered: Container[str]) -> tuple[list[Block], int]:
+        """The block of a payload behind words whose start marker is missing, and where the text goes on.
+
+        Its end marker tells it from data. Where that is missing too, it begins behind a sentence, names offered tools
+        alone and is the last of the answer: an example in the midst of an explanation is none.
+        """
+        limit = self._next_mark(text, begin)
+        calls, whole, end = self.read(text, begin, limit)
+        if not whole or not calls:
+            return [], begin
+        after = skip_space(text, end)
+        closed = bool(self.end) and text.startswith(self.end or "", after)
+        last = (self.skipped or bool(self.bare)) and _TURN_ENDS.fullmatch(text, end) is not None
+        known = all(call.name in offered for call in calls)
+        if (closed and all(call.name in offered or call.arguments for call in calls)) or (
+            last and known and not in_words(text, begin)
+        ):
+            return [Block(calls, True, text[begin:end].strip())], end
+        return [], end
 
     def _payload(self, text: str, begin: int, kind: str | None) -> tuple[list[Block], int]:
         """The block whose payload begins at a position, and where the text goes on behind it."""
@@ -163,9 +209,10 @@ class ToolCallFormat:
     @functools.cached_property
     def _begins(self) -> re.Pattern[str]:
         """What is looked for in an answer: the beginnings of calls, and what calls are not looked for in."""
-        kinds = {"thought": THOUGHT, "marked": self._opens.pattern, "loose": self.loose}
+        kinds = {"thought": THOUGHT, "comment": COMMENT, "marked": self._opens.pattern, "loose": self.loose}
         if self.json == "anywhere":
             kinds |= {"fence": FENCE, "quoted": QUOTED, "json": JSON}
+        kinds["unopened"] = self.unopened
         return re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in kinds.items() if pattern))
 
     def _next_mark(self, text: str, position: int) -> int:

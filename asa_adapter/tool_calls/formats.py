@@ -35,6 +35,9 @@ def _each(write: Callable[[ToolCall], str]) -> Callable[[Sequence[ToolCall]], st
 
 
 _NAME = r"[\w.:/-]{1,200}"
+_PYTHON_LIST = r"\[\s*[^\W\d][\w.-]{0,200}\s*\("
+_JSON_LIST = r"\[\s*\{\s*\""
+_BARE_KEYS = rf"call:{_NAME}\{{"
 _DEEPSEEK_CALL = ("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>")
 _KIMI_CALL = ("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>")
 
@@ -46,6 +49,7 @@ FORMATS: dict[str, ToolCallFormat] = {
         read=read_pythonic_or_json,
         write=write_pythonic,
         several=True,
+        unopened=rf"{_PYTHON_LIST}|{_JSON_LIST}|\{{\s*\"",
         json="start",
         skipped=True,
     ),
@@ -55,6 +59,7 @@ FORMATS: dict[str, ToolCallFormat] = {
         end="</tool_call>",
         read=read_json_sequence,
         write=_each(lambda call: f"\n{write_json(call)}\n"),
+        unopened=r"\{\s*\"",
     ),
     "qwen3_coder": ToolCallFormat(
         models="Qwen3-Coder, Qwen3.5, Nemotron 3",
@@ -86,7 +91,8 @@ FORMATS: dict[str, ToolCallFormat] = {
         write=write_pythonic,
         several=True,
         opens=r"<\|python_start\|>(?:\s*<\|python_end\|>)?",
-        bare=r"\[\s*[^\W\d][\w.-]*\s*\(",
+        unopened=_PYTHON_LIST,
+        bare=_PYTHON_LIST,
         json="anywhere",
         around=("", "", ""),
         opening="[",
@@ -97,6 +103,7 @@ FORMATS: dict[str, ToolCallFormat] = {
         end=None,
         read=read_named_json,
         write=_each(lambda call: f"{call.name}[ARGS]{json_text(call.arguments)}"),
+        unopened=rf"{_JSON_LIST}|(?<![\w.:/-]){_NAME}\s*(?:\[(?:ARGS|CALL_ID)\]|\{{\s*[\"}}])",
         bare=rf"{_NAME}\[(?:ARGS|CALL_ID)\]",
         json="start",
         skipped=True,
@@ -108,7 +115,8 @@ FORMATS: dict[str, ToolCallFormat] = {
         end="<tool_call|>",
         read=read_bare_keys('<|"|>'),
         write=_each(lambda call: write_bare_keys(call, '<|"|>')),
-        bare=rf"call:{_NAME}\{{",
+        unopened=_BARE_KEYS,
+        bare=_BARE_KEYS,
         around=("<|tool_call>", "<tool_call|>", ""),
     ),
     "functiongemma": ToolCallFormat(
@@ -117,7 +125,8 @@ FORMATS: dict[str, ToolCallFormat] = {
         end="<end_function_call>",
         read=read_bare_keys("<escape>"),
         write=_each(lambda call: write_bare_keys(call, "<escape>")),
-        bare=rf"call:{_NAME}\{{",
+        unopened=_BARE_KEYS,
+        bare=_BARE_KEYS,
         around=("<start_function_call>", "<end_function_call>", ""),
     ),
     "granite": ToolCallFormat(
@@ -128,6 +137,7 @@ FORMATS: dict[str, ToolCallFormat] = {
         write=write_json_list,
         several=True,
         opens=r"<\|tool_call\|>|<tool_call>",
+        unopened=_JSON_LIST,
         json="start",
         skipped=True,
     ),
@@ -143,6 +153,7 @@ FORMATS: dict[str, ToolCallFormat] = {
         ),
         several=True,
         loose=rf"(?={_DEEPSEEK_CALL[0]})",
+        unopened=rf"(?<![\w.:/-]){_NAME}\s*(?:{_DEEPSEEK_CALL[1]}|\{{\s*[\"}}])",
         skipped=True,
     ),
     "phi4": ToolCallFormat(
@@ -153,6 +164,7 @@ FORMATS: dict[str, ToolCallFormat] = {
         write=write_json_list,
         several=True,
         opens=r"functools(?=\[)|<\|tool_call\|>",
+        unopened=_JSON_LIST,
         json="start",
         skipped=True,
         around=("functools", "", ""),
@@ -164,6 +176,7 @@ FORMATS: dict[str, ToolCallFormat] = {
         end="</tool_call>",
         read=read_argument_tags,
         write=_each(write_argument_tags),
+        unopened=rf"(?<![\w.:/-]){_NAME}\s*<arg_key>",
         signs=(("<tool_call>", "<arg_key>"),),
     ),
     "kimi_k2": ToolCallFormat(

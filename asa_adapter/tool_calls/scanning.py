@@ -2,14 +2,16 @@
 
 import re
 
-_TAGS = r"(?:seed:)?(?:think|thinking|thought|reasoning)"
+_TAGS = r"(?i:(?:seed:)?(?:think|thinking|thoughts?|reasoning|reflection|scratch[_-]?pad|(?:inner_)?monologue))"
 # Where reasoning begins, at the beginning of a line or behind a special token.
 THOUGHT = rf"(?:\A|(?<=[\n>\]]))[ \t]*(?:<{_TAGS}>|\[THINK\]|<\|START_THINKING\|>|<\|channel>thought)"
 _THOUGHT_ENDS = re.compile(rf"</{_TAGS}>|\[/THINK\]|<\|END_THINKING\|>|<channel\|>")
 # Reasoning that began in the prompt ends on a line of its own.
 _PROMPT_THOUGHT_ENDS = re.compile(rf"(?:\A|(?<=\n))(?:</{_TAGS}>|\[/THINK\])")
+COMMENT = "<!--"
 _THOUGHT_BEGINS = re.compile(THOUGHT)
 _FIRST_THOUGHT = re.compile(rf"\s*{THOUGHT}")
+_SENTENCE_ENDS = ("\n", ".", "!", "?", ":", "…", "。")
 FENCE = r"```[^\n`{\[<]{0,40}\s*"
 # JSON that is assigned, passed on or quoted.
 QUOTED = r"(?:[=(]\s*|[\"'`])(?=[\[{])"
@@ -28,6 +30,12 @@ def first_word(text: str) -> int:
         return after_thought(text, begun.end())
     ended = _PROMPT_THOUGHT_ENDS.search(text)
     return ended.end() if ended and not _THOUGHT_BEGINS.search(text, 0, ended.start()) else 0
+
+
+def in_words(text: str, position: int) -> bool:
+    """Whether a position is amid a sentence or code, not behind a sentence or at the beginning of a line."""
+    before = text[:position].rstrip(" \t")
+    return text.count("```", 0, position) % 2 == 1 or not before.endswith(_SENTENCE_ENDS)
 
 
 def after_code(text: str, position: int) -> int:

@@ -158,6 +158,10 @@ def test_hostile_text_takes_linear_time(format: str) -> None:
         (piece, start)
         for piece in ("[", "{", '{"a":', "-", "9", '"', "'", "\\", " ", "(", "f(", "a=", "1,", "[1,", "<", '{"name":')
     ]
+    cases += [
+        (piece, "") for piece in ("\n[f(a='", '.[f(a="', '\n{"a": ', "\ncall:f{", '\nf{"', '\n[{"', "f<arg_key>")
+    ]
+    cases += [(piece, "") for piece in ("<!--", "--><!--", "<scratchpad>", "<function=f><parameter=a>1</parameter>")]
     slow = {
         (piece, once): long
         for piece, once in cases

@@ -58,6 +58,105 @@ def test_words_behind_a_call_without_markers_leave_it_a_call(format: str, words:
         assert not parser.triggered(text.replace("get_weather", "see"), TOOLS)
 
 
+# The end of a call that has lost its opener, behind a sentence; the last have lost every marker.
+GLM = "get_weather<arg_key>city</arg_key><arg_value>Oslo</arg_value><arg_key>days</arg_key>\n<arg_value>3</arg_value>"
+UNOPENED = [
+    ("lfm2", f"{OSLO_PYTHON}<|tool_call_end|>"),
+    ("lfm2", f"{OSLO_JSON}<|tool_call_end|><|im_end|>"),
+    ("hermes", f"{OSLO_JSON}\n</tool_call>"),
+    ("hermes", f"{OSLO_JSON}</tool_call><|im_end|>"),
+    ("gemma4", 'call:get_weather{city:<|"|>Oslo<|"|>,days:3}<tool_call|>'),
+    ("functiongemma", "call:get_weather{city:<escape>Oslo<escape>,days:3}<end_function_call>"),
+    ("llama4", f"{OSLO_PYTHON}<|python_end|>"),
+    ("deepseek_v3", f"get_weather<｜tool▁sep｜>{OSLO_ARGUMENTS}<｜tool▁calls▁end｜>"),
+    ("glm4", f"{GLM}\n</tool_call>"),
+    ("qwen3_coder", WHOLE["qwen3_coder"].removeprefix("<tool_call>\n")),
+]
+UNMARKED = [
+    ("lfm2", OSLO_PYTHON),
+    ("lfm2", f"[{OSLO_JSON}]"),
+    ("gemma4", 'call:get_weather{city:<|"|>Oslo<|"|>,days:3}<turn|>'),
+    ("functiongemma", "call:get_weather{city:<escape>Oslo<escape>,days:3}"),
+    ("llama4", f"{OSLO_PYTHON}<|eot|>"),
+    ("granite", f"[{OSLO_JSON}]<|end_of_text|>"),
+    ("phi4", f"[{OSLO_JSON}]"),
+    ("mistral", f"get_weather{OSLO_ARGUMENTS}</s>"),
+    ("deepseek_v3", f"get_weather{OSLO_ARGUMENTS}"),
+]
+
+
+@pytest.mark.parametrize("words", ["I look it up. ", "Let me see:\n\n", "<think>\nHm.\n</think>\n\nYes.\n"])
+@pytest.mark.parametrize(("format", "text"), [*UNOPENED, *UNMARKED])
+def test_a_call_that_lost_its_opener_behind_a_sentence_is_read(format: str, text: str, words: str) -> None:
+    parser = ToolCallParser(format)
+    assert parser.parse(words + text, TOOLS) == [OSLO]
+    assert parser.check(words + text, TOOLS)["arguments"]
+    assert parser.triggered(words + text) is ((format, text) in UNOPENED)
+
+
+@pytest.mark.parametrize(("format", "text"), UNOPENED)
+def test_two_calls_that_lost_their_openers_are_two(format: str, text: str) -> None:
+    assert ToolCallParser(format).parse(f"I look both up.\n{text}\n{text}", TOOLS) == [OSLO, OSLO]
+
+
+@pytest.mark.parametrize(("format", "text"), UNMARKED)
+@pytest.mark.parametrize(
+    "around",
+    [
+        "Write {} to call it.",
+        "The call is {}",
+        "Write {}",
+        "For this:\n{}\nis what you write.",
+        "Such as:\n```python\n{}",
+        "`{}`",
+        "(\n{})",
+    ],
+)
+def test_a_call_without_markers_in_an_explanation_is_text(format: str, text: str, around: str) -> None:
+    assert not ToolCallParser(format).triggered(around.format(re.sub(r"<[|/]?\w+[|]?>\Z", "", text)), TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("format", "text"),
+    [
+        ("hermes", 'Here:\n{"name": "Bingo", "age": 30}'),
+        ("hermes", 'Here:\n{"name": "Bingo", "age": 30}</tool_call>'),
+        ("hermes", f"Here:\n{OSLO_JSON}"),
+        ("hermes", f"Here:\n{OSLO_JSON} is JSON.\n</tool_call>"),
+        ("lfm2", 'Here.\n[{"name": "Bingo", "age": 30}]'),
+        ("lfm2", "Here.\n[1, 2]<|tool_call_end|>"),
+        ("lfm2", 'Here.\n[see(city="Oslo")]'),
+        ("lfm2", f"Here.\n[{OSLO_JSON}]</tools>"),
+        ("llama4", 'Here.\n[see(city="Oslo")]<|eot|>'),
+        ("granite", 'Here.\n[{"name": "Bingo"}, {"name": "Rex"}]'),
+        ("mistral", 'Here.\nage{"Bingo": 30}'),
+        ("gemma4", "Here.\ncall:see{a:1}"),
+        ("lfm2", 'Here.\n[get_weather(city="Os'),
+    ],
+)
+def test_data_behind_a_sentence_is_no_call(format: str, text: str) -> None:
+    assert not ToolCallParser(format).triggered(text, TOOLS)
+
+
+@pytest.mark.parametrize("end", ["\n</tool_call>", "<|im_end|>", "\n</tool_call><|im_end|>"])
+def test_a_call_of_qwen3_coder_without_its_functions_end_is_read(end: str) -> None:
+    parser = ToolCallParser("qwen3_coder")
+    call = WHOLE["qwen3_coder"].removesuffix("\n</function>\n</tool_call>")
+    assert parser.parse(call + end, TOOLS) == [OSLO]
+    assert parser.parse(call + end + "\n" + WHOLE["qwen3_coder"], TOOLS) == [OSLO, OSLO]
+    assert parser.parse(call + call.removeprefix("<tool_call>") + end, TOOLS) == [OSLO, OSLO]
+    assert parser.check(call, TOOLS)["format"] is False  # cut
+    assert parser.parse("<tool_call>\n<function=now>\n</tool_call>", TOOLS) == [ToolCall("now", {})]
+
+
+def test_a_value_of_qwen3_coder_may_hold_a_marker() -> None:
+    calls = [ToolCall("get_weather", {"city": "a </tool_call> <function=b> </function> b", "days": 3})]
+    parser = ToolCallParser("qwen3_coder")
+    assert parser.parse(parser.write(calls), TOOLS) == calls
+    broken = "<tool_call><function=now><parameter=city>1</function></tool_call>"
+    assert parser.parse(broken + WHOLE["qwen3_coder"], TOOLS) == [OSLO]
+
+
 def test_a_built_in_tool_of_llama_is_called_without_its_marker() -> None:
     parser = ToolCallParser("llama3")
     assert parser.parse('brave_search.call(query="Oslo")') == [ToolCall("brave_search", {"query": "Oslo"})]
@@ -86,7 +185,18 @@ def test_what_only_the_offered_tools_tell_from_data(format: str, text: str) -> N
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(
-    "thought", ["<think>\nI could say {}\n</think>\n\n", "[THINK]{}[/THINK]", "So {}?\n</think>\n", "<think>{}"]
+    "thought",
+    [
+        "<think>\nI could say {}\n</think>\n\n",
+        "[THINK]{}[/THINK]",
+        "So {}?\n</think>\n",
+        "<think>{}",
+        "<scratchpad>{}</scratchpad>\n",
+        "<scratch_pad>\n{}\n</scratch_pad>",
+        "<REFLECTION>\n{}\n</REFLECTION>\n",
+        "<!-- {} -->\n",
+        "Yes.<!--\n{}\n-->\n",
+    ],
 )
 def test_a_call_drafted_in_reasoning_is_none(format: str, thought: str) -> None:
     parser = ToolCallParser(format)
@@ -97,6 +207,17 @@ def test_a_call_drafted_in_reasoning_is_none(format: str, thought: str) -> None:
     if thought != "<think>{}":
         again = f"<|start|>assistant {good}" if format == "gpt_oss" else good
         assert parser.parse(drafted + again, TOOLS) == [OSLO]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_comment_that_never_ends_hides_no_call(format: str) -> None:
+    """`<!--` in words begins nothing."""
+    parser = ToolCallParser(format)
+    good = f"<|start|>assistant {parser.write([OSLO])}" if format == "gpt_oss" else parser.write([OSLO])
+    words = "Comments begin with <!--" + ("" if format == "llama4" else " in HTML.") + "\n"
+    assert parser.parse(words + good, TOOLS) == [OSLO]
+    nested = [ToolCall("get_weather", {"city": "<!-- x --> <scratchpad> y </scratchpad>"})]
+    assert parser.parse(parser.write(nested), TOOLS) == nested
 
 
 @pytest.mark.parametrize("format", FORMATS)
