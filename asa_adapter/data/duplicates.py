@@ -20,10 +20,10 @@ _BLOCK = 512
 
 
 class Leak(NamedTuple):
-    """Two rows of different splits that are duplicates.
+    """Two rows of different splits that belong together.
 
     Attributes:
-        kind: "exact" (except for case and spaces) or "near".
+        kind: "exact" (except for case and spaces), "near", or "conversation" (cut from one).
         first: split and row of one, as "train:row-17".
         second: split and row of the other.
     """
@@ -108,27 +108,31 @@ def _connected(pairs: Iterable[tuple[int, int]], count: int) -> NDArray[np.int64
     return connected_components(graph, directed=False)[1].astype(np.int64) if count else np.zeros(0, dtype=np.int64)
 
 
-def leaks(splits: Mapping[str, Sequence[tuple[str, str]]]) -> list[Leak]:
-    """Exact and near duplicates between two splits.
+def leaks(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Leak]:
+    """Rows of two splits that belong together, as `row_groups` has it.
 
     Args:
-        splits: for each split the name and the text of each row.
+        splits: the rows of each split.
     """
-    places = [(f"{split}:{name}", split, text) for split, rows in splits.items() for name, text in rows]
-    plain = [" ".join(text.lower().split()) for _, _, text in places]
+    places = [(split, name) for split, rows in splits.items() for name in row_names(rows)]
+    chats = [_turns(row) for rows in splits.values() for row in rows]
+    plain = ["\n".join(chat) for chat in chats]
+    pairs = {pair: "exact" if plain[pair[0]] == plain[pair[1]] else "near" for pair in near_duplicates(plain)}
+    pairs = {(min(pair), max(pair)): "conversation" for pair in _of_one_conversation(chats)} | pairs
     return [
-        Leak("exact" if plain[i] == plain[j] else "near", places[i][0], places[j][0])
-        for i, j in near_duplicates(plain)
-        if places[i][1] != places[j][1]
+        Leak(kind, ":".join(places[i]), ":".join(places[j]))
+        for (i, j), kind in sorted(pairs.items())
+        if places[i][0] != places[j][0]
     ]
 
 
 def leak_summary(found: Sequence[Leak], shown: int = 3) -> str:
     """The leaks in one sentence, the first few by name."""
-    exact = sum(leak.kind == "exact" for leak in found)
+    exact, near, cut = (sum(leak.kind == kind for leak in found) for kind in ("exact", "near", "conversation"))
+    turns = f" and {cut} pair{'s' * (cut > 1)} of turns of one conversation" if cut else ""
     named = "; ".join(f"{leak.first} and {leak.second}" for leak in found[:shown])
     more = f" and {len(found) - shown} more" if len(found) > shown else ""
-    return f"{exact} exact and {len(found) - exact} near duplicates stand in two splits: {named}{more}"
+    return f"{exact} exact and {near} near duplicates{turns} stand in two splits: {named}{more}"
 
 
 def group_summary(splits: Mapping[str, tuple[int, int]]) -> str:

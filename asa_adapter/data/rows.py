@@ -11,7 +11,7 @@ from asa_adapter.data.history import check_calls
 from asa_adapter.data.prompts import DEFAULT_DOMAIN
 from asa_adapter.files import strict_json
 from asa_adapter.notations.schemas import parameters_fault, unwrapped
-from asa_adapter.tool_calls.gold import matches_gold
+from asa_adapter.tool_calls.gold import gold_names, matches_gold
 
 COLUMNS = ("id", "instruction", "messages", "label", "domain", "tools", "gold_calls")
 _NESTED = ("messages", "tools", "gold_calls")
@@ -42,6 +42,7 @@ def complete_row(row: Any, where: str, name: str, tools: list[dict[str, Any]] | 
     check_row(whole, where, tuple(column for column in given if column not in COLUMNS))
     _check_gold_calls(whole["gold_calls"], where)
     offered = tools if whole["tools"] is None else whole["tools"]
+    check_gold_tools(whole["gold_calls"], offered, where)
     domain = whole["domain"]
     for column in ("id", "domain"):
         if isinstance(whole[column], dict | list):
@@ -152,6 +153,11 @@ def _check_messages(messages: Any, where: str) -> None:
             check_calls(turn)
         except ValueError as error:
             raise ValueError(f"{where}: turn {i} of messages: {error}") from error
+    if messages[-1]["role"] == "assistant":
+        raise ValueError(
+            f"{where}: messages ends with an assistant's turn, which is what the model shall say; expected a user's "
+            "or a tool's turn as the last"
+        )
 
 
 def _check_gold_calls(gold: Any, where: str) -> None:
@@ -163,6 +169,20 @@ def _check_gold_calls(gold: Any, where: str) -> None:
         matches_gold([], gold)
     except ValueError as error:
         raise ValueError(f"{where}, gold_calls: {error}") from error
+
+
+def check_gold_tools(gold: Any, tools: Sequence[Any] | None, where: str) -> None:
+    """Refuses gold calls of tools that are not offered: no answer could match them.
+
+    Raises:
+        ValueError: there is such a call.
+    """
+    offered = {getattr(tool, "__name__", "") if callable(tool) else tool_name(tool) for tool in tools or []}
+    if unknown := [name for name in gold_names(gold or []) if tools is not None and name not in offered]:
+        raise ValueError(
+            f"{where}: gold_calls calls {unknown[0]!r:.80}, which is not among the offered tools "
+            f"({', '.join(sorted(offered)) or 'none'}); expected calls of these"
+        )
 
 
 def _check_spelling(row: Mapping[str, Any], where: str) -> None:

@@ -10,6 +10,8 @@ import referencing
 import referencing.exceptions
 from referencing.jsonschema import DRAFT202012
 
+from asa_adapter.notations.contradictions import contradiction
+
 Tools = Sequence[Mapping[str, Any] | Callable[..., Any]]
 
 # What a regular expression of a schema may be, so that no text makes it try more than one way for each of its
@@ -210,7 +212,18 @@ def _impossible(parameters: Mapping[str, Any]) -> str | None:
         for name in parameters.get("required") or []:
             if name not in (parameters.get("properties") or {}):
                 return f"requires {name!r:.80}, which is not among its `properties`"
-    return None
+    fault = contradiction(parameters, _fits)
+    return f"has parameters that no call can fit: it {fault}" if fault else None
+
+
+def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether a value fits a schema; True where that cannot be told."""
+    try:
+        _steps.set(iter(range(_MOST_STEPS)))
+        return bool(_Validator(_with_plain_patterns(dict(schema)), registry=referencing.Registry()).is_valid(value))
+    # A tool's schema is a stranger's text, which can be malformed in any way.
+    except Exception:
+        return True
 
 
 def _parts(schema: Any, word: str = "") -> Iterator[Mapping[str, Any]]:

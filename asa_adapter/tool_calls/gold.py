@@ -42,7 +42,7 @@ def matches_gold(calls: Sequence[ToolCall], gold: Sequence[Mapping[str, Any]], *
 
 
 def gold_names(gold: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the tools that gold calls are of.
+    """The names of the tools that gold calls call.
 
     Raises:
         ValueError: a gold call has another shape than `matches_gold` takes.

@@ -7,6 +7,7 @@ from torch import nn
 
 from asa_adapter.data.duplicates import row_names
 from asa_adapter.data.prompts import Row, row_messages, row_tools
+from asa_adapter.data.rows import check_gold_tools
 from asa_adapter.data.sources import SPLITS
 from asa_adapter.data.splits import check_split, load_splits
 from asa_adapter.diagnostics.checks import template_ignores, unseen_tools
@@ -19,20 +20,21 @@ from asa_adapter.parts.classifiers import MIN_ROWS_PER_CLASS
 Splits = Mapping[str, list[Row]]
 
 
-def checked_splits(source: Any, seed: int) -> tuple[dict[str, list[Row]], dict[str, str]]:
+def checked_splits(source: Any, seed: int, tools: Tools | None = None) -> tuple[dict[str, list[Row]], dict[str, str]]:
     """The rows of each split, checked.
 
     Args:
         source: the four splits, or anything that `load_splits` takes.
         seed: of the split of one set.
+        tools: the tools of rows that have none of their own.
 
     Returns:
         The rows by split; and, where `load_splits` made them, how ("splits") and where tools are from ("tools").
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: no splits can be made of it, one cannot be fitted or measured on, or TRAIN has too few rows of a
-            label.
+        ValueError: no splits can be made of it, one cannot be fitted or measured on, there are gold calls of tools
+            that are not offered, or TRAIN has too few rows of a label.
     """
     splits = source
     if not isinstance(source, Mapping) or not set(SPLITS) <= set(source):
@@ -45,6 +47,9 @@ def checked_splits(source: Any, seed: int) -> tuple[dict[str, list[Row]], dict[s
     }
     for name, rows in found.items():
         check_split(rows, name)
+        for number, row in enumerate(rows):
+            offered = tools if row.get("tools") is None else row["tools"]
+            check_gold_tools(row.get("gold_calls"), offered, f"{name}, row {number}")
     labels = [int(row["label"]) for row in found["train"]]
     for label in (0, 1):
         if (count := labels.count(label)) < MIN_ROWS_PER_CLASS:

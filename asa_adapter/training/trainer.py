@@ -23,9 +23,9 @@ from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import checked_domains
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_token_id
-from asa_adapter.data.duplicates import group_summary, leak_summary, leaks, row_names
+from asa_adapter.data.duplicates import group_summary, leak_summary, leaks
 from asa_adapter.data.prompts import check_chat_template, row_domain, with_chat_template
-from asa_adapter.data.rows import check_tools, row_text
+from asa_adapter.data.rows import check_tools
 from asa_adapter.evaluation.intervals import comparison
 from asa_adapter.files import make_writable_folder
 from asa_adapter.hub.client import PushOptions
@@ -94,7 +94,7 @@ class ASATrainer:
         check_tools(tools or [], "tools")
         self.tools = tools
         check_chat_template(self.tokenizer)
-        self.splits, self._notes = checked_splits(splits, self.args.seed)
+        self.splits, self._notes = checked_splits(splits, self.args.seed, tools)
         Objective.of(self.args).screening(labels_of(self.splits["valid"]))  # refuses a limit that cannot be kept
         self.parser = ToolCallParser.from_tokenizer(
             self.tokenizer,
@@ -272,12 +272,7 @@ class ASATrainer:
 
     def _check_leaks(self) -> None:
         """Warns of duplicates: in two splits metrics on them are too good, in one they tell less than they seem."""
-        found = leaks(
-            {
-                split: list(zip(row_names(rows), map(row_text, rows), strict=True))
-                for split, rows in self.splits.items()
-            }
-        )
+        found = leaks(self.splits)
         self.report["leaks"] = [list(leak) for leak in found[:_MOST_LEAKS]]
         if found:
             warnings.warn(f"{leak_summary(found)}. Numbers measured on them are too good", stacklevel=3)

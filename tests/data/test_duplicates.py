@@ -43,12 +43,13 @@ def test_nothing_to_compare_has_no_pairs(some: list[str]) -> None:
 
 
 def test_leaks_are_named_by_split_and_row() -> None:
+    texts = {
+        "train": {"a": "how far is it from Leeds to York by train", "b": "what is a noun"},
+        "valid": {"c": "How far is it  from leeds to york by train", "d": "who wrote the second letter"},
+        "test": {"e": "how far is it from Leeds to York by train?!", "f": "something else entirely"},
+    }
     found = leaks(
-        {
-            "train": [("a", "how far is it from Leeds to York by train"), ("b", "what is a noun")],
-            "valid": [("c", "How far is it  from leeds to york by train"), ("d", "who wrote the second letter")],
-            "test": [("e", "how far is it from Leeds to York by train?!"), ("f", "something else entirely")],
-        }
+        {split: [{"id": name, "instruction": text} for name, text in rows.items()] for split, rows in texts.items()}
     )
     assert [tuple(leak) for leak in found] == [
         ("exact", "train:a", "valid:c"),
@@ -61,7 +62,26 @@ def test_leaks_are_named_by_split_and_row() -> None:
 
 
 def test_alike_rows_of_one_split_are_no_leak() -> None:
-    assert leaks({"train": [("a", "what is the time"), ("b", "what is the time")], "test": [("c", "a new one")]}) == []
+    same = {"instruction": "what is the time"}
+    assert leaks({"train": [same, same], "test": [{"instruction": "a new one"}]}) == []
+
+
+def test_turns_of_one_conversation_in_two_splits_are_a_leak_and_a_shared_system_turn_is_none() -> None:
+    system = {"role": "system", "content": "You are a patient assistant of the railways and answer in one sentence."}
+    begun = [system, {"role": "user", "content": "Which platform?"}]
+    asked = [
+        {"role": "assistant", "content": "For which train?"},
+        {"role": "user", "content": "The one to York at 9."},
+    ]
+    other = [system, {"role": "user", "content": "Is there a buffet?"}]
+    found = leaks(
+        {"train": [{"messages": begun}, {"messages": other}], "test": [{"id": "x", "messages": begun + asked}]}
+    )
+    assert [tuple(leak) for leak in found] == [("conversation", "train:row 0", "test:x")]
+    assert leak_summary(found) == (
+        "0 exact and 0 near duplicates and 1 pair of turns of one conversation stand in two splits: train:row 0 and "
+        "test:x"
+    )
 
 
 def test_rows_without_an_id_are_named_by_number() -> None:

@@ -10,6 +10,7 @@ from rows import SPLITS, folder_of, labelled
 
 from asa_adapter import load_splits
 from asa_adapter.data.rows import check_tools, read_tools
+from asa_adapter.training.inputs import checked_splits
 
 SHORTHAND = {"name": "weather", "parameters": {"city": "string"}}
 
@@ -56,6 +57,7 @@ def test_tools_that_are_no_list_of_tools_are_refused(tools: Any) -> None:
         ({"$ref": "https://x.example/y.json"}, "refers to 'https://x.example/y.json', which is not in its parameters"),
         ({"properties": {"a": {"items": {"pattern": "^\\p{L}+$"}}}}, "has the pattern '^\\\\p{L}+$', which Python"),
         ({"anyOf": [{"properties": {"a": {"pattern": "("}}}]}, "has the pattern '(', which Python does not read"),
+        ({"properties": {"a": {"enum": []}}, "required": ["a"]}, "has parameters that no call can fit: it req"),
     ],
     ids=str,
 )  # fmt: skip
@@ -171,6 +173,29 @@ def test_values_that_json_does_not_have_are_refused(value: Any, message: str) ->
 )  # fmt: skip
 def test_gold_calls_of_another_shape_are_refused(gold: Any, message: str) -> None:
     refused(message, gold_calls=gold)
+
+
+def test_gold_calls_of_tools_that_are_not_offered_are_refused() -> None:
+    """No answer could match them, so every call of the row would count as wrong."""
+    tools = [{"name": "add"}, {"type": "function", "function": {"name": "now"}}]
+    message = ": gold_calls calls 'sum', which is not among the offered tools (add, now); expected calls of these"
+    refused(message, tools=tools, gold_calls=[{"name": "now", "arguments": {}}, {"sum": {"a": [1]}}])
+    refused(message.replace("add, now", "none"), tools=[], gold_calls=[{"function": {"name": "sum", "arguments": {}}}])
+    rows = [row | {"gold_calls": [{"name": "sum", "arguments": {}}]} for row in labelled(4)]
+    assert load_splits(dict.fromkeys(SPLITS, rows))["cal"][0]["tools"] is None  # the trainer's tools may have it
+    tools = [{"name": "add"}]
+    with pytest.raises(ValueError, match=r"^cal, row 0: gold_calls calls 'sum', which is not"):
+        checked_splits(dict.fromkeys(SPLITS, rows), tools)
+
+    def sum() -> None:
+        """A function that is a tool."""
+
+    assert len(checked_splits({name: rows * 6 for name in SPLITS}, [sum])["cal"]) == 24
+
+
+def test_a_chat_that_ends_with_the_answer_is_refused() -> None:
+    messages = [{"role": "user", "content": "Add one."}, {"role": "assistant", "content": "Two."}]
+    refused(": messages ends with an assistant's turn, which is what the model shall say; expected", messages=messages)
 
 
 @pytest.mark.parametrize(

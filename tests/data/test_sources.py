@@ -20,7 +20,11 @@ TOOLS = [
         {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
         {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}},
     ],
-    [{"name": "clock", "parameters": {"type": "object", "properties": {}}}],
+    [
+        {"name": "clock", "parameters": {"type": "object", "properties": {}}},
+        {"name": "weather"},
+        {"name": "add", "parameters": {}},
+    ],
 ]
 CHATS = [
     [
