@@ -6,10 +6,10 @@ The other parser does what the first public port of the method does: json.loads,
 must be one dict with a name. Both see the same answers of the bare model.
 """
 
+import argparse
 import ast
 import contextlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,4 +58,6 @@ def main(rows: int) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 80)
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    arguments.add_argument("rows", nargs="?", type=int, default=80, help="how many of the TEST prompts to answer")
+    main(arguments.parse_args().rows)

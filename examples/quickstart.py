@@ -3,7 +3,7 @@
 python examples/quickstart.py [OUTPUT_FOLDER]
 """
 
-import sys
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -91,4 +91,6 @@ def main(output: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "out/tiny-lfm2-asa"))
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    arguments.add_argument("output", nargs="?", default="out/tiny-lfm2-asa", help="folder to save the adapter in")
+    main(Path(arguments.parse_args().output))

@@ -7,15 +7,16 @@ python examples/vllm_client.py [--url http://localhost:8000/v1] [PROMPT ...]
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from openai import OpenAI
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 TOOLS = Path(__file__).resolve().parent / "data" / "tools.json"
 PROMPTS = ("What is 4821 times 377?", "What is a prime number?")
 
 
-def answer(client: OpenAI, model: str, prompt: str, tools: list[dict[str, Any]], asa: dict[str, float]) -> str:
+def answer(client: "OpenAI", model: str, prompt: str, tools: list[dict[str, Any]], asa: dict[str, float]) -> str:
     """The server's answer in one line: the calls in it, else its text."""
     reply = client.chat.completions.create(
         model=model,
@@ -37,6 +38,8 @@ def main() -> None:
     parser.add_argument("--url", default="http://localhost:8000/v1", help="the server's address")
     parser.add_argument("--tools", type=Path, default=TOOLS, help="JSON file with the tools to offer")
     options = parser.parse_args()
+    from openai import OpenAI  # here, since --help needs none
+
     client = OpenAI(base_url=options.url, api_key="none")
     model = client.models.list().data[0].id
     # OpenAI's interface takes tools in this wrapping alone, and the server writes them so into the prompt.

@@ -5,6 +5,7 @@ python examples/app/app.py     (ASA_MODEL and ASA_ADAPTER in the environment; by
 As it is, this folder is a Space for the Hub: its README says how. Needs `pip install ".[app]"` in the checkout.
 """
 
+import argparse
 import dataclasses
 import json
 import os
@@ -167,4 +168,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

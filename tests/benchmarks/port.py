@@ -10,6 +10,7 @@ that would take hours it is timed on a few samples, and multiplied. `floor` is t
 blocks over each token that has to be run, once, all tokens together.
 """
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -404,5 +405,7 @@ def measured(repeats: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":  # how much memory so many rows take can be told in a process of its own only
+    arguments = argparse.ArgumentParser(description=memory_of.__doc__)
+    arguments.add_argument("rows", type=int)
     torch.set_num_threads(1)
-    print(memory_of(int(sys.argv[1])))
+    print(memory_of(arguments.parse_args().rows))

@@ -1,6 +1,8 @@
 """The three short scripts, on the tiny LFM2 and a part of its data."""
 
 import re
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,28 @@ def script(name: str) -> Any:
 @pytest.mark.parametrize("name", SHORT)
 def test_it_is_short(name: str) -> None:
     assert len((EXAMPLES / f"{name}.py").read_text("utf-8").splitlines()) < 60
+
+
+SCRIPTS = [
+    path
+    for folder in ("examples", "tests/benchmarks", "tests/serving")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if '__name__ == "__main__"' in path.read_text("utf-8")
+]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_every_script_prints_its_help_and_needs_no_server_or_page_for_that(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for library in ("openai", "gradio", "vllm"):
+        monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    monkeypatch.syspath_prepend(path.parent)
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(path), run_name="__main__")
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ")
 
 
 @pytest.fixture(scope="module")

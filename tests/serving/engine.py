@@ -5,9 +5,9 @@ requests, each {"prompt": ids, "extra": extra_args}), and "output"; "unkeyed" ta
 again, and "interpreter" runs Model Runner V2 without a GPU.
 """
 
+import argparse
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -130,4 +130,6 @@ def run_engine(spec: Path, environment: dict[str, str], log: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()))
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("spec", type=Path)
+    main(json.loads(arguments.parse_args().spec.read_text()))
