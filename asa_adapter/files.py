@@ -21,6 +21,8 @@ from typing import Any
 from asa_adapter.errors import AdapterFormatError
 
 MIB = 1024 * 1024
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_CURE = "in place of the file itself: run `git lfs install` once and then `git lfs pull`"
 _NEXT = ".asa-next"
 _UNFINISHED = ".asa-unfinished-"
 _ABANDONED_AFTER = 24 * 3600  # seconds
@@ -194,6 +196,8 @@ def _commit(unfinished: Path, folder: Path) -> None:
             os.rename(unfinished, folder / _NEXT)
             return
         except OSError as error:
+            if error.errno == errno.ENOTDIR:
+                raise OSError(f"cannot write into {folder}: {_NEXT} in it is no folder; move it elsewhere") from error
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         _put_in_place(folder)
@@ -249,6 +253,8 @@ def read_jsonl(path: Path) -> list[tuple[int, Any]]:
     rows: list[tuple[int, Any]] = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            if number == 1 and line.startswith(LFS_POINTER):
+                raise ValueError(f"{path}: a Git LFS pointer, {LFS_CURE}")
             if line.removeprefix(codecs.BOM_UTF8).strip():
                 try:
                     rows.append((number, strict_json(line.decode("utf-8-sig"))))

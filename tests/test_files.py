@@ -364,6 +364,14 @@ def test_jsonl_line_that_is_not_json_is_named(tmp_path: Path, line: bytes) -> No
         read_jsonl(path)
 
 
+def test_a_git_lfs_pointer_in_place_of_rows_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1\n")
+    with pytest.raises(
+        ValueError, match=r"a\.jsonl: a Git LFS pointer, in place of the file itself: run `git lfs inst"
+    ):
+        read_jsonl(tmp_path / "a.jsonl")
+
+
 def test_jsonl_line_with_a_byte_order_mark_is_read_without_it(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('\ufeff{"a": 1}\n\ufeff\n\ufeff{"a": "\ufeff"}\n', encoding="utf-8")

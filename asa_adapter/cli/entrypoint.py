@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 result, text = getattr(commands, options.command)(options)
     except KeyboardInterrupt as stop:
         what, status = ("stopped", 143) if isinstance(stop, _Stopped) else ("interrupted", 130)
-        print(f"asa-adapter: {what}; {_kept(getattr(options, 'output', None))}", file=sys.stderr)
+        kept = _kept(getattr(options, "output", None))
+        print(printable(f"asa-adapter: {what}; {kept}", sys.stderr), file=sys.stderr)
         return status
     # Whatever went wrong, in our code or in a library's, a shell wants one line; --debug shows the rest.
     except Exception as error:

@@ -3,10 +3,11 @@
 import argparse
 import dataclasses
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from asa_adapter.cli.texts import ABOUT, EXAMPLES
 from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.errors import visible
 
 _DATA_HELP = "folder of train, valid and test, one .jsonl or .csv file, or Hub id of a data set"
 _ADAPTER_HELP = "folder or Hub id of the adapter"
@@ -29,9 +30,14 @@ class _Help(argparse.HelpFormatter):
         return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(visible(message))  # it quotes words, which the shell may have taken from names of files
+
+
 def command_parser() -> argparse.ArgumentParser:
     """All commands with their options; each result names its `command`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="asa-adapter",
         description="Activation Steering Adapters: fit, measure and use them. Tool calls when needed, and only then.",
         epilog=ABOUT,

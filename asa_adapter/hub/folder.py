@@ -1,14 +1,16 @@
 """An adapter as a folder: which files it has, how large each may be, and how they are read without trusting them."""
 
+import codecs
 import json
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from asa_adapter.config.asa_config import CONFIG_NAME, ASAConfig
 from asa_adapter.errors import AdapterFormatError
-from asa_adapter.files import MIB, decode_utf8, parse_json, read_current, replace_files, sha256
+from asa_adapter.files import LFS_CURE, LFS_POINTER, MIB, decode_utf8, parse_json, read_current, replace_files, sha256
 from asa_adapter.hub.card import PLOTS_FOLDER, is_unedited, model_card, signed
 from asa_adapter.hub.plots import PLOT_NAMES, plots
 from asa_adapter.parts.classifiers import PROBES_NAME, ROUTER_NAME, Probes, Router
@@ -26,7 +28,6 @@ SIZE_LIMITS = {
     REPORT_NAME: 4 * MIB,
 }
 CARD_LIMIT = MIB
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class Parts(NamedTuple):
@@ -59,10 +60,13 @@ def write_folder(folder: Path, parts: Parts, repo_id: str | None = None, source:
     files |= {f"{PLOTS_FOLDER}/{name}": picture for name, picture in drawn.items()}
     places = {place.resolve(): place for place in (source, folder) if place}
     edited = {place: card for place in places.values() if (card := edited_card(place)) is not None}
-    for place in edited:
+    for place, card in edited.items():
+        found = "was edited, or another version wrote it,"
+        if card.encode().startswith(LFS_POINTER):
+            found, edited[place] = "is a Git LFS pointer in place of the card (`git lfs pull` fetches it)", ""
         warnings.warn(
-            f"{place / CARD_NAME} was edited, or another version wrote it, and stays as it is; to have it written "
-            "from config and report, delete it and save or push again",
+            f"{place / CARD_NAME} {found} and stays as it is; to have it written from config and report, delete it "
+            "and save or push again",
             stacklevel=3,
         )
     others = sorted({path.name for path in (folder / PLOTS_FOLDER).glob("*.png")} - {*PLOT_NAMES, *drawn})
@@ -72,7 +76,8 @@ def write_folder(folder: Path, parts: Parts, repo_id: str | None = None, source:
     replace_files(folder, files)
     for name in PLOT_NAMES:
         if name not in drawn:
-            (folder / PLOTS_FOLDER / name).unlink(missing_ok=True)
+            with suppress(FileNotFoundError, NotADirectoryError):
+                (folder / PLOTS_FOLDER / name).unlink()
 
 
 def _loadable(parts: Parts) -> dict[str, bytes]:
@@ -153,11 +158,8 @@ def edited_card(folder: Path) -> str | None:
 
 def _content(folder: Path, name: str) -> bytes:
     content = read_current(folder, name, SIZE_LIMITS[name])
-    if content.startswith(_LFS_POINTER):
-        raise AdapterFormatError(
-            f"{name}: a Git LFS pointer in {folder}, in place of the file itself: run `git lfs install` once and then "
-            "`git lfs pull` there"
-        )
+    if content.startswith(LFS_POINTER):
+        raise AdapterFormatError(f"{name}: a Git LFS pointer in {folder}, {LFS_CURE} there")
     return content
 
 
@@ -181,7 +183,7 @@ def _read(files: Mapping[str, bytes]) -> Parts:
 
 
 def _config(files: Mapping[str, bytes]) -> ASAConfig:
-    config = ASAConfig.from_json(decode_utf8(files[CONFIG_NAME], CONFIG_NAME))
+    config = ASAConfig.from_json(_text(files[CONFIG_NAME], CONFIG_NAME))
     if config.config_sha256 is None:
         raise AdapterFormatError(f"{CONFIG_NAME}: has no config_sha256, so damage would not be seen; save it again")
     return config
@@ -196,21 +198,31 @@ def _check_sha256(name: str, content: bytes, files: Mapping[str, str]) -> None:
     expected = files.get(name)
     if expected is None:
         raise AdapterFormatError(f"{CONFIG_NAME}: names no SHA-256 for {name}; save the adapter again")
-    if sha256(content) == expected:
+    if expected in (sha256(content), name == REPORT_NAME and sha256(_with_own_line_ends(content))):
         return
     if sha256(content.replace(b"\r\n", b"\n")) != expected:
         raise AdapterFormatError(
             f"{name}: its SHA-256 is not the one in {CONFIG_NAME}; it was changed or damaged; save the adapter again"
         )
-    if name != REPORT_NAME:  # line ends of JSON mean nothing
-        raise AdapterFormatError(
-            f"{name}: its line ends were rewritten (LF to CRLF), as Git does with text, which it is not: put "
-            f"`{name} -text` into .gitattributes and check the file out again"
-        )
+    raise AdapterFormatError(
+        f"{name}: its line ends were rewritten (LF to CRLF), as Git does with text, which it is not: put "
+        f"`{name} -text` into .gitattributes and check the file out again"
+    )
+
+
+def _text(content: bytes, name: str) -> str:
+    """The text of a JSON file; a byte-order mark, which editors put before it, is left out."""
+    return decode_utf8(content.removeprefix(codecs.BOM_UTF8), name)
+
+
+def _with_own_line_ends(content: bytes) -> bytes:
+    """A JSON file as it is written here, whatever an editor or Git made of its line ends, which mean nothing."""
+    lines = content.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return lines.rstrip(b"\n") + b"\n"
 
 
 def _report(content: bytes) -> dict[str, Any] | None:
-    report = parse_json(decode_utf8(content, REPORT_NAME), REPORT_NAME)
+    report = parse_json(_text(content, REPORT_NAME), REPORT_NAME)
     if not isinstance(report, dict | None):
         raise AdapterFormatError(f"{REPORT_NAME}: found a {type(report).__name__}; expected a JSON object")
     return report or None

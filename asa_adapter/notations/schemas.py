@@ -21,6 +21,10 @@ _ATOM = r"(?:\\(?:[dDwWsS]|\W)|\[\^?(?:[^\[\]\\]|\\.)+\]|[^\\()\[\]{}*+?|^$])"
 _FIXED = rf"(?:{_ATOM}(?:\{{\d{{1,3}}\}})?)*"
 _PLAIN_PATTERN = re.compile(rf"\^?{_FIXED}(?:{_ATOM}(?:[*+?]|\{{\d{{1,3}},\d{{0,3}}\}}){_FIXED})?\$?")
 _LONGEST_PATTERN = 200
+# To compile a range of many characters takes milliseconds: so many may be in a schema's patterns together.
+_MOST_RANGES = 100
+_MOST_CHARACTERS = 20_000  # of a schema's patterns that are compiled
+_WIDE = re.compile(r"[^\x00-\x7f]|\\[uUN]")
 _MOST_STEPS = 20_000
 
 
@@ -66,7 +70,7 @@ def schema_errors(arguments: dict[str, Any], tool: Mapping[str, Any]) -> list[st
     schema = tool.get("parameters") or {}
     try:
         # An empty registry: a schema may refer to its own parts, never to a file or a URL.
-        plain = _with_plain_patterns(dict(schema))
+        plain = _with_plain_patterns(dict(schema), _Effort())
         in_parts = schema.get("additionalProperties") is None and bool(_PARTS & schema.keys())
         if in_parts and plain.get("patternProperties") == schema.get("patternProperties"):
             plain = {"unevaluatedProperties": False, **plain}
@@ -106,31 +110,49 @@ _Validator = jsonschema.validators.extend(
 )
 
 
-def _with_plain_patterns(schema: Any) -> Any:
+class _Effort:
+    """How much of a schema's patterns may still be compiled."""
+
+    def __init__(self) -> None:
+        self._ranges, self._characters = _MOST_RANGES, _MOST_CHARACTERS
+
+    def compiles(self, pattern: str) -> bool:
+        """Whether a pattern was compiled; False where that could take long.
+
+        Raises:
+            re.error: it is not a regular expression.
+        """
+        self._ranges -= pattern.count("-") if _WIDE.search(pattern) else 0
+        self._characters -= len(pattern)
+        if self._ranges < 0 or self._characters < 0:
+            return False
+        re.compile(pattern)
+        return True
+
+
+def _with_plain_patterns(schema: Any, effort: _Effort) -> Any:
     """A schema without the patterns that are not plain, and without `$schema`, which would choose another validator.
 
     Raises:
         re.error: a short pattern is not a regular expression.
     """
     if isinstance(schema, list):
-        return [_with_plain_patterns(part) for part in schema]
+        return [_with_plain_patterns(part, effort) for part in schema]
     if not isinstance(schema, dict):
         return schema
     kept = {}
     for name, value in schema.items():
-        if isinstance(value, str) and (name == "$schema" or (name == "pattern" and not _is_plain(value))):
+        if isinstance(value, str) and (name == "$schema" or (name == "pattern" and not _is_plain(value, effort))):
             continue
         if name == "patternProperties" and isinstance(value, dict):
-            value = {pattern: part for pattern, part in value.items() if _is_plain(pattern)}
-        kept[name] = _with_plain_patterns(value)
+            value = {pattern: part for pattern, part in value.items() if _is_plain(pattern, effort)}
+        kept[name] = _with_plain_patterns(value, effort)
     return kept
 
 
-def _is_plain(pattern: str) -> bool:
-    if len(pattern) <= _LONGEST_PATTERN:
-        re.compile(pattern)
-        return _PLAIN_PATTERN.fullmatch(pattern) is not None
-    return False
+def _is_plain(pattern: str, effort: _Effort) -> bool:
+    short = len(pattern) <= _LONGEST_PATTERN and effort.compiles(pattern)
+    return short and _PLAIN_PATTERN.fullmatch(pattern) is not None
 
 
 # Words of JSON Schema of which an object's schema has one at its top.
@@ -196,9 +218,10 @@ def parameters_fault(tool: Mapping[str, Any]) -> str | None:
 def _impossible(parameters: Mapping[str, Any]) -> str | None:
     """Why no arguments could fit a JSON schema, or could not be held against it; None where they can."""
     parts = list(_parts(parameters))
+    effort = _Effort()
     for pattern in (part["pattern"] for part in parts if isinstance(part.get("pattern"), str)):
         try:
-            re.compile(pattern)
+            effort.compiles(pattern)
         except (re.error, RecursionError, OverflowError) as error:
             return f"has the pattern {pattern!r:.80}, which Python does not read ({error}); write it otherwise"
     if not any("$id" in part for part in parts):  # an id changes what references mean
@@ -220,7 +243,9 @@ def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
     """Whether a value fits a schema; True where that cannot be told."""
     try:
         _steps.set(iter(range(_MOST_STEPS)))
-        return bool(_Validator(_with_plain_patterns(dict(schema)), registry=referencing.Registry()).is_valid(value))
+        return bool(
+            _Validator(_with_plain_patterns(dict(schema), _Effort()), registry=referencing.Registry()).is_valid(value)
+        )
     # A tool's schema is a stranger's text, which can be malformed in any way.
     except Exception:
         return True

@@ -125,6 +125,32 @@ def test_generate_ends_with_a_reason_where_the_template_never_ends(
     assert "the adapter's chat template is not used: for one chat it takes more than 1 seconds" in err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["inspect", "a", NASTY], ["inspect", "a", f"--{NASTY}"], [NASTY], ["push", NASTY], [f"-{NASTY}"]],
+    ids=len,
+)
+def test_an_error_of_usage_shows_none(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A shell puts names of files in place of `*`, and they may be a stranger's."""
+    status, _, err = output(words, capsys)
+    assert status == 2
+    assert "error: " in err
+
+
+def test_an_interruption_shows_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    place = tmp_path / NASTY
+    (place / "stages").mkdir(parents=True)
+    monkeypatch.setattr(commands, "train", interrupted)
+    status, _, err = output(["train", "--model", "m", "--data", "d", "--output", str(place)], capsys)
+    assert status == 130
+    assert "finished stages are kept in " in err
+
+
 @pytest.mark.parametrize("more", [[], ["--debug"], ["--json"]], ids=str)
 @pytest.mark.parametrize("kind", [ValueError, OSError, KeyError, RuntimeError, AdapterFormatError])
 def test_an_error_shows_none(

@@ -105,7 +105,10 @@ def test_shorthand_in_tools_json_is_refused(tmp_path: Path) -> None:
         load_splits(tmp_path)
 
 
-@pytest.mark.parametrize("content", ['[{"name": "f", "name": "g"}]', '[{"name": "f", "x": NaN}]'])
+POINTER = "version https://git-lfs.github.com/spec/v1\n"
+
+
+@pytest.mark.parametrize("content", ['[{"name": "f", "name": "g"}]', '[{"name": "f", "x": NaN}]', POINTER])
 def test_tools_json_is_read_as_strictly_as_rows(tmp_path: Path, content: str) -> None:
     (tmp_path / "tools.json").write_text(content)
     with pytest.raises(ValueError, match=r"tools.json: not valid JSON: "):

@@ -1,5 +1,6 @@
 """What saving promises: all or nothing, nothing of the user's lost, and nothing saved that cannot be loaded again."""
 
+import codecs
 import json
 import os
 import shutil
@@ -329,6 +330,57 @@ def test_a_git_lfs_pointer_is_named_with_its_cure(folder: Path, name: str) -> No
     )
     with pytest.raises(AdapterFormatError, match=message):
         ASAAdapter.from_pretrained(folder)
+
+
+def test_a_git_lfs_pointer_in_place_of_the_card_stays_and_does_not_go_along(folder: Path, tmp_path: Path) -> None:
+    (folder / CARD).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
+    adapter = ASAAdapter.from_pretrained(folder)
+    with pytest.warns(UserWarning, match=r"README\.md is a Git LFS pointer in place of the card .* stays as it is"):
+        adapter.save_pretrained(tmp_path / "copy")
+    assert "## Use" in (tmp_path / "copy" / CARD).read_text(encoding="utf-8")
+    assert (folder / CARD).read_text().startswith("version https://git-lfs")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda content: content.rstrip(b"\n"),
+        lambda content: content + b"\n\n",
+        lambda content: codecs.BOM_UTF8 + content,
+        lambda content: codecs.BOM_UTF8 + content.replace(b"\n", b"\r\n"),
+        lambda content: content.replace(b"\n", b"\r\n", 3),
+        lambda content: content.replace(b"\n", b"\r"),
+    ],
+    ids=["no last line end", "more line ends", "BOM", "BOM and CRLF", "mixed", "CR"],
+)
+def test_line_ends_and_marks_that_editors_make_mean_nothing(
+    folder: Path, old: ASAAdapter, edit: Callable[[bytes], bytes]
+) -> None:
+    for name in (CONFIG, REPORT):
+        (folder / name).write_bytes(edit((folder / name).read_bytes()))
+    assert whole(folder, old) == "old"
+    (folder / REPORT).write_bytes(edit((folder / REPORT).read_bytes().replace(b"old", b"odd")))
+    with pytest.raises(AdapterFormatError, match=r"^report\.json: its SHA-256 is not the one in asa_config\.json"):
+        ASAAdapter.from_pretrained(folder)
+
+
+def test_a_file_called_plots_does_not_fail_a_save_without_plots(folder: Path, new: ASAAdapter) -> None:
+    shutil.rmtree(folder / "plots", ignore_errors=True)
+    (folder / "plots").write_text("mine")
+    new.save_pretrained(folder)
+    assert whole(folder, new) == "new"
+    assert (folder / "plots").read_text() == "mine"
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text("x"), lambda path: path.symlink_to(path.parent.parent)])
+def test_a_stranger_in_the_place_of_new_files_is_named_and_not_touched(
+    folder: Path, old: ASAAdapter, new: ASAAdapter, make: Callable[[Path], Any]
+) -> None:
+    make(folder / ".asa-next")
+    with pytest.raises(OSError, match=r"^cannot write into .*: \.asa-next in it is no folder; move it elsewhere$"):
+        new.save_pretrained(folder)
+    (folder / ".asa-next").unlink()
+    assert whole(folder, old) == "old"
 
 
 def test_text_with_the_line_ends_of_windows_loads(folder: Path, old: ASAAdapter) -> None:

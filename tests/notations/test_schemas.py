@@ -9,7 +9,7 @@ import pytest
 from answers import hermes, lfm2
 
 from asa_adapter import ToolCallParser
-from asa_adapter.notations.schemas import schema_errors
+from asa_adapter.notations.schemas import parameters_fault, schema_errors
 
 
 def check_add(parameters: Any, payload: str = "[add(a=1)]") -> dict[str, Any]:
@@ -103,6 +103,11 @@ EXPLOSIVE: list[dict[str, Any]] = [
     {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": {}},
     {"allOf": [{"patternProperties": {"^(a+)+$": {}}}], "unevaluatedProperties": {"type": "string"}},
     {"propertyNames": {"pattern": "^(a+)+$"}},
+    {"properties": {f"a{i}": {"pattern": f"{chr(500 + i)}" + "[a-\uffff]" * 39} for i in range(100)}},
+    {"properties": {f"a{i}": {"pattern": f"(?i)[\\u{i:04d}-\\U0010ffff]"} for i in range(5000)}},
+    {"patternProperties": {f"[{chr(500 + i)}-\U0010ffff]": {} for i in range(5000)}},
+    {"properties": {"a": {"pattern": "(?i)" + "[a-\uffff]" * 5000}}},
+    {"properties": {"a": {"pattern": "x" * 900_000}}},
 ]  # fmt: skip
 
 
@@ -111,6 +116,7 @@ def test_no_schema_takes_long_on_a_short_text(parameters: dict[str, Any]) -> Non
     arguments = {"a": TWENTY_EIGHT, TWENTY_EIGHT: "a"}
     began = time.process_time()
     schema_errors(arguments, {"name": "add", "parameters": parameters})
+    parameters_fault({"name": "add", "parameters": parameters})
     assert time.process_time() - began < 2
 
 
