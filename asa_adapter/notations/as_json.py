@@ -15,6 +15,7 @@ from asa_adapter.notations.values import json_text, json_value, literal
 _SECTION_NAME = re.compile(r"[^\n<{`]{1,1000}")
 # What is between a recipient and its arguments; the message's marker may be missing.
 _HARMONY_HEADER = re.compile(r"(?:(?!<\|message\|>)[^{\n]){0,200}(?:<\|message\|>|(?=\{))")
+_SKIPPED_CHANNEL = re.compile(r"\s*(?:json)?\s*(?:<\|message\|>)?\s*\{")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
@@ -106,10 +107,12 @@ def read_json_sections(begins: str, separator: str, ends: str) -> Reader:
     One of the three markers may be missing, as where a decoder skips special tokens.
     """
 
+    named = re.compile(rf"{NAME.pattern}\s*{re.escape(separator)}")
+
     def read(text: str, begin: int, limit: int) -> Reading:
         calls: list[ToolCall] = []
         at = skip_space(text, begin)
-        while not calls or text.startswith(begins, at):
+        while not calls or text.startswith(begins, at) or named.match(text, at):
             begun = text.startswith(begins, at)
             name, split, at = _section_head(text, skip_space(text, at + len(begins) * begun), separator)
             found, whole, at = _arguments(name, text, at, begin, limit)
@@ -130,7 +133,9 @@ def read_harmony(text: str, begin: int, limit: int) -> Reading:
     header = _HARMONY_HEADER.match(text, name.end()) if name else None
     if name is None or header is None:
         return Reading([], False, begin)
-    return _arguments(name[0], text, header.end(), begin, limit)
+    # Without its marker the channel is written to the name.
+    plain = name[0].removesuffix("commentary") if _SKIPPED_CHANNEL.match(text, name.end()) else name[0]
+    return _arguments(plain or name[0], text, header.end(), begin, limit)
 
 
 def write_json(call: ToolCall, arguments: str = "arguments") -> str:

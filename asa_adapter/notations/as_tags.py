@@ -37,8 +37,9 @@ def read_argument_tags(text: str, begin: int, limit: int) -> Reading:
     name = NAME.match(text, start)
     if name is None:
         return Reading([], False, begin)
-    tagged, whole = _tagged(text[name.end() : limit], "<arg_key>", "</arg_key>", "</arg_value>", "<arg_value>")
-    if not whole:
+    body = text[name.end() : _before_turn_end(text, name.end(), limit)]
+    tagged, whole = _tagged(body, "<arg_key>", "</arg_key>", "</arg_value>", "<arg_value>")
+    if not whole or name.end() == len(text):  # a name that is the end of the text is cut
         return Reading([], False, begin)
     return Reading([ToolCall(name[0], {key: Raw(value) for key, value in tagged.items()})], True, limit)
 
@@ -141,6 +142,17 @@ def _parameters(text: str, at: int, limit: int) -> tuple[dict[str, Any] | None, 
         found[key] = Raw(_without_line_ends(text[split + 1 : close]))
         at = skip_space(text, close + len("</parameter>"))
     return (found if text.startswith(_OVER, at) or at == limit < len(text) else None), at
+
+
+def _before_turn_end(text: str, begin: int, end: int) -> int:
+    """Where the special tokens begin that end a turn, as they do where the marker before them is missing."""
+    while True:
+        while end > begin and text[end - 1].isspace():
+            end -= 1
+        token = text.rfind("<|", max(begin, end - 42), end)
+        if not text.endswith("|>", begin, end) or token < 0:
+            return end
+        end = token
 
 
 def _without_line_ends(value: str) -> str:

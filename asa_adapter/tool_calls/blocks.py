@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from asa_adapter.notations.bare_json import read_bare_json
-from asa_adapter.notations.call import Reader, ToolCall, skip_space
+from asa_adapter.notations.call import Reader, Reading, ToolCall, skip_space
 from asa_adapter.tool_calls.scanning import (
     COMMENT,
     FENCE,
@@ -21,6 +21,7 @@ from asa_adapter.tool_calls.scanning import (
 )
 
 _NEVER = r"(?!)"
+_JSON = re.compile(JSON)
 # What may follow a call that was read: the tokens that end a turn, padding, white space.
 _NOTHING_MORE = re.compile(r"(?:\s|<[^<>\s]{1,40}>)*")
 # The same without tags that end, which would be of another format's call.
@@ -146,8 +147,8 @@ class ToolCallFormat:
         closed = bool(self.end) and text.startswith(self.end or "", limit)
         if begin == limit or not (closed or self.skipped):
             return False
-        calls, whole, end = self.read(text, begin, limit)
-        if not whole or not calls:
+        calls, whole, end = self._in_a_row(text, begin, limit)
+        if not whole or not calls or self._is_data(text, begin, offered):
             return False
         closed = closed and _NOTHING_MORE.fullmatch(text, end, max(limit, end)) is not None
         return (closed or self.skipped) and all(
@@ -161,15 +162,20 @@ class ToolCallFormat:
         alone and is the last of the answer: an example in the midst of an explanation is none.
         """
         limit = self._next_mark(text, begin)
-        calls, whole, end = self.read(text, begin, limit)
+        calls, whole, end = self._in_a_row(text, begin, limit)
         if not whole or not calls:
             return [], begin
+        if self._is_data(text, begin, offered):
+            return [], end
         after = skip_space(text, end)
         closed = bool(self.end) and text.startswith(self.end or "", after)
         last = (self.skipped or bool(self.bare)) and _TURN_ENDS.fullmatch(text, end) is not None
         known = all(call.name in offered for call in calls)
-        if (closed and all(call.name in offered or call.arguments for call in calls)) or (
-            last and known and not in_words(text, begin)
+        marked = known and self._opens.match(text, after) is not None  # the next call has its marker
+        if (
+            marked
+            or (closed and all(call.name in offered or call.arguments for call in calls))
+            or (last and known and not in_words(text, begin))
         ):
             return [Block(calls, True, text[begin:end].strip())], end
         return [], end
@@ -177,10 +183,26 @@ class ToolCallFormat:
     def _payload(self, text: str, begin: int, kind: str | None) -> tuple[list[Block], int]:
         """The block whose payload begins at a position, and where the text goes on behind it."""
         limit = self._next_mark(text, begin)
-        calls, whole, end = self.read(text, begin, limit)
+        calls, whole, end = self._in_a_row(text, begin, limit)
         if whole and kind == "marked" and self.end is not None:
-            whole = _NOTHING_MORE.fullmatch(text, end, self._next_mark(text, end)) is not None
-        return [Block(calls, whole and bool(calls), text[begin:limit].strip())], end if whole else limit
+            nothing_more = _NOTHING_MORE.fullmatch(text, end, self._next_mark(text, end))
+            whole = bool(nothing_more or self._loose.match(text, skip_space(text, end)))
+        return [Block(calls, whole and bool(calls), text[begin : max(limit, end)].strip())], end if whole else limit
+
+    @staticmethod
+    def _is_data(text: str, begin: int, offered: Container[str]) -> bool:
+        """Whether JSON without a marker is no call, such as a tool's definition."""
+        return _JSON.match(text, begin) is not None and read_bare_json(text, begin, offered)[0] is None
+
+    def _in_a_row(self, text: str, begin: int, limit: int) -> Reading:
+        """Reads a payload, and those directly behind it whose start markers are missing."""
+        calls, whole, end = self.read(text, begin, limit)
+        while whole and self._looks_unopened.match(text, at := skip_space(text, end)):
+            more, good, stop = self.read(text, at, self._next_mark(text, at))
+            if not good or not more:
+                break
+            calls, end = [*calls, *more], stop
+        return Reading(calls, whole, end)
 
     @staticmethod
     def _json(text: str, begin: int, offered: Container[str]) -> tuple[list[Block], int]:
@@ -201,6 +223,14 @@ class ToolCallFormat:
     @functools.cached_property
     def _marks(self) -> re.Pattern[str]:
         return re.compile("|".join([self._opens.pattern, *([re.escape(self.end)] if self.end else [])]))
+
+    @functools.cached_property
+    def _loose(self) -> re.Pattern[str]:
+        return re.compile(self.loose or _NEVER)
+
+    @functools.cached_property
+    def _looks_unopened(self) -> re.Pattern[str]:
+        return re.compile(self.unopened or _NEVER)
 
     @functools.cached_property
     def _bare(self) -> re.Pattern[str]:

@@ -176,7 +176,7 @@ FORMATS: dict[str, ToolCallFormat] = {
         end="</tool_call>",
         read=read_argument_tags,
         write=_each(write_argument_tags),
-        unopened=rf"(?<![\w.:/-]){_NAME}\s*<arg_key>",
+        unopened=rf"(?<![\w.:/-]){_NAME}\s*<arg_key>|(?<=\n){_NAME}\s*</tool_call>",
         signs=(("<tool_call>", "<arg_key>"),),
     ),
     "kimi_k2": ToolCallFormat(
@@ -200,7 +200,9 @@ FORMATS: dict[str, ToolCallFormat] = {
         # The recipient is in a message's header, before or after the channel; in its text it means nothing.
         opens=r"(?:\A|<\|start\|>assistant|<\|channel\|>\w+)\s*to=functions\.",
         # As decoders leave it that skip special tokens.
-        loose=r"(?:\A|assistant)(?:analysis|commentary)\s*to=functions\.",
+        loose=r"(?:\A|(?<=\n)|assistant)(?:analysis|commentary)\s*to=functions\."
+        rf"|assistant\s*to=functions\.(?={_NAME}\s*(?:<\|channel\|>\w+\s*)?(?:<\|constrain\|>)?(?:json)?\s*"
+        r"(?:<\|message\|>)?\s*\{)",
         around=("to=functions.", "<|call|>", "<|start|>assistant "),
         opening=" to=functions.",
         signs=(("to=functions.",), ("<|channel|>", "<|constrain|>")),

@@ -1,5 +1,6 @@
 """Calls that lost markers, drafts in reasoning, and what only the offered tools tell from data."""
 
+import json
 import re
 
 import pytest
@@ -97,6 +98,68 @@ def test_a_call_that_lost_its_opener_behind_a_sentence_is_read(format: str, text
 @pytest.mark.parametrize(("format", "text"), UNOPENED)
 def test_two_calls_that_lost_their_openers_are_two(format: str, text: str) -> None:
     assert ToolCallParser(format).parse(f"I look both up.\n{text}\n{text}", TOOLS) == [OSLO, OSLO]
+
+
+NOW = ToolCall("now", {})
+IN_A_ROW = [
+    ("lfm2", f"{OSLO_PYTHON}\n[now()]"),
+    ("gemma4", 'call:get_weather{city:<|"|>Oslo<|"|>,days:3}call:now{}'),
+    ("gemma4", '<|tool_call>call:get_weather{city:<|"|>Oslo<|"|>,days:3}<tool_call|>call:now{}<tool_call|>'),
+    ("functiongemma", "call:get_weather{city:<escape>Oslo<escape>,days:3}\ncall:now{}"),
+    ("mistral", f"get_weather{OSLO_ARGUMENTS}now{{}}"),
+    ("mistral", f"[TOOL_CALLS]get_weather[ARGS]{OSLO_ARGUMENTS}now[ARGS]{{}}"),
+    ("mistral", f"get_weather[ARGS]{OSLO_ARGUMENTS}[TOOL_CALLS]now[ARGS]{{}}"),
+    ("deepseek_v3", f"get_weather{OSLO_ARGUMENTS}now{{}}"),
+    ("deepseek_v3", f"{DEEPSEEK}{OSLO_ARGUMENTS}<｜tool▁call▁end｜>now<｜tool▁sep｜>{{}}<｜tool▁calls▁end｜>"),
+    ("kimi_k2", f"functions.get_weather:0{OSLO_ARGUMENTS}functions.now:1{{}}"),
+    (
+        "kimi_k2",
+        f"{KIMI}{OSLO_ARGUMENTS}<|tool_call_end|>functions.now:1<|tool_call_argument_begin|>{{}}<|tool_call_end|>",
+    ),
+    (
+        "gpt_oss",
+        f"commentary to=functions.get_weather json{OSLO_ARGUMENTS}assistantcommentary to=functions.now json{{}}",
+    ),
+    (
+        "gpt_oss",
+        f" to=functions.get_weathercommentary json{OSLO_ARGUMENTS}assistant to=functions.nowcommentary json{{}}",
+    ),
+    ("glm4", f"{GLM}</tool_call>\nnow\n</tool_call>"),
+    ("glm4", f"<tool_call>{GLM}<|observation|>\n<tool_call>now<|observation|>"),
+]
+
+
+@pytest.mark.parametrize("words", ["", "I look both up.\n"])
+@pytest.mark.parametrize(("format", "text"), IN_A_ROW)
+def test_two_calls_in_a_row_that_lost_markers_are_both_read(format: str, text: str, words: str) -> None:
+    before = f"analysis{words}assistant" if format == "gpt_oss" and words else words
+    assert ToolCallParser(format).parse(before + text, TOOLS) == [OSLO, NOW]
+
+
+@pytest.mark.parametrize("format", ["lfm2", "mistral", "granite", "phi4", "hermes", "llama4"])
+@pytest.mark.parametrize("words", ["", "The tools are:\n"])
+def test_a_tools_definition_is_no_call(format: str, words: str) -> None:
+    for tools in (
+        TOOLS[:1],
+        [{"name": "now", "description": "The time."}],
+        [{"type": "function", "function": TOOLS[0]}],
+    ):
+        assert not ToolCallParser(format).triggered(f"{words}{json.dumps(tools)}", TOOLS)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_call_that_is_cut_anywhere_is_not_taken_for_another(format: str) -> None:
+    parser = ToolCallParser(format)
+    calls = [ToolCall("get_weather", {"city": 'New "York", [x](y) {z}'}), ToolCall("now", {})]
+    text = parser.write(calls)
+    begun = False
+    for end in range(1, len(text)):
+        found = parser.check(text[:end], TOOLS)
+        assert found["triggered"] or not begun
+        begun = found["triggered"]
+        # GLM's name and its line end alone could be a call without arguments.
+        if found["format"] and not text[:end].endswith("get_weather\n"):
+            assert parser.parse(text[:end], TOOLS) == calls[: len(parser.parse(text[:end], TOOLS))]
 
 
 @pytest.mark.parametrize(("format", "text"), UNMARKED)
