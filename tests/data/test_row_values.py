@@ -188,12 +188,12 @@ def test_gold_calls_of_tools_that_are_not_offered_are_refused() -> None:
     assert load_splits(dict.fromkeys(SPLITS, rows))["cal"][0]["tools"] is None  # the trainer's tools may have it
     tools = [{"name": "add"}]
     with pytest.raises(ValueError, match=r"^cal, row 0: gold_calls calls 'sum', which is not"):
-        checked_splits(dict.fromkeys(SPLITS, rows), tools)
+        checked_splits(dict.fromkeys(SPLITS, rows), 0, tools)
 
     def sum() -> None:
         """A function that is a tool."""
 
-    assert len(checked_splits({name: rows * 6 for name in SPLITS}, [sum])["cal"]) == 24
+    assert len(checked_splits({name: rows * 6 for name in SPLITS}, 0, [sum])[0]["cal"]) == 24
 
 
 def test_a_chat_that_ends_with_the_answer_is_refused() -> None:
