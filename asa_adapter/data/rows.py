@@ -92,7 +92,8 @@ def check_tools(tools: Any, where: str) -> None:
     for tool in tools:
         if callable(tool):
             continue
-        if not isinstance(tool, Mapping) or not isinstance(unwrapped(tool).get("name"), str) or not tool_name(tool):
+        name = unwrapped(tool).get("name") if isinstance(tool, Mapping) else None
+        if not isinstance(name, str) or not name.isprintable() or name.strip() != name or not name:
             raise ValueError(f"{where}: expected a list of JSON-schema tools, each with a name; found {tool!r:.80}")
         if fault := _fault_of(json.dumps(unwrapped(tool), default=str)):
             raise ValueError(f"{where}: {tool_name(tool)!r:.80} {fault}")

@@ -28,7 +28,19 @@ def test_an_instruction_that_is_no_text_is_refused(instruction: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "tools", [{"name": "add"}, '{"name": "add"}', ["add"], [[]], [{"description": "x"}], [{"name": 5}], 5], ids=repr
+    "tools",
+    [
+        {"name": "add"},
+        '{"name": "add"}',
+        ["add"],
+        [[]],
+        [{"description": "x"}],
+        [{"name": 5}],
+        5,
+        [{"name": " "}],
+        [{"name": "f\n"}],
+    ],
+    ids=repr,
 )
 def test_tools_that_are_no_list_of_tools_are_refused(tools: Any) -> None:
     refused(", tools: expected a list of JSON-schema tools, each with a name; found ", tools=tools)
