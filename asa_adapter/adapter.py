@@ -17,7 +17,8 @@ from asa_adapter.diagnostics.explanation import Explanation, explain
 from asa_adapter.errors import AdapterFormatError, AdapterHabits, DamagedDownloadError, refuse_model_and_path
 from asa_adapter.files import looks_like_path, sha256
 from asa_adapter.hub.client import commit_of, fetch, full_repo_id, push
-from asa_adapter.hub.folder import SIZE_LIMITS, Parts, read_folder, write_folder
+from asa_adapter.hub.contents import SIZE_LIMITS
+from asa_adapter.hub.folder import Parts, read_folder, write_folder
 from asa_adapter.matching.calls import acting, config_parser, fitting_openings
 from asa_adapter.matching.compatibility import differences, fitting_blocks, refuse_learnt_prompts
 from asa_adapter.modeling.residual import generating_model

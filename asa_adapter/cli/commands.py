@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.cli.inspection import inspection, inspection_text
 from asa_adapter.cli.loading import given_chat, given_template, given_tools, load_adapter, load_model, shows_progress
 from asa_adapter.cli.terminal import compared, folded, painted, plain, width
 from asa_adapter.comparison.ablation import ablations
@@ -208,12 +207,6 @@ def diagnose(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
         painted(line[:2], marks[line[:2]], sys.stdout) + line[2:] if line[:2] in marks else line for line in lines
     ]
     return [dataclasses.asdict(finding) for finding in findings], "\n".join(coloured)
-
-
-def inspect(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """What is in an adapter; no model is needed."""
-    adapter = ASAAdapter.from_pretrained(options.adapter, revision=options.revision)
-    return inspection(adapter, options.adapter), inspection_text(adapter, options.adapter, width())
 
 
 def push(options: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -1,8 +1,10 @@
 """The command line: `asa-adapter label`, `train`, `evaluate`, `generate`, `explain`, `diagnose`, `inspect`, `push`.
 
-What the commands do is in `commands`, which is imported when one runs: help and usage errors need no torch.
+What the commands do is in `commands`, which is imported when one runs: help and usage errors need no torch, nor does
+`inspection`.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -47,11 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _stop_signal_raised(), warnings.catch_warnings(), printable_logs():
             warnings.showwarning = _show_warning
-            import asa_adapter.cli.commands as commands
-            from asa_adapter.modeling.processes import launched_processes
-
-            with launched_processes() as processes:
-                result, text = getattr(commands, options.command)(options)
+            result, text, is_main = _run(options)
     except KeyboardInterrupt as stop:
         what, status = ("stopped", 143) if isinstance(stop, _Stopped) else ("interrupted", 130)
         kept = _kept(getattr(options, "output", None))
@@ -64,7 +62,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         label = painted("error:", "red", sys.stderr)
         print(printable(f"asa-adapter: {label} {_one_line(error)}", sys.stderr), file=sys.stderr)
         return 2
-    return _print_result(_json_text(result) if options.json else text) if processes.is_main else 0
+    return _print_result(_json_text(result) if options.json else text) if is_main else 0
+
+
+def _run(options: argparse.Namespace) -> tuple[Any, str, bool]:
+    """The result of a command, as JSON types and in words, and whether this process prints it."""
+    if options.command == "inspect":  # which needs no torch
+        import asa_adapter.cli.inspection as inspection
+
+        return *inspection.inspect(options), True
+    import asa_adapter.cli.commands as commands
+    from asa_adapter.modeling.processes import launched_processes
+
+    with launched_processes() as processes:
+        return *getattr(commands, options.command)(options), processes.is_main
 
 
 @contextlib.contextmanager

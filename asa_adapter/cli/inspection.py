@@ -1,17 +1,39 @@
-"""What an adapter is, in words and as JSON, without its model: `asa-adapter inspect`."""
+"""What an adapter is, in words and as JSON, without its model: `asa-adapter inspect`.
 
+In words config and report are enough, which a folder gives without torch: that takes a moment.
+"""
+
+import argparse
 import textwrap
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from asa_adapter.adapter import ASAAdapter
+from asa_adapter.cli.terminal import width
+from asa_adapter.config.asa_config import ASAConfig
+from asa_adapter.hub.contents import config_and_report, read_whole
 from asa_adapter.notations.schemas import tool_names
 from asa_adapter.report import Report
 from asa_adapter.summary.markdown import metrics_table, one_line
 
+if TYPE_CHECKING:
+    from asa_adapter.adapter import ASAAdapter
+
 _INDENT = 13
 
 
-def inspection(adapter: ASAAdapter, source: str) -> dict[str, Any]:
+def inspect(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """What is in an adapter; no model is needed."""
+    name = options.adapter
+    if Path(name).is_dir() and not options.json:
+        return {}, inspection_text(*read_whole(Path(name), config_and_report), None, name, width())
+    from asa_adapter.adapter import ASAAdapter
+
+    adapter = ASAAdapter.from_pretrained(name, revision=options.revision)
+    text = inspection_text(adapter.config, adapter.report, adapter.commit, name, width())
+    return inspection(adapter, name), text
+
+
+def inspection(adapter: "ASAAdapter", source: str) -> dict[str, Any]:
     """An adapter as JSON types.
 
     Args:
@@ -34,18 +56,27 @@ def inspection(adapter: ASAAdapter, source: str) -> dict[str, Any]:
     }
 
 
-def inspection_text(adapter: ASAAdapter, source: str, width: int = 120) -> str:
-    """The same for people, in lines of `width` characters: what it steers, how it was fitted, what was measured.
+def inspection_text(
+    config: ASAConfig, raw: dict[str, Any] | None, commit: str | None, source: str, width: int = 120
+) -> str:
+    """The same for people: what it steers, how it was fitted, what was measured.
 
     Texts of the adapter go to a terminal here: they are made printable.
+
+    Args:
+        config: the adapter's config.
+        raw: its report.
+        commit: of the Hub; None for a folder.
+        source: folder or repository that it came from.
+        width: greatest length of a line.
     """
-    config, report = adapter.config, Report.read(adapter.report)
+    report = Report.read(raw)
     model = ", ".join(filter(None, [config.model_type, f"{config.num_layers} blocks", f"width {config.hidden_size}"]))
     rows = {
-        "commit": adapter.commit,
+        "commit": commit,
         "model": f"{config.base_model or 'not recorded'} ({model})",
         "revision": config.base_model_revision,
-        "steers": "nothing: it abstains, and the model stays as it is" if config.abstains else _steering(adapter),
+        "steers": "nothing: it abstains, and the model stays as it is" if config.abstains else _steering(config),
         "domains": ", ".join(config.domains),
         "tools": ", ".join(tool_names(config.tools)) or "those of each prompt",
         "marker": config.tool_call_start,
@@ -63,8 +94,7 @@ def inspection_text(adapter: ASAAdapter, source: str, width: int = 120) -> str:
     return "\n".join(lines)
 
 
-def _steering(adapter: ASAAdapter) -> str:
-    config = adapter.config
+def _steering(config: ASAConfig) -> str:
     push = f"the output of block {config.layer}, by {config.alpha:g} times the mean residual norm ({config.step:.4g})"
     lift = f"the logits with which calls begin, by {config.bias:g}"
     done = {"steer": push, "bias": f"{lift} (read after block {config.layer})", "both": f"{push}, and {lift}"}

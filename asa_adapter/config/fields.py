@@ -9,6 +9,7 @@ _MAX_DEPTH = 64
 MAX_DOMAINS = 256
 MAX_LISTS = 64
 _MAX_TOKENS = 256
+VECTORS_NAME, ROUTER_NAME, PROBES_NAME = "steering_vectors.safetensors", "router.skops", "probes.skops"
 PROBE_KINDS = ("domain", "pooled")
 ACTIONS = ("steer", "bias", "both")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -1,6 +1,5 @@
 """An adapter as a folder: which files it has, how large each may be, and how they are read without trusting them."""
 
-import codecs
 import json
 import warnings
 from collections.abc import Mapping
@@ -9,24 +8,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asa_adapter.config.asa_config import CONFIG_NAME, ASAConfig
+from asa_adapter.config.fields import PROBES_NAME, ROUTER_NAME, VECTORS_NAME
 from asa_adapter.errors import AdapterFormatError
-from asa_adapter.files import LFS_CURE, LFS_POINTER, MIB, decode_utf8, parse_json, read_current, replace_files, sha256
+from asa_adapter.files import LFS_POINTER, MIB, decode_utf8, read_current, replace_files, sha256
 from asa_adapter.hub.card import PLOTS_FOLDER, is_unedited, model_card, signed
+from asa_adapter.hub.contents import (
+    REPORT_NAME,
+    SIZE_LIMITS,
+    config_and_report,
+    config_of,
+    content_of,
+    read_whole,
+    report_of,
+)
 from asa_adapter.hub.plots import PLOT_NAMES, plots
-from asa_adapter.parts.classifiers import PROBES_NAME, ROUTER_NAME, Probes, Router
-from asa_adapter.parts.vectors import VECTORS_NAME, SteeringVectors
+from asa_adapter.parts.classifiers import Probes, Router
+from asa_adapter.parts.vectors import SteeringVectors
 from asa_adapter.report import Report
 
 CARD_NAME = "README.md"
-REPORT_NAME = "report.json"
-# What is read of an adapter, here or on the Hub, and the largest size of each file that is accepted.
-SIZE_LIMITS = {
-    CONFIG_NAME: MIB,
-    VECTORS_NAME: 64 * MIB,
-    ROUTER_NAME: 64 * MIB,
-    PROBES_NAME: 64 * MIB,
-    REPORT_NAME: 4 * MIB,
-}
 CARD_LIMIT = MIB
 
 
@@ -122,16 +122,7 @@ def read_folder(folder: Path) -> Parts:
     Raises:
         AdapterFormatError: a file is missing, damaged, or not what it should be.
     """
-    while True:
-        files = {CONFIG_NAME: _content(folder, CONFIG_NAME)}
-        try:
-            for name in _payload(_config(files)):
-                files[name] = _content(folder, name)
-            return _read(files)
-        except AdapterFormatError:
-            # A save in between replaces config and payload: then the new ones are read.
-            if _content(folder, CONFIG_NAME) == files[CONFIG_NAME]:
-                raise
+    return read_whole(folder, _read)
 
 
 def edited_card(folder: Path) -> str | None:
@@ -149,18 +140,11 @@ def edited_card(folder: Path) -> str | None:
         return None
     try:
         # Cards had no signature once: such a one is as it was written if it would be written so again.
-        config = _config({CONFIG_NAME: _content(folder, CONFIG_NAME)})
-        report = Report.read(_report(_content(folder, REPORT_NAME)))
+        config = config_of({CONFIG_NAME: content_of(folder, CONFIG_NAME)})
+        report = Report.read(report_of(content_of(folder, REPORT_NAME)))
     except AdapterFormatError:
         return card
     return None if is_unedited(card, config, report) else card
-
-
-def _content(folder: Path, name: str) -> bytes:
-    content = read_current(folder, name, SIZE_LIMITS[name])
-    if content.startswith(LFS_POINTER):
-        raise AdapterFormatError(f"{name}: a Git LFS pointer in {folder}, {LFS_CURE} there")
-    return content
 
 
 def _read(files: Mapping[str, bytes]) -> Parts:
@@ -169,60 +153,12 @@ def _read(files: Mapping[str, bytes]) -> Parts:
     Raises:
         AdapterFormatError: one is damaged, or not what it should be.
     """
-    config = _config(files)
-    for name in _payload(config):
-        _check_sha256(name, files[name], config.files)
+    config, report = config_and_report(files)
     width, domains = config.hidden_size, config.domains
     return Parts(
         config,
         SteeringVectors.from_bytes(files[VECTORS_NAME], width, len(domains)),
         Router.from_bytes(files[ROUTER_NAME], width, domains),
         Probes.from_bytes(files[PROBES_NAME], width * len(config.reading), domains),
-        _report(files[REPORT_NAME]) if REPORT_NAME in config.files else None,
+        report,
     )
-
-
-def _config(files: Mapping[str, bytes]) -> ASAConfig:
-    config = ASAConfig.from_json(_text(files[CONFIG_NAME], CONFIG_NAME))
-    if config.config_sha256 is None:
-        raise AdapterFormatError(f"{CONFIG_NAME}: has no config_sha256, so damage would not be seen; save it again")
-    return config
-
-
-def _payload(config: ASAConfig) -> list[str]:
-    """The files beside the config. Folders without a report were valid once; one that is named must be there."""
-    return [VECTORS_NAME, ROUTER_NAME, PROBES_NAME, *([REPORT_NAME] if REPORT_NAME in config.files else [])]
-
-
-def _check_sha256(name: str, content: bytes, files: Mapping[str, str]) -> None:
-    expected = files.get(name)
-    if expected is None:
-        raise AdapterFormatError(f"{CONFIG_NAME}: names no SHA-256 for {name}; save the adapter again")
-    if expected in (sha256(content), name == REPORT_NAME and sha256(_with_own_line_ends(content))):
-        return
-    if sha256(content.replace(b"\r\n", b"\n")) != expected:
-        raise AdapterFormatError(
-            f"{name}: its SHA-256 is not the one in {CONFIG_NAME}; it was changed or damaged; save the adapter again"
-        )
-    raise AdapterFormatError(
-        f"{name}: its line ends were rewritten (LF to CRLF), as Git does with text, which it is not: put "
-        f"`{name} -text` into .gitattributes and check the file out again"
-    )
-
-
-def _text(content: bytes, name: str) -> str:
-    """The text of a JSON file; a byte-order mark, which editors put before it, is left out."""
-    return decode_utf8(content.removeprefix(codecs.BOM_UTF8), name)
-
-
-def _with_own_line_ends(content: bytes) -> bytes:
-    """A JSON file as it is written here, whatever an editor or Git made of its line ends, which mean nothing."""
-    lines = content.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return lines.rstrip(b"\n") + b"\n"
-
-
-def _report(content: bytes) -> dict[str, Any] | None:
-    report = parse_json(_text(content, REPORT_NAME), REPORT_NAME)
-    if not isinstance(report, dict | None):
-        raise AdapterFormatError(f"{REPORT_NAME}: found a {type(report).__name__}; expected a JSON object")
-    return report or None

@@ -11,12 +11,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
+from asa_adapter.config.fields import PROBES_NAME, ROUTER_NAME
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.parts.linear import Linear, fit_logistic, fitted_logistic, float32_tensor, float64_states
 from asa_adapter.parts.skops_file import checked_estimator, dump_skops, load_skops
-
-ROUTER_NAME = "router.skops"
-PROBES_NAME = "probes.skops"
 
 # A domain with fewer training rows than this of either label has no probe of its own; the pooled one is used.
 MIN_ROWS_PER_CLASS = 8

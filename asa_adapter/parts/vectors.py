@@ -11,10 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 
+from asa_adapter.config.fields import VECTORS_NAME
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.parts.linear import float64_states
 
-VECTORS_NAME = "steering_vectors.safetensors"
 _NORM_TOLERANCE = 1e-3
 _SMALLEST_DIFFERENCE = 1e-6
 _MAX_HEADER = 100_000  # bytes; the header of a valid file has about two hundred

@@ -14,7 +14,7 @@ from checkout import TINY_LFM2
 from models import fitted_adapter
 
 from asa_adapter import AdapterFormatError, ASAAdapter, IncompatibleModelError
-from asa_adapter.cli import commands, terminal
+from asa_adapter.cli import inspection, terminal
 from asa_adapter.cli.entrypoint import main
 from asa_adapter.diagnostics.explanation import Explanation
 from asa_adapter.errors import AdapterDownloadError, AdapterUploadError, DamagedDownloadError, visible
@@ -162,7 +162,7 @@ def test_an_error_shows_none(
     def fail(_: Any) -> None:
         raise kind(NASTY)
 
-    monkeypatch.setattr(commands, "inspect", fail)
+    monkeypatch.setattr(inspection, "inspect", fail)
     status, _, err = output(["inspect", "a", *more], capsys)
     assert status == 2
     assert "\\u001b[31m" in err or "\\x1b[31m" in err  # a KeyError is shown with its repr
@@ -178,7 +178,7 @@ def test_a_warning_and_a_log_show_none(monkeypatch: pytest.MonkeyPatch, capsys: 
         warnings.warn(NASTY, UserWarning, stacklevel=1)
         return {"answer": NASTY}, NASTY
 
-    monkeypatch.setattr(commands, "inspect", talk)
+    monkeypatch.setattr(inspection, "inspect", talk)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         _, out, err = output(["inspect", "a"], capsys)

@@ -17,7 +17,7 @@ from models import fitted_adapter
 
 import asa_adapter
 from asa_adapter import ASATrainingArguments
-from asa_adapter.cli import commands, terminal
+from asa_adapter.cli import inspection, terminal
 from asa_adapter.cli.entrypoint import main
 from asa_adapter.cli.parser import command_parser
 from asa_adapter.errors import AnswerWrapper
@@ -190,6 +190,27 @@ def test_control_characters_of_an_answer_stay_off_the_terminal() -> None:
         assert "(nothing)" in shown
 
 
+def test_inspect_answers_within_a_second_and_a_half_of_cpu() -> None:
+    shipped = str(ROOT / "examples" / "tiny_lfm2_asa")
+    code = (
+        "import os, sys\n"
+        "from asa_adapter.cli.entrypoint import main\n"
+        f"assert main(['inspect', {shipped!r}]) == 0\n"
+        "heavy = {'torch', 'transformers', 'sklearn', 'scipy', 'huggingface_hub'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert sum(os.times()[:2]) < 1.5, os.times()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"ASA adapter {shipped}\n")
+
+
+def test_inspect_sees_damage_without_reading_the_parts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "probes.skops").write_bytes(b"damaged")
+    assert main(["inspect", str(folder)]) == 2
+    assert "probes.skops: its SHA-256 is not the one in asa_config.json" in capsys.readouterr().err
+
+
 def test_inspect_folds_its_lines(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +256,7 @@ def test_warnings_are_one_line_each(
         warnings.warn("two\nlines", UserWarning, stacklevel=1)
         return {}, "done"
 
-    monkeypatch.setattr(commands, "inspect", inspect)
+    monkeypatch.setattr(inspection, "inspect", inspect)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert main(["inspect", str(folder)]) == 0
