@@ -1,5 +1,6 @@
 """What a training says on stderr: what it understood before the work, and a line for each stage when it is done."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -117,7 +118,10 @@ def _generation(report: Mapping[str, Any]) -> str:
     words = setting_words(chosen)
     if not valid:
         return f"none were needed: {words}"
-    return f"{words}; F1 {chosen['valid']['f1']:.3f}, the model alone {valid['base']['f1']:.3f}"
+    best = max(one["f1"] for one in valid["finalists"])
+    reached = f"the best of {len(valid['finalists'])} settings reached F1 {best:.3f}"
+    found = reached if chosen["abstains"] else f"F1 {chosen['valid']['f1']:.3f}"
+    return f"{words}; {found}, the model alone {valid['base']['f1']:.3f}"
 
 
 # The stages in their order: what each is called, and what came out of it.
@@ -135,9 +139,17 @@ _STAGES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
 }
 
 
+_LATER = re.compile(r"(evaluation|ablations) \((\w+)\)")  # those behind the training, on one split
+
+
+def _in_words(stage: re.Match[str]) -> str:
+    what = {"evaluation": "whole answers", "ablations": "the adapter without its parts, and simpler rules,"}[stage[1]]
+    return f"{what} on {stage[2].upper()}"
+
+
 def stage_line(stage: str, report: Mapping[str, Any], seconds: float) -> str:
     """One line about a stage that is done: its number, its name, what came out, and how long it took."""
     if stage not in _STAGES:
-        return f"{stage}: {seconds:.1f} s"
+        return f"{_LATER.sub(_in_words, stage)}; {seconds:.1f} s"
     name, result = _STAGES[stage]
     return f"{list(_STAGES).index(stage) + 1} of {len(_STAGES)}, {name}: {result(report)}; {seconds:.1f} s"

@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
+from asa_adapter.choice.gain import MIN_GROUPS
 from asa_adapter.data.duplicates import row_names
 from asa_adapter.data.prompts import Row, row_messages, row_tools
 from asa_adapter.data.rows import check_gold_tools
@@ -96,6 +99,23 @@ def refuse_unsteerable(model: nn.Module, layers: Sequence[int], layer_path: str 
     blocks = decoder_blocks(bare, layer_path)
     for layer in {type(blocks[layer]): layer for layer in layers}.values():
         verify_block(bare, blocks, layer)
+
+
+def few_groups(labels: NDArray[np.int64], groups: NDArray[np.int64]) -> str:
+    """What to say of a VALID on which no gain can be sure, whatever is fitted; "" where it has enough rows.
+
+    Args:
+        labels: (N,) 1 where a tool is needed.
+        groups: (N,) numbers; rows with the same number belong together.
+    """
+    counts = {label: len(set(groups[labels == label].tolist())) for label in (0, 1)}
+    rarer = min(counts, key=lambda label: counts[label])
+    if counts[rarer] >= MIN_GROUPS:
+        return ""
+    return (
+        f"valid has {counts[rarer]} rows of label {rarer} that are unlike each other; with fewer than {MIN_GROUPS} no "
+        "gain can be sure, so the adapter will abstain. Give more, or more varied, rows"
+    )
 
 
 def layers_to_try(layers: str | Sequence[int], depth: int) -> list[int]:

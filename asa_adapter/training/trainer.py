@@ -22,7 +22,6 @@ from asa_adapter.comparison.table import ablated, metrics_of_rules, rules_table
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import checked_domains
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.data.batches import pad_token_id
 from asa_adapter.data.duplicates import group_summary, leak_summary, leaks
 from asa_adapter.data.prompts import check_chat_template, row_domain, with_chat_template
 from asa_adapter.data.rows import check_tools
@@ -42,10 +41,16 @@ from asa_adapter.search.fitting import LayerFit, probe_quality
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.training.account import stage_line, understood
-from asa_adapter.training.inputs import checked_splits, layers_to_try, refuse_unseen_tools, refuse_unsteerable
+from asa_adapter.training.inputs import (
+    checked_splits,
+    few_groups,
+    layers_to_try,
+    refuse_unseen_tools,
+    refuse_unsteerable,
+)
 from asa_adapter.training.record import habit_facts, habit_fields, habitual_parser, new_report, origin
 from asa_adapter.training.robustness import Robustness
-from asa_adapter.training.workload import seconds_of_a_token, whole_run, whole_tokens
+from asa_adapter.training.workload import likely_seconds, whole_run
 
 _MOST_LEAKS = 1000  # in the report, whose size is limited
 
@@ -279,8 +284,10 @@ class ASATrainer:
         groups = {split: len(set(self._measured.groups(split).tolist())) for split in self.splits}
         for split, count in groups.items():
             self.report["splits"][split]["groups"] = count
-        if told := group_summary({split: (count, len(self.splits[split])) for split, count in groups.items()}):
-            warnings.warn(told, stacklevel=3)
+        told = group_summary({split: (count, len(self.splits[split])) for split, count in groups.items()})
+        few = few_groups(self._measured.labels("valid"), self._measured.groups("valid"))
+        for note in filter(None, (told, few)):
+            warnings.warn(note, stacklevel=3)
 
     def _chosen(self, split: str, adapter: ASAAdapter | None) -> ASAAdapter:
         """The given adapter or the trained one, if the split is known."""
@@ -326,19 +333,13 @@ class ASATrainer:
         seconds = time.perf_counter() - began
         if adapter is self._adapter or adapter is None:
             self.report["seconds"][stage] = round(seconds, 2)
-        if self._tells:
+        if self.args.progress and Processes().is_main:
             say(stage_line(stage, self.report, seconds))
-
-    @property
-    def _tells(self) -> bool:
-        return self.args.progress and Processes().is_main
 
     def _tell(self, prompts: Mapping[str, Sequence[Prompt]]) -> None:
         """Says what the run was given and will do."""
-        if not self._tells:
-            return
-        pad_id, path = pad_token_id(self.tokenizer), self.args.layer_path
-        pace = seconds_of_a_token(self.model, prompts["train"], pad_id, self.args.batch_size, path)
-        seconds = pace * whole_tokens(prompts, len(self._layers), self.args) / Processes().count
-        for line in understood(self.splits, self._notes, self.tools, self.args, self._layers, seconds):
-            say(line)
+        if self.args.progress and Processes().is_main:
+            seconds = likely_seconds(self.model, self.tokenizer, prompts, len(self._layers), self.args)
+            seconds /= Processes().count
+            for line in understood(self.splits, self._notes, self.tools, self.args, self._layers, seconds):
+                say(line)

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.data.batches import pad_batch
+from asa_adapter.data.batches import pad_batch, pad_token_id
 from asa_adapter.modeling.forward import evaluation_mode, input_device
 from asa_adapter.modeling.prefix import Prompt, SharedPrefix, families
 from asa_adapter.modeling.residual import decoder_blocks
@@ -43,6 +44,19 @@ def whole_tokens(prompts: Mapping[str, Sequence[Prompt]], layers: int, args: ASA
     answers = tokens["valid"] + (1 + args.finalists) * rows["valid"] * args.max_new_tokens
     varied = 4 * tokens["valid"] + (0 if args.vary_tools is False else (tokens["cal"] + tokens["train"]) / 2)
     return sum(tokens.values()) + screens + answers + varied
+
+
+def likely_seconds(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Mapping[str, Sequence[Prompt]],
+    layers: int,
+    args: ASATrainingArguments,
+) -> float:
+    """A rough estimate of how long a training takes in one process, by how fast a few of its prompts run."""
+    pad_id = pad_token_id(tokenizer)
+    pace = seconds_of_a_token(model, prompts["train"], pad_id, args.batch_size, args.layer_path)
+    return pace * whole_tokens(prompts, layers, args)
 
 
 def seconds_of_a_token(

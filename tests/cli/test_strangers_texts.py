@@ -14,7 +14,7 @@ from checkout import TINY_LFM2
 from models import fitted_adapter
 
 from asa_adapter import AdapterFormatError, ASAAdapter, IncompatibleModelError
-from asa_adapter.cli import inspection, terminal
+from asa_adapter.cli import commands, inspection, terminal
 from asa_adapter.cli.entrypoint import main
 from asa_adapter.diagnostics.explanation import Explanation
 from asa_adapter.errors import AdapterDownloadError, AdapterUploadError, DamagedDownloadError, visible
