@@ -89,6 +89,7 @@ ELSEWHERE = {
     ("README.md", "prompt ──> blocks"): ("a drawing", "tests/support/reference.py"),
     ("README.md", "@misc{"): ("a citation, looked at below", "tests/test_readme.py"),
     (FORMATS, "answers  "): ("what a script prints, compared there", "tests/examples/test_examples.py"),
+    ("asa_adapter/cli/README.md", "asa-adapter: rows  "): ("takes a minute", "tests/training/test_account.py"),
     ("asa_adapter/vllm/README.md", "pip install vllm"): ("needs vLLM and a server", "tests/serving/run.py"),
     (CONTRIBUTING, "python3 -m venv .venv && . .venv/bin/activate && pip install "): (
         "needs a package registry",
