@@ -6,11 +6,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from numpy.typing import ArrayLike
-from torch import nn
 
 from asa_adapter.config.asa_config import CONFIG_NAME, ASAConfig
 from asa_adapter.diagnostics.explanation import Explanation, explain
@@ -20,8 +19,7 @@ from asa_adapter.hub.client import commit_of, fetch, full_repo_id, push
 from asa_adapter.hub.contents import SIZE_LIMITS
 from asa_adapter.hub.folder import Parts, read_folder, write_folder
 from asa_adapter.matching.calls import acting, config_parser, fitting_openings
-from asa_adapter.matching.compatibility import differences, fitting_blocks, refuse_learnt_prompts
-from asa_adapter.modeling.residual import generating_model
+from asa_adapter.matching.compatibility import differences, fitting_model
 from asa_adapter.modeling.verify import verify_block
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import Probes, Router
@@ -120,7 +118,7 @@ class ASAAdapter(AdapterHabits):
 
     def attach(
         self,
-        model: nn.Module,
+        model: Any,
         *,
         tokenizer: Any = None,
         tools: Tools | None = None,
@@ -133,7 +131,8 @@ class ASAAdapter(AdapterHabits):
         Quantised weights are warned of, unless the adapter was fitted on them.
 
         Args:
-            model: any AutoModelForCausalLM that fits the config, also inside a PeftModel or torch.compile().
+            model: any AutoModelForCausalLM that fits the config, also inside a PeftModel or torch.compile(); or one
+                that another engine runs, such as `asa_adapter.llamacpp.GGUFModel`.
             tokenizer: the tokenizer that renders the prompts. If given, its chat template and the tool-call marker
                 are checked too.
             tools: the tools that prompts will offer. If given, a warning says where they are not those of the fit.
@@ -152,20 +151,20 @@ class ASAAdapter(AdapterHabits):
                 calls begin, and neither its config nor a tokenizer tells them.
         """
         config = self.config
-        refuse_learnt_prompts(model)
-        model = generating_model(model)
-        blocks = fitting_blocks(model, config)
+        model, blocks = fitting_model(model, config)
         for warning in differences(model, tokenizer, tools, config, allow_mismatch):
             warnings.warn(warning, stacklevel=2)
         controller, tokens = self._controller, fitting_openings(model, config, tokenizer)
         if opening := controller.opening:
             controller = replace(controller, opening=replace(opening, tokens=tokens))
+        if blocks is None:
+            return cast(SteeringHandle, model.attach(controller, config, steer_without_tools=steer_without_tools))
         for layer in config.hooked:
             verify_block(model, blocks, layer)
         read = [blocks[layer] for layer in config.hooked]
         return SteeringHandle(model, read, controller, config, steer_without_tools=steer_without_tools)
 
-    def generate(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def generate(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         """Attaches the adapter, returns `model.generate(*args, **kwargs)`, and removes the adapter.
 
         All arguments are the model's own, `tokenizer` too; to check one, or to allow a mismatch, call `attach`.
@@ -175,7 +174,7 @@ class ASAAdapter(AdapterHabits):
             ValueError: as in `attach`, or by generate().
         """
         with self.attach(model):
-            return model.generate(*args, **kwargs)  # type: ignore[operator]
+            return model.generate(*args, **kwargs)
 
     def parser(self, tokenizer: Any) -> ToolCallParser:
         """A parser for the model's tool calls, in the config's formats, or in the tokenizer's if the config has none.
@@ -187,7 +186,7 @@ class ASAAdapter(AdapterHabits):
 
     def explain(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer: Any,
         prompt: str | Sequence[Mapping[str, Any]],
         *,

@@ -9,6 +9,7 @@ from torch import nn
 
 from asa_adapter.data.batches import batches_by_tokens, pad_batch, pad_token_id
 from asa_adapter.data.prompts import Row, encode_rows
+from asa_adapter.engine.protocol import EngineModel, is_engine_model
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.modeling.forward import evaluation_mode, forward, input_device, rounding
 from asa_adapter.modeling.prefix import SharedPrefix, Sharing, unusable_cache_ignored
@@ -46,7 +47,7 @@ class HiddenStates:
 
 
 def collect_hidden_states(
-    model: nn.Module,
+    model: Any,
     tokenizer: Any,
     rows: Sequence[Row],
     *,
@@ -62,7 +63,7 @@ def collect_hidden_states(
     not change the states. The memory needed besides the result depends on the batch size, not on the number of rows.
 
     Args:
-        model: a causal language model.
+        model: a causal language model, also one that another engine runs.
         tokenizer: its tokenizer, with a chat template.
         rows: rows with `instruction` or `messages`, and optionally `tools` of their own.
         tools: JSON-schema tools for the rows that have none.
@@ -81,8 +82,20 @@ def collect_hidden_states(
     if not len(rows):
         raise ValueError("there are no rows to collect hidden states from")
     prompts = encode_rows(tokenizer, rows, tools, parser)
+    if is_engine_model(model):
+        return _by_engine(model, prompts, progress)
+    return _by_transformers(model, prompts, pad_token_id(tokenizer), batch_size, progress, layer_path)
+
+
+def _by_transformers(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    pad_id: int,
+    batch_size: int,
+    progress: bool,
+    layer_path: str | None,
+) -> HiddenStates:
     blocks = decoder_blocks(model, layer_path)
-    pad_id = pad_token_id(tokenizer)
     states = torch.empty(len(blocks), len(prompts), hidden_size(model))
     most_tokens = batch_size * max(map(len, prompts))
 
@@ -106,6 +119,11 @@ def collect_hidden_states(
                 states[:, taken] = behind(prefix, [prompts[i] for i in taken])
                 bar.update(len(taken))
     return HiddenStates(states)
+
+
+def _by_engine(model: EngineModel, prompts: Sequence[Sequence[int]], progress: bool) -> HiddenStates:
+    with progress_bar(len(prompts), "hidden states", progress) as bar:
+        return HiddenStates(model.last_states(prompts, bar.update))
 
 
 def _alike(model: nn.Module, found: torch.Tensor, expected: torch.Tensor) -> bool:

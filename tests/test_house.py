@@ -115,7 +115,7 @@ def test_importing_the_package_does_not_import(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.parametrize("module", ["datasets", "matplotlib", "vllm", "asa_adapter.vllm"])
+@pytest.mark.parametrize("module", ["datasets", "matplotlib", "vllm", "asa_adapter.vllm", "asa_adapter.llamacpp"])
 def test_using_the_package_does_not_import(module: str) -> None:
     code = f"import sys; from asa_adapter import *; sys.exit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -90,6 +90,14 @@ ELSEWHERE = {
     ("README.md", "@misc{"): ("a citation, looked at below", "tests/test_readme.py"),
     (FORMATS, "answers  "): ("what a script prints, compared there", "tests/examples/test_examples.py"),
     ("asa_adapter/cli/README.md", "asa-adapter: rows  "): ("takes a minute", "tests/training/test_account.py"),
+    ("asa_adapter/llamacpp/README.md", "from asa_adapter.llamacpp import"): (
+        "needs the extra and a model file",
+        "tests/llamacpp/test_model.py",
+    ),
+    ("asa_adapter/llamacpp/README.md", 'pip install ".[gguf]"'): (
+        "needs the extra and a model file",
+        "tests/llamacpp/test_files.py",
+    ),
     ("asa_adapter/vllm/README.md", "pip install vllm"): ("needs vLLM and a server", "tests/serving/run.py"),
     (CONTRIBUTING, "python3 -m venv .venv && . .venv/bin/activate && pip install "): (
         "needs a package registry",

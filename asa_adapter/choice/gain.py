@@ -16,10 +16,10 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from asa_adapter.choice.intervals import LEVEL, resamples
 from asa_adapter.choice.objective import Objective, independent_rows
 from asa_adapter.choice.settings import Scored, all_fits, gentlest_near_best, standard_errors, success_f1
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.intervals import LEVEL, resamples
 from asa_adapter.evaluation.metrics import Counts
 
 # Below this many groups with the rarer label no gain is sure: there is too little to resample.

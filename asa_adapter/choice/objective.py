@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
+from asa_adapter.choice.intervals import effective_rows, upper_bound
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.intervals import effective_rows, upper_bound
 from asa_adapter.evaluation.metrics import Counts
 
 

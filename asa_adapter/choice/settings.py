@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from asa_adapter.choice.intervals import resamples, upper_bound
 from asa_adapter.choice.objective import Objective, independent_rows
 from asa_adapter.config.fields import ACTIONS
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.intervals import resamples, upper_bound
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.steering.controller import ternary_gate
 

@@ -25,6 +25,9 @@ def load_adapter(options: argparse.Namespace) -> tuple[ASAAdapter, list[dict[str
     return adapter, given_tools(options) or adapter.config.tools
 
 
+GGUF = ".gguf"  # how the name of a model file of llama.cpp ends
+
+
 def load_model(
     options: argparse.Namespace, config: ASAConfig | None = None, chat_template: str | None = None
 ) -> tuple[Any, Any]:
@@ -42,6 +45,8 @@ def load_model(
         OSError: it cannot be loaded.
     """
     name, revision = named_model(options, config)
+    if name.endswith(GGUF):
+        return _load_gguf(name, options, chat_template)
     if not Path(name).exists() and looks_like_path(name):
         raise FileNotFoundError(f"no model folder at {name}")
     transformers.logging.set_verbosity_error()
@@ -57,12 +62,24 @@ def load_model(
     if config is not None:
         _refuse_misfit(name, revision, config)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision)
+        words = (options.tokenizer, None) if options.tokenizer else (name, revision)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(words[0], revision=words[1])
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype)
     except (OSError, ValueError) as error:
         here = "" if Path(name).exists() else "there is no such folder here, and from the Hub: "
         raise OSError(f"cannot load the model {name!r}: {here}{error}") from error
     return model.to(place).eval(), with_bounded_template(tokenizer, chat_template)
+
+
+def _load_gguf(name: str, options: argparse.Namespace, chat_template: str | None) -> tuple[Any, Any]:
+    """A model file of llama.cpp, and the tokenizer that it carries or that is named."""
+    from asa_adapter.llamacpp import GGUFModel
+
+    transformers.logging.set_verbosity_error()
+    named = None if options.tokenizer is None else transformers.AutoTokenizer.from_pretrained(options.tokenizer)
+    ends = [] if named is None or named.eos_token_id is None else [named.eos_token_id]
+    model = GGUFModel(name, n_ctx=options.n_ctx, threads=options.threads, ends=ends)
+    return model, with_bounded_template(named or model.tokenizer(), chat_template)
 
 
 def named_model(options: argparse.Namespace, config: ASAConfig | None) -> tuple[str, str | None]:

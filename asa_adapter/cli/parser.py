@@ -10,6 +10,7 @@ from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.errors import visible
 
 _DATA_HELP = "folder of train, valid and test, one .jsonl or .csv file, or Hub id of a data set"
+_MODEL_HELP = "folder or Hub id of the base model, or a .gguf file, which llama.cpp runs"
 _ADAPTER_HELP = "folder or Hub id of the adapter"
 _PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 # The options of `train` under their heads; those of no group run it.
@@ -74,7 +75,7 @@ def _plain_command(commands: Any, name: str, summary: str) -> argparse.ArgumentP
 def _command(commands: Any, name: str, summary: str, adapter: bool = False) -> argparse.ArgumentParser:
     """A command that runs a model; where it takes an adapter, that may name the model."""
     command = _plain_command(commands, name, summary)
-    named = "folder or Hub id of the base model" + (" (default: the one that the adapter names)" if adapter else "")
+    named = _MODEL_HELP + (" (default: the one that the adapter names)" if adapter else "")
     command.add_argument("--model", required=not adapter, metavar="M", help=named)
     command.add_argument("--tools", metavar="FILE", help="JSON file with a list of JSON-schema tools")
     if adapter:
@@ -87,6 +88,11 @@ def _command(commands: Any, name: str, summary: str, adapter: bool = False) -> a
 
 def _add_running(command: Any) -> None:
     """Where and how the model runs."""
+    command.add_argument(
+        "--tokenizer", metavar="T", help="folder or Hub id of the tokenizer (default: the model's own)"
+    )
+    command.add_argument("--n-ctx", type=int, default=4096, metavar="N", help="of a .gguf: longest prompt and answer")
+    command.add_argument("--threads", type=int, metavar="N", help="of a .gguf: threads (default: one for each core)")
     command.add_argument("--revision", metavar="R", help="branch, tag or commit of the model on the Hub")
     command.add_argument("--device", metavar="D", help="such as cpu, cuda:1 or mps (default: a GPU if there is one)")
     command.add_argument(
@@ -100,7 +106,7 @@ def _add_running(command: Any) -> None:
 
 def _add_label(commands: Any) -> None:
     label = _plain_command(commands, "label", "Label rows by trying: a tool is needed where the model alone fails.")
-    label.add_argument("model", metavar="MODEL", help="folder or Hub id of the base model")
+    label.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
     label.add_argument("data", metavar="DATA", help=_DATA_HELP + "; labels are not needed")
     label.add_argument("--output", required=True, metavar="O", help="folder to write the labelled splits to")
     label.add_argument("--answers", default="answer", metavar="FIELD", help="column of the answers (default: answer)")
@@ -115,7 +121,7 @@ def _add_label(commands: Any) -> None:
 
 def _add_train(commands: Any) -> None:
     train = _plain_command(commands, "train", "Fit an adapter, measure it on the test split and save it.")
-    train.add_argument("--model", required=True, metavar="M", help="folder or Hub id of the base model")
+    train.add_argument("--model", required=True, metavar="M", help=_MODEL_HELP)
     train.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
     train.add_argument("--tools", metavar="FILE", help="JSON file of tools for rows that have none of their own")
     train.add_argument("--output", required=True, metavar="O", help="folder to save the adapter in")

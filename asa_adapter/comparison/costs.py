@@ -3,11 +3,13 @@
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 
 from asa_adapter.comparison.rules import Treatment
+from asa_adapter.engine.protocol import Answering, EngineModel, Question, is_engine_model
 from asa_adapter.evaluation.answers import Variant, of_rows
 from asa_adapter.evaluation.forcing import Forcing
 from asa_adapter.measurement.measurements import Measurements
@@ -67,16 +69,31 @@ def _seconds(
     def answer(row: int, prompts: Sequence[Sequence[int]]) -> float:
         began = time.perf_counter()
         (ids, mask), *first = [_tensors(evaluation.model, prompt) for prompt in prompts]
+        some = of_rows(variant, [row])
+        if is_engine_model(evaluation.model):
+            return _seconds_of_engine(evaluation.model, prompts, some, settings["max_new_tokens"])
         for question in first:
             forward(evaluation.model, *question, use_cache=False).logits.sum().item()
-        some = of_rows(variant, [row])
         forced = {"logits_processor": [some.processor(ids.shape[1])]} if isinstance(some, Forcing) else {}
-        evaluation.model.generate(input_ids=ids, attention_mask=mask, **settings, **forced).sum().item()  # type: ignore[operator]
+        evaluation.model.generate(input_ids=ids, attention_mask=mask, **settings, **forced).sum().item()
         return time.perf_counter() - began
 
     with evaluation_mode(evaluation.model), evaluation.steered(variant):
         times = [answer(row, prompts) for row, prompts in zip([rows[0], *rows], [asked[0], *asked], strict=True)]
     return statistics.median(times[1:])
+
+
+def _seconds_of_engine(
+    model: EngineModel, prompts: Sequence[Sequence[int]], variant: Variant, max_new_tokens: int
+) -> float:
+    """The same for a model that another engine runs; adapters are attached already."""
+    prompt, *first = prompts
+    forced = variant.of_one if isinstance(variant, Forcing) else None
+    began = time.perf_counter()
+    for question in first:
+        list(model.answers([question], lambda _: [Question(0, nullcontext)], Answering(1)))
+    list(model.answers([prompt], lambda _: [Question(0, nullcontext, forced)], Answering(max_new_tokens)))
+    return time.perf_counter() - began
 
 
 def _tensors(model: torch.nn.Module, prompt: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:

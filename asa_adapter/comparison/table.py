@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.choice.intervals import comparison, resamples
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import success_f1
 from asa_adapter.comparison.ablation import ablations
 from asa_adapter.comparison.costs import cost
 from asa_adapter.comparison.rules import RULES, Candidate, NotApplicableError, Setup, Treatment
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.intervals import comparison, resamples
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.tool_calls.outcomes import Answer
 

@@ -9,6 +9,7 @@ import torch
 
 from asa_adapter.data.prompts import check_chat_template, encode_prompt, open_reasoning, template_variables
 from asa_adapter.diagnostics.patient import Finding, Patient
+from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.matching.compatibility import FIT_HERE, QUANTISED
 from asa_adapter.modeling.fingerprint import is_quantised
@@ -214,10 +215,13 @@ def check_blocks(patient: Patient) -> Finding:
     """Can the decoder blocks be found?"""
     try:
         model = generating_model(patient.model)
-        blocks, width = decoder_blocks(model), hidden_size(model)
+        facts = model.facts if is_engine_model(model) else None
+        depth, width = (
+            (facts.num_layers, facts.hidden_size) if facts else (len(decoder_blocks(model)), hidden_size(model))
+        )
     except IncompatibleModelError as error:
         return wrong(str(error), "name the block list: ASATrainingArguments(layer_path=...)")
-    return ok(f"{len(blocks)} decoder blocks of width {width} can be read and steered")
+    return ok(f"{depth} decoder blocks of width {width} can be read and steered")
 
 
 @check("unsteered")
@@ -243,6 +247,8 @@ def check_compiled(patient: Patient) -> Finding:
 @check("attention")
 def check_attention(patient: Patient) -> Finding:
     """Is each prompt a row of its own, or are requests packed?"""
+    if is_engine_model(patient.model):
+        return ok("each prompt is a sequence of its own")
     kind = str(getattr(patient.model.config, "_attn_implementation", None) or "eager")
     if kind.startswith("paged"):
         return wrong(
@@ -255,6 +261,9 @@ def check_attention(patient: Patient) -> Finding:
 @check("weights")
 def check_weights(patient: Patient) -> Finding:
     """Are the weights plain, or packed by quantisation?"""
+    if is_engine_model(patient.model):
+        kind = patient.model.facts.quantised
+        return wrong(QUANTISED.replace("packed", kind), FIT_HERE) if kind else ok("the weights are plain numbers")
     if is_quantised(model := generating_model(patient.model), decoder_blocks(model)):
         return wrong(QUANTISED, FIT_HERE)
     first = next(patient.model.parameters(), torch.empty(0))

@@ -12,6 +12,7 @@ from torch import nn
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.prompts import encode_prompt
+from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.errors import AnswerWrapper, visible
 from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.modeling.forward import evaluation_mode, greedy_settings, input_device
@@ -217,8 +218,10 @@ def _tail(text: str) -> str:
     return tail.split("\n", 1)[1] if len(tail) < len(text) and "\n" in tail.rstrip() else tail
 
 
-def _bare_states(model: nn.Module, ids: torch.Tensor, config: ASAConfig) -> torch.Tensor:
+def _bare_states(model: Any, ids: torch.Tensor, config: ASAConfig) -> torch.Tensor:
     """(L, 1, D) states of the bare model at the last token of a (1, T) prompt, after each block."""
+    if is_engine_model(model):
+        return model.last_states(ids.tolist(), lambda _: None)
     blocks = decoder_blocks(model, config.layer_path)
     return last_token_states(model, blocks, ids, torch.ones_like(ids), SharedPrefix())
 

@@ -1,4 +1,4 @@
-"""Measures what a model does: its answers, their first tokens, trigger metrics and their confidence intervals.
+"""Measures what a model does: its answers, their first tokens and trigger metrics.
 
 Nothing is fitted or chosen here.
 """

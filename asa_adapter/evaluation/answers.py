@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.data.batches import batches_by_length, pad_token_id
 from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
+from asa_adapter.engine.protocol import Answering, EngineModel, Question, is_engine_model
 from asa_adapter.evaluation.decoding import Decoder, Regrouping
 from asa_adapter.evaluation.forcing import Forcing
 from asa_adapter.evaluation.metrics import gold_metrics, ratio, trigger_metrics
-from asa_adapter.evaluation.prefill import Prefilled, can_branch, logit_sharing
+from asa_adapter.evaluation.prefill import Prefilled, can_branch, logit_sharing, takes_a_cache
 from asa_adapter.modeling.forward import compiled_parts, evaluation_mode, greedy_settings
 from asa_adapter.modeling.prefix import SharedPrefix, Sharing
 from asa_adapter.modeling.processes import Processes, progress_bar
@@ -29,16 +29,13 @@ from asa_adapter.tool_calls.parser import ToolCallParser
 # What acts on a model's answers: an adapter, the first token forced; None for nothing.
 Variant = ASAAdapter | Forcing | None
 
-# Settings with which generate() creates its own cache, or feeds the prompt in another way.
-_OWN_CACHE = ("cache_implementation", "prefill_chunk_size", "prompt_lookup_num_tokens", "assistant_early_exit")
-
 
 @dataclass(frozen=True)
 class Evaluation:
     """Generates answers with a model and scores them.
 
     Attributes:
-        model: a causal language model.
+        model: a causal language model, also one that another engine runs.
         tokenizer: its tokenizer, with a chat template.
         parser: reads the model's tool calls.
         tools: JSON-schema tools for rows that have none of their own.
@@ -52,7 +49,7 @@ class Evaluation:
         ValueError: an adapter is attached to the model.
     """
 
-    model: nn.Module
+    model: Any
     tokenizer: Any
     parser: ToolCallParser
     tools: Tools | None = None
@@ -161,6 +158,9 @@ class Evaluation:
             texts[name][i] = Answer(self._text(answer), cut)
             count()
 
+        if is_engine_model(self.model):
+            self._answered_by_engine(self.model, prompts, variants, until_call, deliver)
+            return texts
         compiled = bool(compiled_parts(self.model))
         several = not compiled and len(prompts) * len(variants) > self.batch_size
         decoder = self._decoder(until_call, deliver)
@@ -174,6 +174,24 @@ class Evaluation:
                     decoder.go_on()
             decoder.go_on(to_the_end=True)
         return texts
+
+    def _answered_by_engine(
+        self,
+        model: EngineModel,
+        prompts: Sequence[Sequence[int]],
+        variants: Mapping[str, Variant],
+        until_call: bool,
+        deliver: Callable[[tuple[str, int], list[int], bool], None],
+    ) -> None:
+        def asked(i: int) -> Iterator[Question]:
+            for name, variant in variants.items():
+                one = of_rows(variant, [i])
+                first = one.of_one if isinstance(one, Forcing) else None
+                yield Question((name, i), functools.partial(self.steered, variant), first)
+
+        how = Answering(self.max_new_tokens, self._stops(until_call), self._complete(until_call), self.temperature)
+        for answer in model.answers(prompts, asked, how):
+            deliver(*answer)
 
     def metrics(self, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
         """Trigger metrics of the answers, overall and per domain, and the validity of their calls.
@@ -263,18 +281,12 @@ class Evaluation:
 
     def _prefixes(self, prompts: Sequence[Sequence[int]]) -> Iterable[tuple[SharedPrefix, Sequence[int]]]:
         """Each shared prefix with the indices of its prompts; none is shared where generate() takes no cache."""
-        return self._sharing.prefixes(prompts) if self._takes_a_cache() else self._sharing.whole(prompts)
-
-    def _takes_a_cache(self) -> bool:
-        """Whether the model's settings let generate() continue from a given cache."""
-        settings, config = (getattr(self.model, name, None) for name in ("generation_config", "config"))
-        uncached = any(getattr(place, "use_cache", None) is False for place in (settings, config))
-        return not uncached and not any(getattr(settings, name, None) for name in _OWN_CACHE)
+        return self._sharing.prefixes(prompts) if takes_a_cache(self.model) else self._sharing.whole(prompts)
 
     def _can_branch(self, prompts: Sequence[Sequence[int]]) -> bool:
         """Whether several answers can start from copies of one cache, for prompts without a shared prefix."""
         pad_id = pad_token_id(self.tokenizer)
-        return self._takes_a_cache() and can_branch(self.model, prompts, SharedPrefix(), pad_id)
+        return takes_a_cache(self.model) and can_branch(self.model, prompts, SharedPrefix(), pad_id)
 
     def steered(self, variant: Variant) -> contextlib.AbstractContextManager[Any]:
         """Steers the model inside the `with` block, if the variant is an adapter."""
@@ -291,15 +303,19 @@ class Evaluation:
         return Regrouping()
 
     def _decoder(self, until_call: bool, deliver: Callable[[tuple[str, int], list[int], bool], None]) -> Decoder:
-        start = self.parser.call_token if until_call else None
         return Decoder(
             self.model,
             self._settings,
             2 * self.batch_size,  # as in the screen: one token of a row takes little room
-            [] if start is None else [start],
+            self._stops(until_call),
             self._complete(until_call),
             deliver,
         )
+
+    def _stops(self, until_call: bool) -> frozenset[int]:
+        """Ids of the tokens that end an answer, beside those that end a text."""
+        start = self.parser.call_token if until_call else None
+        return frozenset() if start is None else frozenset({start})
 
     @property
     def _settings(self) -> dict[str, Any]:

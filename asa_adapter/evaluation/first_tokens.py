@@ -5,7 +5,7 @@ batch. Each push then costs one pass of a single token from a copy of the cache,
 """
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from asa_adapter.data.batches import batches_by_length
+from asa_adapter.engine.protocol import EngineModel
 from asa_adapter.evaluation.prefill import Prefilled, can_branch, logit_sharing
 from asa_adapter.modeling.forward import evaluation_mode
 from asa_adapter.modeling.processes import progress_bar
@@ -43,6 +44,10 @@ class Push:
         some = list(prompts)
         return replace(self, domain=self.domain[some], rows=None if self.rows is None else self.rows[some])
 
+    def at(self, row: int) -> torch.Tensor | None:
+        """The (D,) vector for one prompt; None where it is not pushed."""
+        return self.steps[self.domain[row]] if self.rows is None or self.rows[row] else None
+
 
 class Screened(NamedTuple):
     """The first token of N answers, without (row 0) and under each of P pushes; 0 where a prompt is not pushed.
@@ -59,8 +64,8 @@ class Screened(NamedTuple):
 
 
 def first_tokens(
-    model: nn.Module,
-    blocks: nn.ModuleList,
+    model: Any,
+    blocks: nn.ModuleList | None,
     prompts: Sequence[Sequence[int]],
     pushes: Sequence[Push],
     openings: Sequence[int],
@@ -72,8 +77,8 @@ def first_tokens(
     """Computes the first token of each answer, without and under each push.
 
     Args:
-        model: a causal language model.
-        blocks: its decoder blocks.
+        model: a causal language model, also one that another engine runs.
+        blocks: its decoder blocks; None for a model that another engine runs.
         prompts: N prompts as token ids.
         pushes: P pushes, each applied alone.
         openings: ids of the tokens with which a tool call begins.
@@ -84,8 +89,11 @@ def first_tokens(
     shape = (1 + len(pushes), len(prompts))
     screened = Screened(np.zeros(shape, dtype=bool), *np.zeros((2, *shape), dtype=np.float32))
     total = len(prompts) + sum(len(prompts) if p.rows is None else int(p.rows.sum()) for p in pushes)
-    sharing = logit_sharing(model, pad_id)
     with evaluation_mode(model), progress_bar(total, "screen", progress) as bar:
+        if blocks is None:
+            _fill_by_engine(screened, model, prompts, pushes, openings, bar.update)
+            return screened
+        sharing = logit_sharing(model, pad_id)
         for prefix, members in sharing.prefixes(prompts):
             # Some caches cannot be shared, but can still be continued by one token; some cannot even be that.
             cached = bool(prefix.length) or can_branch(model, [prompts[i] for i in members], prefix, pad_id)
@@ -102,6 +110,20 @@ def first_tokens(
                         part[found] = values
                     bar.update(len(places))
     return screened
+
+
+def _fill_by_engine(
+    screened: Screened,
+    model: EngineModel,
+    prompts: Sequence[Sequence[int]],
+    pushes: Sequence[Push],
+    openings: Sequence[int],
+    done: Callable[[int], Any],
+) -> None:
+    asked = [(push.layer, push.at) for push in pushes]
+    for numbers, row, logits in model.pushed_logits(prompts, asked, done):
+        for part, values in zip(screened, _opens(logits, openings), strict=True):
+            part[numbers, row] = values
 
 
 def _opens(logits: torch.Tensor, openings: Sequence[int]) -> Screened:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from transformers import LogitsProcessor
 
 from asa_adapter.files import sha256
-from asa_adapter.steering.openings import OpeningBias, biased
+from asa_adapter.parts.openings import OpeningBias, biased
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class Forcing:
         endless = amounts.isinf()
         finite, gates = amounts.masked_fill(endless, 0), torch.where(endless, amounts.sign(), 0)
         return biased(logits, [(OpeningBias(self.tokens, 1.0), finite), (OpeningBias(self.tokens, math.inf), gates)])
+
+    def of_one(self, logits: torch.Tensor) -> torch.Tensor:
+        """The same for the (V,) logits of one row."""
+        return self.applied(logits[None])[0]
 
     def processor(self, width: int) -> LogitsProcessor:
         """For generate(): acts on the first token behind prompts of `width` tokens, padding included."""

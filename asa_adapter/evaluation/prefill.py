@@ -22,6 +22,17 @@ from asa_adapter.modeling.prefix import Prompt, SharedPrefix, Sharing, copied, u
 _LOGIT_TOLERANCE = 1e-4
 
 
+# Settings with which generate() creates its own cache, or feeds the prompt in another way.
+_OWN_CACHE = ("cache_implementation", "prefill_chunk_size", "prompt_lookup_num_tokens", "assistant_early_exit")
+
+
+def takes_a_cache(model: Any) -> bool:
+    """Whether the model's settings let generate() continue from a given cache."""
+    settings, config = (getattr(model, name, None) for name in ("generation_config", "config"))
+    uncached = any(getattr(place, "use_cache", None) is False for place in (settings, config))
+    return not uncached and not any(getattr(settings, name, None) for name in _OWN_CACHE)
+
+
 class Prefilled:
     """A batch of left-padded prompts, run up to their last token.
 

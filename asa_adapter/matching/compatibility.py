@@ -8,12 +8,13 @@ from torch import nn
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.prompts import chat_template_sha256
+from asa_adapter.engine.protocol import EngineModel, is_engine_model
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.files import looks_like_path
 from asa_adapter.matching.calls import config_parser
 from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.modeling.fingerprint import is_quantised, model_fingerprint, same_packing, same_weights
-from asa_adapter.modeling.residual import decoder_blocks, hidden_size, text_config
+from asa_adapter.modeling.residual import decoder_blocks, generating_model, hidden_size, text_config
 from asa_adapter.modeling.tuners import changing_adapters
 from asa_adapter.notations.schemas import Tools
 
@@ -49,6 +50,20 @@ def refuse_other_kinds(model: nn.Module) -> None:
         raise IncompatibleModelError("the model is an encoder-decoder; only decoder-only models can be steered")
 
 
+def fitting_model(model: Any, config: ASAConfig) -> tuple[Any, nn.ModuleList | None]:
+    """The model inside its wrappers, and its decoder blocks; None for a model that another engine runs.
+
+    Raises:
+        IncompatibleModelError: the adapter does not fit the model, or it cannot be steered.
+    """
+    if is_engine_model(model):
+        fitting_engine(model, config)
+        return model, None
+    refuse_learnt_prompts(model)
+    model = generating_model(model)
+    return model, fitting_blocks(model, config)
+
+
 def fitting_blocks(model: nn.Module, config: ASAConfig) -> nn.ModuleList:
     """The decoder blocks of a model that the adapter fits.
 
@@ -66,6 +81,23 @@ def fitting_blocks(model: nn.Module, config: ASAConfig) -> nn.ModuleList:
     if wrong := misfits(facts, config):
         raise IncompatibleModelError(wrong[0])
     return blocks
+
+
+def fitting_engine(model: EngineModel, config: ASAConfig) -> None:
+    """Refuses a model that another engine runs if the adapter does not fit it.
+
+    Raises:
+        IncompatibleModelError: its width, depth or type differs from the config's.
+    """
+    found = model.facts
+    kind = config.model_type if config.model_type in found.model_types else found.model_types[0]
+    facts = (
+        ("hidden size", found.hidden_size, config.hidden_size),
+        ("number of decoder blocks", found.num_layers, config.num_layers),
+        ("model type", kind, config.model_type),
+    )
+    if wrong := misfits(facts, config):
+        raise IncompatibleModelError(wrong[0])
 
 
 def misfits(facts: Iterable[tuple[str, Any, Any]], config: ASAConfig) -> list[str]:
@@ -88,7 +120,7 @@ def differences(model: Any, tokenizer: Any, tools: Tools | None, config: ASAConf
     """What a user should know before this model is steered, a sentence each.
 
     Args:
-        model: a model that passed `fitting_blocks`.
+        model: a model that passed `fitting_blocks` or `fitting_engine`.
         tokenizer: its tokenizer; None skips the checks of chat template and tool-call marker.
         tools: the tools that prompts will offer; None does not compare them.
         config: the adapter's config.
@@ -109,7 +141,7 @@ def suspicions(model: Any, tokenizer: Any, config: ASAConfig) -> list[str]:
     """Signs that a model is not the one that the adapter was fitted for, or renders prompts differently.
 
     Args:
-        model: a model that passed `fitting_blocks`.
+        model: a model that passed `fitting_blocks` or `fitting_engine`.
         tokenizer: its tokenizer; None skips the checks of chat template and tool-call marker.
         config: the adapter's config.
 
@@ -121,7 +153,8 @@ def suspicions(model: Any, tokenizer: Any, config: ASAConfig) -> list[str]:
     if config.base_model_fingerprint:
         same, why = same_weights(config.base_model_fingerprint, _fingerprint(model, config))
         if same is False:
-            changing = " and ".join(f"the {adapter}" for adapter in changing_adapters(model))
+            adapters = [] if is_engine_model(model) else changing_adapters(model)
+            changing = " and ".join(f"the {adapter}" for adapter in adapters)
             found.append(f"{changing} changes the weights: {why}" if changing else why)
     return found if tokenizer is None else found + _other_prompts(config, tokenizer)
 
@@ -130,9 +163,15 @@ def quantisation(model: Any, config: ASAConfig) -> str | None:
     """What to know before an adapter steers quantised weights; None where they are plain or it was fitted on them.
 
     Args:
-        model: a model that passed `fitting_blocks`.
+        model: a model that passed `fitting_blocks` or `fitting_engine`.
         config: the adapter's config.
     """
+    if is_engine_model(model):
+        kind = model.facts.quantised
+        own = config.base_model_fingerprint == model.fingerprint()
+        return f"{QUANTISED.replace('packed', kind)}; {FIT_HERE}" if kind and not own else None
+    if (config.base_model_fingerprint or "").startswith("gguf:"):
+        return f"the adapter was fitted on a GGUF file, whose states are not quite those of this model; {FIT_HERE}"
     if not is_quantised(model, decoder_blocks(model, config.layer_path)):
         return None
     if same_packing(config.base_model_fingerprint, _fingerprint(model, config)):
@@ -141,6 +180,8 @@ def quantisation(model: Any, config: ASAConfig) -> str | None:
 
 
 def _fingerprint(model: Any, config: ASAConfig) -> str | None:
+    if is_engine_model(model):
+        return model.fingerprint()
     return model_fingerprint(model, config.layer_path, config.base_model_fingerprint)
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from torch import nn
 
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_token_id
 from asa_adapter.data.duplicates import row_groups, row_names
 from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
+from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.evaluation.answers import Evaluation, Variant, of_rows
 from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens
 from asa_adapter.measurement.labelled import LabelledStates, labels_of
@@ -48,7 +48,7 @@ class Measurements:
     """What one model does on the rows of each split.
 
     Args:
-        model: a causal language model.
+        model: a causal language model, also one that another engine runs.
         tokenizer: its tokenizer, with a chat template.
         splits: rows by name of the split.
         args: of these, batch_size, max_new_tokens, layer_path and progress are used.
@@ -61,7 +61,7 @@ class Measurements:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer: Any,
         splits: Mapping[str, Sequence[Row]],
         args: ASATrainingArguments,
@@ -122,8 +122,8 @@ class Measurements:
         silent = {"_name_or_path", "transformers_version"}
         configs = (getattr(self._model, name, None) for name in ("config", "generation_config"))
         return {
-            "model": model_digest(self._model),
-            "configs": [{k: v for k, v in c.to_dict().items() if k not in silent} if c else None for c in configs],
+            "model": self._model.digest() if is_engine_model(self._model) else model_digest(self._model),
+            "configs": [{k: v for k, v in getattr(c, "to_dict", dict)().items() if k not in silent} for c in configs],
             "peft": str(getattr(self._model, "active_adapters", None)),
             "layer_path": self._args.layer_path,
             "batch_size": self._args.batch_size,
@@ -241,7 +241,7 @@ class Measurements:
             mine = chosen[processes.part(len(chosen))].tolist()
             screened = first_tokens(
                 self._model,
-                decoder_blocks(self._model, self._args.layer_path),
+                None if is_engine_model(self._model) else decoder_blocks(self._model, self._args.layer_path),
                 [prompts.ids[i] for i in mine],
                 [push.of(mine) for push in pushes],
                 openings,

@@ -26,11 +26,14 @@ from asa_adapter.modeling.tuners import running_parameters
 
 _FORM = re.compile(r"2:(\w+):(\d+):([0-9a-f]{16}):([0-9a-f]{16}):([0-9a-f]{16}|packed-[0-9a-f]{16}|-)")
 _SAMPLED = re.compile(r"(\w+):([0-9a-f]{16}):([0-9a-f]{16}|-)")
+_FILE = re.compile(r"gguf:(\w+):[0-9a-f]{16}")  # of a model file, which another engine reads
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _ROWS = (1, 10, 100, 1000, 10000)  # of the embedding, as far as it has them
 _SAMPLE = 16  # numbers from each tensor
 # Smaller numbers count as zero: float16 holds them with fewer digits than bfloat16.
 _TINY = 1e-5
+_SAME = "the model's weights have the fingerprint that the adapter was fitted for"
+_OTHER = "the model's weights are not those the adapter was fitted for (fingerprint {}, not {})"
 # Buffers that hold packed weights where no parameter does.
 _PACKED = ("qweight", "weight_packed", "packed_weight")
 _UNKNOWN: Mapping[int, str] = {}
@@ -149,6 +152,10 @@ def same_weights(stored: str | None, found: str | None) -> tuple[bool | None, st
     Returns:
         True, False, or None where the fingerprints cannot be compared; and the reason as a sentence.
     """
+    if stored and any(_FILE.fullmatch(one or "") for one in (stored, found)):
+        if not found or not (_FILE.fullmatch(stored) and _FILE.fullmatch(found)):
+            return None, "one of the fingerprints is of a GGUF file, the other is not: they cannot be compared"
+        return stored == found, _SAME if stored == found else _OTHER.format(found, stored)
     if not stored or not (form := next((form for form in (_FORM, _SAMPLED) if form.fullmatch(stored)), None)):
         return None, "the adapter has no fingerprint of its model's weights"
     if not found or not (other := form.fullmatch(found)):
@@ -162,10 +169,10 @@ def same_weights(stored: str | None, found: str | None) -> tuple[bool | None, st
     pairs = zip(digests, other_digests, strict=True)
     compared = [(a, b) for a, b in pairs if "-" not in a + b]  # one packing need not be bitwise another's
     if all(a == b for a, b in compared):
-        return True, "the model's weights have the fingerprint that the adapter was fitted for"
+        return True, _SAME
     if "float16" in (dtype, other_dtype):
         return None, "one of the models is in float16, which rounds otherwise: their fingerprints cannot be compared"
-    return False, f"the model's weights are not those the adapter was fitted for (fingerprint {found}, not {stored})"
+    return False, _OTHER.format(found, stored)
 
 
 def stored_rows(stored: str) -> int | None:

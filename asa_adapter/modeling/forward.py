@@ -49,8 +49,14 @@ def forward(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: Any 
 
 
 @contextlib.contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients inside the `with` block; afterwards each module has its own mode again."""
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Evaluation mode without gradients inside the `with` block; afterwards each module has its own mode again.
+
+    A model that another engine runs has no modes.
+    """
+    if not isinstance(model, nn.Module):
+        yield
+        return
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -128,11 +134,11 @@ def greedy_logits(
     return torch.stack(output.logits, dim=1).float()
 
 
-def compiled_parts(model: nn.Module) -> list[str]:
+def compiled_parts(model: Any) -> list[str]:
     """Names of the modules that were compiled with torch.compile(), by the user or by an earlier generate()."""
     return [
         name or type(module).__name__
-        for name, module in model.named_modules()
+        for name, module in (model.named_modules() if isinstance(model, nn.Module) else ())
         if "_compiled_call" in module.__dict__
         or hasattr(module, "_orig_mod")
         or module._compiled_call_impl is not None

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.choice.gain import Gain
+from asa_adapter.choice.intervals import effective_rows, upper_bound
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Scored, Setting, facts, success_f1
 from asa_adapter.choice.success import Success
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.prompts import DEFAULT_DOMAIN
-from asa_adapter.evaluation.intervals import effective_rows, upper_bound
 from asa_adapter.tool_calls.outcomes import Outcome, cut_note
 
 # Share of VALID rows on which first token and generation must agree, or the screen has ranked something else.

@@ -9,8 +9,8 @@ import torch
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.linear import Linear
+from asa_adapter.parts.openings import OpeningBias
 from asa_adapter.parts.vectors import SteeringVectors
-from asa_adapter.steering.openings import OpeningBias
 
 
 @dataclass(frozen=True, repr=False)

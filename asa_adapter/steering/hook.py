@@ -20,13 +20,14 @@ from torch import nn
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import MAX_ALPHA, bias_amount, finite_float
+from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.errors import HandleHabits
 from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.modeling.forward import compiled_parts
 from asa_adapter.modeling.residual import generating_model, hidden_state, replace_hidden_state
+from asa_adapter.parts.openings import logits_of
 from asa_adapter.steering.controller import Controller, Decision
 from asa_adapter.steering.methods import NO_PICKLE, Methods, methods_of
-from asa_adapter.steering.openings import logits_of
 from asa_adapter.steering.plan import Record, Slot, Window
 
 
@@ -48,6 +49,23 @@ class SteeringHandle(HandleHabits):
         ValueError: the model already has an adapter at this layer.
     """
 
+    def _begin_with(self, controller: Controller, config: ASAConfig, steer_without_tools: bool) -> None:
+        """Sets what a handle has before it changes any model."""
+        self.layer = config.layer
+        self.steer_without_tools = steer_without_tools
+        self._weight: nn.Parameter | None = None
+        self._controller = controller
+        self._residual_norm = config.residual_norm
+        self._fitted = Resemblance(config)
+        self._earlier = config.hooked[:-1]
+        self._warned = False
+        self._slot = Slot()
+        self._record: Any = None
+        self._recordings = _Recordings()
+        self._pauses: set[object] = set()
+        self._changed: tuple[nn.Module, ...] = ()
+        self._steering: Any = None
+
     def __init__(
         self,
         model: nn.Module,
@@ -57,22 +75,12 @@ class SteeringHandle(HandleHabits):
         *,
         steer_without_tools: bool = False,
     ) -> None:
-        self.layer = config.layer
-        self.steer_without_tools = steer_without_tools
+        self._begin_with(controller, config, steer_without_tools)
         self._weight = next(blocks[-1].parameters(), None)
-        self._controller = controller
-        self._residual_norm = config.residual_norm
-        self._fitted = Resemblance(config)
-        self._earlier = config.hooked[:-1]
-        self._warned = False
-        self._slot = Slot()
-        self._record: Record | None = None
-        self._recordings = _Recordings()
-        self._pauses: set[object] = set()
-        self._changed: tuple[nn.Module, ...] = (*blocks, *([model] if controller.opening is not None else []))
-        self._steering: Methods | None = Methods.of(model)
+        self._changed = (*blocks, *([model] if controller.opening is not None else []))
+        methods = self._steering = Methods.of(model)
         try:
-            self._steering.add(self)
+            methods.add(self)
             for block in blocks:
                 # What is read is what the next block sees, after the steps of other adapters.
                 steers = block is blocks[-1]
@@ -155,7 +163,7 @@ class SteeringHandle(HandleHabits):
         Where a decoding strategy runs the model's loop several times, they are those of its latest run. With more than
         one thread, `recording` tells whose they are.
         """
-        return self._record.decisions() if self._record is not None else []
+        return list(self._record.decisions()) if self._record is not None else []
 
     @property
     def alpha(self) -> float:
@@ -235,9 +243,10 @@ class SteeringHandle(HandleHabits):
         if self._weight is not None and self._weight.device.type != "meta":
             self._controller = self._controller.to(self._weight.device)
         fitted = None if self.steer_without_tools else self._fitted
-        self._record = Record(self._slot, self._controller, self._fitted.config.domains, last, self._earlier, fitted)
-        self._record.see(tokens)
-        return self._record
+        record = Record(self._slot, self._controller, self._fitted.config.domains, last, self._earlier, fitted)
+        record.see(tokens)
+        self._record = record
+        return record
 
     def _tell(self, last: NDArray[np.int64] | None, tokens: torch.Tensor | None) -> None:
         """Warns once if a prompt that was steered ends otherwise than those that the adapter was fitted with."""
@@ -306,6 +315,8 @@ def _is_its_own(hidden: torch.Tensor, output: Any, args: tuple[Any, ...], kwargs
     return not any(isinstance(x, torch.Tensor) and x.data_ptr() == hidden.data_ptr() for x in beside)
 
 
-def is_steered(model: nn.Module) -> bool:
+def is_steered(model: Any) -> bool:
     """Whether an adapter is attached to the model, or to the model inside its wrappers."""
+    if is_engine_model(model):
+        return model.is_steered
     return methods_of(generating_model(model)) is not None

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.matching.resemblance import NO_TOOLS, Resemblance
+from asa_adapter.parts.openings import biased
 from asa_adapter.steering.controller import Controller, Decision, Verdicts
-from asa_adapter.steering.openings import biased
 from asa_adapter.steering.runs import Loop, Prompt, own_prompt, shared_by_beams, whole_rows
 
 

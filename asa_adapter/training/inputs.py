@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from asa_adapter.choice.gain import MIN_GROUPS
 from asa_adapter.data.duplicates import row_names
@@ -14,6 +13,7 @@ from asa_adapter.data.rows import check_gold_tools
 from asa_adapter.data.sources import SPLITS
 from asa_adapter.data.splits import check_split, load_splits
 from asa_adapter.diagnostics.checks import template_ignores, unseen_tools
+from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.matching.compatibility import refuse_learnt_prompts, refuse_other_kinds
 from asa_adapter.modeling.residual import decoder_blocks, generating_model
 from asa_adapter.modeling.verify import verify_block
@@ -86,13 +86,15 @@ def refuse_unseen_tools(splits: Splits, tokenizer: Any, tools: Tools | None, wit
         raise ValueError("; ".join(template_ignores(first)))
 
 
-def refuse_unsteerable(model: nn.Module, layers: Sequence[int], layer_path: str | None) -> None:
+def refuse_unsteerable(model: Any, layers: Sequence[int], layer_path: str | None) -> None:
     """Refuses a model that an adapter could not be attached to, before any work: by a run of two tokens, too.
 
     Raises:
         IncompatibleModelError: it is of another kind, PEFT puts learnt tokens before the prompt, or the output of one
             of the layers is not the residual stream.
     """
+    if is_engine_model(model):
+        return  # it was tried when it was opened
     refuse_learnt_prompts(model)
     bare = generating_model(model)
     refuse_other_kinds(bare)

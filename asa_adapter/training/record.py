@@ -10,10 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.prompts import Row, chat_template_sha256, row_tools, template_variables
+from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.modeling.fingerprint import model_fingerprint
 from asa_adapter.modeling.residual import decoder_blocks, hidden_size, text_config
 from asa_adapter.notations.schemas import Tools
@@ -59,7 +58,7 @@ def new_report(
 
 
 def origin(
-    model: nn.Module,
+    model: Any,
     tokenizer: Any,
     parser: ToolCallParser,
     args: ASATrainingArguments,
@@ -69,13 +68,8 @@ def origin(
 ) -> dict[str, Any]:
     """The ASAConfig fields that are the same for every setting: about the model, its prompts, calls and tools."""
     return {
-        "hidden_size": hidden_size(model),
-        "num_layers": len(decoder_blocks(model, args.layer_path)),
+        **_model_fields(model, args.layer_path),
         "domains": domains,
-        "base_model": _public_name(model),
-        "base_model_revision": getattr(model.config, "_commit_hash", None),
-        "base_model_fingerprint": model_fingerprint(model, args.layer_path),
-        "model_type": getattr(text_config(model), "model_type", None),
         "layer_path": args.layer_path,
         "tool_call_format": parser.format,
         "tool_call_start": parser.start or None,
@@ -85,6 +79,27 @@ def origin(
         "chat_template_variables": template_variables(tokenizer),
         "tools": _shared_tools(cal, tools),
         "opening_ids": parser.opening_ids(tokenizer),
+    }
+
+
+def _model_fields(model: Any, layer_path: str | None) -> dict[str, Any]:
+    """The ASAConfig fields about the model."""
+    if is_engine_model(model):
+        facts = model.facts
+        return {
+            "hidden_size": facts.hidden_size,
+            "num_layers": facts.num_layers,
+            "base_model": facts.name,
+            "base_model_fingerprint": model.fingerprint(),
+            "model_type": facts.model_types[0],
+        }
+    return {
+        "hidden_size": hidden_size(model),
+        "num_layers": len(decoder_blocks(model, layer_path)),
+        "base_model": _public_name(model),
+        "base_model_revision": getattr(model.config, "_commit_hash", None),
+        "base_model_fingerprint": model_fingerprint(model, layer_path),
+        "model_type": getattr(text_config(model), "model_type", None),
     }
 
 

@@ -13,9 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from torch import nn
-
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.choice.intervals import comparison
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Setting
 from asa_adapter.comparison.table import ablated, metrics_of_rules, rules_table
@@ -25,7 +24,6 @@ from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.duplicates import group_summary, leak_summary, leaks
 from asa_adapter.data.prompts import check_chat_template, row_domain, with_chat_template
 from asa_adapter.data.rows import check_tools
-from asa_adapter.evaluation.intervals import comparison
 from asa_adapter.files import make_writable_folder
 from asa_adapter.hub.client import PushOptions
 from asa_adapter.measurement.baselines import bag_of_words
@@ -35,7 +33,6 @@ from asa_adapter.measurement.stages import STAGES_NAME
 from asa_adapter.modeling.prefix import Prompt
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.modeling.progress import forecast, say
-from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.search.fitting import LayerFit, probe_quality
 from asa_adapter.search.strategy import Search
@@ -62,7 +59,7 @@ class ASATrainer:
     rows. Call the same methods in all processes: they all get the same adapter, and the main process saves it.
 
     Args:
-        model: any AutoModelForCausalLM; it is not changed.
+        model: any AutoModelForCausalLM, or a model that another engine runs; it is not changed.
         tokenizer: its tokenizer, with a chat template.
         splits: cal, train, valid and test rows, as `load_splits` returns them, or anything that it takes, such as a
             list of rows or a folder, which is then split with the seed of `args`.
@@ -87,7 +84,7 @@ class ASATrainer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer: Any,
         splits: Any,
         args: ASATrainingArguments | None = None,
@@ -108,10 +105,10 @@ class ASATrainer:
             end=self.args.tool_call_end,
         )
         refuse_unseen_tools(self.splits, self.tokenizer, tools, self.args.without_tools)
-        self._layers = layers_to_try(self.args.layers, len(decoder_blocks(model, self.args.layer_path)))
-        refuse_unsteerable(model, self._layers, self.args.layer_path)
         self._domains = checked_domains(sorted({row_domain(row) for row in self.splits["train"]}))
         self._origin = origin(model, self.tokenizer, self.parser, self.args, self._domains, self.splits["cal"], tools)
+        self._layers = layers_to_try(self.args.layers, self._origin["num_layers"])
+        refuse_unsteerable(model, self._layers, self.args.layer_path)
         self._measured = Measurements(model, self.tokenizer, self.splits, self.args, self.parser, tools)
         self._adapter: ASAAdapter | None = None
         self._fit: LayerFit | None = None

@@ -4,10 +4,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_batch, pad_token_id
+from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.modeling.forward import evaluation_mode, input_device
 from asa_adapter.modeling.prefix import Prompt, SharedPrefix, families
 from asa_adapter.modeling.residual import decoder_blocks
@@ -47,7 +46,7 @@ def whole_tokens(prompts: Mapping[str, Sequence[Prompt]], layers: int, args: ASA
 
 
 def likely_seconds(
-    model: nn.Module,
+    model: Any,
     tokenizer: Any,
     prompts: Mapping[str, Sequence[Prompt]],
     layers: int,
@@ -60,13 +59,16 @@ def likely_seconds(
 
 
 def seconds_of_a_token(
-    model: nn.Module, prompts: Sequence[Prompt], pad_id: int, batch_size: int, layer_path: str | None
+    model: Any, prompts: Sequence[Prompt], pad_id: int, batch_size: int, layer_path: str | None
 ) -> float:
     """How long a token of a prompt takes: of one prompt run alone, or of a batch where that is fast."""
-    blocks = decoder_blocks(model, layer_path)
+    blocks = None if is_engine_model(model) else decoder_blocks(model, layer_path)
 
     def measured(some: Sequence[Prompt]) -> float:
         began = time.perf_counter()
+        if blocks is None:
+            model.last_states(some, lambda _: None)
+            return time.perf_counter() - began
         last_token_states(model, blocks, *pad_batch(some, pad_id, "right", input_device(model)), SharedPrefix())
         return time.perf_counter() - began
 

@@ -17,9 +17,9 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, load_splits
+from asa_adapter.choice.intervals import resamples
 from asa_adapter.choice.settings import Setting
 from asa_adapter.data.prompts import row_tools
-from asa_adapter.evaluation.intervals import resamples
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.search.fitting import fit_layer
 

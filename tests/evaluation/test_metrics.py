@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asa_adapter.evaluation.intervals import upper_confidence_bound
+from asa_adapter.choice.intervals import upper_confidence_bound
 from asa_adapter.evaluation.metrics import auc, gold_metrics, ratio, trigger_metrics
 from asa_adapter.summary.markdown import calls_table
 

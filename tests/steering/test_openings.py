@@ -17,7 +17,7 @@ from steered_families import families
 
 from asa_adapter import ASAAdapter, IncompatibleModelError
 from asa_adapter.modeling.forward import CACHE
-from asa_adapter.steering.openings import OpeningBias, biased
+from asa_adapter.parts.openings import OpeningBias, biased
 
 OPENINGS = (7, 40, 23)
 FIRST = {"output_logits": True, "return_dict_in_generate": True}

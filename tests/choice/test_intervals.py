@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from asa_adapter.evaluation.intervals import comparison, resamples, wilson
+from asa_adapter.choice.intervals import comparison, resamples, wilson
 from asa_adapter.evaluation.metrics import Counts
 
 

@@ -1,0 +1,147 @@
+"""`GGUFSteering`: the handle of an adapter on a model that llama.cpp runs; what it decides is decided as elsewhere."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from asa_adapter.config.asa_config import ASAConfig
+from asa_adapter.libllama.context import Visit
+from asa_adapter.steering.controller import Controller, Decision
+from asa_adapter.steering.hook import SteeringHandle
+from asa_adapter.steering.methods import Attached
+from asa_adapter.steering.plan import Ending, Record, Window
+
+
+class GGUFSteering(SteeringHandle):
+    """An attached adapter with the verbs of `SteeringHandle`; nothing of the model's graph or weights is changed.
+
+    Args:
+        attached: the adapters on the model.
+        controller: makes the decisions and the steps.
+        config: the adapter's config, of which the controller was made.
+        steer_without_tools: whether rows whose prompt offers no tools are steered too.
+
+    Raises:
+        ValueError: the model already has an adapter at this layer.
+    """
+
+    def __init__(
+        self, attached: "Adapters", controller: Controller, config: ASAConfig, *, steer_without_tools: bool
+    ) -> None:
+        self._begin_with(controller, config, steer_without_tools)
+        attached.add(self)
+        self._steering = attached
+
+    def row(self, tokens: Sequence[int], last: int) -> "SteeredRow":
+        """What the adapter does in one row of a generate() call, by its tokens, padding included, and its last one."""
+        record = self._open(np.array([last]), torch.tensor([list(tokens)]))
+        return SteeredRow(record, self._earlier, self.layer)
+
+    def tell(self, tokens: Sequence[int], last: int) -> None:
+        """Warns once where a row does not end as the prompts of the fit did."""
+        self._tell(np.array([last]), torch.tensor([list(tokens)]))
+
+    def keep(self, decisions: list[Decision] | None) -> None:
+        """Keeps what was decided in a generate() call that ends; None for one that was not steered."""
+        self._record = None if decisions is None else Decided(decisions)
+        for calls in self._recordings.open:
+            calls.append(list(decisions or []))
+
+
+class Decided:
+    """The decisions of a generate() call that has ended."""
+
+    def __init__(self, decisions: list[Decision]) -> None:
+        self._decisions = decisions
+
+    def decisions(self) -> list[Decision]:
+        """One decision for each row."""
+        return list(self._decisions)
+
+
+class SteeredRow:
+    """One adapter in one row, while the row's last prompt token is read."""
+
+    def __init__(self, record: Record, earlier: Sequence[int], layer: int) -> None:
+        self.record = record
+        self.earlier, self.layer = tuple(earlier), layer
+        # The last token is in a pass by itself, whose row and column are the first.
+        where = (torch.zeros(1, dtype=torch.long),) * 2
+        self._window = Window((1, 1), np.zeros(1, dtype=np.int64), where, record, again=False)
+
+    def read(self, layer: int) -> Visit:
+        """Keeps the state behind an earlier block."""
+
+        def visit(states: torch.Tensor) -> None:
+            self._window.read(layer, states[None])
+
+        return visit
+
+    def steer(self, states: torch.Tensor) -> torch.Tensor | None:
+        """Decides by the (1, D) state behind the steered block, and steers it; None where it stays as it is."""
+        steered = self._window.steer(states[None].clone(), in_place=True)[0]
+        return None if torch.equal(steered, states) else steered
+
+
+class Adapters:
+    """The adapters on one model."""
+
+    def __init__(self) -> None:
+        self.handles: list[GGUFSteering] = []
+
+    def add(self, handle: GGUFSteering) -> None:
+        """Adds an adapter.
+
+        Raises:
+            ValueError: there is one at its layer.
+        """
+        if any(other.layer == handle.layer for other in self.handles):
+            raise ValueError(
+                f"this model already has an adapter at layer {handle.layer}; remove() that one first, or attach at "
+                "another layer"
+            )
+        self.handles.append(handle)
+
+    def discard(self, handle: Attached) -> None:
+        """Removes an adapter, if it is there."""
+        self.handles = [other for other in self.handles if other is not handle]
+
+    def running(self) -> None:
+        """There is no plan of a generate() call here: the last token is known, and is read by itself."""
+
+    def active(self) -> list[GGUFSteering]:
+        """Those that steer calls that begin now."""
+        return [handle for handle in self.handles if handle._is_active()]
+
+
+def visits(rows: Sequence[SteeredRow]) -> dict[int, Visit]:
+    """What adapters do behind which blocks; where one reads what another steers, it reads what was steered."""
+    found: dict[int, Visit] = {row.layer: row.steer for row in rows}
+    for row in rows:
+        for layer in row.earlier:
+            found[layer] = _both(found.get(layer), row.read(layer))
+    return found
+
+
+def _both(first: Visit | None, second: Visit) -> Visit:
+    """Both, of which the second changes nothing."""
+    if first is None:
+        return second
+
+    def visit(states: torch.Tensor) -> torch.Tensor | None:
+        changed = first(states)
+        second(states if changed is None else changed)
+        return changed
+
+    return visit
+
+
+def biased(rows: Sequence[SteeredRow], logits: torch.Tensor) -> torch.Tensor:
+    """The (V,) logits of a row's first answer token, with the openings of calls biased as its adapters want."""
+    records = [row.record for row in rows if row.record.controller.opening is not None]
+    if not records:
+        return logits
+    found = logits[None, None].clone()
+    Ending((1, 1), 0, records).bias(found)
+    return found[0, 0]
