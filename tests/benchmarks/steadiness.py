@@ -62,7 +62,8 @@ def one_seed(
     measured = trainer._measured
     measured.begin(None)
     search = Search(measured, args, trainer._domains, trainer._build, trainer.report)
-    candidates = search.screen(search.fit(trainer._layers))[: args.finalists]
+    trainer._robustness.settle(trainer._layers)
+    candidates = search.screen(search.fit(trainer._layers, trainer._robustness.fitted_on))[: args.finalists]
     valid, test = (triggers(search, split, candidates) for split in ("valid", "test"))
     labels, truth = measured.labels("valid"), measured.labels("test")
 
