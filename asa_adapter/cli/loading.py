@@ -144,8 +144,6 @@ def given_chat(options: argparse.Namespace) -> list[dict[str, Any]]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
     chat: list[dict[str, Any]] = complete_row({"messages": messages, "label": 0}, str(path), "", None)["messages"]
-    if chat[-1]["role"] == "assistant":
-        raise ValueError(f"{path}: the last turn is the assistant's; expected one that is yet to be answered")
     return chat
 
 

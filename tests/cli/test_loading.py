@@ -134,7 +134,7 @@ def test_generate_and_explain_answer_a_chat_from_a_file(tmp_path: Path, capsys: 
         ("[]", "chat.json: no instruction and no messages; expected one of them"),
         (
             '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi"}]',
-            "chat.json: the last turn is the assistant's; expected one that is yet to be answered",
+            "chat.json: messages ends with an assistant's turn, which is what the model shall say; expected a user's",
         ),
     ],
 )
