@@ -139,12 +139,16 @@ _STAGES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
 }
 
 
-_LATER = re.compile(r"(evaluation|ablations) \((\w+)\)")  # those behind the training, on one split
+_LATER = re.compile(r"(evaluation|ablations|variations) \((\w+)\)")  # those behind the training, on one split
 
 
 def _in_words(stage: re.Match[str]) -> str:
-    what = {"evaluation": "whole answers", "ablations": "the adapter without its parts, and simpler rules,"}[stage[1]]
-    return f"{what} on {stage[2].upper()}"
+    what = {
+        "evaluation": "whole answers",
+        "ablations": "the adapter without its parts, and simpler rules,",
+        "variations": "the gate beside other lists of tools",
+    }
+    return f"{what[stage[1]]} on {stage[2].upper()}"
 
 
 def stage_line(stage: str, report: Mapping[str, Any], seconds: float) -> str:

@@ -52,6 +52,7 @@ def test_a_router_that_was_left_out_and_a_fit_without_hope_are_told() -> None:
         "4 of 7, router and probes: layer 2 reads the need best (AUC 0.600; 0.5 is chance); domains cannot be told "
         "apart, so there is one; 1.2 s"
     )
+    assert stage_line("variations (valid)", {}, 1.0) == "the gate beside other lists of tools on VALID; 1.0 s"
     assert stage_line("evaluation (test)", {}, 3.0) == "whole answers on TEST; 3.0 s"
     hopeless = {"chosen": {"layer": 2, "alpha": 0.0, "tau": 0.5}, "valid": {}}
     assert stage_line("generation", hopeless, 0.0) == (
@@ -71,7 +72,7 @@ def test_a_router_that_was_left_out_and_a_fit_without_hope_are_told() -> None:
 def test_the_line_about_valid_says_what_was_reached(abstains: bool, told: str) -> None:
     chosen = {"layer": 2, "alpha": 0.0 if abstains else 1.0, "tau": 0.5, "abstains": abstains, "valid": {"f1": 0.7}}
     report = {"chosen": chosen, "valid": {"base": {"f1": 0.5}, "finalists": [{"f1": 0.7}, {"f1": 0.8}]}}
-    assert stage_line("generation", report, 1.0) == f"5 of 6, whole answers on VALID: {told}; 1.0 s"
+    assert stage_line("generation", report, 1.0) == f"6 of 7, whole answers on VALID: {told}; 1.0 s"
 
 
 def test_a_token_takes_the_time_of_a_batch_where_that_is_fast(tiny_lfm2: Any) -> None:
