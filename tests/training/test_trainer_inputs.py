@@ -123,7 +123,8 @@ def test_labels_that_are_true_and_false_are_taken(tiny_lfm2: Any, small: Any) ->
 
 
 def test_rows_that_offer_no_tools_are_refused_unless_they_are_wanted(tiny_lfm2: Any, small: Any) -> None:
-    bare = {**small, "valid": [row | {"tools": [] if i < 2 else row["tools"]} for i, row in enumerate(small["valid"])]}
+    without = [row | {"tools": [], "gold_calls": None} for row in small["valid"][:2]]
+    bare = {**small, "valid": [*without, *small["valid"][2:]]}
     first = small["valid"][0]["id"]
     message = (
         rf"2 of \d+ rows offer no tools, such as valid:{first}: no call .* tools= \(--tools\); .*\(--without-tools\)$"
@@ -131,7 +132,7 @@ def test_rows_that_offer_no_tools_are_refused_unless_they_are_wanted(tiny_lfm2: 
     with pytest.raises(ValueError, match=message):
         ASATrainer(*tiny_lfm2, bare)
     ASATrainer(*tiny_lfm2, bare, ASATrainingArguments(without_tools=True))
-    unsaid = {name: [row | {"tools": None} for row in rows] for name, rows in small.items()}
+    unsaid = {name: [row | {"tools": None, "gold_calls": None} for row in rows] for name, rows in small.items()}
     with pytest.raises(ValueError, match="rows offer no tools"):
         ASATrainer(*tiny_lfm2, unsaid)
     ASATrainer(*tiny_lfm2, unsaid, tools=small["cal"][0]["tools"])
