@@ -281,10 +281,8 @@ class ASATrainer:
         groups = {split: len(set(self._measured.groups(split).tolist())) for split in self.splits}
         for split, count in groups.items():
             self.report["splits"][split]["groups"] = count
-        told = group_summary({split: (count, len(self.splits[split])) for split, count in groups.items()})
-        few = few_groups(self._measured.labels("valid"), self._measured.groups("valid"))
-        for note in filter(None, (told, few)):
-            warnings.warn(note, stacklevel=3)
+        if told := group_summary({split: (count, len(self.splits[split])) for split, count in groups.items()}):
+            warnings.warn(told, stacklevel=3)
 
     def _chosen(self, split: str, adapter: ASAAdapter | None) -> ASAAdapter:
         """The given adapter or the trained one, if the split is known."""
@@ -340,3 +338,5 @@ class ASATrainer:
             seconds /= Processes().count
             for line in understood(self.splits, self._notes, self.tools, self.args, self._layers, seconds):
                 say(line)
+            if few := few_groups(self._measured.labels("valid"), self._measured.groups("valid")):
+                say(few)

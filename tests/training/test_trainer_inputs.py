@@ -181,13 +181,18 @@ def test_prompts_that_the_model_has_no_room_for_are_counted_and_named(tiny_lfm2:
         trainer.train()
 
 
-def test_a_valid_split_on_which_no_gain_can_be_sure_is_told_before_the_work(tiny_lfm2: Any, small: Any) -> None:
+def test_a_valid_split_on_which_no_gain_can_be_sure_is_told_before_the_work(
+    tiny_lfm2: Any, small: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     needed = [row for row in small["valid"] if row["label"]]
     few = [*needed, *[row for row in small["valid"] if not row["label"]][:9]]
-    trainer = ASATrainer(*tiny_lfm2, {**small, "valid": few}, ASATrainingArguments(**SMALL))
+    trainer = ASATrainer(
+        *tiny_lfm2, {**small, "valid": few}, ASATrainingArguments(**{**SMALL, "progress": True, "layers": (6,)})
+    )
+    prompts = {split: trainer._measured.prompts(split) for split in ("cal", "train", "valid")}
     message = "valid has 9 rows of label 0 that are unlike each other; with fewer than 10 no gain can be sure, so"
-    with pytest.warns(UserWarning, match=message):
-        trainer._check_leaks()
+    trainer._tell(prompts)
+    assert f"asa-adapter: {message}" in capsys.readouterr().err
 
 
 def test_too_few_rows_of_a_label_are_refused(tiny_lfm2: Any, small: Any) -> None:
