@@ -125,7 +125,7 @@ def first_logits(file: GGUFModel, prompt: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def costs(bed: Bed, file: GGUFModel, name: str) -> Iterator[Row]:
+def costs(bed: Bed, file: GGUFModel, name: str, repeats: int = REPEATS) -> Iterator[Row]:
     """Steered prompt and decode step against llama.cpp alone, which reads the prompt in one pass."""
     prompt = encode_rows(bed.tokenizer, bed.rows[:1])[0]
     ids, plain, tokens = torch.tensor([prompt]), file._context(file.facts.length), list(range(20, 52))
@@ -148,7 +148,7 @@ def costs(bed: Bed, file: GGUFModel, name: str) -> Iterator[Row]:
     bare_times, read_times, bare_steps, steps = [], [], [], []
     with warnings.catch_warnings(), bed.adapter.attach(file, allow_mismatch=True):
         warnings.simplefilter("ignore")
-        for _ in range(REPEATS):  # in turn: the machine is not equally fast all the time
+        for _ in range(repeats):  # in turn: the machine is not equally fast all the time
             bare_times.append(timed(bare))
             bare_steps.append(timed(decode(plain)) / len(tokens))
             read_times.append(timed(read))
@@ -227,7 +227,7 @@ def real_file(folder: Path, path: Path, model: Any, tokenizer: Any, rows: list[d
         told = ", ".join(f"{e} {equal(g, labels)}" for e, g in zip(states, gates, strict=True))
         yield Row(name, "gates that are right", f"{told} of {prompts}", None)
         bed = Bed(folder.name, folder, model, tokenizer, rows, adapter, [], {}, 0.0)
-        yield from costs(bed, file, name)
+        yield from costs(bed, file, name, 3)
 
 
 def table(rows: Sequence[Row]) -> str:
