@@ -30,7 +30,7 @@ from asa_adapter.data.splits import read_tools
 from asa_adapter.states import collect_hidden_states
 
 # Scripts, run by hand and by .ci/run.
-collect_ignore = ["benchmarks", "serving", "user_script.py"]
+collect_ignore = ["benchmarks", "serving", "support/gguf_files.py", "user_script.py"]
 
 # The tensors here are tiny: on a busy machine, waiting for a second thread makes them a hundred times slower.
 torch.set_num_threads(1)
