@@ -92,6 +92,11 @@ def refuse_model_and_path(source: object, others: Sequence[object]) -> None:
         TypeError: the source is a model, or something stands behind it.
     """
     if others or hasattr(source, "parameters"):
+        if not hasattr(source, "parameters") and not any(hasattr(one, "parameters") for one in others):
+            raise TypeError(
+                f"from_pretrained takes a folder or a repository alone, and {others[0]!r:.80} stands behind it; "
+                "options go by name, such as revision='main'"
+            )
         path = next(repr(str(one)) for one in (*others, source, "path") if not hasattr(one, "parameters"))
         raise TypeError(
             "from_pretrained takes a folder or a repository alone, and gives an adapter, then .attach(model): "

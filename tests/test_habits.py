@@ -25,6 +25,11 @@ def test_a_model_where_a_folder_belongs_is_answered_with_attach(order: str, tmp_
     )
 
 
+def test_a_revision_that_stands_behind_the_repository_is_to_be_named() -> None:
+    with pytest.raises(TypeError, match=r"and 'main' stands behind it; options go by name, such as revision='main'"):
+        ASAAdapter.from_pretrained("user/lfm25-asa", "main")  # type: ignore[misc]
+
+
 @pytest.mark.parametrize(
     ("name", "answer"),
     [

@@ -39,7 +39,7 @@ def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Fits, measures on TEST and saves."""
     names = {field.name for field in dataclasses.fields(ASATrainingArguments)}
     given = {name: value for name, value in vars(options).items() if name in names and value is not None}
-    given |= {"chat_template": template} if (template := given_template(options)) else {}
+    given |= {} if (template := given_template(options)) is None else {"chat_template": template}
     arguments = ASATrainingArguments(**given, output_dir=options.output, progress=shows_progress(options))
     splits = load_splits(options.data, seed=options.seed)
     tools = given_tools(options)

@@ -22,7 +22,8 @@ def load_adapter(options: argparse.Namespace) -> tuple[ASAAdapter, list[dict[str
     """The adapter, and the tools to offer: the user's, else those that the adapter was fitted with."""
     adapter = ASAAdapter.from_pretrained(options.adapter, revision=options.adapter_revision)
     refuse_template_from_hub(adapter.config.chat_template, adapter.commit, options.trust_template)
-    return adapter, given_tools(options) or adapter.config.tools
+    tools = given_tools(options)
+    return adapter, adapter.config.tools if tools is None else tools
 
 
 GGUF = ".gguf"  # how the name of a model file of llama.cpp ends
@@ -46,7 +47,9 @@ def load_model(
     """
     name, revision = named_model(options, config)
     if name.endswith(GGUF):
+        _refuse(options, name, "device", "dtype", "revision", of="models of transformers")
         return _load_gguf(name, options, chat_template)
+    _refuse(options, name, "n_ctx", "threads", of="model files of llama.cpp (.gguf)")
     if not Path(name).exists() and looks_like_path(name):
         raise FileNotFoundError(f"no model folder at {name}")
     transformers.logging.set_verbosity_error()
@@ -71,6 +74,12 @@ def load_model(
     return model.to(place).eval(), with_bounded_template(tokenizer, chat_template)
 
 
+def _refuse(options: argparse.Namespace, model: str, *names: str, of: str) -> None:
+    """Refuses options that the engine of the named model does not have, rather than ignore them."""
+    if given := [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]:
+        raise ValueError(f"{' and '.join(given)}: for {of}, and {model} is another kind; leave out what does nothing")
+
+
 def _load_gguf(name: str, options: argparse.Namespace, chat_template: str | None) -> tuple[Any, Any]:
     """A model file of llama.cpp, and the tokenizer that it carries or that is named."""
     from asa_adapter.llamacpp import GGUFModel
@@ -78,7 +87,8 @@ def _load_gguf(name: str, options: argparse.Namespace, chat_template: str | None
     transformers.logging.set_verbosity_error()
     named = None if options.tokenizer is None else transformers.AutoTokenizer.from_pretrained(options.tokenizer)
     ends = [] if named is None or named.eos_token_id is None else [named.eos_token_id]
-    model = GGUFModel(name, n_ctx=options.n_ctx, threads=options.threads, ends=ends)
+    sizes = {} if options.n_ctx is None else {"n_ctx": options.n_ctx}
+    model = GGUFModel(name, **sizes, threads=options.threads, ends=ends)
     return model, with_bounded_template(named or model.tokenizer(), chat_template)
 
 

@@ -15,7 +15,7 @@ _ADAPTER_HELP = "folder or Hub id of the adapter"
 _PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 # The options of `train` under their heads; those of no group run it.
 _GROUPS = {
-    "what to try": ("layers", "alphas", "taus", "betas", "read_layers", "actions", "finalists"),
+    "what to try": ("layers", "alphas", "taus", "betas", "read_layers", "actions", "finalists", "vary_tools"),
     "what to choose by": ("objective", "max_fpr", "max_fpr_confidence", "cost", "success_required"),
     "prompts and calls": (
         *("without_tools", "chat_template", "tool_call_format", "tool_call_start", "tool_call_end", "max_new_tokens"),
@@ -91,7 +91,7 @@ def _add_running(command: Any) -> None:
     command.add_argument(
         "--tokenizer", metavar="T", help="folder or Hub id of the tokenizer (default: the model's own)"
     )
-    command.add_argument("--n-ctx", type=int, default=4096, metavar="N", help="of a .gguf: longest prompt and answer")
+    command.add_argument("--n-ctx", type=int, metavar="N", help="of a .gguf: most tokens of a chat (default: 4096)")
     command.add_argument("--threads", type=int, metavar="N", help="of a .gguf: threads (default: one for each core)")
     command.add_argument("--revision", metavar="R", help="branch, tag or commit of the model on the Hub")
     command.add_argument("--device", metavar="D", help="such as cpu, cuda:1 or mps (default: a GPU if there is one)")

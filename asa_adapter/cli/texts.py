@@ -8,9 +8,10 @@ first steps:
   asa-adapter generate OUT --model MODEL \\
       --prompt "What is 4821 times 377?" --compare
 
-MODEL: a folder, an id on the Hub, or a .gguf file. DATA, and
-ROWS that have answers but no labels: a folder, an id, or one
-.jsonl or .csv file. OUT: a folder; commands that read an adapter
+MODEL: a folder, an id on the Hub, or a .gguf file. DATA,
+and ROWS that have answers but no labels: a folder, an id,
+or one .jsonl or .csv file.
+OUT: a folder; commands that read an adapter
 take an id on the Hub as well, and need no --model where the
 adapter was fitted for one on the Hub.
 asa-adapter COMMAND --help has examples for each command.

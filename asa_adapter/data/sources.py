@@ -157,8 +157,8 @@ def _parts_of_data(loaded: Any) -> dict[str, Part]:
         return {"data": Part(_rows_of_data(loaded, "data"), "data")}
     if set(SPLITS) <= set(loaded):
         given = {name: loaded[name] for name in SPLITS}
-    elif len(loaded) == 1:
-        given = dict(loaded)
+    elif len(loaded) == 1:  # one set to be split, whatever it is called
+        given = {"data" if name in ("cal", "valid", "test") else name: rows for name, rows in loaded.items()}
     else:
         given = {_NAMES.get(str(name), str(name)): rows for name, rows in loaded.items()}
         if len(given) < len(loaded) or not _is_complete(given):

@@ -5,6 +5,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from asa_adapter.files import LFS_CURE, LFS_POINTER
+
 _DELIMITERS = ",;\t"
 _LABELS = {"1": 1, "true": 1, "yes": 1, "0": 0, "false": 0, "no": 0}
 
@@ -16,10 +18,13 @@ def read_csv(path: Path) -> list[tuple[int, Any]]:
     Columns of lists hold JSON.
 
     Raises:
-        ValueError: not UTF-8, a column without a name or named twice, or more cells than columns in a line.
+        ValueError: not UTF-8, a Git LFS pointer, a column without a name or named twice, more cells than columns in a
+            line, or a cell that is too long.
     """
+    if (content := path.read_bytes()).startswith(LFS_POINTER):
+        raise ValueError(f"{path}: a Git LFS pointer, {LFS_CURE}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
     head = text.partition("\n")[0]
@@ -31,7 +36,8 @@ def read_csv(path: Path) -> list[tuple[int, Any]]:
         reader.fieldnames = columns
         rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num + 1}: not valid CSV: {error}") from error
+        hint = "; rows with longer cells can be given as .jsonl" if "field limit" in str(error) else ""
+        raise ValueError(f"{path}, line {reader.line_num + 1}: not valid CSV: {error}{hint}") from error
     for number, row in rows:
         if None in row:
             raise ValueError(

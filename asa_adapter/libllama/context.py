@@ -75,7 +75,7 @@ class Context:
         self._error: BaseException | None = None
         self._ends: list[int] = []
         self._buffer = np.empty(0, dtype=np.uint8)
-        self.tokens, self.sequences = tokens, sequences
+        self.tokens = tokens
         params = library.context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = tokens, PASS, PASS
         params.n_seq_max, params.kv_unified = sequences, True
@@ -228,17 +228,3 @@ class Context:
     def clear(self) -> None:
         """Empties all sequences."""
         self._library.memory_clear(self._memory, True)
-
-
-def in_one_pass(lengths: Sequence[int]) -> list[list[int]]:
-    """Numbers of runs that can be read together, in their order, each group at most 512 tokens."""
-    groups: list[list[int]] = []
-    room = 0
-    for number, length in enumerate(lengths):
-        if groups and length <= room:
-            groups[-1].append(number)
-        else:
-            groups.append([number])
-            room = PASS
-        room -= length
-    return groups

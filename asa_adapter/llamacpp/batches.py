@@ -1,11 +1,13 @@
 """Many prompts at once: states, pushes and answers, behind shared beginnings that are read once."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import torch
 
 from asa_adapter.engine.protocol import Answered, Answering, Facts, Pushed, Question
+from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.libllama.context import PASS, Context, Run, Visit
 from asa_adapter.llamacpp.settings import Settings
 from asa_adapter.llamacpp.steering import Adapters, biased, visits
@@ -30,17 +32,11 @@ class Begun(NamedTuple):
     length: int
 
 
-def begun(context: Context, prompts: Sequence[Prompt], most: int = 0) -> Iterator[Begun]:
-    """The prompts by what they begin with, which the context's first sequence holds when its turn comes.
-
-    Args:
-        context: where they are run.
-        prompts: prompts as token ids.
-        most: how many tokens of each must be left at least, beside its last one.
-    """
+def begun(context: Context, prompts: Sequence[Prompt]) -> Iterator[Begun]:
+    """The prompts by what they begin with, which the context's first sequence holds when its turn comes."""
     for family in families(prompts):
         shortest = min(len(prompts[row]) for row in family.rows)
-        length = min(family.length, max(0, shortest - 1 - most))
+        length = min(family.length, max(0, shortest - 1))
         context.clear()
         if length:
             context.read([Run(_SHARED, prompts[family.rows[0]][:length], 0, answers=False)])
@@ -78,7 +74,7 @@ class States:
         """(L, n, D) states behind the last tokens of n runs."""
         for run in runs:
             context.copy(_SHARED, run.sequence)
-        found = torch.empty(self._facts.num_layers, len(runs), self._facts.hidden_size)
+        found = torch.full((self._facts.num_layers, len(runs), self._facts.hidden_size), torch.nan)
         ends = torch.tensor([len(run.tokens) for run in runs]).cumsum(0) - 1
 
         def keeping(layer: int) -> Visit:
@@ -91,6 +87,11 @@ class States:
             return visit
 
         context.read(runs, {layer: keeping(layer) for layer in range(len(found))})
+        if not_shown := [layer for layer, states in enumerate(found) if bool(states.isnan().any())]:
+            raise IncompatibleModelError(
+                f"llama.cpp shows no states, or NaN, behind the blocks {not_shown} of this "
+                f"{self._facts.model_types[0]} model; expected those of all {len(found)}. It cannot be steered"
+            )
         for run in runs:
             context.drop(run.sequence)
         return found
@@ -198,9 +199,11 @@ class Answers:
     def of(self, prompts: Sequence[Prompt], asked: Callable[[int], Iterable[Question]]) -> Iterator[Answered]:
         """The answers to what is asked about each prompt, by its index, in the order in which they end."""
         longest = max(map(len, prompts))
-        reader = self._make(longest + PASS, sequences=3, watched=True)
-        writer = self._make(_ANSWERS * (longest + self._how.max_new_tokens + 1), sequences=_ANSWERS)
-        try:
+        room = _ANSWERS * (longest + self._how.max_new_tokens + 1)
+        with (
+            closing(self._make(longest + PASS, sequences=3, watched=True)) as reader,
+            closing(self._make(room, sequences=_ANSWERS)) as writer,
+        ):
             for rows, length in begun(reader, prompts):
                 for row in rows:
                     prompt = list(prompts[row])
@@ -218,9 +221,6 @@ class Answers:
                         self._going[slot] = self._new
             while self._going:
                 yield from self._step(writer)
-        finally:
-            reader.close()
-            writer.close()
 
     def _begin(self, reader: Context, question: Question, prompt: list[int]) -> Answered | None:
         """Chooses the first token of an answer, which adapters may act on; an answer that has ended there."""

@@ -6,6 +6,7 @@ control vectors act in an architecture, they must do what our step does.
 """
 
 from collections.abc import Callable
+from contextlib import closing
 
 import torch
 
@@ -29,9 +30,8 @@ def check_layer(make: Callable[..., Context], facts: Facts, layer: int) -> None:
         IncompatibleModelError: the states behind the block cannot be read, or a step is not what it should be.
     """
     seen: list[torch.Tensor] = []
-    plain, watched = make(64), make(64, watched=True)
     what = f"the states behind block {layer} of this {facts.model_types[0]} model"
-    try:
+    with closing(make(64)) as plain, closing(make(64, watched=True)) as watched:
         bare = _logits(plain)
         looked = _logits(watched, {layer: seen.append})
         if len(seen) != 1 or not seen[0].shape[0] or not seen[0].isfinite().all():
@@ -50,9 +50,6 @@ def check_layer(make: Callable[..., Context], facts: Facts, layer: int) -> None:
             raise IncompatibleModelError(f"{what}: a huge step does not change the logits. {_WAY_OUT}")
         if layer:  # block 0 takes no control vector
             _check_by_control(plain, bare, steered, layer, step, what)
-    finally:
-        plain.close()
-        watched.close()
 
 
 _WAY_OUT = "Steer this model with transformers, or with the tested build of llama.cpp"

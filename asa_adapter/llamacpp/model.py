@@ -74,6 +74,9 @@ class GGUFModel:
         ends: Sequence[int] = (),
         library: str | Path | None = None,
     ) -> None:
+        for name, count in (("n_ctx", n_ctx), ("threads", threads)):
+            if count is not None and count < 1:
+                raise ValueError(f"{name} is {count}; expected at least 1")
         self.path = Path(path)
         self._library = open_library(library)
         self._model = load_model(self._library, self.path)

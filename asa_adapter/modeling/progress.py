@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from asa_adapter.errors import visible
+
 # Seconds between two lines; work that takes less prints nothing.
 _EVERY = 60.0
 
@@ -106,6 +108,6 @@ def span(seconds: float) -> str:
 
 
 def say(text: str) -> None:
-    """Prints a line about a run on stderr."""
-    sys.stderr.write(f"asa-adapter: {text}\n")
+    """Prints a line about a run on stderr, in which no text of a stranger acts on the terminal."""
+    sys.stderr.write(f"asa-adapter: {visible(text)}\n")
     sys.stderr.flush()

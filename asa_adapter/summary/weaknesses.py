@@ -36,11 +36,11 @@ def weaknesses(config: ASAConfig, report: Report) -> list[str]:
     for split, comparison in report.evaluations.items():
         if split == "test" or "test" not in report.evaluations:
             found += [*_cut(comparison, split), *_overall(comparison, split), *_by_domain(comparison, split)]
-            found += _calls(comparison, split)
+            found += [] if config.abstains else _calls(comparison, split)
     for split, varied in report.variations.items():
         if split == "test" or not report.variations.get("test"):
-            found += _other_tools(varied, split)
-    found += [*_beside_words(report), *_unsettled(report)]
+            found += [] if config.abstains else _other_tools(varied, split)
+    found += [*_beside_words(report), *([] if config.abstains else _unsettled(report))]
     return [*found, *_reading(config, report), *_data(report)]
 
 

@@ -88,7 +88,7 @@ def _states(report: Mapping[str, Any]) -> str:
 
 def _variations(report: Mapping[str, Any]) -> str:
     told = report["vary_tools"]
-    fitted = f"{told['rows']} rows with other lists are fitted on too" if told["fitted"] else "as given is enough"
+    fitted = f"{told['rows']} rows with other lists are fitted on too" if told["fitted"] else "none are fitted on"
     return f"{fitted} ({told['why']})"
 
 

@@ -17,8 +17,9 @@ from asa_adapter.report_schema import VARIATIONS
 from asa_adapter.steering.controller import ternary_gate
 from asa_adapter.training.variations import mixed, varied
 
-# Balanced accuracy that a probe may lose on VALID by a variation before such rows are fitted on.
+# Balanced accuracy that a probe may lose on VALID by a variation before such rows are fitted on, and then as given.
 _MOST_LOSS = 0.03
+_MOST_LOSS_AS_GIVEN = 0.01
 
 # Takes the name of a split; gives (N,) bool, where the gate is +1.
 Gate = Callable[[str], NDArray[np.bool_]]
@@ -58,7 +59,11 @@ class Robustness:
         if worst is not None:
             why = f"probes on VALID lose at most {losses[worst]:.3f} of their balanced accuracy, with tools {worst}"
         else:
-            why = "asked for" if asked is not None else "no row of VALID offers tools that could be varied"
+            why = {
+                True: "asked for",
+                False: "ruled out by vary_tools=False",
+                None: "no layer reads the prompts, or no row of VALID offers tools that could be varied",
+            }[asked]
         facts = {"fitted": bool(vary), "why": why, "losses": losses}
         if vary:
             for split in ("cal", "train"):
@@ -70,6 +75,10 @@ class Robustness:
                 self._measured.states(name)
             count = sum(len(self._measured.rows(name)) for name in self.fitted_on)
             facts |= {"rows": count, "taken_away": sum(map(self._taken_away, self.fitted_on))}
+            if asked is None and (lost := self._lost_as_given(layers)) > _MOST_LOSS_AS_GIVEN:
+                why += f"; but fitted on such rows they would lose {lost:.3f} with tools as given"
+                facts = {"fitted": False, "why": why, "losses": losses}
+                self.fitted_on = ()
         return facts
 
     def landmarks(self, tokenizer: Any) -> dict[str, Any]:
@@ -117,29 +126,50 @@ class Robustness:
 
     def _losses(self, layers: Sequence[int]) -> dict[str, float]:
         """By variation, the balanced accuracy on VALID that pooled probes lose, at the layer where they read best."""
-        measured, Cs = self._measured, sorted(self._args.Cs)
-        sees = measured.states("train").sees_prompt()
-        labels = measured.labels("valid")
-        probes = {}
-        for layer in (layer for layer in layers if sees[layer]):
-            known = measured.labelled("train", layer).behind(measured.labelled("cal", layer))
-            names = ["all"] * len(known.labels)
-            probes[layer] = Probes.fit(known.states, known.labels, names, Cs[(len(Cs) - 1) // 2], self._args.seed)
-
-        def right(layer: int, split: str) -> NDArray[np.bool_]:
-            called = probes[layer].p_tool(measured.labelled(split, layer).states) >= 0.5
-            return np.asarray(called == measured.labels(split).astype(bool))
-
-        if not probes:
+        measured = self._measured
+        if (best := self._best_reading(layers)) is None:
             return {}
-        best = max(probes, key=lambda layer: _by_label(right(layer, "valid"), labels).mean())
-        given = _by_label(right(best, "valid"), labels)
+        layer, probes = best
+        given = _by_label(self._right(probes, layer, "valid"), measured.labels("valid"))
         self._add("valid")
         return {
-            name: float((given - _by_label(right(best, key), measured.labels(key), given)).mean())
+            name: float((given - _by_label(self._right(probes, layer, key), measured.labels(key), given)).mean())
             for name in VARIATIONS
             if len(measured.rows(key := f"valid-{name}"))
         }
+
+    def _lost_as_given(self, layers: Sequence[int]) -> float:
+        """The balanced accuracy on VALID as given that pooled probes lose by being fitted on varied rows too."""
+        if (best := self._best_reading(layers)) is None:
+            return 0.0
+        layer, probes = best
+        labels = self._measured.labels("valid")
+        before, after = (
+            _by_label(self._right(some, layer, "valid"), labels).mean()
+            for some in (probes, self._pooled(layer, self.fitted_on))
+        )
+        return float(before - after)
+
+    def _best_reading(self, layers: Sequence[int]) -> tuple[int, Probes] | None:
+        """The layer whose pooled probe reads VALID best, and that probe; None where no layer sees the prompt."""
+        sees, labels = self._measured.states("train").sees_prompt(), self._measured.labels("valid")
+        probes = {layer: self._pooled(layer) for layer in layers if sees[layer]}
+        scores = {layer: _by_label(self._right(some, layer, "valid"), labels).mean() for layer, some in probes.items()}
+        best = max(scores, key=lambda layer: scores[layer], default=None)
+        return None if best is None else (best, probes[best])
+
+    def _pooled(self, layer: int, also: Sequence[str] = ()) -> Probes:
+        """A probe of one layer's states for all domains, fitted on CAL, TRAIN and other splits."""
+        Cs = sorted(self._args.Cs)
+        known = self._measured.labelled("train", layer).behind(self._measured.labelled("cal", layer))
+        known = known.joined([self._measured.labelled(name, layer) for name in also])
+        names = ["all"] * len(known.labels)
+        return Probes.fit(known.states, known.labels, names, Cs[(len(Cs) - 1) // 2], self._args.seed)
+
+    def _right(self, probes: Probes, layer: int, split: str) -> NDArray[np.bool_]:
+        """(N,) where a pooled probe is right on the rows of a split."""
+        called = probes.p_tool(self._measured.labelled(split, layer).states) >= 0.5
+        return np.asarray(called == self._measured.labels(split).astype(bool))
 
     def _taken_away(self, name: str) -> int:
         """How many rows of a varied split lost the tool that they need."""

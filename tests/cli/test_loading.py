@@ -83,6 +83,15 @@ def test_device_and_precision_are_the_users() -> None:
         loading.load_model(options("--model", str(TINY_LFM2), "--device", "gpu"))
 
 
+def test_options_of_the_other_engine_are_refused() -> None:
+    message = r"--n-ctx: for model files of llama.cpp \(.gguf\), and .*tiny_lfm2 is another kind; leave out what does"
+    with pytest.raises(ValueError, match=message):
+        loading.load_model(options("--model", str(TINY_LFM2), "--n-ctx", "512"))
+    message = r"--device and --dtype: for models of transformers, and a.gguf is another kind"
+    with pytest.raises(ValueError, match=message):
+        loading.load_model(options("--model", "a.gguf", "--dtype", "bfloat16", "--device", "cpu"))
+
+
 def test_a_revision_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 

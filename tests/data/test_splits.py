@@ -109,6 +109,12 @@ def test_dataset_dict_of_one_split_is_split_here() -> None:
     assert ids(load_splits(datasets.DatasetDict(train=one))) == ids(load_splits(one))
 
 
+@pytest.mark.parametrize("name", [*SPLITS, "data"])
+def test_one_set_is_split_whatever_it_is_called_and_no_row_is_in_two_splits(name: str) -> None:
+    found = [row for rows in ids(load_splits({name: labelled(56)})).values() for row in rows]
+    assert sorted(found) == sorted(row["id"] for row in labelled(56))
+
+
 def test_dataset_and_file_give_the_same_splits(tmp_path: Path) -> None:
     path = write(tmp_path / "all.jsonl", labelled(56))
     assert ids(load_splits(datasets.Dataset.from_list(labelled(56)))) == ids(load_splits(path))

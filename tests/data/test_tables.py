@@ -57,6 +57,11 @@ def test_empty_cells_are_missing(tmp_path: Path) -> None:
         ('instruction,label\n"Hello" you,1\n', "line 2: not valid CSV: "),
         ("instruction,label\nHello,maybe\n", "line 2: label is 'maybe'; expected 0 (no tool needed) or 1"),
         ("", "there are no rows; expected labelled prompts"),
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "a Git LFS pointer, in place of the file itself",
+        ),
+        (f"instruction,label\n{'x' * 140_000},1\n", "rows with longer cells can be given as .jsonl"),
     ],
 )
 def test_what_is_wrong_in_a_table_is_named_with_its_line(tmp_path: Path, content: str, message: str) -> None:

@@ -78,6 +78,27 @@ def test_states_that_have_another_name_are_refused(
         opened(written())
 
 
+def test_states_of_a_block_that_is_not_shown_are_never_made_up(
+    written: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the middle block is tried when a model is opened."""
+    model = opened(written())
+    own = model._library.ggml_get_name
+    monkeypatch.setattr(model._library, "ggml_get_name", lambda tensor: own(tensor).replace(b"l_out-2", b"out-2"))
+    with pytest.raises(
+        IncompatibleModelError, match=r"shows no states, or NaN, behind the blocks \[2\] of this lfm2 model"
+    ):
+        model.last_states([[1, 5, 9]], lambda count: None)
+
+
+@pytest.mark.parametrize(("name", "count"), [("n_ctx", 0), ("threads", -1)])
+def test_sizes_below_one_are_refused(written: Callable[..., Path], name: str, count: int) -> None:
+    from asa_adapter.llamacpp import GGUFModel
+
+    with pytest.raises(ValueError, match=f"{name} is {count}; expected at least 1"):
+        GGUFModel(written(), **{name: count})
+
+
 def test_an_error_inside_a_visit_is_raised_and_the_model_answers_on(
     pair: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

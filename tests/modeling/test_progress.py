@@ -9,7 +9,7 @@ from huggingface_hub import constants
 
 from asa_adapter.modeling import processes
 from asa_adapter.modeling.processes import progress_bar
-from asa_adapter.modeling.progress import Forecast, Lines, span
+from asa_adapter.modeling.progress import Forecast, Lines, say, span
 
 
 class Clock:
@@ -114,3 +114,8 @@ def test_lines_take_the_place_of_bars_where_there_is_no_terminal(
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", disabled)
     monkeypatch.setenv("RANK", rank)
     assert isinstance(progress_bar(3, "fits", show), processes.Lines) == lines
+
+
+def test_a_line_about_a_run_shows_no_strangers_text_raw(capsys: pytest.CaptureFixture[str]) -> None:
+    say("domains   1: \x1b[31mred\u202e 3")
+    assert capsys.readouterr().err == "asa-adapter: domains   1: \\u001b[31mred\\u202e 3\n"

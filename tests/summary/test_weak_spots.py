@@ -1,5 +1,6 @@
 """Weak spots that only some reports have, in words."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,6 +33,21 @@ def test_words_that_tell_as_much_as_the_state_are_told(words: float, state: floa
 def test_a_choice_that_is_not_settled_is_told(again: Any, told: bool) -> None:
     found = spots(valid={"chosen_again": again})
     assert ("Its setting is not settled: it is chosen again in 38 % of resamples of VALID" in found) == told
+
+
+def test_an_adapter_that_abstains_is_not_blamed_for_a_gate_that_does_nothing() -> None:
+    gates = {"rows": 40, "lost": 20, "won": 0, "left_out": 0, "right": 0.5, "given_right": 1.0, "called": 0.5}
+    report = Report.read(
+        {
+            "valid": {"chosen_again": 0.1},
+            "evaluations": {"test": {"base": metrics(0.0), "asa": metrics(0.0)}},
+            "variations": {"test": {"wrapped": gates | {"given_called": 0.5}}},
+        }
+    )
+    told = ("With tools that are wrapped otherwise", "Its setting is not settled", "Hardly any of its calls")
+    acting, silent = ("\n".join(weaknesses(replace(CONFIG, alpha=alpha), report)) for alpha in (1.0, 0.0))
+    assert all(spot in acting for spot in told)
+    assert not any(spot in silent for spot in told)
 
 
 def test_calls_of_which_hardly_any_can_be_used_are_told_first_among_calls() -> None:

@@ -78,12 +78,44 @@ def test_rows_that_cannot_be_rendered_are_left_out_and_said(tiny_lfm2: Any, rows
     assert measured._left_out["valid-wrapped"] == len(rows["valid"])
 
 
+@pytest.mark.parametrize(("lost", "fitted"), [(0.009, True), (0.011, False)])
+def test_other_lists_are_not_fitted_on_where_probes_would_lose_by_it_with_tools_as_given(
+    tiny_lfm2: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, lost: float, fitted: bool
+) -> None:
+    measured = robustness(trainer(tiny_lfm2, rows))
+    monkeypatch.setattr(measured, "_losses", lambda layers: {"without": 0.2})
+    monkeypatch.setattr(measured, "_lost_as_given", lambda layers: lost)
+    facts = measured.settle([6])
+    assert (facts["fitted"], "rows" in facts, bool(measured.fitted_on)) == (fitted, fitted, fitted)
+    assert ("; but fitted on such rows they would lose 0.011 with tools as given" in facts["why"]) != fitted
+
+
+def test_what_is_lost_with_tools_as_given_is_balanced_accuracy_on_valid(
+    tiny_lfm2: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Varied rows that say the contrary of those as given, and many times each, turn the probe around."""
+    made = trainer(tiny_lfm2, rows, vary_tools=True)
+    measured, found = made._measured, robustness(made)
+    found.settle([6])
+
+    def states(split: str) -> HiddenStates:
+        labels = torch.from_numpy(measured.labels(split)).float()
+        told = labels if split in ("cal", "train", "valid") else 1 - labels
+        return HiddenStates(torch.stack([told, told, told], dim=1)[None])
+
+    monkeypatch.setattr(measured, "states", states)
+    assert found._lost_as_given([0]) == 0.0
+    found.fitted_on = ("cal-varied", "train-varied") * 20
+    assert found._lost_as_given([0]) == 1.0
+
+
 @pytest.mark.parametrize(("loss", "fitted"), [(0.031, True), (0.029, False)])
 def test_other_lists_are_fitted_on_where_probes_lose_more_than_three_hundredths(
     tiny_lfm2: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, loss: float, fitted: bool
 ) -> None:
     measured = robustness(trainer(tiny_lfm2, rows))
     monkeypatch.setattr(measured, "_losses", lambda layers: {"shuffled": -0.01, "wrapped": loss})
+    monkeypatch.setattr(measured, "_lost_as_given", lambda layers: 0.0)
     facts = measured.settle([6])
     assert facts["fitted"] is fitted
     assert facts["why"] == (f"probes on VALID lose at most {loss:.3f} of their balanced accuracy, with tools wrapped")
@@ -110,12 +142,12 @@ def test_losses_are_what_a_probe_loses_of_its_balanced_accuracy(
     assert losses == {"shuffled": 0.5, "thinned": 0.5, "wrapped": 0.5, "without": 0.0}
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_what_is_asked_for_is_done(tiny_lfm2: Any, rows: Any, asked: bool) -> None:
+@pytest.mark.parametrize(("asked", "why"), [(True, "asked for"), (False, "ruled out by vary_tools=False")])
+def test_what_is_asked_for_is_done(tiny_lfm2: Any, rows: Any, asked: bool, why: str) -> None:
     made = trainer(tiny_lfm2, rows, vary_tools=asked)
     measured = robustness(made)
     facts = measured.settle([6])
-    assert (facts["fitted"], facts["why"], facts["losses"]) == (asked, "asked for", {})
+    assert (facts["fitted"], facts["why"], facts["losses"]) == (asked, why, {})
     assert measured.fitted_on == (("cal-varied", "train-varied") if asked else ())
     if asked:
         lost = sum(
