@@ -147,5 +147,5 @@ def test_other_seeds_give_other_rows_and_the_script_writes_them(problems: Any, t
 
 
 def test_without_labels_the_rows_are_not_taken_for_training() -> None:
-    with pytest.raises(ValueError, match=r"cal, row 0: label is None; expected 0 .*the row also has 'answer'"):
+    with pytest.raises(ValueError, match=r"cal.jsonl, line 1: label is None; expected 0 .*the row also has 'answer'"):
         load_splits(CHECKABLE)

@@ -34,12 +34,18 @@ from asa_adapter.states import collect_hidden_states
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
-from gguf_files import write_gguf
 
 # The least share of gates that must be equal to those of transformers, by how the weights are stored.
 LEAST_GATES = {"F32": 1.0, "F16": 318 / 320, "Q8_0": 318 / 320, "Q4_0": 310 / 320}
 NEW_TOKENS = 48
 REPEATS = 25
+
+
+def written(folder: Path, path: Path, kind: str) -> Path:
+    """A model of a folder as a GGUF file; --help needs no package that writes one."""
+    from gguf_files import write_gguf
+
+    return write_gguf(folder, path, kind)
 
 
 class Row(NamedTuple):
@@ -195,7 +201,7 @@ def real(folder: Path, prompts: int) -> Iterator[Row]:
     yield from real_file(folder, folder / "model.gguf", model, tokenizer, rows)
     if model.config.model_type == "qwen2":
         with tempfile.TemporaryDirectory() as work:
-            path = write_gguf(folder, Path(work) / "f16.gguf", "F16")
+            path = written(folder, Path(work) / "f16.gguf", "F16")
             yield from real_file(folder, path, model, tokenizer, rows)
 
 
@@ -263,7 +269,7 @@ def tiny(options: argparse.Namespace) -> Iterator[Row]:
         for name in names:
             bed = make_bed(ROOT / "examples" / name, options.prompts)
             for kind in kinds:
-                path = write_gguf(bed.folder, Path(work) / f"{name}-{kind}.gguf", kind)
+                path = written(bed.folder, Path(work) / f"{name}-{kind}.gguf", kind)
                 file = GGUFModel(path, n_ctx=1024, threads=1, ends=[bed.tokenizer.eos_token_id])
                 yield from compared(bed, file, kind)
                 if options.fit and kind == "Q4_0":
