@@ -105,7 +105,9 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     measured = Measurements(model, tokenizer, splits, arguments, adapter.parser(tokenizer), tools)
     results = measured.evaluation.compare(list(splits[options.split]), adapter)
     found: dict[str, Any] = {options.split: results}
-    text = f"{options.split.upper()}\n{metrics_table(results)}\n\n{calls_table(results)}"
+    made = splits[options.split].info.description.partition("\n")[0]
+    head = f"{options.split.upper()}, {results['base']['n']} prompts ({made})"
+    text = f"{head}\n{metrics_table(results)}\n\n{calls_table(results)}"
     if options.ablations:
         variants = ablated(measured, adapter, options.split, arguments)
         found["ablations"] = {name: variants[name] for name in variants if name not in ("base", "full")}
