@@ -169,7 +169,7 @@ def test_threat_odd_domain_names(folder: Path, sound: dict[str, bytes], name: st
         ('"tau": 0.5', '"tau": 1e999'),
         ('"tau": 0.5', '"tau": -Infinity'),
         ("{", "[{"),
-        ("{", "\ufeff{"),
+        ('"layer"', '\ufeff"layer"'),  # at the beginning of the file an editor put it, and it says nothing
     ],
 )
 def test_threat_json_that_readers_disagree_about(folder: Path, sound: dict[str, bytes], old: str, new: str) -> None:
