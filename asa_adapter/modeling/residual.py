@@ -50,6 +50,7 @@ def text_config(model: Any) -> Any:
     """
     config = getattr(model, "config", None)
     if config is None:
+        refuse_parallel(model)
         raise IncompatibleModelError(
             f"{type(model).__name__} has no config; expected a transformers AutoModelForCausalLM"
         )

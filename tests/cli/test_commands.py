@@ -129,7 +129,7 @@ def test_evaluate_prints_a_table_of_base_and_asa(
     words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--split", "valid", "--quiet"]
     assert main([*words, "--max-new-tokens", "64"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "VALID"
+    assert lines[0] == "VALID, 40 prompts (splits: as given)"
     assert [line.split("|")[1].strip() for line in lines[3:5]] == ["base", "asa"]
     assert [line.split("|")[1].strip() for line in lines[6:]] == ["calls", "---", "base", "asa"]
 
