@@ -28,7 +28,8 @@ def contradiction(schema: Mapping[str, Any], fits: Fits) -> str | None:
         fits: whether a value fits a schema; decides which values of `enum` and `const` are left.
 
     Example:
-        >>> contradiction({"properties": {"a": {"minimum": 5, "maximum": 1}}, "required": ["a"]}, lambda *_: True)
+        >>> number = {"type": "integer", "minimum": 5, "maximum": 1}
+        >>> contradiction({"properties": {"a": number}, "required": ["a"]}, lambda *_: True)
         "requires 'a', but its minimum 5 is above its maximum 1"
     """
     search = _Search(schema, fits)
