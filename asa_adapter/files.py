@@ -243,6 +243,18 @@ def make_writable_folder(folder: Path) -> None:
         raise OSError(f"cannot write into {folder}: {error.strerror}") from error
 
 
+def read_data_text(path: Path) -> str:
+    """The text of a user's data file, without a byte-order mark.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a Git LFS pointer in place of it, or not UTF-8.
+    """
+    if (content := path.read_bytes()).startswith(LFS_POINTER):
+        raise ValueError(f"a Git LFS pointer, {LFS_CURE}")
+    return content.decode("utf-8-sig")
+
+
 def read_jsonl(path: Path) -> list[tuple[int, Any]]:
     """The values of a JSON-lines file with their line numbers; empty lines and byte-order marks are skipped.
 

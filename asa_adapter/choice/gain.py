@@ -131,11 +131,9 @@ class Redraw:
         objective = Objective.of(args)
         index = next(i for i, finalist in enumerate(finalists) if finalist is chosen)
         weights = resamples(len(labels), args.resamples, args.seed, groups)
-        settled = _chosen_again(objective, labels, finalists, groups, weights, equal=True)
-        again = float((_chosen_again(objective, labels, finalists, groups, weights, equal=False) == index).mean())
-        numbers = np.arange(len(labels)) if groups is None else groups
-        count = min(len(set(numbers[labels == label].tolist())) for label in (0, 1))
-        return cls(objective, labels, finalists, index, weights, settled, again, count)
+        chosen_again, settled = _chosen_again(objective, labels, finalists, groups, weights)
+        again = float((chosen_again == index).mean())
+        return cls(objective, labels, finalists, index, weights, settled, again, min(groups_by_label(labels, groups)))
 
     @property
     def few(self) -> bool:
@@ -186,23 +184,36 @@ def _chosen_again(
     finalists: Sequence[Scored],
     groups: NDArray[np.int64] | None,
     weights: NDArray[np.int64],
-    *,
-    equal: bool,
-) -> NDArray[np.int64]:
-    """(B,) index of the finalist that is chosen in each resample, if `equal` as if all were as good; see `Redraw`."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(B,) index of the finalist chosen in each resample: by what each has there, and as if all were as good."""
     called = np.stack([finalist.triggered for finalist in finalists])
     drawn = Counts.of(labels, called, weights)
     scores = objective.value(drawn)
-    own = objective.value(Counts.of(labels, called))[:, None]
+    noise = scores - objective.value(Counts.of(labels, called))[:, None]
     independent = np.array([independent_rows(labels, finalist.triggered, groups) for finalist in finalists])
-    keeps = objective.keeps(drawn, independent[:, None])
-    success = None
+    errors, keeps = standard_errors(scores), objective.keeps(drawn, independent[:, None])
+    success = success_noise = None
     if (fits := all_fits(finalists)) is not None:
         successes = success_f1(labels, called, fits, weights)
-        own_successes = success_f1(labels, called, fits)[:, None]
-        success = successes - equal * own_successes, standard_errors(successes)
-    found = scores - equal * own
-    return gentlest_near_best([f.gentleness() for f in finalists], found, standard_errors(scores), keeps, success)
+        success = successes, standard_errors(successes)
+        success_noise = successes - success_f1(labels, called, fits)[:, None], success[1]
+    gentleness = [finalist.gentleness() for finalist in finalists]
+    return (
+        gentlest_near_best(gentleness, scores, errors, keeps, success),
+        gentlest_near_best(gentleness, noise, errors, keeps, success_noise),
+    )
+
+
+def groups_by_label(labels: NDArray[np.int64], groups: NDArray[np.int64] | None) -> tuple[int, int]:
+    """How many groups have rows of label 0, and of label 1.
+
+    Args:
+        labels: (N,) 1 where a tool is needed.
+        groups: (N,) numbers; rows with the same number belong together. None makes each row a group.
+    """
+    numbers = np.arange(len(labels)) if groups is None else groups
+    without, needed = (len(set(numbers[labels == label].tolist())) for label in (0, 1))
+    return without, needed
 
 
 def bound_quantile(groups: int) -> float:

@@ -16,7 +16,7 @@ from asa_adapter.comparison.table import ablated, rules_table
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_batch, pad_token_id
 from asa_adapter.data.prompts import encode_prompt
-from asa_adapter.data.splits import load_splits
+from asa_adapter.data.splits import how_made, load_splits
 from asa_adapter.diagnostics.diagnosis import diagnose as diagnosed
 from asa_adapter.diagnostics.diagnosis import findings_table
 from asa_adapter.diagnostics.explanation import answer_verdict
@@ -105,8 +105,7 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     measured = Measurements(model, tokenizer, splits, arguments, adapter.parser(tokenizer), tools)
     results = measured.evaluation.compare(list(splits[options.split]), adapter)
     found: dict[str, Any] = {options.split: results}
-    made = splits[options.split].info.description.partition("\n")[0]
-    head = f"{options.split.upper()}, {results['base']['n']} prompts ({made})"
+    head = f"{options.split.upper()}, {results['base']['n']} prompts (splits: {how_made(splits)['splits']})"
     text = f"{head}\n{metrics_table(results)}\n\n{calls_table(results)}"
     if options.ablations:
         variants = ablated(measured, adapter, options.split, arguments)

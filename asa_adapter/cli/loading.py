@@ -13,7 +13,7 @@ import transformers
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.rows import complete_row, read_tools
-from asa_adapter.files import looks_like_path, strict_json
+from asa_adapter.files import looks_like_path, read_data_text, strict_json
 from asa_adapter.matching.compatibility import fitting_blocks
 from asa_adapter.templates.rendering import refuse_template_from_hub, with_bounded_template
 
@@ -150,7 +150,7 @@ def given_chat(options: argparse.Namespace) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"no file of messages at {path}")
     try:
-        messages = strict_json(path.read_text(encoding="utf-8-sig"))
+        messages = strict_json(read_data_text(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
     chat: list[dict[str, Any]] = complete_row({"messages": messages, "label": 0}, str(path), "", None)["messages"]

@@ -67,11 +67,11 @@ def _seconds(
     settings = greedy_settings(evaluation.tokenizer, evaluation.max_new_tokens)
 
     def answer(row: int, prompts: Sequence[Sequence[int]]) -> float:
-        began = time.perf_counter()
-        (ids, mask), *first = [_tensors(evaluation.model, prompt) for prompt in prompts]
         some = of_rows(variant, [row])
         if is_engine_model(evaluation.model):
             return _seconds_of_engine(evaluation.model, prompts, some, settings["max_new_tokens"])
+        began = time.perf_counter()
+        (ids, mask), *first = [_tensors(evaluation.model, prompt) for prompt in prompts]
         for question in first:
             forward(evaluation.model, *question, use_cache=False).logits.sum().item()
         forced = {"logits_processor": [some.processor(ids.shape[1])]} if isinstance(some, Forcing) else {}

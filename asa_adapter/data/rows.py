@@ -9,7 +9,7 @@ from typing import Any
 
 from asa_adapter.data.history import check_calls
 from asa_adapter.data.prompts import DEFAULT_DOMAIN
-from asa_adapter.files import LFS_CURE, LFS_POINTER, strict_json
+from asa_adapter.files import read_data_text, strict_json
 from asa_adapter.notations.schemas import parameters_fault, unwrapped
 from asa_adapter.tool_calls.gold import gold_names, matches_gold
 
@@ -118,9 +118,7 @@ def read_tools(path: Path) -> list[dict[str, Any]]:
         ValueError: not JSON, not a list of tools with a name, or a tool's `parameters` are no JSON schema.
     """
     try:
-        if (content := path.read_bytes()).startswith(LFS_POINTER):
-            raise ValueError(f"a Git LFS pointer, {LFS_CURE}")
-        tools = strict_json(content.decode("utf-8-sig"))
+        tools = strict_json(read_data_text(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
     tools = _plain(tools, str(path))

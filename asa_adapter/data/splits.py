@@ -83,6 +83,12 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
     )
 
 
+def how_made(splits: Mapping[str, Any]) -> dict[str, str]:
+    """How `load_splits` made splits ("splits") and where their tools are from ("tools"), as far as they say so."""
+    told = str(getattr(getattr(splits["cal"], "info", None), "description", None) or "")
+    return dict(line.split(": ", 1) for line in told.splitlines() if line.startswith(("splits: ", "tools: ")))
+
+
 Rows = list[dict[str, Any]]
 
 

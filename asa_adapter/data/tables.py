@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from asa_adapter.files import LFS_CURE, LFS_POINTER
+from asa_adapter.files import read_data_text
 
 _DELIMITERS = ",;\t"
 _LABELS = {"1": 1, "true": 1, "yes": 1, "0": 0, "false": 0, "no": 0}
@@ -21,12 +21,12 @@ def read_csv(path: Path) -> list[tuple[int, Any]]:
         ValueError: not UTF-8, a Git LFS pointer, a column without a name or named twice, more cells than columns in a
             line, or a cell that is too long.
     """
-    if (content := path.read_bytes()).startswith(LFS_POINTER):
-        raise ValueError(f"{path}: a Git LFS pointer, {LFS_CURE}")
     try:
-        text = content.decode("utf-8-sig")
+        text = read_data_text(path)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     head = text.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=head.count), strict=True)
     try:

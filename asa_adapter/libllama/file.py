@@ -77,8 +77,7 @@ def weights_digest(library: Library, model: int, path: Path) -> str:
         16 hexadecimal digits.
 
     Raises:
-        IncompatibleModelError: a file is no GGUF.
-        FileNotFoundError: a further part has another name than llama.cpp gives it.
+        IncompatibleModelError: a file is no GGUF, or a further part has another name than llama.cpp gives it.
     """
     sums = [_digest(library, part) for part in _parts(metadata(library, model, "split.count"), path)]
     return sha256(repr(sums).encode())[:16]

@@ -141,7 +141,7 @@ class GGUFModel:
         return f"gguf:{self._stored}:{self._digest}"
 
     def digest(self) -> str:
-        """Digest of all that results depend on: the weights, the library and the tokens that end a text."""
+        """Digest of what results depend on: the weights, the library's file name and the tokens that end a text."""
         ends = self.generation_config.eos_token_id
         return sha256(repr((self.fingerprint(), self.facts, str(self._library.path.name), ends)).encode())
 

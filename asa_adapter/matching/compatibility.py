@@ -73,13 +73,7 @@ def fitting_blocks(model: nn.Module, config: ASAConfig) -> nn.ModuleList:
     """
     refuse_other_kinds(model)
     found, blocks = text_config(model), decoder_blocks(model, config.layer_path)
-    facts = (
-        ("hidden size", hidden_size(model), config.hidden_size),
-        ("number of decoder blocks", len(blocks), config.num_layers),
-        ("model type", getattr(found, "model_type", None), config.model_type),
-    )
-    if wrong := misfits(facts, config):
-        raise IncompatibleModelError(wrong[0])
+    _refuse_misfit(hidden_size(model), len(blocks), getattr(found, "model_type", None), config)
     return blocks
 
 
@@ -91,9 +85,13 @@ def fitting_engine(model: EngineModel, config: ASAConfig) -> None:
     """
     found = model.facts
     kind = config.model_type if config.model_type in found.model_types else found.model_types[0]
+    _refuse_misfit(found.hidden_size, found.num_layers, kind, config)
+
+
+def _refuse_misfit(width: int, depth: int, kind: str | None, config: ASAConfig) -> None:
     facts = (
-        ("hidden size", found.hidden_size, config.hidden_size),
-        ("number of decoder blocks", found.num_layers, config.num_layers),
+        ("hidden size", width, config.hidden_size),
+        ("number of decoder blocks", depth, config.num_layers),
         ("model type", kind, config.model_type),
     )
     if wrong := misfits(facts, config):

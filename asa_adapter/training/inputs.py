@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asa_adapter.choice.gain import MIN_GROUPS
+from asa_adapter.choice.gain import MIN_GROUPS, groups_by_label
 from asa_adapter.data.duplicates import row_names
 from asa_adapter.data.prompts import Row, row_messages, row_tools
 from asa_adapter.data.rows import check_gold_tools
 from asa_adapter.data.sources import SPLITS
-from asa_adapter.data.splits import check_split, load_splits
+from asa_adapter.data.splits import check_split, how_made, load_splits
 from asa_adapter.diagnostics.checks import template_ignores, unseen_tools
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.matching.compatibility import refuse_learnt_prompts, refuse_other_kinds
@@ -42,8 +42,6 @@ def checked_splits(source: Any, seed: int, tools: Tools | None = None) -> tuple[
     splits = source
     if not isinstance(source, Mapping) or not set(SPLITS) <= set(source):
         splits = load_splits(source, seed=seed)
-    told = str(getattr(getattr(splits["cal"], "info", None), "description", None) or "")
-    notes = dict(line.split(": ", 1) for line in told.splitlines() if line.startswith(("splits: ", "tools: ")))
     found: dict[str, list[Row]] = {
         name: [{**row, "label": int(row["label"])} if type(row.get("label")) is bool else row for row in splits[name]]
         for name in SPLITS
@@ -60,7 +58,7 @@ def checked_splits(source: Any, seed: int, tools: Tools | None = None) -> tuple[
                 f"train: {count} rows have label {label}; expected at least {MIN_ROWS_PER_CLASS} of each label, since "
                 "router and probes are fitted on them and judged on others of them"
             )
-    return found, notes
+    return found, how_made(splits)
 
 
 def refuse_unseen_tools(splits: Splits, tokenizer: Any, tools: Tools | None, without_tools: bool) -> None:
@@ -110,13 +108,12 @@ def few_groups(labels: NDArray[np.int64], groups: NDArray[np.int64]) -> str:
         labels: (N,) 1 where a tool is needed.
         groups: (N,) numbers; rows with the same number belong together.
     """
-    counts = {label: len(set(groups[labels == label].tolist())) for label in (0, 1)}
-    rarer = min(counts, key=lambda label: counts[label])
-    if counts[rarer] >= MIN_GROUPS:
+    counts = groups_by_label(labels, groups)
+    if (fewest := min(counts)) >= MIN_GROUPS:
         return ""
     return (
-        f"valid has {counts[rarer]} rows of label {rarer} that are unlike each other; with fewer than {MIN_GROUPS} no "
-        "gain can be sure, so the adapter will abstain. Give more, or more varied, rows"
+        f"valid has {fewest} rows of label {counts.index(fewest)} that are unlike each other; with fewer than "
+        f"{MIN_GROUPS} no gain can be sure, so the adapter will abstain. Give more, or more varied, rows"
     )
 
 

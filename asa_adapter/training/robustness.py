@@ -53,7 +53,8 @@ class Robustness:
         """
         self._left_out, self.fitted_on = {}, ()
         asked = self._args.vary_tools
-        losses = self._losses(layers) if asked is None else {}
+        best = self._best_reading(layers) if asked is None else None
+        losses = {} if best is None else self._losses(*best)
         worst = max(losses, key=lambda name: losses[name], default=None)
         vary = asked if worst is None else losses[worst] > _MOST_LOSS
         if worst is not None:
@@ -75,7 +76,7 @@ class Robustness:
                 self._measured.states(name)
             count = sum(len(self._measured.rows(name)) for name in self.fitted_on)
             facts |= {"rows": count, "taken_away": sum(map(self._taken_away, self.fitted_on))}
-            if asked is None and (lost := self._lost_as_given(layers)) > _MOST_LOSS_AS_GIVEN:
+            if best is not None and (lost := self._lost_as_given(*best)) > _MOST_LOSS_AS_GIVEN:
                 why += f"; but fitted on such rows they would lose {lost:.3f} with tools as given"
                 facts = {"fitted": False, "why": why, "losses": losses}
                 self.fitted_on = ()
@@ -124,12 +125,9 @@ class Robustness:
                 refused = len(rows.rows) - len(self._measured.rows(key))
                 self._left_out[key] = rows.unknown + refused
 
-    def _losses(self, layers: Sequence[int]) -> dict[str, float]:
-        """By variation, the balanced accuracy on VALID that pooled probes lose, at the layer where they read best."""
+    def _losses(self, layer: int, probes: Probes) -> dict[str, float]:
+        """By variation, the balanced accuracy on VALID that pooled probes of a layer lose."""
         measured = self._measured
-        if (best := self._best_reading(layers)) is None:
-            return {}
-        layer, probes = best
         given = _by_label(self._right(probes, layer, "valid"), measured.labels("valid"))
         self._add("valid")
         return {
@@ -138,11 +136,8 @@ class Robustness:
             if len(measured.rows(key := f"valid-{name}"))
         }
 
-    def _lost_as_given(self, layers: Sequence[int]) -> float:
-        """The balanced accuracy on VALID as given that pooled probes lose by being fitted on varied rows too."""
-        if (best := self._best_reading(layers)) is None:
-            return 0.0
-        layer, probes = best
+    def _lost_as_given(self, layer: int, probes: Probes) -> float:
+        """The balanced accuracy on VALID as given that a layer's probes lose by being fitted on varied rows too."""
         labels = self._measured.labels("valid")
         before, after = (
             _by_label(self._right(some, layer, "valid"), labels).mean()

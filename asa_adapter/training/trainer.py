@@ -47,7 +47,7 @@ from asa_adapter.training.inputs import (
 )
 from asa_adapter.training.record import habit_facts, habit_fields, habitual_parser, new_report, origin
 from asa_adapter.training.robustness import Robustness
-from asa_adapter.training.workload import likely_seconds, whole_run
+from asa_adapter.training.workload import Workload, likely_seconds, workload
 
 _MOST_LEAKS = 1000  # in the report, whose size is limited
 
@@ -146,8 +146,9 @@ class ASATrainer:
         self._check_leaks()
         fitted_on = ("cal", "train", "valid")
         prompts = {split: self._measured.prompts(split) for split in fitted_on}
-        whole = whole_run(prompts, len(self._layers), self.args) / Processes().count  # each runs its part
-        self._tell(prompts)
+        work = workload(prompts, len(self._layers), self.args)
+        whole = work.in_rows / Processes().count  # each runs its part
+        self._tell(prompts["train"], work)
         with self._timed("habit"):
             self._learn_habit()
         with self._timed("states"), forecast(whole):
@@ -331,11 +332,10 @@ class ASATrainer:
         if self.args.progress and Processes().is_main:
             say(stage_line(stage, self.report, seconds))
 
-    def _tell(self, prompts: Mapping[str, Sequence[Prompt]]) -> None:
+    def _tell(self, prompts: Sequence[Prompt], work: Workload) -> None:
         """Says what the run was given and will do."""
         if self.args.progress and Processes().is_main:
-            seconds = likely_seconds(self.model, self.tokenizer, prompts, len(self._layers), self.args)
-            seconds /= Processes().count
+            seconds = likely_seconds(self.model, self.tokenizer, prompts, work, self.args) / Processes().count
             for line in understood(self.splits, self._notes, self.tools, self.args, self._layers, seconds):
                 say(line)
             if few := few_groups(self._measured.labels("valid"), self._measured.groups("valid")):

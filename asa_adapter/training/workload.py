@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_batch, pad_token_id
@@ -16,14 +16,20 @@ from asa_adapter.states import last_token_states
 _SHORT = 0.25  # seconds of one prompt, below which a batch tells more
 
 
-def whole_run(prompts: Mapping[str, Sequence[Prompt]], layers: int, args: ASATrainingArguments) -> float:
-    """All work of a training, in rows whose states are collected."""
-    states = sum(map(_tokens_run, prompts.values()))
-    return sum(map(len, prompts.values())) * whole_tokens(prompts, layers, args) / states
+class Workload(NamedTuple):
+    """All that a training runs on the model.
+
+    Attributes:
+        tokens: number of tokens that run through it.
+        in_rows: the same in rows whose states are collected.
+    """
+
+    tokens: float
+    in_rows: float
 
 
-def whole_tokens(prompts: Mapping[str, Sequence[Prompt]], layers: int, args: ASATrainingArguments) -> float:
-    """All work of a training, in tokens.
+def workload(prompts: Mapping[str, Sequence[Prompt]], layers: int, args: ASATrainingArguments) -> Workload:
+    """How much a training runs.
 
     A row's work is the number of tokens that run through the model. A push of the screen counts as half a token, since
     it runs through the blocks behind its layer; answers count as if they were as long as they may be, and rows with
@@ -42,20 +48,17 @@ def whole_tokens(prompts: Mapping[str, Sequence[Prompt]], layers: int, args: ASA
     screens = tokens["train"] + 2 * tokens["valid"] + pushes / 2
     answers = tokens["valid"] + (1 + args.finalists) * rows["valid"] * args.max_new_tokens
     varied = 4 * tokens["valid"] + (0 if args.vary_tools is False else (tokens["cal"] + tokens["train"]) / 2)
-    return sum(tokens.values()) + screens + answers + varied
+    states = sum(tokens.values())
+    whole = states + screens + answers + varied
+    return Workload(whole, sum(rows.values()) * whole / states)
 
 
 def likely_seconds(
-    model: Any,
-    tokenizer: Any,
-    prompts: Mapping[str, Sequence[Prompt]],
-    layers: int,
-    args: ASATrainingArguments,
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], work: Workload, args: ASATrainingArguments
 ) -> float:
     """A rough estimate of how long a training takes in one process, by how fast a few of its prompts run."""
     pad_id = pad_token_id(tokenizer)
-    pace = seconds_of_a_token(model, prompts["train"], pad_id, args.batch_size, args.layer_path)
-    return pace * whole_tokens(prompts, layers, args)
+    return work.tokens * seconds_of_a_token(model, prompts, pad_id, args.batch_size, args.layer_path)
 
 
 def seconds_of_a_token(

@@ -135,6 +135,7 @@ def test_generate_and_explain_answer_a_chat_from_a_file(tmp_path: Path, capsys: 
     ("content", "message"),
     [
         ("[", "chat.json: not valid JSON: "),
+        ("version https://git-lfs.github.com/spec/v1\n", "chat.json: not valid JSON: a Git LFS pointer, in place of"),
         ('"Hello"', "chat.json, messages: 'Hello' is not valid JSON"),
         (
             '[{"content": "Hello"}]',

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from fits import fitted_at
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors, load_splits
-from asa_adapter.data.prompts import encode_rows, row_domain
-from asa_adapter.states import collect_hidden_states
+from asa_adapter import ASAAdapter, load_splits
+from asa_adapter.data.prompts import encode_rows
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -53,24 +53,6 @@ def pair(request: pytest.FixtureRequest, written: Callable[..., Path]) -> Iterat
     splits = load_splits(EXAMPLES / "data")
     rows = list(splits["test"])[::32]
     file = GGUFModel(written(name), n_ctx=1024, threads=1, ends=[tokenizer.eos_token_id])
-    adapter = fitted(model, tokenizer, list(splits["train"])[::4])
+    adapter = fitted_at(model, tokenizer, list(splits["train"])[::4], layer=-2)
     yield Pair(file, model, tokenizer, rows, encode_rows(tokenizer, rows), adapter)
     file.close()
-
-
-def fitted(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> ASAAdapter:
-    labels, names = [int(row["label"]) for row in rows], [row_domain(row) for row in rows]
-    collected = collect_hidden_states(model, tokenizer, rows, progress=False).states
-    layer = len(collected) - 2
-    states, domains = collected[layer], tuple(sorted(set(names)))
-    config = ASAConfig(
-        hidden_size=states.shape[1],
-        num_layers=len(collected),
-        layer=layer,
-        read_layers=(layer - 1, layer),
-        domains=domains,
-        residual_norm=float(states.norm(dim=1).mean()),
-        model_type=model.config.model_type,
-    )
-    probes = Probes.averaged([Probes.fit(collected[read], labels, names) for read in config.read_layers])
-    return ASAAdapter(config, SteeringVectors.fit(states, labels, names, domains), Router.fit(states, names), probes)

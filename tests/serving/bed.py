@@ -5,6 +5,7 @@ The expectations are transformers' greedy tokens, float32, one prompt at a time,
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import torch
 from engine import NEW_TOKENS
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
-from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors, load_splits
-from asa_adapter.data.prompts import encode_rows, row_domain
+from asa_adapter import ASAAdapter, load_splits
+from asa_adapter.data.prompts import encode_rows
 from asa_adapter.modeling.fingerprint import model_fingerprint
-from asa_adapter.states import collect_hidden_states
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+from fits import fitted_at
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples" / "data"
@@ -86,28 +89,14 @@ def make_bed(source: Path, work: Path, prompts: int) -> Bed:
 def fit(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> ASAAdapter:
     """An adapter at the middle layer, so that the cache of the layers above depends on it; it reads two layers."""
     rows = [rows[i * len(rows) // CALIBRATION_ROWS] for i in range(CALIBRATION_ROWS)]
-    labels, names = [int(row["label"]) for row in rows], [row_domain(row) for row in rows]
-    collected = collect_hidden_states(model, tokenizer, rows, progress=False).states
-    layer = len(collected) // 2
-    states = collected[layer]
-    domains = tuple(sorted(set(names)))
-    config = ASAConfig(
-        hidden_size=states.shape[1],
-        num_layers=len(collected),
-        layer=layer,
-        read_layers=(layer - 1, layer),
-        domains=domains,
+    return fitted_at(
+        model,
+        tokenizer,
+        rows,
+        layer=model.config.num_hidden_layers // 2,
         alpha=1.0,
-        residual_norm=float(states.norm(dim=1).mean()),
         base_model=str(model.name_or_path),
         base_model_fingerprint=model_fingerprint(model),
-        model_type=model.config.model_type,
-    )
-    return ASAAdapter(
-        config,
-        SteeringVectors.fit(states, labels, names, domains),
-        Router.fit(states, names),
-        Probes.averaged([Probes.fit(collected[read], labels, names) for read in config.read_layers]),
     )
 
 

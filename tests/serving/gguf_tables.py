@@ -33,8 +33,6 @@ from asa_adapter.llamacpp import GGUFModel
 from asa_adapter.states import collect_hidden_states
 from asa_adapter.tool_calls.parser import ToolCallParser
 
-sys.path.insert(0, str(ROOT / "tests" / "support"))
-
 # The least share of gates that must be equal to those of transformers, by how the weights are stored.
 LEAST_GATES = {"F32": 1.0, "F16": 318 / 320, "Q8_0": 318 / 320, "Q4_0": 310 / 320}
 NEW_TOKENS = 48

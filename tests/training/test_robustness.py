@@ -83,8 +83,8 @@ def test_other_lists_are_not_fitted_on_where_probes_would_lose_by_it_with_tools_
     tiny_lfm2: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, lost: float, fitted: bool
 ) -> None:
     measured = robustness(trainer(tiny_lfm2, rows))
-    monkeypatch.setattr(measured, "_losses", lambda layers: {"without": 0.2})
-    monkeypatch.setattr(measured, "_lost_as_given", lambda layers: lost)
+    monkeypatch.setattr(measured, "_losses", lambda *best: {"without": 0.2})
+    monkeypatch.setattr(measured, "_lost_as_given", lambda *best: lost)
     facts = measured.settle([6])
     assert (facts["fitted"], "rows" in facts, bool(measured.fitted_on)) == (fitted, fitted, fitted)
     assert ("; but fitted on such rows they would lose 0.011 with tools as given" in facts["why"]) != fitted
@@ -104,9 +104,10 @@ def test_what_is_lost_with_tools_as_given_is_balanced_accuracy_on_valid(
         return HiddenStates(torch.stack([told, told, told], dim=1)[None])
 
     monkeypatch.setattr(measured, "states", states)
-    assert found._lost_as_given([0]) == 0.0
+    best: Any = found._best_reading([0])
+    assert found._lost_as_given(*best) == 0.0
     found.fitted_on = ("cal-varied", "train-varied") * 20
-    assert found._lost_as_given([0]) == 1.0
+    assert found._lost_as_given(*best) == 1.0
 
 
 @pytest.mark.parametrize(("loss", "fitted"), [(0.031, True), (0.029, False)])
@@ -114,8 +115,8 @@ def test_other_lists_are_fitted_on_where_probes_lose_more_than_three_hundredths(
     tiny_lfm2: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, loss: float, fitted: bool
 ) -> None:
     measured = robustness(trainer(tiny_lfm2, rows))
-    monkeypatch.setattr(measured, "_losses", lambda layers: {"shuffled": -0.01, "wrapped": loss})
-    monkeypatch.setattr(measured, "_lost_as_given", lambda layers: 0.0)
+    monkeypatch.setattr(measured, "_losses", lambda *best: {"shuffled": -0.01, "wrapped": loss})
+    monkeypatch.setattr(measured, "_lost_as_given", lambda *best: 0.0)
     facts = measured.settle([6])
     assert facts["fitted"] is fitted
     assert facts["why"] == (f"probes on VALID lose at most {loss:.3f} of their balanced accuracy, with tools wrapped")
@@ -138,7 +139,9 @@ def test_losses_are_what_a_probe_loses_of_its_balanced_accuracy(
         return HiddenStates(noise)
 
     monkeypatch.setattr(measured, "states", states)
-    losses = robustness(made)._losses([0])
+    found = robustness(made)
+    best: Any = found._best_reading([0])
+    losses = found._losses(*best)
     assert losses == {"shuffled": 0.5, "thinned": 0.5, "wrapped": 0.5, "without": 0.0}
 
 

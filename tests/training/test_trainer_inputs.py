@@ -12,6 +12,7 @@ from trainings import SMALL
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, IncompatibleModelError, load_splits
 from asa_adapter.data import SPLITS
 from asa_adapter.data.duplicates import Leak
+from asa_adapter.training.workload import Workload
 
 
 @pytest.mark.skipif(not Path("/proc/sys").is_dir(), reason="needs a folder that not even root can write into")
@@ -189,9 +190,9 @@ def test_a_valid_split_on_which_no_gain_can_be_sure_is_told_before_the_work(
     trainer = ASATrainer(
         *tiny_lfm2, {**small, "valid": few}, ASATrainingArguments(**{**SMALL, "progress": True, "layers": (6,)})
     )
-    prompts = {split: trainer._measured.prompts(split) for split in ("cal", "train", "valid")}
+    prompts = trainer._measured.prompts("train")
     message = "valid has 9 rows of label 0 that are unlike each other; with fewer than 10 no gain can be sure, so"
-    trainer._tell(prompts)
+    trainer._tell(prompts, Workload(100.0, 10.0))
     assert f"asa-adapter: {message}" in capsys.readouterr().err
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from asa_adapter import ASATrainingArguments
-from asa_adapter.training.workload import whole_run
+from asa_adapter.training.workload import workload
 
 
 def test_a_training_is_as_long_as_the_tokens_that_it_runs() -> None:
@@ -12,15 +12,15 @@ def test_a_training_is_as_long_as_the_tokens_that_it_runs() -> None:
     screens = 40 + 2 * 40 + ((12 + 6) * 4 + (2 * 3 + 3 * 2) * 4) / 2
     answers = 40 + 4 * 4 * 5
     tools = 4 * 40
-    assert whole_run(prompts, 6, arguments) == 10 * (100 + screens + answers + tools + 30) / 100
+    assert workload(prompts, 6, arguments).in_rows == 10 * (100 + screens + answers + tools + 30) / 100
     unvaried = replace(arguments, vary_tools=False)
-    assert whole_run(prompts, 6, unvaried) == 10 * (100 + screens + answers + tools) / 100
+    assert workload(prompts, 6, unvaried).in_rows == 10 * (100 + screens + answers + tools) / 100
 
 
 def test_pushes_that_drop_out_of_the_race_are_not_counted() -> None:
     prompts = {name: [[i] * 10 for i in range(400)] for name in ("cal", "train", "valid")}
     raced, whole = (
-        whole_run(prompts, 25, ASATrainingArguments(alphas=(0.5, 1.0), betas=(0.0, 1.0), exhaustive=exhaustive))
+        workload(prompts, 25, ASATrainingArguments(alphas=(0.5, 1.0), betas=(0.0, 1.0), exhaustive=exhaustive)).in_rows
         for exhaustive in (False, True)
     )
     # 100 pushes for 60 rows, the 33 best of them for 90 more, and 16, four for each finalist, for the last 250.
@@ -32,4 +32,4 @@ def test_tokens_that_prompts_begin_with_count_once() -> None:
     prompts = {name: [[*range(100), 200 + i] for i in range(10)] for name in ("cal", "train", "valid")}
     alone = {name: [[i, *range(i, 100 + i)] for i in range(10)] for name in ("cal", "train", "valid")}
     arguments = ASATrainingArguments()
-    assert whole_run(prompts, 1, arguments) > 2 * whole_run(alone, 1, arguments)
+    assert workload(prompts, 1, arguments).in_rows > 2 * workload(alone, 1, arguments).in_rows
