@@ -165,8 +165,8 @@ def passes(model: Any, tokenizer: Any, rows: list[dict[str, Any]], batch_size: i
 
 
 def test_a_shared_prefix_is_run_once(tiny_lfm2: Any, splits: Any) -> None:
-    (_, shared), *check, (_, again), batch = passes(*tiny_lfm2, alike(splits, 8))
-    assert shared == again > 100  # for the sample, and for all
+    (_, shared), *check, batch = passes(*tiny_lfm2, alike(splits, 8))
+    assert shared > 100  # for the sample and for all
     assert [rows for rows, _ in check] == [2, 1, 1]
     assert batch[0] == 8
     assert batch[1] < shared
@@ -175,4 +175,4 @@ def test_a_shared_prefix_is_run_once(tiny_lfm2: Any, splits: Any) -> None:
 def test_half_precision_does_not_cost_the_shared_prefix(splits: Any) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(TINY_LFM2)
     model = transformers.AutoModelForCausalLM.from_pretrained(TINY_LFM2, dtype=torch.float16).eval()
-    assert max(length for _, length in passes(model, tokenizer, alike(splits, 8))[5:]) < 100
+    assert max(length for _, length in passes(model, tokenizer, alike(splits, 8))[4:]) < 100

@@ -14,10 +14,11 @@ from torch import nn
 from transformers import StoppingCriteria
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from asa_adapter.engine.beginnings import Prompt
 from asa_adapter.evaluation.forcing import Forcing
 from asa_adapter.evaluation.prefill import Prefilled, alike, joined
 from asa_adapter.modeling.forward import CACHE, forward, given_cache
-from asa_adapter.modeling.prefix import Prompt, SharedPrefix, copied
+from asa_adapter.modeling.prefix import SharedPrefix, copied
 
 # A round ends when one row in so many has ended.
 _ONE_IN = 4

@@ -15,8 +15,9 @@ from transformers.cache_utils import (
 )
 
 from asa_adapter.data.batches import pad_batch
+from asa_adapter.engine.beginnings import Prompt
 from asa_adapter.modeling.forward import CACHE, forward, greedy_logits, input_device, rounding
-from asa_adapter.modeling.prefix import Prompt, SharedPrefix, Sharing, copied, unusable_cache_ignored
+from asa_adapter.modeling.prefix import SharedPrefix, Sharing, copied, unusable_cache_ignored
 
 # Greatest mean difference of logits, relative to their standard deviation, between equal ways of running a prompt.
 _LOGIT_TOLERANCE = 1e-4

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from asa_adapter.engine.beginnings import Beginning, Prompt, beginnings
 from asa_adapter.engine.protocol import Answered, Answering, Facts, Pushed, Question
 from asa_adapter.errors import IncompatibleModelError
-from asa_adapter.libllama.context import PASS, Context, Run, Visit
+from asa_adapter.libllama.context import PASS, Context, Run, State, Visit
 from asa_adapter.llamacpp.settings import Settings
 from asa_adapter.llamacpp.steering import Adapters, biased, visits
-from asa_adapter.modeling.prefix import Prompt, families
 
 Make = Callable[..., Context]
 
@@ -34,13 +34,22 @@ class Begun(NamedTuple):
 
 def begun(context: Context, prompts: Sequence[Prompt]) -> Iterator[Begun]:
     """The prompts by what they begin with, which the context's first sequence holds when its turn comes."""
-    for family in families(prompts):
-        shortest = min(len(prompts[row]) for row in family.rows)
-        length = min(family.length, max(0, shortest - 1))
+    found = beginnings(prompts)
+    continued = {id(beginning.parent) for beginning in found if beginning.parent}
+    kept: list[tuple[Beginning, State]] = []  # those that the next one may continue
+    for beginning in found:
         context.clear()
-        if length:
-            context.read([Run(_SHARED, prompts[family.rows[0]][:length], 0, answers=False)])
-        yield Begun(list(family.rows), length)
+        kept = [(parent, state) for parent, state in kept if any(parent is one for one in beginning.lineage())]
+        if beginning.parent:
+            context.load(kept[-1][1], _SHARED)
+        if beginning.length:
+            begin = beginning.length - beginning.added
+            tokens = prompts[beginning.prompt][begin : beginning.length]
+            context.read([Run(_SHARED, tokens, begin, answers=False)])
+        if id(beginning) in continued:
+            kept.append((beginning, context.save(_SHARED).copy()))
+        if beginning.rows:
+            yield Begun(beginning.rows, beginning.length)
 
 
 class States:

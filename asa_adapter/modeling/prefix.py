@@ -7,7 +7,6 @@ not those of each prompt alone, prompts are run whole, only those of one length 
 
 import contextlib
 import copy
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,79 +15,14 @@ import torch
 from torch import nn
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from asa_adapter.engine.beginnings import Beginning, Prompt, beginnings
 from asa_adapter.modeling.forward import CACHE, forward, input_device
 
-Prompt = Sequence[int]
-
-# The fewest shared tokens that are worth a cache, and how often a family of prompts is divided at most.
-_SHORTEST_PREFIX = 16
-_DEEPEST_DIVISION = 40
+# The fewest tokens behind the prefix in the longer prompt of a sample that is made up.
+_SAMPLE = 16
 
 # Cache layers that grow by concatenation: their keys and values are never changed in place.
 _GROWING = (DynamicLayer, DynamicSlidingWindowLayer)
-
-
-class Family(NamedTuple):
-    """Prompts that begin with the same tokens.
-
-    Attributes:
-        rows: indices of the prompts.
-        length: number of tokens in the shared prefix; 0 where sharing is not worth it.
-    """
-
-    rows: list[int]
-    length: int
-
-    @property
-    def saved(self) -> int:
-        """Number of tokens that need not be run."""
-        return (len(self.rows) - 1) * self.length
-
-
-def families(prompts: Sequence[Prompt]) -> list[Family]:
-    """All prompts in families, divided so that few tokens have to be run; the longest shared prefix first.
-
-    The last token of a prompt is never part of the prefix. Prompts that share nothing come last, as one family of
-    length 0.
-    """
-    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
-    ordered = [prompts[i] for i in order]
-    common = [_common(a, b) for a, b in itertools.pairwise(ordered)]
-    found = _divided(ordered, common, range(len(ordered)), _DEEPEST_DIVISION)
-    found = [Family([order[i] for i in family.rows], family.length) for family in found]
-    shared = sorted((f for f in found if f.length), key=lambda f: -f.length)
-    alone = [row for f in found if not f.length for row in f.rows]
-    return [*shared, *([Family(alone, 0)] if alone else [])]
-
-
-def _divided(ordered: list[Prompt], common: list[int], part: range, depth: int) -> list[Family]:
-    """The families of a part of the sorted prompts: one, or several if dividing saves more tokens.
-
-    Args:
-        ordered: all prompts, sorted.
-        common: number of tokens that each prompt shares with the next one in `ordered`.
-        part: indices in `ordered`.
-        depth: how often the part may still be divided, each time where neighbours share the fewest tokens.
-    """
-    if len(part) < 2:
-        return [Family(list(part), 0)] if part else []
-    least = min(common[part.start : part.stop - 1])
-    length = min(least, min(len(ordered[i]) for i in part) - 1)
-    whole = Family(list(part), length if length >= _SHORTEST_PREFIX else 0)
-    if not depth:
-        return [whole]
-    cuts = [part.start, *(i + 1 for i in part[:-1] if common[i] == least), part.stop]
-    parts = [
-        family
-        for begin, end in itertools.pairwise(cuts)
-        for family in _divided(ordered, common, range(begin, end), depth - 1)
-    ]
-    return parts if sum(family.saved for family in parts) > whole.saved else [whole]
-
-
-def _common(a: Prompt, b: Prompt) -> int:
-    """Number of tokens that two prompts begin with in common."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 @dataclass(frozen=True)
@@ -103,14 +37,14 @@ class SharedPrefix:
     length: int = 0
     cache: Any = None
 
-    @classmethod
-    def of(cls, model: nn.Module, tokens: Prompt) -> "SharedPrefix":
-        """Runs the tokens; a prefix of length 0 where there are none or the model returns no cache."""
+    def longer(self, model: nn.Module, tokens: Prompt) -> "SharedPrefix":
+        """Runs all tokens that are not in this prefix, which stays; of length 0 where the model returns no cache."""
         if not tokens:
-            return cls()
-        ids = torch.tensor([list(tokens)], device=input_device(model))
-        cache = getattr(forward(model, ids, torch.ones_like(ids), use_cache=True), CACHE, None)
-        return cls() if cache is None else cls(len(tokens), cache)
+            return SharedPrefix()
+        ids = torch.tensor([list(tokens[self.length :])], device=input_device(model))
+        cache = self.spread(1) if self.length else None
+        cache = getattr(forward(model, ids, ids.new_ones(1, len(tokens)), cache, use_cache=True), CACHE, None)
+        return SharedPrefix() if cache is None else SharedPrefix(len(tokens), cache)
 
     def spread(self, rows: int) -> Any:
         """A copy of the cache for a batch of `rows` rows: a forward pass changes the cache that it is given."""
@@ -152,16 +86,18 @@ def unusable_cache_ignored() -> Iterator[None]:
 class _Span(NamedTuple):
     """What a sample covers: a prefix of `begin` tokens and prompts of up to `end` tokens, of different lengths or not.
 
-    For whole prompts, `begin` is the length of the shortest.
+    For whole prompts, `begin` is the length of the shortest. `nested` is true for a prefix that continues another.
     """
 
     begin: int
     end: int
     mixed: bool
+    nested: bool
 
     def covers(self, other: "_Span") -> bool:
         """Whether whatever changes at a length between `other`'s ends, such as a rope, changes within this one too."""
-        return self.begin <= other.begin and other.end <= self.end and (self.mixed or not other.mixed)
+        within = self.begin <= other.begin and other.end <= self.end
+        return within and self.mixed >= other.mixed and self.nested >= other.nested
 
 
 @dataclass
@@ -186,7 +122,7 @@ class Sharing:
     """Shared prefixes of one model, and batches, unused where they would change its results.
 
     A sample stands for all prompts whose lengths lie between those of its prefix and of its longest prompt. The first
-    sample spans all families at once; if it fails, each family that saves more than a sample costs is tried by itself.
+    sample spans all prefixes at once; if it fails, each that saves more than a sample costs is tried by itself.
 
     Args:
         model: a causal language model, in evaluation mode when prefixes are used.
@@ -212,15 +148,16 @@ class Sharing:
         Prompts to be run whole come last, with a prefix of length 0. They are in groups of one length if padding would
         change the results, and one by one if any batch would.
         """
-        found = families(prompts)
-        shared = [family for family in found if family.length]
+        found = beginnings(prompts)
+        shared = [beginning for beginning in found if beginning.length and beginning.rows]
         self._try_all(shared, prompts)
-        whole = [row for family in found if not family.length for row in family.rows]
-        for family in shared:
-            if self._may_share(family, prompts):
-                yield self._prefix(family, prompts), family.rows
+        whole = [row for beginning in found if not beginning.length for row in beginning.rows]
+        read = _Read(self._model, prompts)
+        for beginning in shared:
+            if self._may_share(beginning, prompts, read):
+                yield read(beginning), beginning.rows
             else:
-                whole += family.rows
+                whole += beginning.rows
         yield from self.whole(prompts, whole)
 
     def whole(
@@ -243,42 +180,72 @@ class Sharing:
         for group in groups.values():
             yield SharedPrefix(), group
 
-    def _try_all(self, shared: list[Family], prompts: Sequence[Prompt]) -> None:
-        """Tries one sample for several families: the shortest of their prefixes, and the longest of their prompts.
+    def _try_all(self, shared: list[Beginning], prompts: Sequence[Prompt]) -> None:
+        """Tries one sample for several prefixes: the shortest of them, and the longest of the prompts behind them.
 
         The longest prompt is cut short to be the other one of the sample.
         """
         if len(shared) > 1:
-            begin = min(family.length for family in shared)
-            longest = max((prompts[row] for family in shared for row in family.rows), key=len)
-            self._may_share(Family([0, 1], begin), [longest, longest[: begin + _SHORTEST_PREFIX]])
+            begin = min(beginning.length for beginning in shared)
+            longest = max((prompts[row] for beginning in shared for row in beginning.rows), key=len)
+            sample = [longest, longest[: begin + _SAMPLE]]
+            parent = Beginning(begin // 2) if any(beginning.parent for beginning in shared) else None
+            self._may_share(Beginning(begin, parent, [0, 1]), sample, _Read(self._model, sample))
 
-    def _may_share(self, family: Family, prompts: Sequence[Prompt]) -> bool:
-        sample, span = _sample(family, prompts)
+    def _may_share(self, beginning: Beginning, prompts: Sequence[Prompt], read: "_Read") -> bool:
+        sample, span = _sample(beginning, prompts)
         known = self._shared.about(span)
-        if known is not None or (self._shared.failed and family.saved <= _price(family, prompts)):
+        if known is not None or (self._shared.failed and _saved(beginning) <= _price(beginning, prompts)):
             return bool(known)
-        prefix = self._prefix(family, prompts)
-        return self._shared.add(span, bool(prefix.length) and self._faithful(prefix, sample))
+        with unusable_cache_ignored():
+            prefix = read(beginning)
+            return self._shared.add(span, bool(prefix.length) and self._faithful(prefix, sample))
+        return self._shared.add(span, False)  # the cache cannot be continued
 
     def _may_run_together(self, prompts: list[Prompt]) -> bool:
-        sample, span = _sample(Family(list(range(len(prompts))), 0), prompts)
+        sample, span = _sample(Beginning(0, None, list(range(len(prompts)))), prompts)
         span = span._replace(begin=len(sample[0]))
         known = self._whole.about(span)
         return self._whole.add(span, self._faithful(SharedPrefix(), sample)) if known is None else known
 
-    def _prefix(self, family: Family, prompts: Sequence[Prompt]) -> SharedPrefix:
-        return SharedPrefix.of(self._model, prompts[family.rows[0]][: family.length])
+
+class _Read:
+    """The prefixes that a model has read and that the next one may continue.
+
+    Args:
+        model: a causal language model.
+        prompts: prompts as token ids, which the beginnings are those of.
+    """
+
+    def __init__(self, model: nn.Module, prompts: Sequence[Prompt]) -> None:
+        self._model, self._prompts = model, prompts
+        self._kept: list[tuple[Beginning, SharedPrefix]] = []
+
+    def __call__(self, beginning: Beginning) -> SharedPrefix:
+        """The prefix of a beginning. Those of its parents are kept, all others are forgotten."""
+        lineage = beginning.lineage()
+        self._kept = [(kept, prefix) for kept, prefix in self._kept if any(kept is one for one in lineage)]
+        prefix = self._kept[-1][1] if self._kept else SharedPrefix()
+        for one in lineage[len(self._kept) :]:
+            prefix = prefix.longer(self._model, self._prompts[one.prompt][: one.length])
+            self._kept.append((one, prefix))
+        return prefix
 
 
-def _sample(family: Family, prompts: Sequence[Prompt]) -> tuple[list[Prompt], _Span]:
-    """The shortest and the longest prompt of a family, and what they cover."""
-    members = [prompts[row] for row in family.rows]
+def _sample(beginning: Beginning, prompts: Sequence[Prompt]) -> tuple[list[Prompt], _Span]:
+    """The shortest and the longest prompt behind a beginning, and what they cover."""
+    members = [prompts[row] for row in beginning.rows]
     shortest, longest = min(members, key=len), max(members, key=len)
-    return [shortest, longest], _Span(family.length, len(longest), len(shortest) < len(longest))
+    mixed = len(shortest) < len(longest)
+    return [shortest, longest], _Span(beginning.length, len(longest), mixed, beginning.parent is not None)
 
 
-def _price(family: Family, prompts: Sequence[Prompt]) -> int:
-    """Number of tokens that a sample of a family costs: two prompts alone, and what is behind the prefix, padded."""
-    (shortest, longest), _ = _sample(family, prompts)
-    return len(shortest) + len(longest) + 2 * (len(longest) - family.length)
+def _saved(beginning: Beginning) -> int:
+    """Number of tokens that the prompts right behind a beginning need not run again."""
+    return (len(beginning.rows) - 1) * beginning.length
+
+
+def _price(beginning: Beginning, prompts: Sequence[Prompt]) -> int:
+    """Number of tokens that a sample costs: two prompts alone, and what is behind the prefix, padded."""
+    (shortest, longest), _ = _sample(beginning, prompts)
+    return len(shortest) + len(longest) + 2 * (len(longest) - beginning.length)

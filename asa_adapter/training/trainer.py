@@ -24,13 +24,13 @@ from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.duplicates import group_summary, leak_summary, leaks
 from asa_adapter.data.prompts import check_chat_template, row_domain, with_chat_template
 from asa_adapter.data.rows import check_tools
+from asa_adapter.engine.beginnings import Prompt
 from asa_adapter.files import make_writable_folder
 from asa_adapter.hub.client import PushOptions
 from asa_adapter.measurement.baselines import bag_of_words
 from asa_adapter.measurement.labelled import labels_of
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.measurement.stages import STAGES_NAME
-from asa_adapter.modeling.prefix import Prompt
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.modeling.progress import forecast, say
 from asa_adapter.notations.schemas import Tools

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_batch, pad_token_id
+from asa_adapter.engine.beginnings import Prompt, tokens_run
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.modeling.forward import evaluation_mode, input_device
-from asa_adapter.modeling.prefix import Prompt, SharedPrefix, families
+from asa_adapter.modeling.prefix import SharedPrefix
 from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.search.racing import pushes_run
 from asa_adapter.states import last_token_states
@@ -40,7 +41,7 @@ def workload(prompts: Mapping[str, Sequence[Prompt]], layers: int, args: ASATrai
         layers: number of layers to try.
         args: the training arguments.
     """
-    tokens = {name: _tokens_run(ids) for name, ids in prompts.items()}
+    tokens = {name: tokens_run(ids) for name, ids in prompts.items()}
     rows = {name: len(ids) for name, ids in prompts.items()}
     alphas = sum(1 for alpha in args.alphas if alpha)
     pushes = pushes_run(args, layers, rows["train"])
@@ -82,8 +83,3 @@ def seconds_of_a_token(
             some = list(prompts[:batch_size])
             taken = measured(some)
     return taken / sum(map(len, some))
-
-
-def _tokens_run(prompts: Sequence[Prompt]) -> int:
-    """Number of tokens in prompts whose shared prefixes are run once."""
-    return sum(map(len, prompts)) - sum(family.saved for family in families(prompts))

@@ -40,11 +40,11 @@ from asa_adapter import (
 )
 from asa_adapter.data.prompts import encode_rows
 from asa_adapter.data.rows import read_tools
+from asa_adapter.engine.beginnings import common_tokens, tokens_run
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.first_tokens import Push, first_tokens
 from asa_adapter.modeling.fingerprint import model_fingerprint
 from asa_adapter.modeling.forward import CACHE, evaluation_mode
-from asa_adapter.modeling.prefix import families
 from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.states import collect_hidden_states
 
@@ -112,7 +112,7 @@ def calibration_rows(tokenizer: Any, count: int) -> tuple[list[dict[str, Any]], 
     prefix = 0
     while prefix < 300:
         tools = [*tools, {**tools[0], "name": f"other_{len(tools)}"}]
-        prefix = families(encode_rows(tokenizer, [{"instruction": "a"}, {"instruction": "b"}], tools))[0].length
+        prefix = common_tokens(*encode_rows(tokenizer, [{"instruction": "a"}, {"instruction": "b"}], tools))
     rows = [{"instruction": row["instruction"], "label": row["label"]} for row in load_splits(DATA)["train"]]
     prompts = encode_rows(tokenizer, rows, tools)
     short = [i for i, prompt in enumerate(prompts) if len(prompt) <= prefix + LONGEST_SUFFIX][:count]
@@ -173,8 +173,7 @@ def matrix_products(model: Any, tokens: int) -> Callable[[], None]:
 
 def extraction(model: Any, tokenizer: Any, count: int, repeats: int) -> dict[str, Any]:
     rows, tools, prompts = calibration_rows(tokenizer, count)
-    [family] = families(prompts)
-    unique = family.length + sum(len(prompt) - family.length for prompt in prompts)
+    shared, unique = common_tokens(min(prompts), max(prompts)), tokens_run(prompts)
     few = rows[:3]
 
     def ours() -> torch.Tensor:
@@ -190,8 +189,8 @@ def extraction(model: Any, tokenizer: Any, count: int, repeats: int) -> dict[str
     port *= len(rows) / len(few)
     return {
         "rows": len(rows),
-        "prefix_tokens": family.length,
-        "longest_suffix": max(map(len, prompts)) - family.length,
+        "prefix_tokens": shared,
+        "longest_suffix": max(map(len, prompts)) - shared,
         "all_tokens_over_unique": sum(map(len, prompts)) / unique,
         "seconds": mine,
         "port_seconds": port,

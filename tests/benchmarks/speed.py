@@ -6,6 +6,7 @@ Without --model the tiny LFM2 and the tiny Qwen3 are measured, and what `port.py
 
     screen    the race of the settings and the whole grid, in units of the states of CAL, TRAIN and VALID (race.py)
     answers   64 new tokens of finalists and of an evaluation, beside plain generate() (generation.py)
+    tree      tokens of TRAIN's prompts: in all, in the tree of what they begin with, and run
     training  all of train(), what its first stage forecasts, and what a second call costs (long_run.py)
     port      extraction, screen and hook, beside the way of the method's first public port (port.py)
 
@@ -17,6 +18,7 @@ import argparse
 import collections
 import cProfile
 import functools
+import itertools
 import json
 import platform
 import time
@@ -34,12 +36,14 @@ import transformers
 from real_model import balanced
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, load_splits
+from asa_adapter.data.prompts import encode_rows
+from asa_adapter.engine.beginnings import common_tokens, tokens_run
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.summary.markdown import table
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SHIPPED = {EXAMPLES / "tiny_lfm2": EXAMPLES / "tiny_lfm2_asa", EXAMPLES / "tiny_qwen3": None}  # with their adapters
-PARTS = ("screen", "answers", "training", "port")
+PARTS = ("screen", "answers", "tree", "training", "port")
 WORDS = {"rounds": "ours", "whole_batches": "whole batches", "plain": "plain generate()"}
 SHOWN = 8  # functions of a profile
 
@@ -102,6 +106,19 @@ class Subject:
         rows, repeats = self.splits["valid"], self.args.repeats
         return {
             stage: generation.compared(self.asks(), rows, self.adapter, stage, repeats) for stage in generation.STAGES
+        }
+
+    def tree(self) -> dict[str, int]:
+        """The tokens of TRAIN's prompts."""
+        prompts = encode_rows(self.trainer.tokenizer, self.splits["train"])
+        ordered = [(), *sorted(map(tuple, prompts))]
+        # Each prompt adds what it does not share with the one before it, and its last token in any case.
+        added = (len(b) - min(common_tokens(a, b), len(b) - 1) for a, b in itertools.pairwise(ordered))
+        return {
+            "prompts": len(prompts),
+            "in_all": sum(map(len, prompts)),
+            "tree": sum(added),
+            "run": tokens_run(prompts),
         }
 
     def training(self) -> dict[str, Any]:
@@ -176,6 +193,15 @@ def answers_table(found: Mapping[str, Any]) -> str:
     return table(head, rows, len(head) - 1)
 
 
+def tree_table(found: Mapping[str, Any]) -> str:
+    """The tokens of each model's prompts."""
+    rows = [
+        [name, *(f"{count:,}" for count in one.values()), f"{one['run'] / one['tree']:.3f}"]
+        for name, one in found.items()
+    ]
+    return table(["", "prompts", "tokens in all", "in their tree", "run", "run / tree"], rows, 5)
+
+
 def training_table(found: Mapping[str, Any]) -> str:
     """The whole training of each model."""
     rows = [
@@ -212,6 +238,7 @@ def _most(ways: Profiles, name: str) -> float:
 SHOWS: dict[str, Callable[[Any], str]] = {
     "screen": screen_table,
     "answers": answers_table,
+    "tree": tree_table,
     "training": training_table,
     "profiles": profile_tables,
     "port": port.table,

@@ -8,6 +8,7 @@ import torch
 from gguf_models import needs_llamacpp
 
 from asa_adapter.diagnostics.diagnosis import diagnose
+from asa_adapter.engine.beginnings import beginnings
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.first_tokens import Push, first_tokens
 from asa_adapter.evaluation.forcing import Forcing
@@ -34,6 +35,16 @@ def test_states_of_prompts_that_share_a_beginning_are_those_of_each_alone(pair: 
     together = pair.file.last_states(prompts, counted.append)
     alone = torch.cat([pair.file.last_states([prompt], lambda _: None) for prompt in prompts], dim=1)
     assert sum(counted) == len(prompts)
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3 * float(alone.abs().mean()))
+
+
+def test_a_beginning_that_continues_another_is_gone_on_from_its_saved_sequence(pair: Any) -> None:
+    start, first, second = (pair.prompts[0][begin : begin + 60] for begin in (0, 60, 120))
+    last = [prompt[-6:] for prompt in pair.prompts[:3]]
+    prompts = [[*start, *middle, i, *end] for middle in ([], first, second) for i, end in enumerate(last, start=10)]
+    assert [(one.length, one.added) for one in beginnings(prompts)] == [(60, 60), (120, 60), (120, 60)]
+    together = pair.file.last_states(prompts, lambda _: None)
+    alone = torch.cat([pair.file.last_states([prompt], lambda _: None) for prompt in prompts], dim=1)
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3 * float(alone.abs().mean()))
 
 

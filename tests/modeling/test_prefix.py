@@ -10,7 +10,7 @@ from models import FAMILIES, PAD, greedy, prompts, random_model, traces
 
 from asa_adapter.evaluation.prefill import Prefilled, logit_sharing
 from asa_adapter.modeling.forward import CACHE, evaluation_mode, forward
-from asa_adapter.modeling.prefix import Family, SharedPrefix, Sharing, copied, families, unusable_cache_ignored
+from asa_adapter.modeling.prefix import SharedPrefix, Sharing, copied, unusable_cache_ignored
 
 SHARED = 20
 
@@ -24,34 +24,6 @@ def behind_a_prefix(lengths: tuple[int, ...] = (6, 3, 6, 1, 4)) -> list[list[int
 
 def faithful_sharing(model: Any) -> Sharing:
     return logit_sharing(model, PAD)
-
-
-def test_prompts_are_divided_so_that_the_fewest_tokens_are_run() -> None:
-    one, other = [list(range(40)), list(range(3)) + [9] * 40]
-    rows = [[*one, 50], [*other, 51], [*one, 52], [*other, 53, 54], [*one, 55]]
-    assert families(rows) == [Family([1, 3], 43), Family([0, 2, 4], 40)]
-
-
-def test_a_few_more_shared_tokens_do_not_divide_a_family() -> None:
-    shared = list(range(100))
-    rows = [[*shared, 1, 2, 3, i] for i in range(3)] + [[*shared, 4, 5, 6, i] for i in range(3)]
-    assert families(rows) == [Family([0, 1, 2, 3, 4, 5], 100)]
-
-
-def test_every_prompt_keeps_its_last_token() -> None:
-    shared = list(range(30))
-    assert families([shared, shared, [*shared, 5]]) == [Family([0, 1, 2], 29)]
-
-
-@pytest.mark.parametrize("rows", [[], [[1, 2]], [[1] * 15 + [2], [1] * 15 + [3]], [[1] * 30, [2] * 30]])
-def test_prompts_that_share_too_little_are_one_family_without_a_prefix(rows: list[list[int]]) -> None:
-    assert families(rows) == ([Family(list(range(len(rows))), 0)] if rows else [])
-
-
-def test_a_long_chain_of_prompts_is_divided_without_end() -> None:
-    rows = [list(range(i)) for i in range(20, 400)]
-    found = families(rows)
-    assert sorted(row for family in found for row in family.rows) == list(range(380))
 
 
 @pytest.mark.parametrize("family", ["lfm2", "lfm2_moe", "llama", "qwen3", "gpt2"])
@@ -217,6 +189,51 @@ def test_where_the_sample_of_all_fails_each_family_is_asked_for() -> None:
     assert len(asked) == 6  # nothing is asked twice
 
 
+def nested() -> list[list[int]]:
+    """Nine prompts behind three prefixes: one of 20 tokens, and two of 42 that continue it."""
+    start = [9] * SHARED
+    return [[*start, *middle, 20 + i] for middle in ([], [7] * 22, [8] * 22) for i in range(3)]
+
+
+def test_one_sample_behind_a_prefix_read_in_two_parts_speaks_for_all_that_continue_another() -> None:
+    sharing, asked = sharing_that(lambda _prefix, _sample: True)
+    assert kept(sharing, families_of_lengths((20, 21, 43))) == [(20, 6)]
+    assert kept(sharing, nested()) == [(20, 3), (42, 3), (42, 3)]
+    assert asked == [(20, [21, 43]), (20, [36, 43])]
+    assert kept(sharing, nested()) == [(20, 3), (42, 3), (42, 3)]
+    assert len(asked) == 2
+
+
+def test_a_prefix_that_cannot_be_continued_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(_self: SharedPrefix, _rows: int) -> None:
+        raise RuntimeError("no copy of this cache")
+
+    monkeypatch.setattr(SharedPrefix, "spread", refuses)
+    sharing, asked = sharing_that(lambda _prefix, _sample: True)
+    assert kept(sharing, nested()) == [(0, 9)]
+    assert (sharing.holds, [prefix for prefix, _ in asked]) == (False, [0])
+
+
+@pytest.mark.parametrize("model_type", ["lfm2", "lfm2_moe", "qwen3", "gpt2", "gemma3_text", "granite", "falcon_h1"])
+def test_prompts_behind_a_prefix_that_continues_another_run_as_alone(model_type: str) -> None:
+    assert compared(tiny_model(model_type), nested()) == [(20, [0, 1, 2]), (42, [3, 4, 5]), (42, [6, 7, 8])]
+
+
+def test_prefixes_are_read_once_and_forgotten_when_nothing_continues_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[int, int]] = []
+    longer = SharedPrefix.longer
+
+    def counted(self: SharedPrefix, model: Any, tokens: Any) -> SharedPrefix:
+        read.append((self.length, len(tokens)))
+        return longer(self, model, tokens)
+
+    sharing, _ = sharing_that(lambda _prefix, _sample: True)
+    kept(sharing, nested())
+    monkeypatch.setattr(SharedPrefix, "longer", counted)
+    kept(sharing, nested())
+    assert read == [(0, 20), (20, 42), (20, 42)]
+
+
 def test_a_prefix_that_proved_wrong_is_not_tried_again() -> None:
     sharing, asked = sharing_that(lambda prefix, _sample: not prefix)
     rows = families_of_lengths((30, 35, 50), (25, 35, 60))
@@ -228,7 +245,7 @@ def test_a_prefix_that_proved_wrong_is_not_tried_again() -> None:
 def test_a_small_family_is_not_worth_a_sample_of_its_own() -> None:
     sharing, asked = sharing_that(lambda prefix, _sample: not prefix)
     rows = families_of_lengths((30, 35, 50))
-    assert kept(sharing, [*rows, *families_of_lengths((20, 22, 24), (20, 22, 24))[6:8]]) == [(0, 8)]
+    assert kept(sharing, [*rows, *families_of_lengths((20, 22, 24), (20, 22, 24))[6:9]]) == [(0, 9)]
     assert [prefix for prefix, _ in asked] == [20, 30, 0]
 
 
