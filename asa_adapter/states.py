@@ -1,14 +1,20 @@
 """Hidden states of a data set: the output of every decoder block at the last prompt token of each row."""
 
-from collections.abc import Sequence
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import nn
 
 from asa_adapter.data.batches import batches_by_tokens, pad_batch, pad_token_id
-from asa_adapter.data.prompts import Row, encode_rows
+from asa_adapter.data.prompts import Row, check_chat_template, encode_rows
+from asa_adapter.engine.beginnings import Prompt
 from asa_adapter.engine.protocol import EngineModel, is_engine_model
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.modeling.forward import evaluation_mode, forward, input_device, rounding
@@ -21,6 +27,9 @@ from asa_adapter.tool_calls.parser import ToolCallParser
 
 # Spread of a layer's states over the prompts, relative to their norm, below which they do not depend on the prompt.
 _BLIND_SPREAD = 1e-4
+
+# Rows whose prompts are held, as token ids, at once; what these begin with is shared among them.
+_AT_ONCE = 2048
 
 # Greatest distance between states with and without a shared prefix, relative to their norm.
 _PREFIX_TOLERANCE = 1e-4
@@ -42,8 +51,12 @@ class HiddenStates:
         The last prompt tokens come from the chat template and are the same in every prompt. So blocks that see only a
         few tokens back (short convolutions before the first attention) have the same output for all prompts.
         """
-        spread = (self.states - self.states.mean(dim=1, keepdim=True)).norm(dim=2).mean(dim=1)
-        return [bool(s > _BLIND_SPREAD * n) for s, n in zip(spread, self.states.norm(dim=2).mean(dim=1), strict=True)]
+        return [bool(_norm(states, states.mean(dim=0)) > _BLIND_SPREAD * _norm(states)) for states in self.states]
+
+
+def _norm(states: torch.Tensor, origin: torch.Tensor | float = 0.0) -> torch.Tensor:
+    """The mean distance of (N, D) states from an origin; no copy of all of them is made."""
+    return torch.cat([(some - origin).norm(dim=1) for some in states.split(_AT_ONCE)]).mean()
 
 
 def collect_hidden_states(
@@ -56,6 +69,7 @@ def collect_hidden_states(
     progress: bool = True,
     layer_path: str | None = None,
     parser: ToolCallParser | None = None,
+    file: str | os.PathLike[str] | None = None,
 ) -> HiddenStates:
     """Runs each row's prompt once and collects the states of all layers at its last token.
 
@@ -72,58 +86,131 @@ def collect_hidden_states(
         progress: whether to show a progress bar.
         layer_path: dotted path of the list of decoder blocks; None finds it by the rule of `decoder_blocks`.
         parser: writes the tool calls of a chat if the template drops them; None finds one by the tokenizer.
+        file: a NumPy file (.npy) that is made to hold the result, of 4 L N D bytes, in place of memory; the states are
+            mapped from it, so it has to stay while they are used. Changes to them are not written to it.
 
     Raises:
         ValueError: no rows, a row without a prompt, a prompt that cannot be rendered, or a tokenizer without a chat
             template.
         IncompatibleModelError: the decoder blocks are not found, a block does not run, or its output has no residual
             stream of shape (B, T, D).
+        OSError: the file cannot be written, or the disk is too small for it.
     """
     if not len(rows):
         raise ValueError("there are no rows to collect hidden states from")
-    prompts = encode_rows(tokenizer, rows, tools, parser)
-    if is_engine_model(model):
-        return _by_engine(model, prompts, progress)
-    return _by_transformers(model, prompts, pad_token_id(tokenizer), batch_size, progress, layer_path)
+    check_chat_template(tokenizer)
+    engine = is_engine_model(model)
+    run = _Engine(model) if engine else _Transformers(model, pad_token_id(tokenizer), batch_size, layer_path)
+    shape = (run.layers, len(rows), run.width)
+    with (
+        evaluation_mode(model),
+        progress_bar(len(rows), "hidden states", progress) as bar,
+        _InFile(Path(file), shape) if file is not None else _InMemory(shape) as kept,
+    ):
+        for begin in range(0, len(rows), _AT_ONCE):
+            some = [rows[i] for i in range(begin, min(begin + _AT_ONCE, len(rows)))]
+            prompts = encode_rows(tokenizer, some, tools, parser)
+            with kept.part(begin, len(some)) as states:
+                run(prompts, states, bar.update)
+    return HiddenStates(kept.all())
 
 
-def _by_transformers(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    pad_id: int,
-    batch_size: int,
-    progress: bool,
-    layer_path: str | None,
-) -> HiddenStates:
-    blocks = decoder_blocks(model, layer_path)
-    states = torch.empty(len(blocks), len(prompts), hidden_size(model))
-    most_tokens = batch_size * max(map(len, prompts))
+class _InMemory(contextlib.nullcontext[Any]):
+    """(L, N, D) states in memory."""
 
-    def behind(prefix: SharedPrefix, some: Sequence[Sequence[int]]) -> torch.Tensor:
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self._states = torch.empty(shape)
+        super().__init__(self)
+
+    @contextlib.contextmanager
+    def part(self, begin: int, rows: int) -> Iterator[torch.Tensor]:
+        """The (L, n, D) states of n rows, to be filled."""
+        yield self._states[:, begin : begin + rows]
+
+    def all(self) -> torch.Tensor:
+        """All states."""
+        return self._states
+
+
+class _InFile:
+    """(L, N, D) states in a NumPy file, which has its name when it is whole."""
+
+    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
+        self._path, self._shape = path, shape
+
+    def __enter__(self) -> Self:
+        self._unfinished = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}.part")
+        self._stream = self._unfinished.open("xb")
+        header = {"descr": "<f4", "fortran_order": False, "shape": self._shape}
+        np.lib.format.write_array_header_1_0(self._stream, header)
+        self._start = self._stream.tell()
+        return self
+
+    @contextlib.contextmanager
+    def part(self, begin: int, rows: int) -> Iterator[torch.Tensor]:
+        """The (L, n, D) states of n rows, to be filled; written behind."""
+        layers, count, width = self._shape
+        states = torch.empty(layers, rows, width)
+        yield states
+        for layer, some in enumerate(states.numpy().astype("<f4", copy=False)):
+            self._stream.seek(self._start + 4 * width * (layer * count + begin))
+            self._stream.write(some.data)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stream.close()
+        if kind is None:
+            os.replace(self._unfinished, self._path)
+        else:
+            self._unfinished.unlink()
+
+    def all(self) -> torch.Tensor:
+        """All states, mapped from the file; changes are not written to it."""
+        return torch.from_numpy(np.load(self._path, mmap_mode="c"))
+
+
+class _Transformers:
+    """Runs prompts through a model of transformers."""
+
+    def __init__(self, model: nn.Module, pad_id: int, batch_size: int, layer_path: str | None) -> None:
+        self._model, self._pad_id, self._batch_size = model, pad_id, batch_size
+        self._blocks = decoder_blocks(model, layer_path)
+        self._sharing = Sharing(model, self._faithful)
+        self.layers, self.width = len(self._blocks), hidden_size(model)
+
+    def __call__(self, prompts: Sequence[Prompt], states: torch.Tensor, done: Callable[[int], Any]) -> None:
+        """Fills the (L, n, D) states of n prompts."""
+        most_tokens = self._batch_size * max(map(len, prompts))
+        for prefix, members in self._sharing.prefixes(prompts):
+            lengths = [len(prompts[i]) - prefix.length for i in members]
+            for batch in batches_by_tokens(lengths, 2 * self._batch_size, most_tokens):
+                taken = [members[i] for i in batch]
+                states[:, taken] = self._behind(prefix, [prompts[i] for i in taken])
+                done(len(taken))
+
+    def _behind(self, prefix: SharedPrefix, prompts: Sequence[Prompt]) -> torch.Tensor:
         # Padding on the right comes after the token that is read, and a causal model does not attend to it.
-        suffixes = [prompt[prefix.length :] for prompt in some]
-        return last_token_states(model, blocks, *pad_batch(suffixes, pad_id, "right", input_device(model)), prefix)
+        suffixes = [prompt[prefix.length :] for prompt in prompts]
+        padded = pad_batch(suffixes, self._pad_id, "right", input_device(self._model))
+        return last_token_states(self._model, self._blocks, *padded, prefix)
 
-    def faithful(prefix: SharedPrefix, sample: list[Sequence[int]]) -> bool:
+    def _faithful(self, prefix: SharedPrefix, sample: list[Prompt]) -> bool:
         with unusable_cache_ignored():
-            found = behind(prefix, sample)
-            alone = torch.cat([behind(SharedPrefix(), [prompt]) for prompt in sample], dim=1)
-            return _alike(model, found, alone)
+            found = self._behind(prefix, sample)
+            alone = torch.cat([self._behind(SharedPrefix(), [prompt]) for prompt in sample], dim=1)
+            return _alike(self._model, found, alone)
         return False  # the cache cannot be used
 
-    with evaluation_mode(model), progress_bar(len(prompts), "hidden states", progress) as bar:
-        for prefix, members in Sharing(model, faithful).prefixes(prompts):
-            lengths = [len(prompts[i]) - prefix.length for i in members]
-            for batch in batches_by_tokens(lengths, 2 * batch_size, most_tokens):
-                taken = [members[i] for i in batch]
-                states[:, taken] = behind(prefix, [prompts[i] for i in taken])
-                bar.update(len(taken))
-    return HiddenStates(states)
 
+class _Engine:
+    """Lets a model of another engine run prompts."""
 
-def _by_engine(model: EngineModel, prompts: Sequence[Sequence[int]], progress: bool) -> HiddenStates:
-    with progress_bar(len(prompts), "hidden states", progress) as bar:
-        return HiddenStates(model.last_states(prompts, bar.update))
+    def __init__(self, model: EngineModel) -> None:
+        self._model = model
+        self.layers, self.width = model.facts.num_layers, model.facts.hidden_size
+
+    def __call__(self, prompts: Sequence[Prompt], states: torch.Tensor, done: Callable[[int], Any]) -> None:
+        """Fills the (L, n, D) states of n prompts."""
+        states[:] = self._model.last_states(prompts, done)
 
 
 def _alike(model: nn.Module, found: torch.Tensor, expected: torch.Tensor) -> bool:

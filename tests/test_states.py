@@ -1,5 +1,7 @@
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -7,6 +9,7 @@ from architectures import tiny_model
 from checkout import TINY_LFM2
 from models import fitted_adapter, greedy, prompts, random_model, traces
 
+import asa_adapter.states
 from asa_adapter import IncompatibleModelError
 from asa_adapter.modeling.forward import evaluation_mode, forward_keywords
 from asa_adapter.modeling.prefix import SharedPrefix
@@ -176,3 +179,48 @@ def test_half_precision_does_not_cost_the_shared_prefix(splits: Any) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(TINY_LFM2)
     model = transformers.AutoModelForCausalLM.from_pretrained(TINY_LFM2, dtype=torch.float16).eval()
     assert max(length for _, length in passes(model, tokenizer, alike(splits, 8))[4:]) < 100
+
+
+@pytest.fixture
+def five_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asa_adapter.states, "_AT_ONCE", 5)
+
+
+@pytest.mark.usefixtures("five_at_once")
+@pytest.mark.parametrize("kept", ["memory", "file"])
+def test_rows_are_run_in_parts_and_keep_their_order(kept: str, tiny_lfm2: Any, splits: Any, tmp_path: Path) -> None:
+    rows, file = alike(splits, 12), tmp_path / "states.npy" if kept == "file" else None
+    found = collect_hidden_states(*tiny_lfm2, rows, progress=False, file=file)
+    assert found.states.shape == (8, 12, 160)
+    expected = states_one_by_one(*tiny_lfm2, rows, rows[0]["tools"])
+    torch.testing.assert_close(found.states, expected, rtol=1e-4, atol=1e-4)
+    assert found.sees_prompt() == HiddenStates(expected).sees_prompt()
+
+
+@pytest.mark.usefixtures("five_at_once")
+def test_states_in_a_file_are_mapped_and_the_file_is_all_that_stays(
+    tiny_lfm2: Any, splits: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "states.npy"
+    file.write_text("an older one")
+    found = collect_hidden_states(*tiny_lfm2, alike(splits, 7), progress=False, file=str(file))
+    stored = np.load(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["states.npy"]
+    assert stored.dtype == np.float32
+    np.testing.assert_array_equal(stored, found.states.numpy())
+    found.states.zero_()
+    np.testing.assert_array_equal(np.load(file), stored)
+
+
+@pytest.mark.usefixtures("five_at_once")
+def test_an_error_leaves_the_older_file_and_nothing_else(tiny_lfm2: Any, splits: Any, tmp_path: Path) -> None:
+    file = tmp_path / "states.npy"
+    file.write_text("an older one")
+    with pytest.raises(ValueError, match="has no instruction and no messages"):
+        collect_hidden_states(*tiny_lfm2, [*alike(splits, 6), {"label": 1}], progress=False, file=file)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("states.npy", "an older one")]
+
+
+def test_a_file_in_no_folder_is_refused(tiny_lfm2: Any, splits: Any, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        collect_hidden_states(*tiny_lfm2, alike(splits, 2), progress=False, file=tmp_path / "nowhere" / "states.npy")

@@ -334,13 +334,14 @@ def peak_memory(rows: int) -> float:
 
 def memory_of(rows: int) -> float:
     tokenizer = transformers.AutoTokenizer.from_pretrained(TINY)
-    model = random_lfm2(512, 16, 768)
+    model = transformers.AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
     few, tools, _ = calibration_rows(tokenizer, 32)
     with torch.no_grad():
         model(**ports_prompt(tokenizer, few[0], tools), logits_to_keep=1)
     before = _peak()
     many = [few[i % len(few)] for i in range(rows)]
-    collect_hidden_states(model, tokenizer, many, tools=tools, progress=False)
+    with tempfile.TemporaryDirectory() as folder:
+        collect_hidden_states(model, tokenizer, many, tools=tools, progress=False, file=Path(folder, "states.npy"))
     return (_peak() - before) / 1024
 
 
@@ -398,7 +399,7 @@ def measured(repeats: int) -> dict[str, Any]:
             "evaluation": evaluation(model, tokenizer, repeats),
             "hook": hook(wide, 2048, model),
             "loading": loading(wide, 2048),
-            "memory": {rows: peak_memory(rows) for rows in (64, 256, 512)},
+            "memory": {rows: peak_memory(rows) for rows in (512, 4096, 20000)},
         }
     return {**found, "agreement": agreement()}
 
