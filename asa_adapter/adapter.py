@@ -11,20 +11,20 @@ from typing import Any, cast
 import torch
 from numpy.typing import ArrayLike
 
-from asa_adapter.config.asa_config import CONFIG_NAME, ASAConfig
+from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.diagnostics.explanation import Explanation, explain
-from asa_adapter.errors import AdapterFormatError, AdapterHabits, DamagedDownloadError, refuse_model_and_path
-from asa_adapter.files import looks_like_path, sha256
-from asa_adapter.hub.client import commit_of, fetch, full_repo_id, push
-from asa_adapter.hub.contents import SIZE_LIMITS
-from asa_adapter.hub.folder import Parts, read_folder, write_folder
+from asa_adapter.errors import AdapterHabits, refuse_model_and_path
+from asa_adapter.files import sha256
+from asa_adapter.hub.client import full_repo_id, push
+from asa_adapter.hub.folder import Parts, write_folder
+from asa_adapter.hub.source import loaded
 from asa_adapter.matching.calls import acting, config_parser, fitting_openings
 from asa_adapter.matching.compatibility import differences, fitting_model
 from asa_adapter.modeling.verify import verify_block
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.vectors import SteeringVectors
-from asa_adapter.steering.controller import Controller, Decision
+from asa_adapter.policy.controller import Controller, Decision
 from asa_adapter.steering.hook import SteeringHandle
 from asa_adapter.tool_calls.parser import ToolCallParser
 
@@ -312,37 +312,12 @@ class ASAAdapter(AdapterHabits):
             AdapterFormatError: a file is missing, damaged or invalid.
         """
         refuse_model_and_path(repo_id_or_folder, others)
-        if Path(repo_id_or_folder).is_dir():
-            adapter = cls._from_folder(Path(repo_id_or_folder))
-            adapter._source = Path(repo_id_or_folder).absolute()
-            return adapter
-        if isinstance(repo_id_or_folder, Path) or looks_like_path(repo_id_or_folder):
-            raise FileNotFoundError(f"no adapter folder at {repo_id_or_folder}")
         download: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
         download |= {"force_download": force_download, "local_files_only": local_files_only}
-        folder = fetch(repo_id_or_folder, SIZE_LIMITS, required=CONFIG_NAME, **download)
-        try:
-            adapter = cls._from_folder(folder)
-        except AdapterFormatError as error:
-            raise DamagedDownloadError(
-                f"the adapter {repo_id_or_folder!r} (revision {revision or 'main'!r}, commit {folder.name:.8}) cannot "
-                f"be used: {error}. In case it was damaged on the way, force_download=True fetches it again"
-            ) from error
-        adapter.commit = commit_of(folder)
+        found = loaded(repo_id_or_folder, lambda parts: cls(*parts), **download)
+        adapter: ASAAdapter = found.adapter
+        adapter._source, adapter.commit = found.folder, found.commit
         return adapter
-
-    @classmethod
-    def _from_folder(cls, folder: Path) -> "ASAAdapter":
-        """The adapter in a folder.
-
-        Raises:
-            AdapterFormatError: a file is missing, damaged or invalid, or the parts do not fit together.
-        """
-        parts = read_folder(folder)
-        try:
-            return cls(*parts)
-        except ValueError as error:
-            raise AdapterFormatError(f"{folder.name}: {error}") from error
 
     def _parts(self) -> Parts:
         return Parts(self.config, self.vectors, self.router, self.probes, self.report)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Reader, Scored, Setting
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.steering.controller import ternary_gate
+from asa_adapter.policy.controller import ternary_gate
 
 # Biases to try, in logits; without limit the gate alone decides.
 BIASES = (1.0, 2.0, 4.0, 8.0, math.inf)

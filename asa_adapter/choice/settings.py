@@ -17,7 +17,7 @@ from asa_adapter.choice.objective import Objective, independent_rows
 from asa_adapter.config.fields import ACTIONS
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.steering.controller import ternary_gate
+from asa_adapter.policy.controller import ternary_gate
 
 
 class Reader(NamedTuple):

@@ -7,7 +7,7 @@ import torch
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.parts.linear import Linear
-from asa_adapter.steering.controller import Controller, reading
+from asa_adapter.policy.controller import Controller, reading
 
 RANDOM_SEEDS = (0, 1, 2)
 

@@ -12,18 +12,16 @@ from typing import Any
 from asa_adapter.config.fields import (
     ACTIONS,
     MAX_ALPHA,
-    MAX_LISTS,
     PROBE_KINDS,
     bias_amount,
-    check_digests,
     check_files,
     check_json,
     check_text,
-    check_token_ids,
     check_tool_list,
     checked_domains,
     finite_float,
 )
+from asa_adapter.config.prompt_fields import check_calls, check_prompts, check_read_layers
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import parse_json
 
@@ -159,50 +157,11 @@ class ASAConfig:
         check_json("chat_template_variables", self.chat_template_variables)
         check_tool_list(self.tools)
         check_files(self.files)
-        self._check_prompts()
-        self._check_calls()
-        self._check_read_layers()
+        check_prompts(self)
+        check_calls(self)
+        check_read_layers(self)
         if self._newer():
             object.__setattr__(self, "format_version", FORMAT_VERSION)
-
-    def _check_prompts(self) -> None:
-        object.__setattr__(self, "prompt_end", check_token_ids("prompt_end", self.prompt_end))
-        if not 0 <= self.generation_tokens <= len(self.prompt_end):
-            raise ValueError(
-                f"generation_tokens is {self.generation_tokens}; expected 0 to {len(self.prompt_end)}, the length of "
-                "prompt_end"
-            )
-        if not isinstance(self.tools_marks, list | tuple) or not all(self.tools_marks):
-            raise TypeError(f"tools_marks is {self.tools_marks!r:.80}; expected runs of token ids, none empty")
-        if max(len(self.tools_marks), len(self.tool_lists)) > MAX_LISTS:
-            raise ValueError(f"tools_marks or tool_lists holds more than {MAX_LISTS} entries")
-        marks = tuple(check_token_ids("tools_marks", run) for run in self.tools_marks)
-        object.__setattr__(self, "tools_marks", marks)
-        object.__setattr__(self, "tool_lists", check_digests("tool_lists", self.tool_lists))
-
-    def _check_calls(self) -> None:
-        for name in ("openings", "opening_ids"):
-            object.__setattr__(self, name, check_token_ids(name, getattr(self, name)))
-        if not isinstance(self.forms, list | tuple) or not all(type(name) is str for name in self.forms):
-            raise TypeError(f"forms is {self.forms!r:.80}; expected names of tool-call formats")
-        if len(self.forms) > MAX_LISTS:
-            raise ValueError(f"forms holds {len(self.forms)} names; expected at most {MAX_LISTS}")
-        for name in self.forms:
-            check_text("forms", name)
-        object.__setattr__(self, "forms", tuple(self.forms))
-
-    def _check_read_layers(self) -> None:
-        layers = self.read_layers
-        if not isinstance(layers, list | tuple) or any(type(layer) is not int for layer in layers):
-            raise TypeError(f"read_layers is {layers!r:.80}; expected layer numbers")
-        ascending = list(layers) == sorted({layer for layer in layers if 0 <= layer <= self.layer})
-        if not ascending or len(layers) > MAX_LISTS:
-            raise ValueError(
-                f"read_layers is {layers!r:.80}; expected at most {MAX_LISTS} numbers from 0 to the steered layer, "
-                f"{self.layer}, each greater than the one before"
-            )
-        # One that reads what it steers is written as older versions read it.
-        object.__setattr__(self, "read_layers", () if tuple(layers) == (self.layer,) else tuple(layers))
 
     def _newer(self) -> dict[str, Any]:
         """The fields of format version 2 that are used, as they are stored."""

@@ -10,11 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.choice.actions import opened
 from asa_adapter.choice.gain import Gain, Redraw, sure_gain
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import (
@@ -23,9 +19,7 @@ from asa_adapter.choice.settings import (
     Setting,
     choose,
     facts,
-    gated,
     layer_effects,
-    left_alone,
     readers,
     screen_facts,
     shortlist,
@@ -33,12 +27,12 @@ from asa_adapter.choice.settings import (
 from asa_adapter.choice.success import Success, success_gain
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.prompts import DEFAULT_DOMAIN
-from asa_adapter.evaluation.first_tokens import Push
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.search.alternatives import Alternatives, despair
-from asa_adapter.search.effects import push_of, step_effects
-from asa_adapter.search.fitting import LayerFit, Prediction, fit_layer, read_at
+from asa_adapter.search.effects import step_effects
+from asa_adapter.search.fits import Fits
+from asa_adapter.search.fitting import LayerFit, fit_layer, read_at
 from asa_adapter.search.racing import Race
 from asa_adapter.search.verdict import (
     cut_on_valid,
@@ -53,7 +47,7 @@ from asa_adapter.search.verdict import (
 from asa_adapter.tool_calls.outcomes import Outcome
 
 
-class Search:
+class Search(Fits):
     """One search for the best setting.
 
     Args:
@@ -76,13 +70,10 @@ class Search:
         build: Callable[[Setting, LayerFit], ASAAdapter],
         report: dict[str, Any],
     ) -> None:
-        self.measured = measured
+        super().__init__(measured, Objective.of(args), build)
         self.args = args
-        self.objective = Objective.of(args)
         self.domains = domains
         self.report = report
-        self.fits: dict[int, LayerFit] = {}
-        self._build_adapter = build
         self._hopeless = ""  # why, once the screen finds that it is
         self._alternatives: Alternatives | None = None  # other actions, once the screen has looked at them
 
@@ -192,22 +183,6 @@ class Search:
             self.report["layers"][str(layer)]["left_out"] = why
         return [layer for layer in layers if layer not in poor]
 
-    def _build(self, setting: Setting) -> ASAAdapter:
-        fit = self.fits[setting.layer]
-        if setting.read_layers:
-            fit = fit.reading([self.fits[layer] for layer in setting.read_layers])
-        return self._build_adapter(setting, fit)
-
-    def _predicted(self, split: str, place: Reader) -> Prediction:
-        layers = {place.layer, *place.read_layers}
-        return read_at(
-            place, {layer: self.fits[layer].predict(self.measured.labelled(split, layer).states) for layer in layers}
-        )
-
-    def _push(self, prediction: Prediction, layer: int, beta: float, alpha: float) -> Push:
-        """The step of a setting for every row; a negative alpha steps away from a call."""
-        return push_of(self.fits[layer], prediction.domain, layer, beta, alpha)
-
     def decide(self, candidates: Sequence[Scored]) -> ASAAdapter:
         """Generates on VALID with the first candidates, and chooses one of them.
 
@@ -259,18 +234,6 @@ class Search:
         reached = next(o for o, finalist in zip(outcomes[1:], finalists, strict=True) if finalist is chosen)
         return self._settle(chosen, gain, success, outcomes[0], reached)
 
-    def _generated(self, candidates: Sequence[Scored]) -> tuple[list[Outcome], list[Scored]]:
-        """What came of VALID by the bare model and by each candidate, and the candidates with their results there."""
-        labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
-        variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
-        outcomes = list(self.measured.outcomes("valid", {"base": None, **variants}).values())
-        found = []
-        for (setting, *_), one in zip(candidates, outcomes[1:], strict=True):
-            score = self.objective.score(labels, one.triggered, groups)
-            alone = left_alone(self._predicted("valid", setting.reader).p_tool(setting.probe), setting.tau)
-            found.append(Scored(setting, score, one.triggered, one.fits, alone))
-        return outcomes, found
-
     def _agreements(self, finalists: Sequence[Scored]) -> list[float]:
         """For each finalist, the share of VALID rows whose first token correctly predicts whether a tool is called.
 
@@ -285,23 +248,6 @@ class Search:
                 for (name, one), called in zip(best.items(), told[len(finalists) :], strict=True)
             }
         return [float((told[i] == f.triggered).mean()) for i, f in enumerate(finalists)]
-
-    def _told(self, settings: Sequence[Setting]) -> list[NDArray[np.bool_]]:
-        """For each setting, whether the first token of the answer to each VALID row opens a call."""
-        read = {place: self._predicted("valid", place) for place in {setting.reader for setting in settings}}
-        pushing = dict.fromkeys(setting for setting in settings if setting.action != "bias")
-        pairs = {setting: (2 * i + 1, 2 * i + 2) for i, setting in enumerate(pushing)}
-        pushes = [self._push(read[s.reader], s.layer, s.beta, sign * s.alpha) for s in pairs for sign in (1, -1)]
-        found = self.measured.first_tokens("valid", pushes)
-        told = []
-        for setting in settings:
-            up, down = pairs.get(setting, (0, 0))
-            p_tool, base = read[setting.reader].p_tool(setting.probe), found.triggered[0]
-            if setting.action == "steer":
-                told.append(gated(p_tool, setting.tau, base, found.triggered[up], found.triggered[down]))
-            else:
-                told.append(opened(setting, p_tool, base, found.margin[up], found.margin[down]))
-        return told
 
     def _settle(self, chosen: Scored, gain: Gain, success: Success, base: Outcome, reached: Outcome) -> ASAAdapter:
         """The chosen adapter, or one that abstains; records the choice and its reason in the report.

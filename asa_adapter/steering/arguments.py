@@ -1,6 +1,7 @@
 """What the arguments of a generate() call say about its prompts: their last tokens, draft tokens, a filled cache."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -115,3 +116,12 @@ def _setting(name: str, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, 
     configs = (kwargs.get("generation_config"), *args[1:2], getattr(model, "generation_config", None))
     values = (kwargs.get(name), *(getattr(config, name, None) for config in configs))
     return next((value for value in values if value is not None), None)
+
+
+def named_arguments(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name, also those given by position."""
+    if not args:
+        return kwargs
+    positions = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [name for name, taken in inspect.signature(original).parameters.items() if taken.kind in positions]
+    return {**dict(zip(names, args, strict=False)), **kwargs}

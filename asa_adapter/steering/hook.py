@@ -26,9 +26,9 @@ from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.modeling.forward import compiled_parts
 from asa_adapter.modeling.residual import generating_model, hidden_state, replace_hidden_state
 from asa_adapter.parts.openings import logits_of
-from asa_adapter.steering.controller import Controller, Decision
+from asa_adapter.policy.controller import Controller, Decision
 from asa_adapter.steering.methods import NO_PICKLE, Methods, methods_of
-from asa_adapter.steering.plan import Record, Slot, Window
+from asa_adapter.steering.windows import Record, Slot, Window
 
 
 class SteeringHandle(HandleHabits):

@@ -7,7 +7,6 @@ in the next forward pass. They are shared by all adapters on a model and restore
 import contextvars
 import copy
 import functools
-import inspect
 import threading
 import warnings
 from collections.abc import Callable
@@ -19,9 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from asa_adapter.steering.arguments import drafts_for_another, drafts_tokens, prompt_tokens, visible_tokens
-from asa_adapter.steering.plan import Call, Record
+from asa_adapter.steering.arguments import (
+    drafts_for_another,
+    drafts_tokens,
+    named_arguments,
+    prompt_tokens,
+    visible_tokens,
+)
+from asa_adapter.steering.plan import Call
 from asa_adapter.steering.runs import Loop
+from asa_adapter.steering.windows import Record
 
 NO_PICKLE = "a steered model cannot be pickled; call remove() first, and attach the adapter again later"
 
@@ -154,7 +160,7 @@ class Methods:
     def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """In place of `generate`: plans the call, also one inside another that has not run the model by itself."""
         outer = self._running()
-        named = _named(original, args, kwargs)
+        named = named_arguments(original, args, kwargs)
         if outer is not None:
             return self._inside(outer, original, args, kwargs, named)
         handles, call = list(self._handles), None
@@ -250,13 +256,13 @@ class Methods:
         of_prompt = bool(kwargs.get("is_first_iteration"))
         if of_prompt or not (call.closed and call.begun):  # otherwise a decoding step, which costs these checks only
             call.looped = running.depth
-            call.locate(inputs, _goes_on(inputs, kwargs), of_prompt, _named(original, args, kwargs))
+            call.locate(inputs, _goes_on(inputs, kwargs), of_prompt, named_arguments(original, args, kwargs))
         return inputs
 
     def _prefill(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """In place of `_prefill`, which runs the prompt of a loop: tells the plan what that is given."""
         if (call := self.running()) is not None:
-            given = _named(original, args, kwargs)
+            given = named_arguments(original, args, kwargs)
             ids, of_model = given.get("input_ids"), given.get("model_kwargs") or {}
             if getattr(given.get("generation_config"), "prefill_chunk_size", None) is None or ids is None:
                 call.loop = Loop()
@@ -267,7 +273,7 @@ class Methods:
     def _candidates(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """In place of `_get_candidate_generator`, which begins a loop with draft tokens behind its rows."""
         if (call := self.running()) is not None:
-            ids = _named(original, args, kwargs).get("input_ids")
+            ids = named_arguments(original, args, kwargs).get("input_ids")
             call.loop = Loop(ids.shape[1]) if ids is not None else None
         return original(*args, **kwargs)
 
@@ -304,15 +310,6 @@ class Methods:
                 if isinstance(getattr(hook, "__self__", None), kinds):
                     del module._forward_hooks[key]
         return clone
-
-
-def _named(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by name, also those given by position."""
-    if not args:
-        return kwargs
-    positions = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = [name for name, taken in inspect.signature(original).parameters.items() if taken.kind in positions]
-    return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
 def _goes_on(inputs: dict[str, Any], asked: dict[str, Any]) -> bool:

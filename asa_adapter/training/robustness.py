@@ -13,8 +13,8 @@ from asa_adapter.data.landmarks import landmarks
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import Probes
+from asa_adapter.policy.controller import ternary_gate
 from asa_adapter.report_schema import VARIATIONS
-from asa_adapter.steering.controller import ternary_gate
 from asa_adapter.training.variations import mixed, varied
 
 # Balanced accuracy that a probe may lose on VALID by a variation before such rows are fitted on, and then as given.

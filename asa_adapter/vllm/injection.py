@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from asa_adapter.steering.controller import Controller
+from asa_adapter.policy.controller import Controller
 
 INJECTION = "asa_adapter.injection"  # its name in an engine's forward context
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.modeling.residual import decoder_blocks
-from asa_adapter.steering.controller import Controller
+from asa_adapter.policy.controller import Controller
 from asa_adapter.vllm.injection import INJECTION, Injection
 from asa_adapter.vllm.layers import read_layer, self_check, steer_layer
 from asa_adapter.vllm.plugin import CONFIG_KEY, Plugin, active

@@ -13,7 +13,7 @@ from asa_adapter.choice.settings import Reader, Scored, Setting, choose, gentles
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.evaluation.first_tokens import _opens
 from asa_adapter.parts.openings import OpeningBias, biased
-from asa_adapter.steering.controller import ternary_gate
+from asa_adapter.policy.controller import ternary_gate
 
 ROWS, OPENINGS = 200, (3, 11)
 LABELS = np.arange(ROWS) % 2

@@ -10,7 +10,7 @@ import torch
 from models import DEPTH, WIDTH, fitted_adapter
 
 from asa_adapter import ASAAdapter
-from asa_adapter.steering.controller import Controller
+from asa_adapter.policy.controller import Controller
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from engines import CPU, Layer, controller
 from models import WIDTH, fitted_adapter
 
 from asa_adapter import IncompatibleModelError
-from asa_adapter.steering.controller import Controller
+from asa_adapter.policy.controller import Controller
 from asa_adapter.vllm.injection import INJECTION, Injection
 from asa_adapter.vllm.layers import read_layer, self_check, steer_layer
 

@@ -7,7 +7,7 @@ import reference as reference
 import torch
 
 from asa_adapter import ASAConfig, Decision, Probes, Router, SteeringVectors
-from asa_adapter.steering.controller import Controller, Verdicts, ternary_gate
+from asa_adapter.policy.controller import Controller, Verdicts, ternary_gate
 
 DOMAINS, WIDTH = 3, 6
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]

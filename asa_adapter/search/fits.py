@@ -1,0 +1,82 @@
+"""`Fits`: what was fitted at each layer, and what its settings do on VALID."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.choice.actions import opened
+from asa_adapter.choice.objective import Objective
+from asa_adapter.choice.settings import Reader, Scored, Setting, gated, left_alone
+from asa_adapter.evaluation.first_tokens import Push
+from asa_adapter.measurement.measurements import Measurements
+from asa_adapter.search.effects import push_of
+from asa_adapter.search.fitting import LayerFit, Prediction, read_at
+from asa_adapter.tool_calls.outcomes import Outcome
+
+
+class Fits:
+    """The fits of some layers.
+
+    Args:
+        measured: runs the model.
+        objective: what settings are chosen by.
+        build: makes an adapter of a setting and the fit of its layer.
+
+    Attributes:
+        measured, objective: the arguments.
+        fits: what was fitted, by layer; empty at first.
+    """
+
+    def __init__(
+        self, measured: Measurements, objective: Objective, build: Callable[[Setting, LayerFit], ASAAdapter]
+    ) -> None:
+        self.measured, self.objective = measured, objective
+        self.fits: dict[int, LayerFit] = {}
+        self._build_adapter = build
+
+    def _build(self, setting: Setting) -> ASAAdapter:
+        fit = self.fits[setting.layer]
+        if setting.read_layers:
+            fit = fit.reading([self.fits[layer] for layer in setting.read_layers])
+        return self._build_adapter(setting, fit)
+
+    def _predicted(self, split: str, place: Reader) -> Prediction:
+        layers = {place.layer, *place.read_layers}
+        return read_at(
+            place, {layer: self.fits[layer].predict(self.measured.labelled(split, layer).states) for layer in layers}
+        )
+
+    def _push(self, prediction: Prediction, layer: int, beta: float, alpha: float) -> Push:
+        """The step of a setting for every row; a negative alpha steps away from a call."""
+        return push_of(self.fits[layer], prediction.domain, layer, beta, alpha)
+
+    def _generated(self, candidates: Sequence[Scored]) -> tuple[list[Outcome], list[Scored]]:
+        """What came of VALID by the bare model and by each candidate, and the candidates with their results there."""
+        labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
+        variants = {f"finalist {i}": self._build(candidate.setting) for i, candidate in enumerate(candidates)}
+        outcomes = list(self.measured.outcomes("valid", {"base": None, **variants}).values())
+        found = []
+        for (setting, *_), one in zip(candidates, outcomes[1:], strict=True):
+            score = self.objective.score(labels, one.triggered, groups)
+            alone = left_alone(self._predicted("valid", setting.reader).p_tool(setting.probe), setting.tau)
+            found.append(Scored(setting, score, one.triggered, one.fits, alone))
+        return outcomes, found
+
+    def _told(self, settings: Sequence[Setting]) -> list[NDArray[np.bool_]]:
+        """For each setting, whether the first token of the answer to each VALID row opens a call."""
+        read = {place: self._predicted("valid", place) for place in {setting.reader for setting in settings}}
+        pushing = dict.fromkeys(setting for setting in settings if setting.action != "bias")
+        pairs = {setting: (2 * i + 1, 2 * i + 2) for i, setting in enumerate(pushing)}
+        pushes = [self._push(read[s.reader], s.layer, s.beta, sign * s.alpha) for s in pairs for sign in (1, -1)]
+        found = self.measured.first_tokens("valid", pushes)
+        told = []
+        for setting in settings:
+            up, down = pairs.get(setting, (0, 0))
+            p_tool, base = read[setting.reader].p_tool(setting.probe), found.triggered[0]
+            if setting.action == "steer":
+                told.append(gated(p_tool, setting.tau, base, found.triggered[up], found.triggered[down]))
+            else:
+                told.append(opened(setting, p_tool, base, found.margin[up], found.margin[down]))
+        return told
