@@ -20,6 +20,7 @@ from asa_adapter.hub.folder import Parts, write_folder
 from asa_adapter.hub.source import loaded
 from asa_adapter.matching.calls import acting, config_parser, fitting_openings
 from asa_adapter.matching.compatibility import differences, fitting_model
+from asa_adapter.matching.kinds import with_marks
 from asa_adapter.modeling.verify import verify_block
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import Probes, Router
@@ -95,6 +96,8 @@ class ASAAdapter(AdapterHabits):
         own = self._controller
         arrays = b"".join(part.numpy().tobytes() for part in (own.weight, own.bias, own.direction))
         facts = (*self.config.hooked, own.step, own.tau, own.gates, *((own.opening,) if own.opening else ()))
+        if self.config.state_marks:
+            facts = (*facts, self.config.states, self.config.state_marks)
         return sha256(arrays + repr(facts).encode())
 
     def with_action(self, action: str, bias: float | None = None, *, tokenizer: Any = None) -> "ASAAdapter":
@@ -124,6 +127,7 @@ class ASAAdapter(AdapterHabits):
         tools: Tools | None = None,
         allow_mismatch: bool = False,
         steer_without_tools: bool = False,
+        states: str = "fitted",
     ) -> SteeringHandle:
         """Steers the model's own generate() until the returned handle is removed.
 
@@ -139,6 +143,8 @@ class ASAAdapter(AdapterHabits):
             allow_mismatch: warn instead of refusing the model if its name, revision, weights, chat template or
                 tool-call marker is not that of the fitted adapter. Type, width and depth must always fit.
             steer_without_tools: steer prompts that offer no tools too, which otherwise are left alone.
+            states: "fitted" leaves prompts alone that end in a kind of state that the adapter was not fitted on, such
+                as behind a tool's result, where config or tokenizer tell the kinds apart; "all" steers these too.
 
         Returns:
             The handle, which is also a context manager: the adapter is removed when the `with` block ends.
@@ -148,21 +154,24 @@ class ASAAdapter(AdapterHabits):
                 is not the residual stream, PEFT puts learnt tokens before the prompt, the model is a wrapper such as
                 `DataParallel`, or there is a mismatch that `allow_mismatch` would allow.
             ValueError: the model already has an adapter at this layer, or the adapter biases the tokens with which
-                calls begin, and neither its config nor a tokenizer tells them.
+                calls begin, and neither its config nor a tokenizer tells them; or another value of `states`.
         """
-        config = self.config
+        config, scope = self.config, {"steer_without_tools": steer_without_tools, "every_state": states == "all"}
+        if states not in ("fitted", "all"):
+            raise ValueError(f"states is {states!r:.80}; expected 'fitted' or 'all'")
         model, blocks = fitting_model(model, config)
         for warning in differences(model, tokenizer, tools, config, allow_mismatch):
             warnings.warn(warning, stacklevel=2)
         controller, tokens = self._controller, fitting_openings(model, config, tokenizer)
         if opening := controller.opening:
             controller = replace(controller, opening=replace(opening, tokens=tokens))
+        config = with_marks(config, tokenizer)
         if blocks is None:
-            return cast(SteeringHandle, model.attach(controller, config, steer_without_tools=steer_without_tools))
+            return cast(SteeringHandle, model.attach(controller, config, **scope))
         for layer in config.hooked:
             verify_block(model, blocks, layer)
         read = [blocks[layer] for layer in config.hooked]
-        return SteeringHandle(model, read, controller, config, steer_without_tools=steer_without_tools)
+        return SteeringHandle(model, read, controller, config, **scope)
 
     def generate(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         """Attaches the adapter, returns `model.generate(*args, **kwargs)`, and removes the adapter.

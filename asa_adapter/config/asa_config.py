@@ -13,6 +13,7 @@ from asa_adapter.config.fields import (
     ACTIONS,
     MAX_ALPHA,
     PROBE_KINDS,
+    STATES,
     bias_amount,
     check_files,
     check_json,
@@ -21,7 +22,7 @@ from asa_adapter.config.fields import (
     checked_domains,
     finite_float,
 )
-from asa_adapter.config.prompt_fields import check_calls, check_prompts, check_read_layers
+from asa_adapter.config.prompt_fields import check_calls, check_prompts, check_read_layers, check_states
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import parse_json
 
@@ -54,7 +55,11 @@ _SECOND_VERSION = (
     "action",
     "bias",
     "opening_ids",
+    "states",
+    "state_marks",
 )
+# Values with which such a field is not used.
+_UNUSED = {"action": "steer", "states": STATES[:1]}
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,11 @@ class ASAConfig:
         bias: that bias, in logits, 0 or more; `math.inf` (the text "inf" in the file) leaves only the likeliest of
             these tokens where the gate is +1, and none of them where it is -1.
         opening_ids: ids of all tokens with which its calls begin, start marker included; () where they are not known.
-        format_version: version of the folder's format: 2 where one of the ten fields above is used, else 1.
+        states: kinds of state that it was fitted for: "first" (a prompt ends behind the user's turn), "after_result"
+            (behind a tool's result), or both. Other rows are left alone, if they can be told.
+        state_marks: by kind of state the runs of token ids with which the chat template begins such a turn; {} where
+            the kinds cannot be told apart.
+        format_version: version of the folder's format: 2 where one of the twelve fields above is used, else 1.
 
     Raises:
         TypeError: a field has another type than the one above (a bool is not a number).
@@ -138,6 +147,8 @@ class ASAConfig:
     action: str = "steer"
     bias: float = 0.0
     opening_ids: tuple[int, ...] = ()
+    states: tuple[str, ...] = STATES[:1]
+    state_marks: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     format_version: int = 1
 
     def __post_init__(self) -> None:
@@ -160,13 +171,14 @@ class ASAConfig:
         check_prompts(self)
         check_calls(self)
         check_read_layers(self)
+        check_states(self)
         if self._newer():
             object.__setattr__(self, "format_version", FORMAT_VERSION)
 
     def _newer(self) -> dict[str, Any]:
         """The fields of format version 2 that are used, as they are stored."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name in _SECOND_VERSION}
-        used = {name: value for name, value in values.items() if value and (name, value) != ("action", "steer")}
+        used = {name: value for name, value in values.items() if value and value != _UNUSED.get(name)}
         return used | ({"bias": "inf"} if self.bias == math.inf else {})
 
     def _check_integers(self) -> None:

@@ -12,6 +12,8 @@ _MAX_TOKENS = 256
 VECTORS_NAME, ROUTER_NAME, PROBES_NAME = "steering_vectors.safetensors", "router.skops", "probes.skops"
 PROBE_KINDS = ("domain", "pooled")
 ACTIONS = ("steer", "bias", "both")
+# Kinds of state in which a prompt ends: behind the user's turn, and behind a tool's result.
+STATES = ("first", "after_result")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

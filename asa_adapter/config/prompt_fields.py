@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from asa_adapter.config.fields import MAX_LISTS, check_digests, check_text, check_token_ids
+from asa_adapter.config.fields import MAX_LISTS, STATES, check_digests, check_text, check_token_ids
 
 
 def check_prompts(config: Any) -> None:
@@ -63,3 +63,28 @@ def check_read_layers(config: Any) -> None:
         )
     # One that reads what it steers is written as older versions read it.
     object.__setattr__(config, "read_layers", () if tuple(layers) == (config.layer,) else tuple(layers))
+
+
+def check_states(config: Any) -> None:
+    """Which kinds of state the adapter was fitted for, and how they are told from token ids.
+
+    Raises:
+        TypeError: a field has another type.
+        ValueError: an unknown kind, or several kinds without marks.
+    """
+    states, marks = config.states, config.state_marks
+    if not isinstance(states, list | tuple) or any(type(name) is not str for name in states):
+        raise TypeError(f"states is {states!r:.80}; expected kinds of state")
+    if not states or list(states) != [name for name in STATES if name in states]:
+        raise ValueError(f"states is {states!r:.80}; expected some of {STATES}, in this order")
+    if not isinstance(marks, dict) or not all(isinstance(runs, list | tuple) and all(runs) for runs in marks.values()):
+        raise TypeError(f"state_marks is {marks!r:.80}; expected runs of token ids by kind of state, none empty")
+    if marks and (sorted(marks) != sorted(STATES) or not all(0 < len(runs) <= MAX_LISTS for runs in marks.values())):
+        raise ValueError(
+            f"state_marks holds {sorted(map(str, marks))!r:.80}; expected 1 to {MAX_LISTS} runs for each of {STATES}"
+        )
+    if len(states) > 1 and not marks:
+        raise ValueError(f"states is {states!r:.80} and state_marks empty; expected the marks that tell these apart")
+    found = {name: tuple(check_token_ids("state_marks", run) for run in marks[name]) for name in STATES if marks}
+    object.__setattr__(config, "states", tuple(states))
+    object.__setattr__(config, "state_marks", found)

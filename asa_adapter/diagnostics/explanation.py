@@ -14,7 +14,7 @@ from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.errors import AnswerWrapper, visible
-from asa_adapter.matching.resemblance import Resemblance
+from asa_adapter.matching.resemblance import NO_TOOLS, Resemblance
 from asa_adapter.modeling.forward import evaluation_mode, greedy_settings, input_device
 from asa_adapter.modeling.prefix import SharedPrefix
 from asa_adapter.modeling.residual import decoder_blocks, generating_model
@@ -145,7 +145,7 @@ def explain(
         states = _bare_states(model, ids, config)
     return Explanation(
         prompt=_prompt(tokenizer, prompt_ids, decision.position, schemas)
-        | {"notes": Resemblance(config).notes(prompt_ids, schemas)},
+        | {"notes": [*Resemblance(config).notes(prompt_ids, schemas), *_left_alone(decision)]},
         **_decided(adapter, decision, states),
         step=_step(config, decision.gate, float(states[config.layer].norm())),
         start={"marker": parser.start, "token": _decoded(tokenizer, [openings[int(before.argmax())]])}
@@ -153,6 +153,11 @@ def explain(
         base=_judged(base, parser, schemas),
         steered=_judged(steered, parser, schemas),
     )
+
+
+def _left_alone(decision: Decision) -> list[str]:
+    """Why a prompt with tools is left alone; [] where it is not."""
+    return [f"{decision.reason}, so it is left alone"] if decision.reason not in ("", NO_TOOLS) else []
 
 
 def _prompt(tokenizer: Any, ids: list[int], position: int, schemas: list[dict[str, Any]]) -> dict[str, Any]:

@@ -97,7 +97,9 @@ class EngineModel(Protocol):
     def digest(self) -> str:
         """Of all that the model's results depend on."""
 
-    def attach(self, controller: Any, config: ASAConfig, *, steer_without_tools: bool) -> Any:
+    def attach(
+        self, controller: Any, config: ASAConfig, *, steer_without_tools: bool = False, every_state: bool = False
+    ) -> Any:
         """Steers `generate` and `answers` until the `SteeringHandle` that is returned is removed."""
 
     def generate(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **settings: Any) -> Any:

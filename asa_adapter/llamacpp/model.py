@@ -150,7 +150,14 @@ class GGUFModel:
         """Whether an adapter is attached."""
         return bool(self._adapters.handles)
 
-    def attach(self, controller: Controller, config: ASAConfig, *, steer_without_tools: bool = False) -> GGUFSteering:
+    def attach(
+        self,
+        controller: Controller,
+        config: ASAConfig,
+        *,
+        steer_without_tools: bool = False,
+        every_state: bool = False,
+    ) -> GGUFSteering:
         """Steers the model until the handle is removed; `ASAAdapter.attach` calls it, after its own checks.
 
         Raises:
@@ -159,7 +166,7 @@ class GGUFModel:
         """
         for layer in config.hooked:
             self._check(layer)
-        return GGUFSteering(self._adapters, controller, config, steer_without_tools=steer_without_tools)
+        return GGUFSteering(self._adapters, controller, config, steer_without_tools, every_state)
 
     def generate(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **settings: Any

@@ -20,16 +20,21 @@ class GGUFSteering(SteeringHandle):
         attached: the adapters on the model.
         controller: makes the decisions and the steps.
         config: the adapter's config, of which the controller was made.
-        steer_without_tools: whether rows whose prompt offers no tools are steered too.
+        steer_without_tools, every_state: as in `SteeringHandle`.
 
     Raises:
         ValueError: the model already has an adapter at this layer.
     """
 
     def __init__(
-        self, attached: "Adapters", controller: Controller, config: ASAConfig, *, steer_without_tools: bool
+        self,
+        attached: "Adapters",
+        controller: Controller,
+        config: ASAConfig,
+        steer_without_tools: bool,
+        every_state: bool,
     ) -> None:
-        self._begin_with(controller, config, steer_without_tools)
+        self._begin_with(controller, config, steer_without_tools, every_state)
         attached.add(self)
         self._steering = attached
 

@@ -27,6 +27,7 @@ class Decision:
         relative_step: length of the step that was added, divided by the norm of the state before it; 0 if none was.
         reason: why the row was left alone whatever the probe says; "" where it was not.
         action: what was changed: "steer" (the state), "bias" (the logits) or "both"; "" where nothing was.
+        state: kind of state in which the prompt ends, "first" or "after_result"; "" where it is not known.
     """
 
     domain: str
@@ -37,6 +38,7 @@ class Decision:
     relative_step: float = 0.0
     reason: str = ""
     action: str = ""
+    state: str = ""
 
     def __str__(self) -> str:
         step = f"step of {self.relative_step:.2f} x the state's norm"

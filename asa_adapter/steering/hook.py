@@ -23,6 +23,7 @@ from asa_adapter.config.fields import MAX_ALPHA, bias_amount, finite_float
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.errors import HandleHabits
 from asa_adapter.matching.resemblance import Resemblance
+from asa_adapter.matching.scope import Scope
 from asa_adapter.modeling.forward import compiled_parts
 from asa_adapter.modeling.residual import generating_model, hidden_state, replace_hidden_state
 from asa_adapter.parts.openings import logits_of
@@ -44,15 +45,18 @@ class SteeringHandle(HandleHabits):
         layer: index of the steered block.
         steer_without_tools: whether rows whose prompt offers no tools are steered too; a new value applies to later
             generate() calls.
+        every_state: whether rows are steered that end in a kind of state that was not fitted; likewise.
 
     Raises:
         ValueError: the model already has an adapter at this layer.
     """
 
-    def _begin_with(self, controller: Controller, config: ASAConfig, steer_without_tools: bool) -> None:
+    def _begin_with(
+        self, controller: Controller, config: ASAConfig, steer_without_tools: bool, every_state: bool
+    ) -> None:
         """Sets what a handle has before it changes any model."""
         self.layer = config.layer
-        self.steer_without_tools = steer_without_tools
+        self.steer_without_tools, self.every_state = steer_without_tools, every_state
         self._weight: nn.Parameter | None = None
         self._controller = controller
         self._residual_norm = config.residual_norm
@@ -74,8 +78,9 @@ class SteeringHandle(HandleHabits):
         config: ASAConfig,
         *,
         steer_without_tools: bool = False,
+        every_state: bool = False,
     ) -> None:
-        self._begin_with(controller, config, steer_without_tools)
+        self._begin_with(controller, config, steer_without_tools, every_state)
         self._weight = next(blocks[-1].parameters(), None)
         self._changed = (*blocks, *([model] if controller.opening is not None else []))
         methods = self._steering = Methods.of(model)
@@ -242,8 +247,8 @@ class SteeringHandle(HandleHabits):
         # Offloaded weights are on the meta device; then the controller is moved to the state's device later.
         if self._weight is not None and self._weight.device.type != "meta":
             self._controller = self._controller.to(self._weight.device)
-        fitted = None if self.steer_without_tools else self._fitted
-        record = Record(self._slot, self._controller, self._fitted.config.domains, last, self._earlier, fitted)
+        scope = Scope(self._fitted, self.steer_without_tools, self.every_state)
+        record = Record(self._slot, self._controller, self._fitted.config.domains, last, self._earlier, scope)
         record.see(tokens)
         self._record = record
         return record

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from asa_adapter.errors import IncompatibleModelError
-from asa_adapter.matching.resemblance import NO_TOOLS, Resemblance
+from asa_adapter.matching.scope import Scope, Seen
 from asa_adapter.parts.openings import biased
 from asa_adapter.policy.controller import Controller, Decision, Verdicts
 
@@ -157,8 +157,8 @@ class Record:
         domains: (K,) names of the controller's domains.
         last: (B,) index of the last prompt token in each row as given to generate(), or to the latest run of its loop.
         earlier: layers below the steered one that the probes read.
-        fitted: tells which prompts offer tools, since one that does not is left alone; None steers all.
-        offers_tools: (B,) bool, what it told; None where it cannot tell.
+        scope: which prompts the adapter acts on; None for all.
+        seen: what the prompts of the call are.
         met: one entry for each forward pass with last prompt tokens that were not steered before.
         expand: number of beams or return sequences for each of the B rows.
         biased: whether the logits of the first answer tokens were biased.
@@ -169,8 +169,8 @@ class Record:
     domains: tuple[str, ...]
     last: NDArray[np.int64]
     earlier: tuple[int, ...] = ()
-    fitted: Resemblance | None = None
-    offers_tools: torch.Tensor | None = None
+    scope: Scope | None = None
+    seen: Seen = field(default_factory=Seen)
     met: list[Met] = field(default_factory=list)
     expand: int = 1
     biased: bool = False
@@ -188,22 +188,20 @@ class Record:
         return found
 
     def see(self, tokens: torch.Tensor | None) -> None:
-        """Looks for tools in (B, T) prompts; None where these are not known."""
-        self.offers_tools = None if self.fitted is None or tokens is None else self.fitted.offers_tools(tokens)
+        """Looks at what (B, T) prompts are; None where these are not known."""
+        self.seen = Seen() if self.scope is None else self.scope.look(tokens, len(self.last))
 
     def allowed(self, verdicts: Verdicts, rows: torch.Tensor) -> Verdicts:
-        """The verdicts for some (n,) rows of a pass, with gate 0 where the prompt offers no tools."""
-        if self.offers_tools is None:
+        """The verdicts for some (n,) rows of a pass, with gate 0 where the adapter does not act on the prompt."""
+        if (acts := self.seen.acts) is None:
             return verdicts
-        offers = self.offers_tools.to(rows.device)[rows // self.expand]
-        return verdicts._replace(gate=verdicts.gate * offers)
+        return verdicts._replace(gate=verdicts.gate * acts.to(rows.device)[rows // self.expand])
 
     def decisions(self) -> list[Decision]:
         """One decision for each row decided so far, in order; the beams of a row share its prompt and its decision."""
         found: dict[int, Decision] = {}
         controller = self.controller if self.biased else replace(self.controller, opening=None)
         action = controller.action
-        offers = [True] * len(self.last) if self.offers_tools is None else self.offers_tools.tolist()
         for rows, states, verdicts in self.met:
             shares = self.controller.step / states.float().norm(dim=1).clamp(min=1e-12)
             for row, share, domain, p_tool, gate in zip(
@@ -211,7 +209,8 @@ class Record:
             ):
                 position = int(self.last[row // self.expand])
                 done = {"applied": True, "relative_step": share, "action": action} if gate and action else {}
-                reason = "" if offers[row // self.expand] else NO_TOOLS
-                decision = Decision(self.domains[domain], p_tool, gate, position, **done, reason=reason)
+                state, reason = self.seen.of_row(row // self.expand)
+                told = Decision(self.domains[domain], p_tool, gate, position, reason=reason, state=state)
+                decision = replace(told, **done)
                 found.setdefault(row // self.expand, decision)
         return [found[row] for row in sorted(found)]

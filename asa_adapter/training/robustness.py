@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.landmarks import landmarks
+from asa_adapter.matching.kinds import state_fields
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import Probes
 from asa_adapter.policy.controller import ternary_gate
 from asa_adapter.report_schema import VARIATIONS
+from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.training.variations import mixed, varied
 
 # Balanced accuracy that a probe may lose on VALID by a variation before such rows are fitted on, and then as given.
@@ -82,14 +84,15 @@ class Robustness:
                 self.fitted_on = ()
         return facts
 
-    def landmarks(self, tokenizer: Any) -> dict[str, Any]:
+    def landmarks(self, tokenizer: Any, parser: ToolCallParser | None = None) -> dict[str, Any]:
         """What the prompts on which router and probes are fitted have in common, as fields of the config."""
         given = ("cal", "train")
         rows, varied = (
             [row for name in names for row in self._measured.rows(name)] for names in (given, self.fitted_on)
         )
         prompts = [ids for name in (*given, *self.fitted_on) for ids in self._measured.prompts(name)]
-        return landmarks(tokenizer, rows, prompts, self._tools, varied)._asdict()
+        found = landmarks(tokenizer, rows, prompts, self._tools, varied)._asdict()
+        return found | state_fields(tokenizer, rows, prompts[: len(rows)], self._tools, parser)
 
     def measure(self, split: str, adapter: ASAAdapter) -> dict[str, dict[str, float]]:
         """How an adapter's gate bears each variation of a split; see `compared`. An abstaining one has a gate too."""

@@ -156,7 +156,7 @@ class ASATrainer:
                 self._measured.states(split)
         with self._timed("variations"):
             self.report["vary_tools"] = self._robustness.settle(self._layers)
-        self._origin |= self._robustness.landmarks(self.tokenizer)
+        self._origin |= self._robustness.landmarks(self.tokenizer, self.parser)
         search = Search(self._measured, self.args, self._domains, self._build, self.report)
         with self._timed("fit"):
             layers = search.fit(self._layers, self._robustness.fitted_on)

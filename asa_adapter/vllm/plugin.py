@@ -14,7 +14,7 @@ from asa_adapter.adapter import ASAAdapter
 from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.vllm.keys import install_block_keys
 from asa_adapter.vllm.refusals import architecture_of, check_engine, check_version
-from asa_adapter.vllm.requests import steering_factor, unless_without_tools
+from asa_adapter.vllm.requests import steering_factor, unless_left_alone
 
 ADAPTER, REVISION = "ASA_ADAPTER", "ASA_ADAPTER_REVISION"
 CONFIG_KEY = "asa_adapter"  # in vLLM's additional_config, which goes into the key of its compile cache
@@ -95,7 +95,8 @@ def _check_configurations(plugin: Plugin) -> None:
 def _check_requests(fitted: Resemblance) -> None:
     """Checks every request on arrival, so that a wrong one is answered with an error of its own.
 
-    A request whose prompt offers no tools, unlike the fitted ones, is left to the bare model.
+    A request whose prompt offers no tools or ends in another kind of state, unlike the fitted ones, is left to the
+    bare model.
     """
     from vllm.exceptions import VLLMValidationError
     from vllm.sampling_params import BeamSearchParams
@@ -114,7 +115,7 @@ def _check_requests(fitted: Resemblance) -> None:
             raise VLLMValidationError("a steered model takes no streaming input: its prompt has no one end")
         if request.prompt_token_ids is not None:
             params = request.sampling_params
-            params.extra_args = unless_without_tools(params.extra_args, request.prompt_token_ids, fitted)
+            params.extra_args = unless_left_alone(params.extra_args, request.prompt_token_ids, fitted)
         return request
 
     @functools.wraps(resolve)

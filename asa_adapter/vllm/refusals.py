@@ -41,6 +41,12 @@ def architecture_of(config: ASAConfig) -> str:
             f"the adapter's action is {config.action!r}: it biases the logits of the first answer token, which the "
             'plug-in does not. Serve it with transformers, or save `adapter.with_action("steer")` and serve that'
         )
+    if len(config.states) > 1:
+        raise IncompatibleModelError(
+            f"the adapter was fitted for several kinds of state ({', '.join(config.states)}), each with a rule of its "
+            "own, and the plug-in knows one rule. Serve it with transformers or llama.cpp, or fit it on rows of one "
+            "kind"
+        )
     if config.model_type not in ARCHITECTURES:
         raise IncompatibleModelError(
             f"the adapter is for a model of type {config.model_type!r}; in vLLM asa_adapter steers "

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from asa_adapter.matching.resemblance import Resemblance
+from asa_adapter.matching.scope import Scope
 
-SWITCH, FACTOR, WITHOUT_TOOLS = "asa", "asa_factor", "asa_without_tools"
+SWITCH, FACTOR, WITHOUT_TOOLS, ALL_STATES = "asa", "asa_factor", "asa_without_tools", "asa_all_states"
 MAX_FACTOR = 100.0
 
 
@@ -18,19 +19,18 @@ def steering_factor(extra_args: Mapping[str, Any] | None) -> float:
 
     Args:
         extra_args: `SamplingParams.extra_args`, over HTTP `vllm_xargs`: "asa" is 0 or 1 (off or on, the default),
-            "asa_factor" a number from 0 to 100, and "asa_without_tools" 0 or 1 (see `unless_without_tools`). Keys that
-            do not begin with "asa" are ignored.
+            "asa_factor" a number from 0 to 100, and "asa_without_tools" and "asa_all_states" 0 or 1 (see
+            `unless_left_alone`). Keys that do not begin with "asa" are ignored.
 
     Raises:
         ValueError: another key that begins with "asa", or another value.
     """
     given = {key: value for key, value in (extra_args or {}).items() if isinstance(key, str) and key.startswith("asa")}
-    if unknown := sorted(given.keys() - {SWITCH, FACTOR, WITHOUT_TOOLS}):
-        raise ValueError(
-            f"the request has {unknown!r:.200}; asa_adapter knows {SWITCH!r}, {FACTOR!r} and {WITHOUT_TOOLS!r}"
-        )
+    if unknown := sorted(given.keys() - {SWITCH, FACTOR, WITHOUT_TOOLS, ALL_STATES}):
+        known = f"{SWITCH!r}, {FACTOR!r}, {WITHOUT_TOOLS!r} and {ALL_STATES!r}"
+        raise ValueError(f"the request has {unknown!r:.200}; asa_adapter knows {known}")
     switch, factor = given.get(SWITCH, 1), given.get(FACTOR, 1.0)
-    for name, value in ((SWITCH, switch), (WITHOUT_TOOLS, given.get(WITHOUT_TOOLS, 0))):
+    for name, value in ((SWITCH, switch), *((name, given.get(name, 0)) for name in (WITHOUT_TOOLS, ALL_STATES))):
         if type(value) not in (bool, int) or value not in (0, 1):
             raise ValueError(f"{name} is {value!r:.80}; expected 0 (off) or 1 (on)")
     if type(factor) not in (int, float) or not 0 <= factor <= MAX_FACTOR:  # NaN is not within either
@@ -38,21 +38,21 @@ def steering_factor(extra_args: Mapping[str, Any] | None) -> float:
     return float(factor) if switch else 0.0
 
 
-def unless_without_tools(
+def unless_left_alone(
     extra_args: Mapping[str, Any] | None, prompt: Sequence[int], adapter: Resemblance
 ) -> dict[str, Any]:
-    """The `extra_args` of a request, with steering switched off where its prompt offers no tools.
+    """The `extra_args` of a request, with steering switched off where the adapter does not act on its prompt.
 
     Args:
-        extra_args: those of the request; "asa_without_tools" 1 steers such prompts too.
+        extra_args: those of the request; "asa_without_tools" 1 steers prompts without tools too, "asa_all_states" 1
+            those that end in a kind of state that was not fitted.
         prompt: its token ids.
         adapter: what the prompts of the adapter's fit look like.
     """
     given = dict(extra_args or {})
-    offers = adapter.offers_tools(torch.tensor([list(prompt)]))
-    if given.get(WITHOUT_TOOLS) or offers is None or bool(offers.all()):
-        return given
-    return {**given, SWITCH: 0}
+    scope = Scope(adapter, bool(given.get(WITHOUT_TOOLS)), bool(given.get(ALL_STATES)))
+    acts = scope.look(torch.tensor([list(prompt)]), 1).acts
+    return given if acts is None or bool(acts.all()) else {**given, SWITCH: 0}
 
 
 def prompt_ends(

@@ -80,6 +80,8 @@ EDITS = {
     "bias": "inf",
     "opening_ids": [4],
     "read_layers": [0],
+    "states": ["first"],
+    "state_marks": {"first": [[11]], "after_result": [[12]]},
 }
 
 
@@ -134,6 +136,8 @@ NEWER = {
     "action": "bias",
     "bias": 2.0,
     "opening_ids": (7,),
+    "states": ("after_result",),
+    "state_marks": {"first": ((1,),), "after_result": ((2,),)},
 }
 
 

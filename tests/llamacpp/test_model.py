@@ -1,6 +1,7 @@
 """A GGUF file in llama.cpp answers, decides and is steered as the same model in transformers."""
 
 import copy
+import dataclasses
 import pickle
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from gguf_models import needs_llamacpp
 
 from asa_adapter import ASAAdapter
 from asa_adapter.data.batches import pad_batch
+from asa_adapter.matching.scope import not_fitted
 from asa_adapter.modeling.forward import greedy_settings
 
 pytestmark = needs_llamacpp
@@ -98,6 +100,20 @@ def test_a_prompt_without_tools_is_left_alone(pair: Any) -> None:
         assert steering.decisions[0].reason == "the prompt offers no tools"
         steering.steer_without_tools = True
         assert not torch.equal(first_logits(pair.file, pair.prompts[0]), bare)
+
+
+def test_a_prompt_of_a_kind_that_was_not_fitted_is_left_alone(pair: Any) -> None:
+    other = pair.adapter.with_action("steer")
+    marks = {"first": ((2999, 2998),), "after_result": (tuple(pair.prompts[0][-4:]),)}
+    other.config = dataclasses.replace(other.config, state_marks=marks)
+    bare = first_logits(pair.file, pair.prompts[0])
+    with other.attach(pair.file) as steering:
+        assert torch.equal(first_logits(pair.file, pair.prompts[0]), bare)
+        assert steering.decisions[0].state == "after_result"
+        assert steering.decisions[0].reason == not_fitted("after_result")
+    with other.attach(pair.file, states="all") as steering:
+        assert not torch.equal(first_logits(pair.file, pair.prompts[0]), bare)
+        assert steering.decisions[0].reason == ""
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

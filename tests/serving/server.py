@@ -26,7 +26,7 @@ WRONG = (
     ({"asa_factor": "much"}, "expected a number from 0 to 100"),
     ({"asa_factor": float("nan")}, "expected a number from 0 to 100"),
     ({"asa_factor": -1}, "expected a number from 0 to 100"),
-    ({"asa_alpha": 1.0}, "asa_adapter knows 'asa', 'asa_factor' and 'asa_without_tools'"),
+    ({"asa_alpha": 1.0}, "asa_adapter knows 'asa', 'asa_factor', 'asa_without_tools' and 'asa_all_states'"),
     ({"asa_without_tools": "yes"}, "expected 0 (off) or 1 (on)"),
 )
 

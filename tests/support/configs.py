@@ -45,6 +45,8 @@ def full() -> ASAConfig:
         bias=2.5,
         opening_ids=(4, 5, 6),
         read_layers=(0, 1),
+        states=("first", "after_result"),
+        state_marks={"first": ((11,),), "after_result": ((12, 13), (14,))},
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asa_adapter import ASAConfig
 from asa_adapter.matching.resemblance import Resemblance
-from asa_adapter.vllm.requests import prompt_ends, steering_factor, unless_without_tools
+from asa_adapter.vllm.requests import prompt_ends, steering_factor, unless_left_alone
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_request_says_how_far_it_is_steered(extra: dict[str, Any] | None, fact
         ({"asa_without_tools": 2}, "asa_without_tools is 2; expected 0 (off) or 1 (on)"),
         (
             {"asa_alpha": 1},
-            "the request has ['asa_alpha']; asa_adapter knows 'asa', 'asa_factor' and 'asa_without_tools'",
+            "has ['asa_alpha']; asa_adapter knows 'asa', 'asa_factor', 'asa_without_tools' and 'asa_all_states'",
         ),
     ],
 )
@@ -78,12 +78,32 @@ FITTED = Resemblance(ASAConfig(hidden_size=8, num_layers=2, layer=0, domains=("a
 def test_a_prompt_without_tools_is_left_alone_unless_asked_for(
     extra: dict[str, Any] | None, prompt: list[int], expected: dict[str, Any]
 ) -> None:
-    assert unless_without_tools(extra, prompt, FITTED) == expected
+    assert unless_left_alone(extra, prompt, FITTED) == expected
+
+
+KINDS = {"first": ((5,),), "after_result": ((6,),)}
+
+
+@pytest.mark.parametrize(
+    ("extra", "prompt", "expected"),
+    [
+        (None, [5, 1, 6, 2], {"asa": 0}),
+        (None, [6, 1, 5, 2], {}),
+        (None, [1, 2], {}),
+        ({"asa_all_states": 1}, [6], {"asa_all_states": 1}),
+        ({"asa_all_states": 0}, [6], {"asa_all_states": 0, "asa": 0}),
+    ],
+)
+def test_a_prompt_of_a_kind_that_was_not_fitted_is_left_alone_unless_asked_for(
+    extra: dict[str, Any] | None, prompt: list[int], expected: dict[str, Any]
+) -> None:
+    fitted = Resemblance(ASAConfig(hidden_size=8, num_layers=2, layer=0, domains=("a",), state_marks=KINDS))
+    assert unless_left_alone(extra, prompt, fitted) == expected
 
 
 def test_an_adapter_that_knows_no_marks_steers_every_prompt() -> None:
     first = Resemblance(ASAConfig(hidden_size=8, num_layers=2, layer=0, domains=("a",)))
-    assert unless_without_tools({"asa_factor": 2}, [1, 2], first) == {"asa_factor": 2}
+    assert unless_left_alone({"asa_factor": 2}, [1, 2], first) == {"asa_factor": 2}
 
 
 def test_prompt_ends_of_whole_prompts_decodes_and_chunks() -> None:

@@ -1,0 +1,93 @@
+"""Which rows of a call an adapter acts on, told from their prompts' token ids, and why it leaves others alone."""
+
+from dataclasses import dataclass
+
+import torch
+
+from asa_adapter.config.fields import STATES
+from asa_adapter.matching.kinds import told_kinds
+from asa_adapter.matching.resemblance import NO_TOOLS, Resemblance
+
+NO_KIND = "the kind of state in which the prompt ends is not known, and the adapter treats each kind in its own way"
+
+
+def not_fitted(state: str) -> str:
+    """Why a row of a kind of state that was not fitted is left alone."""
+    where = {"first": "behind the user's turn", "after_result": "behind a tool's result"}[state]
+    return f"the prompt ends {where} ({state!r}), and the adapter was not fitted on such states"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the prompts of one call are.
+
+    Attributes:
+        states: kinds of state that are fitted.
+        offers: (B,) bool, whether the prompts offer tools; None where that does not matter, or cannot be told.
+        kinds: (B,) int64 kinds of state as indices into `STATES`, -1 where one is not known; None where none is.
+        every_state: whether rows of other kinds are steered too.
+    """
+
+    states: tuple[str, ...] = STATES[:1]
+    offers: torch.Tensor | None = None
+    kinds: torch.Tensor | None = None
+    every_state: bool = False
+
+    @property
+    def acts(self) -> torch.Tensor | None:
+        """(B,) bool, the rows that are steered; None where all are."""
+        fitted = None
+        if self.kinds is not None and not self.every_state:
+            fitted = self.rules >= 0
+        if self.offers is None or fitted is None:
+            return self.offers if fitted is None else fitted
+        return self.offers & fitted.to(self.offers.device)
+
+    @property
+    def rules(self) -> torch.Tensor:
+        """(B,) int64 by which of the fitted kinds each row is decided; -1 where it is of none of them.
+
+        With one fitted kind, rows whose kind is not known are decided by it.
+        """
+        assert self.kinds is not None
+        found = torch.full_like(self.kinds, -1 if len(self.states) > 1 else 0)
+        for index, state in enumerate(STATES):
+            place = self.states.index(state) if state in self.states else -1
+            found = torch.where(self.kinds == index, place, found)
+        return found
+
+    def of_row(self, row: int) -> tuple[str, str]:
+        """The kind of a row's state, "" where it is not known, and why the row is left alone, "" where it is not."""
+        kind = -1 if self.kinds is None else int(self.kinds[row])
+        state = STATES[kind] if kind >= 0 else ""
+        if self.offers is not None and not self.offers[row]:
+            return state, NO_TOOLS
+        if self.every_state or (acts := self.acts) is None or acts[row]:
+            return state, ""
+        return state, not_fitted(state) if state else NO_KIND
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which prompts an adapter acts on.
+
+    Attributes:
+        fitted: what the prompts of the fit look like.
+        without_tools: whether prompts that offer no tools are steered too.
+        every_state: whether prompts are steered that end in a kind of state that was not fitted.
+    """
+
+    fitted: Resemblance
+    without_tools: bool = False
+    every_state: bool = False
+
+    def look(self, tokens: torch.Tensor | None, rows: int) -> Seen:
+        """What (B, T) prompts are, by their token ids; None where these are not known."""
+        config = self.fitted.config
+        several = len(config.states) > 1
+        if tokens is None:
+            unknown = torch.full((rows,), -1) if several else None
+            return Seen(config.states, None, unknown, self.every_state)
+        offers = None if self.without_tools else self.fitted.offers_tools(tokens)
+        kinds = told_kinds(tokens, config.state_marks) if config.state_marks else None
+        return Seen(config.states, offers, kinds, self.every_state)
