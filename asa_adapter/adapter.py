@@ -25,7 +25,7 @@ from asa_adapter.modeling.verify import verify_block
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.vectors import SteeringVectors
-from asa_adapter.policy.controller import Controller, Decision
+from asa_adapter.policy.controller import Controller, Decision, acting_like
 from asa_adapter.steering.hook import SteeringHandle
 from asa_adapter.tool_calls.parser import ToolCallParser
 
@@ -73,31 +73,43 @@ class ASAAdapter(AdapterHabits):
             + (f", commit={self.commit[:8]!r})" if self.commit else ")")
         )
 
-    def decide(self, states: ArrayLike) -> list[Decision]:
+    def decide(self, states: ArrayLike, kinds: Sequence[str] | None = None) -> list[Decision]:
         """Decides for residual states, without a model.
 
         Args:
             states: (n, D) states of the last prompt token at the config's layer, as an array or tensor of any float
                 dtype; (R, n, D) where the probes read other layers too, those of `config.hooked`.
+            kinds: (n,) kind of each state, one of `config.states`; None for the first of these.
 
         Returns:
             n decisions, with position -1 and applied False, since nothing is steered.
 
         Raises:
-            ValueError: `states` has another shape.
+            ValueError: `states` has another shape, or a kind was not fitted.
         """
         tensor = torch.as_tensor(states).detach().to(device="cpu", dtype=torch.float32)
-        together = self._controller.side_by_side(tensor)
-        values = zip(*(part.tolist() for part in self._controller.decide(together)), strict=True)
-        return [Decision(self.config.domains[domain], p_tool, gate) for domain, p_tool, gate in values]
+        together, names = self._controller.side_by_side(tensor), self.config.states
+        if kinds is not None and (len(kinds) != len(together) or not {*kinds} <= {*names}):
+            raise ValueError(f"kinds is {list(kinds)!r:.80}; expected {len(together)} of {names}")
+        rule = None if kinds is None else torch.tensor([names.index(kind) for kind in kinds])
+        found = self._controller.decide(together, rule)
+        values = zip(*(part.tolist() for part in found), strict=True)
+        told = [names[0]] * len(together) if kinds is None else kinds
+        state = told if len(names) > 1 else [""] * len(together)
+        return [
+            Decision(self.config.domains[domain], p_tool, gate, state=kind)
+            for (domain, p_tool, gate), kind in zip(values, state, strict=True)
+        ]
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of everything that decides and steers; adapters with the same digest do the same."""
         own = self._controller
-        arrays = b"".join(part.numpy().tobytes() for part in (own.weight, own.bias, own.direction))
+        arrays = b"".join(part.numpy().tobytes() for one in own.each for part in (one.weight, one.bias, one.direction))
         facts = (*self.config.hooked, own.step, own.tau, own.gates, *((own.opening,) if own.opening else ()))
         if self.config.state_marks:
             facts = (*facts, self.config.states, self.config.state_marks)
+        if own.others or own.down is not None:
+            facts = (*facts, [(one.step, one.down, one.tau, one.gates) for one in own.each])
         return sha256(arrays + repr(facts).encode())
 
     def with_action(self, action: str, bias: float | None = None, *, tokenizer: Any = None) -> "ASAAdapter":
@@ -116,7 +128,7 @@ class ASAAdapter(AdapterHabits):
         other.config = acting(self.config, action, bias, tokenizer)
         other.report = other._source = None
         own = Controller.build(other.config, self.vectors, self.router, self.probes)
-        other._controller = replace(self._controller, step=own.step, opening=own.opening)
+        other._controller = acting_like(self._controller, own)
         return other
 
     def attach(
@@ -164,7 +176,7 @@ class ASAAdapter(AdapterHabits):
             warnings.warn(warning, stacklevel=2)
         controller, tokens = self._controller, fitting_openings(model, config, tokenizer)
         if opening := controller.opening:
-            controller = replace(controller, opening=replace(opening, tokens=tokens))
+            controller = controller.changed(opening=replace(opening, tokens=tokens))
         config = with_marks(config, tokenizer)
         if blocks is None:
             return cast(SteeringHandle, model.attach(controller, config, **scope))

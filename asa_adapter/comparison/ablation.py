@@ -1,7 +1,9 @@
 """Ablations: an adapter with one part removed or replaced, to measure what each part adds by generation."""
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -31,29 +33,43 @@ def ablations(adapter: ASAAdapter) -> dict[str, ASAAdapter]:
     """
     if adapter.config.abstains:
         raise ValueError("the adapter abstains (alpha 0): it changes nothing, so there is nothing to take away")
-    own, vectors, beta = adapter._controller, adapter.vectors, adapter.config.beta
+    own, config, states = adapter._controller, adapter.config, adapter.config.states
+    several = len(config.domains) > 1
     found = {
         "full": own,
-        "no gate": replace(own, gates=(1, 1)),
-        "positive gate only": replace(own, gates=(0, 1)),
-        "negative gate only": replace(own, gates=(-1, 0)),
+        "no gate": own.changed(gates=(1, 1)),
+        "positive gate only": own.changed(gates=(0, 1)),
+        "negative gate only": own.changed(gates=(-1, 0)),
     }
-    if own.step:
-        directions = {"global direction only": vectors.mixed(1.0), "domain direction only": vectors.mixed(0.0)}
+    vectors = [adapter.vectors.of(state) for state in states]
+    if own.pushes:
+        directions = {
+            "global direction only": [some.mixed(1.0) for some in vectors],
+            "domain direction only": [some.mixed(0.0) for some in vectors],
+        }
         for seed in RANDOM_SEEDS:
             aside = torch.randn(own.direction.shape, generator=torch.Generator().manual_seed(seed))
-            directions[f"random direction (seed {seed})"] = aside / aside.norm(dim=1)[:, None]
-        if len(adapter.config.domains) > 1:
-            directions["mismatched domain"] = replace(vectors, v_domain=vectors.v_domain.roll(1, 0)).mixed(beta)
-        found |= {name: replace(own, direction=direction) for name, direction in directions.items()}
-    if len(adapter.config.domains) > 1:
-        pooled = adapter.probes.linear(adapter.config.domains[:1], "pooled")
-        anywhere = Linear(torch.zeros(1, adapter.config.hidden_size), torch.zeros(1))
-        weight, bias = reading(adapter.config, anywhere, pooled)
-        found["no router"] = Controller(weight, bias, vectors.mixed(1.0)[:1], own.step, own.tau, opening=own.opening)
+            directions[f"random direction (seed {seed})"] = [aside / aside.norm(dim=1)[:, None]] * len(states)
+        if several:
+            betas = [config.rule(state).beta for state in states]
+            rolled = [replace(some, v_domain=some.v_domain.roll(1, 0)) for some in vectors]
+            directions["mismatched domain"] = [some.mixed(beta) for some, beta in zip(rolled, betas, strict=True)]
+        found |= {name: _in_each(own, [{"direction": one} for one in some]) for name, some in directions.items()}
+    if several:
+        anywhere = Linear(torch.zeros(1, config.hidden_size), torch.zeros(1))
+        pooled = [adapter.probes.of(state).linear(config.domains[:1], "pooled") for state in states]
+        read = [dict(zip(("weight", "bias"), reading(config, anywhere, one), strict=True)) for one in pooled]
+        changes = [{**one, "direction": some.mixed(1.0)[:1]} for one, some in zip(read, vectors, strict=True)]
+        found["no router"] = _in_each(own, changes)
     variants = {name: _with_controller(adapter, controller) for name, controller in found.items()}
     full = adapter.digest()
     return {name: variant for name, variant in variants.items() if name == "full" or variant.digest() != full}
+
+
+def _in_each(controller: Controller, changes: Sequence[Mapping[str, Any]]) -> Controller:
+    """A controller with changes of its own in each kind of state."""
+    first, *others = (replace(one, **some, others=()) for one, some in zip(controller.each, changes, strict=True))
+    return replace(first, others=tuple(others))
 
 
 def _with_controller(adapter: ASAAdapter, controller: Controller) -> ASAAdapter:

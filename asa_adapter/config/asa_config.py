@@ -22,7 +22,14 @@ from asa_adapter.config.fields import (
     checked_domains,
     finite_float,
 )
-from asa_adapter.config.prompt_fields import check_calls, check_prompts, check_read_layers, check_states
+from asa_adapter.config.prompt_fields import (
+    Rule,
+    check_by_state,
+    check_calls,
+    check_prompts,
+    check_read_layers,
+    check_states,
+)
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import parse_json
 
@@ -57,6 +64,7 @@ _SECOND_VERSION = (
     "opening_ids",
     "states",
     "state_marks",
+    "by_state",
 )
 # Values with which such a field is not used.
 _UNUSED = {"action": "steer", "states": STATES[:1]}
@@ -107,7 +115,9 @@ class ASAConfig:
             (behind a tool's result), or both. Other rows are left alone, if they can be told.
         state_marks: by kind of state the runs of token ids with which the chat template begins such a turn; {} where
             the kinds cannot be told apart.
-        format_version: version of the folder's format: 2 where one of the twelve fields above is used, else 1.
+        by_state: by kind of state what differs there from `alpha`, `tau` and `beta` above, and `alpha_down`, the
+            length of the step away from a call; it is that of `alpha` where it is not named.
+        format_version: version of the folder's format: 2 where one of the thirteen fields above is used, else 1.
 
     Raises:
         TypeError: a field has another type than the one above (a bool is not a number).
@@ -149,6 +159,7 @@ class ASAConfig:
     opening_ids: tuple[int, ...] = ()
     states: tuple[str, ...] = STATES[:1]
     state_marks: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    by_state: dict[str, dict[str, float]] = field(default_factory=dict)
     format_version: int = 1
 
     def __post_init__(self) -> None:
@@ -172,6 +183,7 @@ class ASAConfig:
         check_calls(self)
         check_read_layers(self)
         check_states(self)
+        check_by_state(self)
         if self._newer():
             object.__setattr__(self, "format_version", FORMAT_VERSION)
 
@@ -241,8 +253,14 @@ class ASAConfig:
 
     @property
     def abstains(self) -> bool:
-        """Whether the adapter changes nothing."""
-        return not (self.step or self.opening_bias)
+        """Whether the adapter changes nothing, in any kind of state."""
+        pushes = self.action != "bias" and any(self.rule(state).steps for state in self.states)
+        return not (pushes or self.opening_bias)
+
+    def rule(self, state: str) -> Rule:
+        """How rows of a kind of state are decided and steered; for others and "", that of the first."""
+        own = self.by_state.get(state if state in self.states else self.states[0], {})
+        return Rule(**({"alpha": self.alpha, "tau": self.tau, "beta": self.beta} | own))
 
     def to_dict(self) -> dict[str, Any]:
         """The config as plain JSON types; fields of format version 2 that are not used are left out."""

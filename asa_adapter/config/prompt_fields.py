@@ -1,8 +1,40 @@
 """Checks of the config's fields about prompts, calls and layers; what they hold becomes tuples."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from asa_adapter.config.fields import MAX_LISTS, STATES, check_digests, check_text, check_token_ids
+from asa_adapter.config.fields import (
+    MAX_ALPHA,
+    MAX_LISTS,
+    STATES,
+    check_digests,
+    check_range,
+    check_text,
+    check_token_ids,
+    finite_float,
+)
+
+_BOUNDS = {"alpha": (0.0, MAX_ALPHA), "alpha_down": (0.0, MAX_ALPHA), "tau": (0.5, 1.0), "beta": (0.0, 1.0)}
+
+
+class Rule(NamedTuple):
+    """How rows of one kind of state are decided and steered.
+
+    Attributes:
+        alpha: length of the step towards a call, in units of `residual_norm`.
+        tau: confidence from which the gate opens.
+        beta: share of the global direction.
+        alpha_down: length of the step away from a call; None for that of `alpha`.
+    """
+
+    alpha: float
+    tau: float
+    beta: float
+    alpha_down: float | None = None
+
+    @property
+    def steps(self) -> bool:
+        """Whether it has a step at all."""
+        return bool(self.alpha or self.alpha_down)
 
 
 def check_prompts(config: Any) -> None:
@@ -88,3 +120,28 @@ def check_states(config: Any) -> None:
     found = {name: tuple(check_token_ids("state_marks", run) for run in marks[name]) for name in STATES if marks}
     object.__setattr__(config, "states", tuple(states))
     object.__setattr__(config, "state_marks", found)
+
+
+def check_by_state(config: Any) -> None:
+    """The rules of kinds of state that differ from the config's own fields.
+
+    Raises:
+        TypeError: a field has another type.
+        ValueError: a kind that was not fitted, an unknown name, or a value out of its range.
+    """
+    if not isinstance(config.by_state, dict) or not all(isinstance(rule, dict) for rule in config.by_state.values()):
+        raise TypeError(f"by_state is {config.by_state!r:.80}; expected a dict of numbers for each kind of state")
+    if strangers := [state for state in config.by_state if state not in config.states]:
+        raise ValueError(f"by_state holds {strangers[0]!r:.80}; expected kinds of state among {config.states}")
+    found: dict[str, dict[str, float]] = {}
+    for state in (state for state in config.states if config.by_state.get(state)):
+        if unknown := [name for name in config.by_state[state] if name not in _BOUNDS]:
+            raise ValueError(f"by_state holds {unknown[0]!r:.80}; expected some of {', '.join(_BOUNDS)}")
+        found[state] = {
+            name: finite_float(f"by_state: {name}", config.by_state[state][name])
+            for name in _BOUNDS
+            if name in config.by_state[state]
+        }
+        for name, value in found[state].items():
+            check_range(f"by_state: {name}", value, *_BOUNDS[name])
+    object.__setattr__(config, "by_state", found)

@@ -147,7 +147,7 @@ def explain(
         prompt=_prompt(tokenizer, prompt_ids, decision.position, schemas)
         | {"notes": [*Resemblance(config).notes(prompt_ids, schemas), *_left_alone(decision)]},
         **_decided(adapter, decision, states),
-        step=_step(config, decision.gate, float(states[config.layer].norm())),
+        step=_step(config, decision, float(states[config.layer].norm())),
         start={"marker": parser.start, "token": _decoded(tokenizer, [openings[int(before.argmax())]])}
         | {"before": float(before.sum()), "after": float(after.sum()), "bias": _lift(config, decision.gate)},
         base=_judged(base, parser, schemas),
@@ -174,12 +174,13 @@ def _decided(adapter: Explained, decision: Decision, states: torch.Tensor) -> di
     """What router and probes say of the (L, 1, D) states, and the gate that follows."""
     probabilities = adapter.router.predict_proba(states[adapter.config.layer])[0].tolist()
     read = torch.cat([states[layer] for layer in adapter.config.reading], dim=1)
+    probes = adapter.probes.of(decision.state)
     return {
         "domain": decision.domain,
         "domains": dict(zip(adapter.router.domains, probabilities, strict=True)),
         "p_tool": decision.p_tool,
-        "p_by_domain": {name: float(adapter.probes.p_tool(read, name)[0]) for name in adapter.config.domains},
-        "tau": adapter.config.tau,
+        "p_by_domain": {name: float(probes.p_tool(read, name)[0]) for name in adapter.config.domains},
+        "tau": adapter.config.rule(decision.state).tau,
         "gate": decision.gate,
         "action": decision.action,
     }
@@ -191,12 +192,14 @@ def _lift(config: ASAConfig, gate: int) -> float | str:
     return lift if math.isfinite(lift) else str(lift)
 
 
-def _step(config: ASAConfig, gate: int, norm: float) -> dict[str, Any]:
+def _step(config: ASAConfig, decision: Decision, norm: float) -> dict[str, Any]:
     """What is added, in the residual's own units and as a share of the state's norm."""
-    absolute = gate * config.step
+    rule = config.rule(decision.state)
+    alpha = rule.alpha if decision.gate >= 0 or rule.alpha_down is None else rule.alpha_down
+    absolute = 0.0 if config.action == "bias" else decision.gate * (alpha * config.residual_norm)
     return {
         "layer": config.layer,
-        "alpha": config.alpha,
+        "alpha": alpha,
         "absolute": absolute,
         "state_norm": norm,
         "relative": absolute / norm if norm else 0.0,

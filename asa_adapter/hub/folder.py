@@ -157,8 +157,8 @@ def _read(files: Mapping[str, bytes]) -> Parts:
     width, domains = config.hidden_size, config.domains
     return Parts(
         config,
-        SteeringVectors.from_bytes(files[VECTORS_NAME], width, len(domains)),
+        SteeringVectors.from_bytes(files[VECTORS_NAME], width, len(domains), config.states),
         Router.from_bytes(files[ROUTER_NAME], width, domains),
-        Probes.from_bytes(files[PROBES_NAME], width * len(config.reading), domains),
+        Probes.from_bytes(files[PROBES_NAME], width * len(config.reading), domains, config.states),
         report,
     )

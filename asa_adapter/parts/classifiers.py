@@ -4,7 +4,9 @@ States are standardised for fitting. Mean and deviation are then folded into the
 classifier is one matrix and one bias. The controller runs these as tensors; inference does not need scikit-learn.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,15 +104,27 @@ class Probes:
     Args:
         pooled: a LogisticRegression fitted on the rows of all domains, with classes 0 and 1.
         by_domain: by domain name, one fitted on that domain's rows, for each domain with enough rows of both labels.
+        by_state: by kind of state the probes fitted on its rows, for each kind with enough rows of both labels.
 
     Attributes:
         pooled_: the pooled estimator.
         by_domain_: the domains' own estimators, by domain name.
+        by_state_: the kinds' own probes, by kind of state.
     """
 
-    def __init__(self, pooled: LogisticRegression, by_domain: dict[str, LogisticRegression]) -> None:
+    def __init__(
+        self,
+        pooled: LogisticRegression,
+        by_domain: dict[str, LogisticRegression],
+        by_state: Mapping[str, "Probes"] | None = None,
+    ) -> None:
         self.pooled_ = pooled
         self.by_domain_ = by_domain
+        self.by_state_ = dict(by_state or {})
+
+    def of(self, state: str) -> "Probes":
+        """The probes of a kind of state: its own, else those of all rows."""
+        return self.by_state_.get(state, self)
 
     @classmethod
     def fit(
@@ -136,21 +150,39 @@ class Probes:
         if len(np.unique(y)) < 2:
             raise ValueError(f"every label is {y[0]}; a probe needs rows of both labels")
         own = {}
-        for name in sorted(set(names)):
+        for name in enough_rows(names, y):
             rows = np.array([other == name for other in names])
-            if min(int((y[rows] == label).sum()) for label in (0, 1)) >= MIN_ROWS_PER_CLASS:
-                own[name] = fit_logistic(h[rows], y[rows].astype(int), C, seed)
+            own[name] = fit_logistic(h[rows], y[rows].astype(int), C, seed)
         return cls(fit_logistic(h, y.astype(int), C, seed), own)
+
+    @classmethod
+    def fit_states(
+        cls, states: ArrayLike, labels: ArrayLike, domains: Sequence[str], kinds: Sequence[str], C: float, seed: int
+    ) -> "Probes":
+        """Fits probes on all rows, and on those of each kind of state that has enough rows of both labels.
+
+        Args:
+            states, labels, domains, C, seed: as in `fit`.
+            kinds: (N,) kind of state of each row.
+        """
+        h, y = np.asarray(states), np.asarray(labels)
+        own = {}
+        for kind in enough_rows(kinds, y):
+            rows = [i for i, other in enumerate(kinds) if other == kind]
+            own[kind] = cls.fit(h[rows], y[rows], [domains[i] for i in rows], C, seed)
+        whole = cls.fit(h, y, domains, C, seed)
+        return cls(whole.pooled_, whole.by_domain_, own)
 
     @classmethod
     def averaged(cls, layers: Sequence["Probes"]) -> "Probes":
         """Probes of R layers as one: for their (N, R D) states side by side, the mean of the layers' log odds.
 
-        All must have probes of the same domains.
+        All must have probes of the same domains and kinds of state.
         """
         return cls(
             _averaged([probes.pooled_ for probes in layers]),
             {name: _averaged([probes.by_domain_[name] for probes in layers]) for name in layers[0].by_domain_},
+            {kind: cls.averaged([probes.by_state_[kind] for probes in layers]) for kind in layers[0].by_state_},
         )
 
     def p_tool(self, states: ArrayLike, domain: str | None = None) -> NDArray[np.float32]:
@@ -166,16 +198,28 @@ class Probes:
 
     def to_bytes(self) -> bytes:
         """The bytes of the skops file."""
-        return dump_skops({"pooled": self.pooled_, "by_domain": self.by_domain_})
+        own = {state: {"pooled": one.pooled_, "by_domain": one.by_domain_} for state, one in self.by_state_.items()}
+        return dump_skops({"pooled": self.pooled_, "by_domain": self.by_domain_} | ({"by_state": own} if own else {}))
 
     @classmethod
-    def from_bytes(cls, content: bytes, hidden_size: int, domains: Sequence[str]) -> "Probes":
-        """Reads the bytes of the skops file; the other arguments are the expected D and domain names.
+    def from_bytes(
+        cls, content: bytes, hidden_size: int, domains: Sequence[str], states: Sequence[str] = ()
+    ) -> "Probes":
+        """Reads the bytes of the skops file; the other arguments are the expected D, domains and kinds of state.
 
         Raises:
             AdapterFormatError: not a skops file, another kind of object, or shapes or classes that do not fit.
         """
         parts = load_skops(content, PROBES_NAME)
+        own = parts.pop("by_state", {}) if type(parts) is dict else {}
+        if type(own) is not dict or not set(own) <= set(states):
+            raise AdapterFormatError(f"{PROBES_NAME}: probes for unknown kinds of state; expected some of {states}")
+        whole = cls._checked(parts, hidden_size, domains)
+        by_state = {state: cls._checked(one, hidden_size, domains) for state, one in own.items()}
+        return cls(whole.pooled_, whole.by_domain_, by_state)
+
+    @classmethod
+    def _checked(cls, parts: Any, hidden_size: int, domains: Sequence[str]) -> "Probes":
         if type(parts) is not dict or set(parts) != {"pooled", "by_domain"} or type(parts["by_domain"]) is not dict:
             raise AdapterFormatError(f"{PROBES_NAME}: expected a dict with 'pooled' and 'by_domain'")
         if strangers := sorted(map(repr, parts["by_domain"].keys() - set(domains))):
@@ -191,6 +235,12 @@ class Probes:
                     f"{PROBES_NAME}: a probe's classes are {estimator.classes_!r:.80}; expected 0, 1"
                 )
         return cls(pooled, own)
+
+
+def enough_rows(names: Sequence[str], labels: NDArray[np.int64]) -> list[str]:
+    """Those of (N,) names that have enough rows of both labels for a probe of their own, sorted."""
+    counts = Counter(zip(names, (int(label) for label in labels), strict=True))
+    return [n for n in sorted(set(names)) if min(counts[n, label] for label in (0, 1)) >= MIN_ROWS_PER_CLASS]
 
 
 def _averaged(estimators: Sequence[LogisticRegression]) -> LogisticRegression:

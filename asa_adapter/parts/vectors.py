@@ -1,8 +1,8 @@
 """`SteeringVectors`: the directions that separate "tool needed" from "no tool", and their safetensors file."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ class SteeringVectors:
         v_global: (D,) float32 unit vector.
         v_domain: (K, D) float32 unit rows, in the order of the config's domains; a zero row for a domain without a
             direction of its own.
+        by_state: by kind of state the directions of its own rows, of the same shapes; kinds without take those above.
 
     Raises:
         ValueError: other shapes, values that are not finite, a `v_global` that is not of unit length, or a row of
@@ -41,6 +42,7 @@ class SteeringVectors:
 
     v_global: torch.Tensor
     v_domain: torch.Tensor
+    by_state: Mapping[str, "SteeringVectors"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("v_global", "v_domain"):
@@ -60,6 +62,14 @@ class SteeringVectors:
         for k, row in enumerate(self.v_domain):
             if not _is_unit(row) and bool(row.any()):
                 raise ValueError(f"v_domain[{k}] has length {float(row.norm()):.4g}; expected 1, or 0 for no vector")
+        for state, own in self.by_state.items():
+            if own.by_state or own.v_domain.shape != self.v_domain.shape:
+                found = tuple(own.v_domain.shape)
+                raise ValueError(f"the vectors of {state!r} have shape {found}; expected {tuple(self.v_domain.shape)}")
+
+    def of(self, state: str) -> "SteeringVectors":
+        """The directions of a kind of state."""
+        return self.by_state.get(state, self)
 
     @classmethod
     def fit(
@@ -103,19 +113,28 @@ class SteeringVectors:
 
     def to_bytes(self) -> bytes:
         """The bytes of the safetensors file."""
-        return write_tensors({"v_global": self.v_global, "v_domain": self.v_domain})
+        tensors = {"v_global": self.v_global, "v_domain": self.v_domain}
+        for state, own in self.by_state.items():
+            tensors |= {f"{state}.v_global": own.v_global, f"{state}.v_domain": own.v_domain}
+        return write_tensors(tensors)
 
     @classmethod
-    def from_bytes(cls, content: bytes, hidden_size: int, domains: int) -> "SteeringVectors":
-        """Reads the bytes of the safetensors file; the arguments are the expected D and K.
+    def from_bytes(
+        cls, content: bytes, hidden_size: int, domains: int, states: Sequence[str] = ()
+    ) -> "SteeringVectors":
+        """Reads the bytes of the safetensors file; the arguments are the expected D and K, and kinds it may hold.
 
         Raises:
-            AdapterFormatError: the file is damaged, or its tensors are not the two expected ones in float32.
+            AdapterFormatError: the file is damaged, or its tensors are not the expected ones in float32.
         """
-        expected = {"v_global": (hidden_size,), "v_domain": (domains, hidden_size)}
-        _check_header(content, expected)
+        shapes = {"v_global": (hidden_size,), "v_domain": (domains, hidden_size)}
+        own = [state for state in states if f'"{state}.v_global"'.encode() in content[: 8 + _MAX_HEADER]]
+        named = {f"{state}.{name}": shape for state in own for name, shape in shapes.items()}
+        _check_header(content, shapes | named)
         try:
-            return cls(**read_tensors(content))
+            found = read_tensors(content)
+            by_state = {state: cls(found[f"{state}.v_global"], found[f"{state}.v_domain"]) for state in own}
+            return cls(found["v_global"], found["v_domain"], by_state)
         except (SafetensorError, ValueError) as error:
             raise AdapterFormatError(f"{VECTORS_NAME}: {error}") from error
 

@@ -1,8 +1,9 @@
 """`Controller`: turns residual states into decisions and steps, as tensors on one device. It knows no model."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -87,6 +88,8 @@ class Controller:
         tau: confidence from which the gate opens, 0.5 to 1; without a step and a bias it never does.
         gates: lowest and highest gate; only ablations narrow it.
         opening: the bias of the tokens that open a call; None for an adapter that has none.
+        down: absolute length of the step away from a call; None for `step`.
+        others: the controllers of further kinds of state, in the config's order; they have the same shapes.
     """
 
     weight: torch.Tensor
@@ -96,11 +99,27 @@ class Controller:
     tau: float
     gates: tuple[int, int] = (-1, 1)
     opening: OpeningBias | None = None
+    down: float | None = None
+    others: tuple["Controller", ...] = ()
+
+    @property
+    def each(self) -> tuple["Controller", ...]:
+        """The controller of each kind of state."""
+        return (self, *self.others)
+
+    def changed(self, **fields: Any) -> "Controller":
+        """With some fields changed, for all kinds of state."""
+        return replace(self, **fields, others=tuple(replace(other, **fields) for other in self.others))
+
+    @property
+    def pushes(self) -> bool:
+        """Whether any kind of state has a step."""
+        return any(one.step or one.down for one in self.each)
 
     @property
     def action(self) -> str:
         """What an open gate does: "steer", "bias" or "both"; "" for nothing."""
-        both = ("steer" if self.step else "", "bias" if self.opening and self.opening.amount else "")
+        both = ("steer" if self.pushes else "", "bias" if self.opening and self.opening.amount else "")
         return "both" if all(both) else "".join(both)
 
     @classmethod
@@ -111,18 +130,25 @@ class Controller:
             ValueError: widths or domains of the parts are not the config's, or a domain's direction cancels out the
                 global one.
         """
-        _check_vectors(config, vectors)
-        weight, bias = reading(config, router.linear(config.domains), probes.linear(config.domains, config.probe))
         opening = None if config.action == "steer" else OpeningBias(config.opening_ids, config.bias)
-        return cls(weight, bias, vectors.mixed(config.beta), config.step, config.tau, opening=opening)
+        found = []
+        for state in config.states:
+            own, rule = vectors.of(state), config.rule(state)
+            _check_vectors(config, own)
+            linear = probes.of(state).linear(config.domains, config.probe)
+            weight, bias = reading(config, router.linear(config.domains), linear)
+            unit = 0.0 if config.action == "bias" else config.residual_norm
+            down = None if rule.alpha_down is None else rule.alpha_down * unit
+            step = rule.alpha * unit
+            found.append(cls(weight, bias, own.mixed(rule.beta), step, rule.tau, opening=opening, down=down))
+        return replace(found[0], others=tuple(found[1:]))
 
     def to(self, device: torch.device) -> "Controller":
         """The controller with its tensors on a device; itself if they are there already."""
         if self.weight.device == device:
             return self
-        return replace(
-            self, weight=self.weight.to(device), bias=self.bias.to(device), direction=self.direction.to(device)
-        )
+        moved = {name: getattr(self, name).to(device) for name in ("weight", "bias", "direction")}
+        return replace(self, **moved, others=tuple(other.to(device) for other in self.others))
 
     def side_by_side(self, states: torch.Tensor) -> torch.Tensor:
         """The states of n prompts as `decide` takes them: from (n, D), or (R, n, D) for the R layers that are read.
@@ -138,8 +164,21 @@ class Controller:
             raise ValueError(f"states have shape {found}; expected ({', '.join(map(str, expected))})")
         return states if layers == 1 else states.transpose(0, 1).flatten(1)
 
-    def decide(self, states: torch.Tensor) -> Verdicts:
-        """Routes, probes and gates each of (n, R D) states on the controller's device, in float32 despite autocast."""
+    def decide(self, states: torch.Tensor, rule: torch.Tensor | None = None) -> Verdicts:
+        """Routes, probes and gates each of (n, R D) states on the controller's device, in float32 despite autocast.
+
+        Args:
+            states: the states.
+            rule: (n,) int64 which kind's controller decides each row, on the same device; None for the first.
+        """
+        own = self._decide(states)
+        if rule is None or not self.others:
+            return own
+        every = [own, *(one._decide(states) for one in self.others)]
+        domain, p_tool, gate = (_picked(parts, rule) for parts in zip(*(one[:3] for one in every), strict=True))
+        return Verdicts(domain, p_tool, gate)
+
+    def _decide(self, states: torch.Tensor) -> Verdicts:
         device = states.device.type
         in_float32 = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
         with in_float32:
@@ -147,16 +186,46 @@ class Controller:
         routed, probed = scores.chunk(2, dim=1)  # (n, K) each
         domain = routed.argmax(dim=1, keepdim=True)
         p_tool, domain = probed.gather(1, domain).sigmoid()[:, 0], domain[:, 0]
-        gate = ternary_gate(p_tool, self.tau) if self.action else torch.zeros_like(domain)
+        gate = ternary_gate(p_tool, self.tau) if self._acts else torch.zeros_like(domain)
         if self.gates != (-1, 1):
             gate = gate.clamp(*self.gates)
         return Verdicts(domain, p_tool, gate)
 
-    def steer(self, states: torch.Tensor, verdicts: Verdicts) -> torch.Tensor:
-        """(n, D) states after h' = h + gate * step * direction[domain]; rows with gate 0 are bit for bit the same."""
+    @property
+    def _acts(self) -> bool:
+        """Whether rows of this kind of state are changed by an open gate."""
+        return bool(self.step or self.down or (self.opening and self.opening.amount))
+
+    def lengths(self, verdicts: Verdicts, rule: torch.Tensor | None = None) -> torch.Tensor:
+        """(n,) float32 lengths of the steps that the gates ask for, whether they are open or not; as in `decide`."""
+        found = [torch.where(verdicts.gate < 0, one._down, one.step).float() for one in self.each]
+        return found[0] if rule is None else _picked(found, rule)
+
+    @property
+    def _down(self) -> float:
+        return self.step if self.down is None else self.down
+
+    def steer(self, states: torch.Tensor, verdicts: Verdicts, rule: torch.Tensor | None = None) -> torch.Tensor:
+        """(n, D) states after h' = h + gate * step * direction[domain]; rows with gate 0 are bit for bit the same.
+
+        `rule` is that of `decide`.
+        """
         gate = verdicts.gate[:, None]
-        delta = gate.float() * self.step * self.direction.index_select(0, verdicts.domain)
+        if rule is None:
+            delta = self._delta(gate, verdicts.domain)
+        else:
+            delta = _picked([one._delta(gate, verdicts.domain) for one in self.each], rule)
         return torch.where(gate != 0, (states.float() + delta).to(states.dtype), states)
+
+    def _delta(self, gate: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
+        step = self.step if self.down is None else torch.where(gate < 0, self.down, self.step)
+        return gate.float() * step * self.direction.index_select(0, domain)
+
+
+def _picked(parts: Sequence[torch.Tensor], rule: torch.Tensor) -> torch.Tensor:
+    """Each row's own of several (n, ...) tensors; rows without a rule take the first's."""
+    rows = torch.arange(len(rule), device=rule.device)
+    return torch.stack(list(parts))[rule.clamp(min=0), rows]
 
 
 def reading(config: ASAConfig, route: Linear, probe: Linear) -> tuple[torch.Tensor, torch.Tensor]:
@@ -180,6 +249,15 @@ def reading(config: ASAConfig, route: Linear, probe: Linear) -> tuple[torch.Tens
     for part, layer in enumerate(config.reading):
         weight[len(route.weight) :, layers.index(layer)] = probe.weight[:, part * size : (part + 1) * size]
     return weight.flatten(1), torch.cat([route.bias, probe.bias])
+
+
+def acting_like(controller: Controller, other: Controller) -> Controller:
+    """A controller with the steps and the openings of another one, for each kind of state."""
+    first, *others = (
+        replace(mine, step=theirs.step, down=theirs.down, opening=theirs.opening, others=())
+        for mine, theirs in zip(controller.each, other.each, strict=True)
+    )
+    return replace(first, others=tuple(others))
 
 
 def _check_vectors(config: ASAConfig, vectors: SteeringVectors) -> None:

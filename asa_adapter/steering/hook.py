@@ -172,25 +172,29 @@ class SteeringHandle(HandleHabits):
 
     @property
     def alpha(self) -> float:
-        """Length of the step in units of `residual_norm`, 0 or more; a new value applies to later generate() calls."""
+        """Length of the step in units of `residual_norm`, 0 or more; a new value applies to later generate() calls.
+
+        It holds for steps towards a call and away from one, in every kind of state; read, it is that of the first
+        kind's steps towards a call.
+        """
         return self._controller.step / self._residual_norm
 
     @alpha.setter
     def alpha(self, value: float) -> None:
         if not 0 <= (alpha := finite_float("alpha", value)) <= MAX_ALPHA:
             raise ValueError(f"alpha is {value!r}; expected 0 to {MAX_ALPHA:g}")
-        self._controller = replace(self._controller, step=alpha * self._residual_norm)
+        self._controller = self._controller.changed(step=alpha * self._residual_norm, down=None)
 
     @property
     def tau(self) -> float:
-        """Confidence from which the gate opens, 0.5 to 1; a new value applies to later generate() calls."""
+        """Confidence from which the gate opens, 0.5 to 1; a new value applies to later calls in every state."""
         return self._controller.tau
 
     @tau.setter
     def tau(self, value: float) -> None:
         if not 0.5 <= (tau := finite_float("tau", value)) <= 1:
             raise ValueError(f"tau is {value!r}; expected 0.5 to 1")
-        self._controller = replace(self._controller, tau=tau)
+        self._controller = self._controller.changed(tau=tau)
 
     @property
     def bias(self) -> float:
@@ -204,7 +208,7 @@ class SteeringHandle(HandleHabits):
     def bias(self, value: float) -> None:
         if (opening := self._controller.opening) is None:
             raise ValueError('this adapter only steers; attach `adapter.with_action("both", bias=...)` instead')
-        self._controller = replace(self._controller, opening=replace(opening, amount=bias_amount(value)))
+        self._controller = self._controller.changed(opening=replace(opening, amount=bias_amount(value)))
 
     @property
     def action(self) -> str:

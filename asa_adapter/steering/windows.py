@@ -58,15 +58,16 @@ class Window:
         where = tuple(index.to(hidden.device) for index in self.where)
         controller = self.record.controller.to(hidden.device)
         states = hidden[where]
+        rule = self.record.rules(where[0].to(states.device))
         if self.again:
             verdicts = self.record.met[0].verdicts
         else:
-            verdicts = self.record.allowed(controller.decide(self._read_with(states)), where[0])
+            verdicts = self.record.allowed(controller.decide(self._read_with(states), rule), where[0])
             self.record.met.append(Met(self.rows, states, verdicts))
-        if not controller.step:
+        if not controller.pushes:
             return hidden
         steered = hidden if in_place else hidden.clone()
-        steered[where] = controller.steer(states, verdicts)
+        steered[where] = controller.steer(states, verdicts, rule)
         return steered
 
     def _read_with(self, states: torch.Tensor) -> torch.Tensor:
@@ -191,6 +192,12 @@ class Record:
         """Looks at what (B, T) prompts are; None where these are not known."""
         self.seen = Seen() if self.scope is None else self.scope.look(tokens, len(self.last))
 
+    def rules(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """(n,) by which kind's controller some (n,) rows of a pass are decided; None where there is one alone."""
+        if not self.controller.others or self.seen.kinds is None:
+            return None
+        return self.seen.rules.to(rows.device)[rows // self.expand]
+
     def allowed(self, verdicts: Verdicts, rows: torch.Tensor) -> Verdicts:
         """The verdicts for some (n,) rows of a pass, with gate 0 where the adapter does not act on the prompt."""
         if (acts := self.seen.acts) is None:
@@ -203,14 +210,14 @@ class Record:
         controller = self.controller if self.biased else replace(self.controller, opening=None)
         action = controller.action
         for rows, states, verdicts in self.met:
-            shares = self.controller.step / states.float().norm(dim=1).clamp(min=1e-12)
+            rule = self.rules(torch.from_numpy(rows).to(states.device))
+            shares = self.controller.lengths(verdicts, rule) / states.float().norm(dim=1).clamp(min=1e-12)
             for row, share, domain, p_tool, gate in zip(
                 *(values.tolist() for values in (rows, shares, *verdicts)), strict=True
             ):
                 position = int(self.last[row // self.expand])
                 done = {"applied": True, "relative_step": share, "action": action} if gate and action else {}
                 state, reason = self.seen.of_row(row // self.expand)
-                told = Decision(self.domains[domain], p_tool, gate, position, reason=reason, state=state)
-                decision = replace(told, **done)
-                found.setdefault(row // self.expand, decision)
+                decision = Decision(self.domains[domain], p_tool, gate, position, reason=reason, state=state)
+                found.setdefault(row // self.expand, replace(decision, **done))
         return [found[row] for row in sorted(found)]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.landmarks import landmarks
-from asa_adapter.matching.kinds import state_fields
+from asa_adapter.matching.kinds import kind_of, state_fields
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import Probes
@@ -96,13 +96,20 @@ class Robustness:
 
     def measure(self, split: str, adapter: ASAAdapter) -> dict[str, dict[str, float]]:
         """How an adapter's gate bears each variation of a split; see `compared`. An abstaining one has a gate too."""
-        layers, tau = list(adapter.config.hooked), adapter.config.tau
+        layers, config = list(adapter.config.hooked), adapter.config
+        several = len(config.states) > 1
 
         def gate(name: str) -> NDArray[np.bool_]:
             states = self._measured.states(name).states[layers]
-            decisions = adapter.decide(states if len(layers) > 1 else states[0])
-            p_tool = torch.tensor([decision.p_tool for decision in decisions])
-            return (ternary_gate(p_tool, tau) == 1).numpy()
+            kinds = [kind_of(row) for row in self._measured.rows(name)] if several else None
+            decisions = adapter.decide(states if len(layers) > 1 else states[0], kinds)
+            # An abstaining adapter has a gate too, so it is not asked for its own.
+            found = np.zeros(len(decisions), dtype=bool)
+            for state in config.states:
+                own = np.array([kind == state for kind in kinds or [state] * len(decisions)])
+                p_tool = torch.tensor([decision.p_tool for decision in decisions])
+                found |= own & (ternary_gate(p_tool, config.rule(state).tau) == 1).numpy()
+            return found
 
         return self._compared(split, gate)
 

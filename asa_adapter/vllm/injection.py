@@ -5,6 +5,7 @@ nothing of the host, and runs alike in eager mode, in torch.compile and in a rep
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ class Injection(nn.Module):
         super().__init__()
         self.slots = slots
         self.planned = 0
-        self._step, self._tau, self._gates = controller.step, controller.tau, controller.gates
+        self._given = controller
         width = controller.direction.shape[1]
         layers = controller.weight.shape[1] // width
         # Buffers, so that an engine that sleeps keeps them; not of the checkpoint, so not in the state_dict.
@@ -65,7 +66,7 @@ class Injection(nn.Module):
     @property
     def controller(self) -> Controller:
         """The controller on the model's device."""
-        return Controller(self.weight, self.bias, self.direction, self._step, self._tau, self._gates)
+        return replace(self._given, weight=self.weight, bias=self.bias, direction=self.direction)
 
     def plan(self, rows: Sequence[int], factors: Sequence[float]) -> None:
         """Says what the next step steers; holds until the next plan or `clear`.

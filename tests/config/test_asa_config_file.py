@@ -80,8 +80,9 @@ EDITS = {
     "bias": "inf",
     "opening_ids": [4],
     "read_layers": [0],
-    "states": ["first"],
+    "states": ["after_result"],
     "state_marks": {"first": [[11]], "after_result": [[12]]},
+    "by_state": {"after_result": {"tau": 0.8}},
 }
 
 
@@ -138,6 +139,7 @@ NEWER = {
     "opening_ids": (7,),
     "states": ("after_result",),
     "state_marks": {"first": ((1,),), "after_result": ((2,),)},
+    "by_state": {"first": {"tau": 0.75}},
 }
 
 

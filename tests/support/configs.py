@@ -47,6 +47,7 @@ def full() -> ASAConfig:
         read_layers=(0, 1),
         states=("first", "after_result"),
         state_marks={"first": ((11,),), "after_result": ((12, 13), (14,))},
+        by_state={"after_result": {"alpha": 0.5, "alpha_down": 0.25, "tau": 0.9, "beta": 1.0}},
     )
 
 
