@@ -14,6 +14,8 @@ habit.shares.*                       | number  | by format, the share of these c
 habit.shown                          | text    | the format that template or vocabulary show, or that was named by hand
 habit.differs                        | bool    | whether hardly any call came in that
 splits.*.ROWS                        |         | how many rows cal, train, valid and test have
+states.fitted[]                      | text    | kinds of state that it was fitted on, told by the prompts' ends
+states.rows.*.*                      | int     | by split and kind of state, the rows that end so
 domains[]                            | text    | names, in the order of the directions
 leaks[][]                            | text    | kind, first and second row of the first 1,000 pairs in two splits
 router_left_out                      | text    | only where the router is no better than chance, and so left out
@@ -32,6 +34,10 @@ layers.*.out_of_fold_auc             | number  | AUC on TRAIN, each row read by 
 layers.*.C                           | number  | inverse regularisation strength
 layers.*.residual_norm               | number  | mean norm of the states on CAL: the unit of alpha
 layers.*.router_accuracy             | number  | share of the VALID rows whose domain the router finds
+layers.*.states.*.own_probe          | bool    | by kind of state, where several are fitted: whether it has a probe
+layers.*.states.*.own_direction      | bool    | and directions of its own; without, it takes those of all rows
+layers.*.states.*.out_of_fold_auc    | number  | AUC of its probe on its rows of TRAIN, as above
+layers.*.states.*.probe_auc          | number  | AUC of its probe on its rows of VALID
 layers.*.effect.alpha                | number  | length of the step that was tried
 layers.*.effect.up                   | number  | start marker's probability: change by a step up, on some TRAIN rows
 layers.*.effect.down                 | number  | the same by a step down
@@ -108,7 +114,8 @@ versions.*                           | text    | of Python and packages
 seconds.*                            | number  | by stage
 
 SETTING  layer (int), alpha, tau, beta (numbers), probe (text), read_layers[] (int; empty: the layer itself); where the
-         action is not "steer", action (text) and bias (number, or the text "inf")
+         action is not "steer", action (text) and bias (number, or the text "inf"); where kinds of state have rules of
+         their own, by_state.*.* (numbers)
 SCORES   score, f1, recall, fpr, fpr_upper_bound_95 (numbers)
 GATES    rows, left_out, lost, won (int), right, given_right, called, given_called (numbers): the adapter's gates
          beside those of the same rows as given; see `training.robustness.compared`

@@ -27,8 +27,15 @@ class Reader(NamedTuple):
     read_layers: tuple[int, ...] = ()
 
 
+# By kind of state what differs there from a setting's own alpha, tau and beta: a hashable `ASAConfig.by_state`.
+Rules = tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
+
+
 class Setting(NamedTuple):
-    """One point of the grid: the fields of ASAConfig that are chosen. See there for what they mean."""
+    """One point of the grid: the fields of ASAConfig that are chosen. See there for what they mean.
+
+    `down` is a step away from a call that differs from alpha; only a setting for one kind of state (see `of`) has it.
+    """
 
     layer: int
     alpha: float
@@ -38,6 +45,14 @@ class Setting(NamedTuple):
     read_layers: tuple[int, ...] = ()
     action: str = "steer"
     bias: float = 0.0
+    by_state: Rules = ()
+    down: float | None = None
+
+    def of(self, state: str) -> "Setting":
+        """The setting for rows of one kind of state alone."""
+        own: dict[str, Any] = dict(dict(self.by_state).get(state, ()))
+        down = own.pop("alpha_down", None)
+        return self._replace(by_state=(), down=down, **own)
 
     @property
     def reader(self) -> "Reader":
@@ -45,17 +60,23 @@ class Setting(NamedTuple):
         return Reader(self.layer, self.read_layers)
 
     def gentleness(self, alone: float = 0.0) -> tuple[float, ...]:
-        """Sort key: the push first, then smaller steps and biases, then more rows alone, higher tau, fewer layers.
+        """Sort key: one rule for all first, then the push, smaller steps and biases, more rows alone, higher tau.
 
         Args:
             alone: share of the rows at hand whose gate is 0, so that they are left as they are.
         """
-        how = (ACTIONS.index(self.action), self.alpha, self.bias)
+        how = (len(self.by_state), ACTIONS.index(self.action), self.alpha, self.bias)
         return (*how, -round(alone, 9), -self.tau, len(self.read_layers))
 
     def plain(self) -> dict[str, Any]:
-        """The fields as JSON types that ASAConfig takes; action and bias only where it does not just steer."""
+        """The fields as JSON types that ASAConfig takes; action and bias only where it does not just steer.
+
+        Likewise `by_state`, where kinds of state have rules of their own.
+        """
         fields = self._asdict() | {"read_layers": list(self.read_layers)}
+        del fields["down"], fields["by_state"]
+        if self.by_state:
+            fields["by_state"] = {state: dict(rule) for state, rule in self.by_state}
         if self.action == "steer":
             del fields["action"], fields["bias"]
         elif math.isinf(self.bias):

@@ -14,6 +14,7 @@ from asa_adapter.hub.contents import config_and_report, read_whole
 from asa_adapter.notations.schemas import tool_names
 from asa_adapter.report import Report
 from asa_adapter.summary.markdown import metrics_table, one_line
+from asa_adapter.summary.setting import WHERE, rule_words
 
 if TYPE_CHECKING:
     from asa_adapter.adapter import ASAAdapter
@@ -99,4 +100,6 @@ def _steering(config: ASAConfig) -> str:
     lift = f"the logits with which calls begin, by {config.bias:g}"
     done = {"steer": push, "bias": f"{lift} (read after block {config.layer})", "both": f"{push}, and {lift}"}
     read = f", which reads blocks {', '.join(map(str, config.reading))}" if config.read_layers else ""
-    return f"{done[config.action]}, with tau {config.tau:g}, beta {config.beta:g} and the {config.probe} probe{read}"
+    own = "".join(f"; where the prompt ends {WHERE[state]}: {rule_words(config, state)}" for state in config.by_state)
+    how = f"with tau {config.tau:g}, beta {config.beta:g} and the {config.probe} probe"
+    return f"{done[config.action]}, {how}{read}{own}"

@@ -17,6 +17,7 @@ from asa_adapter.report import Comparison, Interval, Report
 from asa_adapter.report_schema import RATIOS
 from asa_adapter.summary.markdown import calls_table, code, escaped, metrics_table, table, variations_table
 from asa_adapter.summary.rules import rules_markdown, verdict
+from asa_adapter.summary.setting import settings_table
 from asa_adapter.summary.weaknesses import weaknesses
 
 PLOTS_FOLDER = "plots"
@@ -80,7 +81,7 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         verdict=verdict(report.rules),
         rules=rules_markdown(report.rules),
         plots=[{"file": name, "title": _plot_title(name)} for name in plots if _PLOT.fullmatch(name)],
-        settings=_settings(config),
+        settings=settings_table(config),
         why=_why(config, report),
         weaknesses=weaknesses(config, report),
         reproduction=_reproduction(on_hub, report),
@@ -278,21 +279,6 @@ def _variations(report: Report) -> dict[str, str] | None:
 
 def _plot_title(name: str) -> str:
     return re.sub(r"[_-]+", " ", name.removesuffix(".png"))
-
-
-def _settings(config: ASAConfig) -> str:
-    rows = [
-        ["layer (output of the decoder block, counted from 0)", f"{config.layer}, of 0 to {config.num_layers - 1}"],
-        ["alpha (step in units of the mean residual norm)", f"{config.alpha:g}"],
-        ["length of the step", f"{config.step:.4g}"],
-        *([["bias of the logits with which calls begin", f"{config.bias:g}"]] if config.opening_bias else []),
-        ["tau (confidence from which it acts)", f"{config.tau:g}"],
-        ["beta (share of the direction common to all domains)", f"{config.beta:g}"],
-        ["probe", "one for each domain" if config.probe == "domain" else "one for all domains"],
-    ]
-    if config.read_layers:
-        rows.append(["layers that the probe reads", ", ".join(map(str, config.read_layers))])
-    return table(["setting", "value"], rows, numbers=1)
 
 
 def _why(config: ASAConfig, report: Report) -> str:

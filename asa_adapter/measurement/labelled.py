@@ -24,12 +24,14 @@ class LabelledStates:
         domains: (N,) domain names.
         groups: (N,) int64; rows that belong together, also of CAL and TRAIN, have the same number. None makes each row
             a group of its own.
+        kinds: (N,) kinds of state in which the prompts end; None where one rule is for all of them.
     """
 
     states: NDArray[np.float32]
     labels: NDArray[np.int64]
     domains: list[str]
     groups: NDArray[np.int64] | None = None
+    kinds: list[str] | None = None
 
     def joined(self, others: Sequence["LabelledStates"]) -> "LabelledStates":
         """These rows and all others, as one; with groups where all have them."""
@@ -40,7 +42,13 @@ class LabelledStates:
             np.concatenate([part.labels for part in parts]),
             [domain for part in parts for domain in part.domains],
             np.concatenate(groups) if len(groups) == len(parts) else None,
+            None if self.kinds is None else [kind for part in parts for kind in part.kinds or []],
         )
+
+    def of_kind(self, kind: str) -> "LabelledStates":
+        """The rows of one kind of state, without groups."""
+        rows = [i for i, other in enumerate(self.kinds or []) if other == kind]
+        return LabelledStates(self.states[rows], self.labels[rows], [self.domains[i] for i in rows])
 
     def behind(self, others: "LabelledStates", taken: Sequence[int] | None = None) -> "LabelledStates":
         """The other rows and those of these that are `taken` (None: all), as one, without groups.
@@ -55,4 +63,5 @@ class LabelledStates:
             np.concatenate([others.states[theirs], self.states[mine]]),
             np.concatenate([others.labels[theirs], self.labels[mine]]),
             [*(others.domains[i] for i in theirs), *(self.domains[i] for i in mine)],
+            kinds=self.kinds and [*((others.kinds or [])[i] for i in theirs), *(self.kinds[i] for i in mine)],
         )

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
 
 from asa_adapter.config.training_arguments import ASATrainingArguments
@@ -21,10 +20,11 @@ from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.evaluation.answers import Evaluation, Variant, of_rows
 from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens
+from asa_adapter.matching.kinds import kind_of
 from asa_adapter.measurement.labelled import LabelledStates, labels_of
 from asa_adapter.measurement.lengths import check_lengths, room, usable
 from asa_adapter.measurement.stages import Stages, digest
-from asa_adapter.modeling.fingerprint import model_digest
+from asa_adapter.measurement.surroundings import surroundings
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.notations.schemas import Tools
@@ -54,6 +54,9 @@ class Measurements:
         args: of these, batch_size, max_new_tokens, layer_path and progress are used.
         parser: reads the model's tool calls.
         tools: JSON-schema tools for rows that have none of their own.
+
+    Attributes:
+        tells_kinds: whether rows of each kind of state are fitted by themselves.
 
     Raises:
         ValueError: an adapter is attached to the model.
@@ -86,13 +89,14 @@ class Measurements:
         self._alike: dict[str, NDArray[np.int64]] = {}
         self._begun: dict[str, Sequence[str]] = {}
         self._one_domain: str | None = None
+        self.tells_kinds = False
         self._stages = Stages(None)
 
     def begin(self, folder: Path | None) -> None:
         """Forgets results and added rows. With a folder, results that still hold are read there, new ones stored."""
         self._splits, self._sources = dict(self._given), {}
         self._encoded, self._states, self._one_domain = {}, {}, None
-        self._stages = Stages(folder, self._surroundings() if folder is not None else None)
+        self._stages = Stages(folder, surroundings(self._model, self._args) if folder is not None else None)
 
     @property
     def evaluation(self) -> Evaluation:
@@ -116,19 +120,6 @@ class Measurements:
     def rows(self, split: str) -> list[Row]:
         """The rows of a split."""
         return list(self._splits[split])
-
-    def _surroundings(self) -> dict[str, Any]:
-        """What every result depends on, besides its own inputs: the model, its settings and the versions."""
-        silent = {"_name_or_path", "transformers_version"}
-        configs = (getattr(self._model, name, None) for name in ("config", "generation_config"))
-        return {
-            "model": self._model.digest() if is_engine_model(self._model) else model_digest(self._model),
-            "configs": [{k: v for k, v in getattr(c, "to_dict", dict)().items() if k not in silent} for c in configs],
-            "peft": str(getattr(self._model, "active_adapters", None)),
-            "layer_path": self._args.layer_path,
-            "batch_size": self._args.batch_size,
-            "versions": [torch.__version__, transformers.__version__],
-        }
 
     def prompts(self, split: str) -> list[list[int]]:
         """The prompt of each row as token ids."""
@@ -215,7 +206,8 @@ class Measurements:
         states, domains = self.states(split).states[layer].numpy(), self.domains(split)
         if self._one_domain is not None:
             domains = [self._one_domain] * len(domains)
-        return LabelledStates(states, self.labels(split), domains, self.groups(split))
+        kinds = [kind_of(row) for row in self._splits[split]] if self.tells_kinds else None
+        return LabelledStates(states, self.labels(split), domains, self.groups(split), kinds)
 
     def first_tokens(
         self,

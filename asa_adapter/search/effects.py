@@ -6,15 +6,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from asa_adapter.config.fields import STATES
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.search.fitting import LayerFit
 
 
-def push_of(fit: LayerFit, domain: NDArray[np.int64], layer: int, beta: float, alpha: float) -> Push:
-    """The step of a setting for rows with (N,) routed domains; a negative alpha steps away from a call."""
-    return Push(layer, alpha * fit.residual_norm * fit.vectors.mixed(beta), torch.from_numpy(domain))
+def push_of(
+    fit: LayerFit,
+    domain: NDArray[np.int64],
+    layer: int,
+    beta: float,
+    alpha: float,
+    rule: NDArray[np.int64] | None = None,
+) -> Push:
+    """The step of a setting for rows with (N,) routed domains; a negative alpha steps away from a call.
+
+    Where (N,) kinds of state are given, as indices into `STATES`, it goes along the directions of each row's kind.
+    """
+    if rule is None:
+        return Push(layer, alpha * fit.residual_norm * fit.vectors.mixed(beta), torch.from_numpy(domain))
+    mixed = torch.cat([fit.vectors.of(state).mixed(beta) for state in STATES])
+    where = domain + rule * (len(mixed) // len(STATES))
+    return Push(layer, alpha * fit.residual_norm * mixed, torch.from_numpy(where))
 
 
 def step_effects(

@@ -9,6 +9,7 @@ from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.actions import opened
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Reader, Scored, Setting, gated, left_alone
+from asa_adapter.config.fields import STATES
 from asa_adapter.evaluation.first_tokens import Push
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.search.effects import push_of
@@ -23,16 +24,21 @@ class Fits:
         measured: runs the model.
         objective: what settings are chosen by.
         build: makes an adapter of a setting and the fit of its layer.
+        states: kinds of state that rows are told apart by.
 
     Attributes:
-        measured, objective: the arguments.
+        measured, objective, states: the arguments.
         fits: what was fitted, by layer; empty at first.
     """
 
     def __init__(
-        self, measured: Measurements, objective: Objective, build: Callable[[Setting, LayerFit], ASAAdapter]
+        self,
+        measured: Measurements,
+        objective: Objective,
+        build: Callable[[Setting, LayerFit], ASAAdapter],
+        states: Sequence[str] = STATES[:1],
     ) -> None:
-        self.measured, self.objective = measured, objective
+        self.measured, self.objective, self.states = measured, objective, tuple(states)
         self.fits: dict[int, LayerFit] = {}
         self._build_adapter = build
 
@@ -43,14 +49,16 @@ class Fits:
         return self._build_adapter(setting, fit)
 
     def _predicted(self, split: str, place: Reader) -> Prediction:
-        layers = {place.layer, *place.read_layers}
-        return read_at(
-            place, {layer: self.fits[layer].predict(self.measured.labelled(split, layer).states) for layer in layers}
-        )
+        found = {}
+        for layer in {place.layer, *place.read_layers}:
+            labelled = self.measured.labelled(split, layer)
+            kinds = (labelled.kinds,) if len(self.states) > 1 else ()
+            found[layer] = self.fits[layer].predict(labelled.states, *kinds)
+        return read_at(place, found)
 
     def _push(self, prediction: Prediction, layer: int, beta: float, alpha: float) -> Push:
         """The step of a setting for every row; a negative alpha steps away from a call."""
-        return push_of(self.fits[layer], prediction.domain, layer, beta, alpha)
+        return push_of(self.fits[layer], prediction.domain, layer, beta, alpha, prediction.rule)
 
     def _generated(self, candidates: Sequence[Scored]) -> tuple[list[Outcome], list[Scored]]:
         """What came of VALID by the bare model and by each candidate, and the candidates with their results there."""
@@ -60,16 +68,45 @@ class Fits:
         found = []
         for (setting, *_), one in zip(candidates, outcomes[1:], strict=True):
             score = self.objective.score(labels, one.triggered, groups)
-            alone = left_alone(self._predicted("valid", setting.reader).p_tool(setting.probe), setting.tau)
-            found.append(Scored(setting, score, one.triggered, one.fits, alone))
+            found.append(Scored(setting, score, one.triggered, one.fits, self._alone(setting)))
         return outcomes, found
+
+    def _alone(self, setting: Setting) -> float:
+        """Share of the VALID rows whose gate is 0."""
+        read = self._predicted("valid", setting.reader)
+        p_tool = read.p_tool(setting.probe)
+        if not setting.by_state or read.rule is None:
+            return left_alone(p_tool, setting.tau)
+        rules = [read.rule == index for index in range(len(STATES))]
+        shares = [
+            left_alone(p_tool[rows], setting.of(state).tau) * rows.mean()
+            for state, rows in zip(STATES, rules, strict=True)
+            if rows.any()
+        ]
+        return float(sum(shares))
 
     def _told(self, settings: Sequence[Setting]) -> list[NDArray[np.bool_]]:
         """For each setting, whether the first token of the answer to each VALID row opens a call."""
+        parts = {s: [s.of(state) for state in STATES] if s.by_state else [s] for s in settings}
+        single = list(dict.fromkeys(part for some in parts.values() for part in some))
+        told = dict(zip(single, self._told_of_one(single), strict=True))
+        found = []
+        for setting in settings:
+            some = [told[part] for part in parts[setting]]
+            rule = self._predicted("valid", setting.reader).rule if len(some) > 1 else None
+            found.append(some[0] if rule is None else np.stack(some)[rule, np.arange(len(rule))])
+        return found
+
+    def _told_of_one(self, settings: Sequence[Setting]) -> list[NDArray[np.bool_]]:
+        """The same for settings with one rule for all rows."""
         read = {place: self._predicted("valid", place) for place in {setting.reader for setting in settings}}
         pushing = dict.fromkeys(setting for setting in settings if setting.action != "bias")
         pairs = {setting: (2 * i + 1, 2 * i + 2) for i, setting in enumerate(pushing)}
-        pushes = [self._push(read[s.reader], s.layer, s.beta, sign * s.alpha) for s in pairs for sign in (1, -1)]
+        pushes = [
+            self._push(read[s.reader], s.layer, s.beta, alpha)
+            for s in pairs
+            for alpha in (s.alpha, -(s.alpha if s.down is None else s.down))
+        ]
         found = self.measured.first_tokens("valid", pushes)
         told = []
         for setting in settings:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from asa_adapter.choice.settings import Reader
+from asa_adapter.config.fields import STATES
 from asa_adapter.evaluation.metrics import auc
 from asa_adapter.measurement.baselines import shuffled_within
 from asa_adapter.measurement.labelled import LabelledStates
-from asa_adapter.parts.classifiers import Probes, Router
+from asa_adapter.parts.classifiers import Probes, Router, enough_rows
 from asa_adapter.parts.vectors import SteeringVectors
 
 _SHUFFLES = 10
@@ -28,10 +29,13 @@ class Prediction:
         domain: (N,) int64, index of the domain that the router chooses.
         log_odds: (N, K + 1) float32 log odds that a tool is needed, by the probe of each of K domains, then by the
             pooled one.
+        rule: (N,) int64 kind of each row's state, an index into `STATES`, whose probes these are; None where one rule
+            is for all.
     """
 
     domain: NDArray[np.int64]
     log_odds: NDArray[np.float32]
+    rule: NDArray[np.int64] | None = None
 
     def p_tool(self, probe: str) -> NDArray[np.float32]:
         """(N,) probabilities that a tool is needed, by the chosen domain's probe ("domain") or the "pooled" one."""
@@ -41,7 +45,8 @@ class Prediction:
 
     def reading(self, others: Sequence["Prediction"]) -> "Prediction":
         """With the mean log odds of other layers' probes; the domain is this layer's."""
-        return Prediction(self.domain, np.mean([other.log_odds for other in others], axis=0, dtype=np.float32))
+        odds = np.stack([other.log_odds for other in others]).mean(axis=0, dtype=np.float32)
+        return Prediction(self.domain, np.asarray(odds), self.rule)
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,14 @@ class LayerFit:
         """The same with probes that read the layers of others, side by side."""
         return replace(self, probes=Probes.averaged([other.probes for other in others]))
 
-    def predict(self, states: NDArray[np.float32]) -> Prediction:
-        """Predictions for (N, D) states of rows on which router and probes were not fitted."""
-        return _predicted(self.router, self.probes, states, self.router.domains)
+    def predict(self, states: NDArray[np.float32], kinds: Sequence[str] | None = None) -> Prediction:
+        """Predictions for (N, D) states of rows on which router and probes were not fitted.
+
+        Args:
+            states: the states.
+            kinds: (N,) kinds of state; None where one rule is for all.
+        """
+        return _predicted(self.router, self.probes, states, self.router.domains, kinds)
 
 
 def fit_layer(
@@ -109,15 +119,44 @@ def fit_layer(
     known, others = train.behind(cal), cal.joined(also)
     whole = train.behind(others)
     fit = LayerFit(
-        SteeringVectors.fit(cal.states, cal.labels.tolist(), cal.domains, names),
+        _vectors(cal, names),
         Router.fit(whole.states, whole.domains, best, seed),
-        Probes.fit(whole.states, whole.labels, whole.domains, best, seed),
+        _probes(whole, best, seed),
         float(np.linalg.norm(cal.states, axis=1).mean()),
         _out_of_fold(others, train, folds, names, best, seed),
         facts={"out_of_fold_auc": read[best], "C": best},
     )
     fit.facts.update(residual_norm=fit.residual_norm, **probe_quality(fit, known, valid, names, seed))
+    if train.kinds is not None:
+        fit.facts["states"] = _of_kinds(fit, train, valid)
     return fit
+
+
+def _vectors(cal: LabelledStates, names: Sequence[str]) -> SteeringVectors:
+    """Directions of all rows, and of each kind of state that has enough rows of both labels."""
+    whole = SteeringVectors.fit(cal.states, cal.labels.tolist(), cal.domains, names)
+    own = {kind: cal.of_kind(kind) for kind in enough_rows(cal.kinds or (), cal.labels)} if cal.kinds else {}
+    return replace(whole, by_state={kind: _vectors(some, names) for kind, some in own.items()})
+
+
+def _probes(known: LabelledStates, C: float, seed: int) -> Probes:
+    if known.kinds is None:
+        return Probes.fit(known.states, known.labels, known.domains, C, seed)
+    return Probes.fit_states(known.states, known.labels, known.domains, known.kinds, C, seed)
+
+
+def _of_kinds(fit: LayerFit, train: LabelledStates, valid: LabelledStates) -> dict[str, dict[str, Any]]:
+    """By kind of state, how well its probe reads TRAIN out of fold and VALID, and which parts are its own."""
+    judged = fit.predict(valid.states, valid.kinds)
+    odds = {"out_of_fold_auc": (train, fit.out_of_fold), "probe_auc": (valid, judged)}
+    found: dict[str, dict[str, Any]] = {}
+    for kind in sorted(set(train.kinds or ()), key=STATES.index):
+        found[kind] = {"own_probe": kind in fit.probes.by_state_, "own_direction": kind in fit.vectors.by_state}
+        for name, (split, prediction) in odds.items():
+            rows = np.array([other == kind for other in split.kinds or ()])
+            if len(set(split.labels[rows].tolist())) == 2:
+                found[kind][name] = auc(split.labels[rows], prediction.log_odds[rows, -1])
+    return found
 
 
 def probe_quality(
@@ -136,7 +175,7 @@ def probe_quality(
         `probe_auc`: AUC of the pooled probe; `shuffled_auc`: mean AUC of such probes fitted to shuffled labels, which
         should be near 0.5; `router_accuracy`: share of rows whose domain is predicted correctly.
     """
-    prediction = fit.predict(judged.states)
+    prediction = fit.predict(judged.states, judged.kinds)
     shuffled = [
         _pooled_auc(known, shuffled_within(known.labels, known.domains, seed + i), judged, fit.facts["C"], seed)
         for i in range(_SHUFFLES)
@@ -191,20 +230,38 @@ def _out_of_fold(
     for fitted_on, predicted in folds:
         known = train.behind(cal, fitted_on)
         router = Router.fit(known.states, known.domains, C, seed)
-        probes = Probes.fit(known.states, known.labels, known.domains, C, seed)
-        part = _predicted(router, probes, train.states[predicted], names)
+        probes = _probes(known, C, seed)
+        kinds = train.kinds and [train.kinds[i] for i in predicted]
+        part = _predicted(router, probes, train.states[predicted], names, kinds)
         whole.domain[predicted] = part.domain
         whole.log_odds[predicted] = part.log_odds
-    return whole
+    return whole if train.kinds is None else replace(whole, rule=_rules(train.kinds))
 
 
-def _predicted(router: Router, probes: Probes, states: NDArray[np.float32], names: Sequence[str]) -> Prediction:
+def _predicted(
+    router: Router,
+    probes: Probes,
+    states: NDArray[np.float32],
+    names: Sequence[str],
+    kinds: Sequence[str] | None = None,
+) -> Prediction:
     """Predictions with domains as indices into `names`; a router that was fitted without a fold may know fewer."""
     chosen = [router.domains[i] for i in router.predict_proba(states).argmax(axis=1)]
     domain = np.array([list(names).index(name) for name in chosen], dtype=np.int64)
     tensor = torch.from_numpy(states)
-    odds = [probes.linear(names, "domain")(tensor), probes.linear(names[:1], "pooled")(tensor)]
-    return Prediction(domain, torch.cat(odds, dim=1).numpy())
+
+    def odds(own: Probes) -> NDArray[np.float32]:
+        both = [own.linear(names, "domain")(tensor), own.linear(names[:1], "pooled")(tensor)]
+        return np.asarray(torch.cat(both, dim=1).numpy())
+
+    if kinds is None:
+        return Prediction(domain, odds(probes))
+    rule, each = _rules(kinds), np.stack([odds(probes.of(state)) for state in STATES])
+    return Prediction(domain, each[rule, np.arange(len(rule))], rule)
+
+
+def _rules(kinds: Sequence[str]) -> NDArray[np.int64]:
+    return np.array([STATES.index(kind) for kind in kinds], dtype=np.int64)
 
 
 def _pooled_auc(known: LabelledStates, labels: NDArray[np.int64], valid: LabelledStates, C: float, seed: int) -> float:

@@ -106,6 +106,10 @@ class Race:
             begin = end
         return scored
 
+    def called(self, key: PushKey, sign: int) -> NDArray[np.bool_]:
+        """(N,) triggers with a key's step towards a call (+1), or away from one (-1), where a gate asks for it."""
+        return self._called[key, sign]
+
     def margins(self, setting: Setting) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(N,) margins with the setting's step towards a call, and away from one, where a gate asks for it."""
         key = _key(setting)

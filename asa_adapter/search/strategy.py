@@ -5,6 +5,7 @@ and makes the adapter abstain unless a gain over the bare model is certain. Wher
 generated.
 """
 
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from asa_adapter.choice.settings import (
     shortlist,
 )
 from asa_adapter.choice.success import Success, success_gain
+from asa_adapter.config.fields import STATES
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.prompts import DEFAULT_DOMAIN
 from asa_adapter.measurement.measurements import Measurements
@@ -34,6 +36,7 @@ from asa_adapter.search.effects import step_effects
 from asa_adapter.search.fits import Fits
 from asa_adapter.search.fitting import LayerFit, fit_layer, read_at
 from asa_adapter.search.racing import Race
+from asa_adapter.search.rules import with_rules
 from asa_adapter.search.verdict import (
     cut_on_valid,
     disagreement,
@@ -56,6 +59,7 @@ class Search(Fits):
         domains: names of the domains, sorted; there is one where the router was left out.
         build: makes an adapter of a setting and the fit of its layer.
         report: the dict to which all results are added.
+        states: kinds of state in which the prompts end; several are fitted apart.
 
     Attributes:
         objective: what settings are chosen by.
@@ -69,8 +73,9 @@ class Search(Fits):
         domains: tuple[str, ...],
         build: Callable[[Setting, LayerFit], ASAAdapter],
         report: dict[str, Any],
+        states: Sequence[str] = STATES[:1],
     ) -> None:
-        super().__init__(measured, Objective.of(args), build)
+        super().__init__(measured, Objective.of(args), build, states)
         self.args = args
         self.domains = domains
         self.report = report
@@ -168,7 +173,8 @@ class Search(Fits):
         self._alternatives = Alternatives(self.args, objective, labels, predictions, race, scored)
         self.report["actions"] = {"train": self._alternatives.facts()}
         if not race.hopeless:
-            return shortlist(scored, 2 * self.args.finalists) if "steer" in self.args.actions else []
+            found = with_rules(self.args, objective, labels, predictions, race, scored)
+            return _in_turn(shortlist(scored, 2 * self.args.finalists), found) if "steer" in self.args.actions else []
         self._hopeless = despair(race, len(read), self.report, self._alternatives)
         warnings.warn(self._hopeless, stacklevel=3)
         best = self._reads_best(read)
@@ -264,7 +270,8 @@ class Search(Fits):
             if note := success_note(success):
                 valid["success_note"] = note
                 warnings.warn(note, stacklevel=4)
-        setting = chosen.setting._replace(alpha=0.0, action="steer", bias=0.0) if abstains else chosen.setting
+        nothing = chosen.setting._replace(alpha=0.0, action="steer", bias=0.0, by_state=())
+        setting = nothing if abstains else chosen.setting
         adapter = self._record(setting, why)
         self.report["chosen"]["valid"] = outcome_facts(self.objective, labels, base if abstains else reached, groups)
         return adapter
@@ -292,3 +299,9 @@ class Search(Fits):
         domain = self._predicted("valid", Reader(layer)).domain
         found = step_effects(self.measured, self.fits[layer], layer, beta, domain, self.args)
         return {"layer": layer, "beta": beta, **found}
+
+
+def _in_turn(plain: Sequence[Scored], with_rules: Sequence[Scored]) -> list[Scored]:
+    """Settings with one rule for all rows and those with a rule for each kind, in turn, as many as the plain ones."""
+    turns = itertools.zip_longest(plain, with_rules)
+    return [one for pair in turns for one in pair if one is not None][: len(plain)] if with_rules else list(plain)

@@ -3,6 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from asa_adapter.config.asa_config import ASAConfig
+from asa_adapter.config.fields import STATES
+from asa_adapter.summary.markdown import table
+
+WHERE = {"first": "behind the user's turn", "after_result": "behind a tool's result"}
+
 
 def setting_words(chosen: Mapping[str, Any]) -> str:
     """The choice in words, from a report's `chosen` or the fields of a config.
@@ -23,4 +29,33 @@ def setting_words(chosen: Mapping[str, Any]) -> str:
     how = {"steer": push, "bias": lift, "both": f"{push} and {lift}"}[action]
     tau = chosen["tau"]
     when = "on every prompt" if tau == 0.5 else f"where it is at least {100 * tau:g} % sure"
-    return f"layer {chosen['layer']:g}, {how}, {when}"
+    own = ", with a rule of its own for each kind of state" if chosen.get("by_state") else ""
+    return f"layer {chosen['layer']:g}, {how}, {when}{own}"
+
+
+def settings_table(config: ASAConfig) -> str:
+    """The settings of a config as a table in Markdown."""
+    rows = [
+        ["layer (output of the decoder block, counted from 0)", f"{config.layer}, of 0 to {config.num_layers - 1}"],
+        ["alpha (step in units of the mean residual norm)", f"{config.alpha:g}"],
+        ["length of the step", f"{config.step:.4g}"],
+        *([["bias of the logits with which calls begin", f"{config.bias:g}"]] if config.opening_bias else []),
+        ["tau (confidence from which it acts)", f"{config.tau:g}"],
+        ["beta (share of the direction common to all domains)", f"{config.beta:g}"],
+        ["probe", "one for each domain" if config.probe == "domain" else "one for all domains"],
+    ]
+    if config.read_layers:
+        rows.append(["layers that the probe reads", ", ".join(map(str, config.read_layers))])
+    if len(config.states) > 1 or config.states != STATES[:1]:
+        rows.append(["kinds of state that it was fitted on", ", ".join(config.states)])
+    rows += [[f"where the prompt ends {WHERE[state]}", rule_words(config, state)] for state in config.by_state]
+    return table(["setting", "value"], rows, numbers=1)
+
+
+def rule_words(config: ASAConfig, state: str) -> str:
+    """The rule of one kind of state in words."""
+    rule = config.rule(state)
+    steps = f"alpha {rule.alpha:g}"
+    if rule.alpha_down is not None:
+        steps += f" towards a call and {rule.alpha_down:g} away from one"
+    return f"{steps}, tau {rule.tau:g}, beta {rule.beta:g}"

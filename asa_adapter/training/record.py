@@ -13,6 +13,7 @@ from typing import Any
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.prompts import Row, chat_template_sha256, row_tools, template_variables
 from asa_adapter.engine.protocol import is_engine_model
+from asa_adapter.matching.kinds import kind_of
 from asa_adapter.modeling.fingerprint import model_fingerprint
 from asa_adapter.modeling.residual import decoder_blocks, hidden_size, text_config
 from asa_adapter.notations.schemas import Tools
@@ -37,6 +38,7 @@ def new_report(
             name: {"rows": len(rows), "tool_needed": sum(int(row["label"]) for row in rows)}
             for name, rows in splits.items()
         },
+        "states": {},
         "domains": list(domains),
         "leaks": [],
         "vary_tools": {},
@@ -145,6 +147,11 @@ def habit_facts(habit: Habit) -> dict[str, Any]:
         "shown": habit.expected,
         "differs": habit.differs,
     }
+
+
+def kinds_of_rows(splits: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, int]]:
+    """How many rows of each split end in each kind of state."""
+    return {name: dict(sorted(Counter(map(kind_of, rows)).items())) for name, rows in splits.items()}
 
 
 def _shared_tools(rows: Sequence[Row], tools: Tools | None) -> list[dict[str, Any]] | None:

@@ -45,7 +45,7 @@ from asa_adapter.training.inputs import (
     refuse_unseen_tools,
     refuse_unsteerable,
 )
-from asa_adapter.training.record import habit_facts, habit_fields, habitual_parser, new_report, origin
+from asa_adapter.training.record import habit_facts, habit_fields, habitual_parser, kinds_of_rows, new_report, origin
 from asa_adapter.training.robustness import Robustness
 from asa_adapter.training.workload import Workload, likely_seconds, workload
 
@@ -157,7 +157,10 @@ class ASATrainer:
         with self._timed("variations"):
             self.report["vary_tools"] = self._robustness.settle(self._layers)
         self._origin |= self._robustness.landmarks(self.tokenizer, self.parser)
-        search = Search(self._measured, self.args, self._domains, self._build, self.report)
+        states = self._origin["states"]
+        self._measured.tells_kinds = len(states) > 1
+        self.report["states"] = {"fitted": list(states), "rows": kinds_of_rows(self.splits)}
+        search = Search(self._measured, self.args, self._domains, self._build, self.report, states)
         with self._timed("fit"):
             layers = search.fit(self._layers, self._robustness.fitted_on)
             self._fitted_domains = self._origin["domains"] = search.domains
