@@ -94,6 +94,12 @@ evaluations.*.base.METRICS           |         | by split: the bare model, by re
 evaluations.*.asa.METRICS            |         | with the adapter
 evaluations.*.SURE                   |         | how sure the difference is
 evaluations.*.by_domain.*.SURE       |         | the same in each domain
+conversations.*.conversations        | int     | by split: gold conversations that were run again, see `trajectories`
+conversations.*.turns                | int     | turns of the user in them
+conversations.*.needed               | int     | calls that these need
+conversations.*.base.*               | number  | the bare model: shares of right first calls and sequences, of missing
+conversations.*.asa.*                | number  | calls, of turns with needless and repeated ones; with the adapter
+conversations.*.intervals.*.*[]      | number  | 95 % intervals of "base", "asa" and "gain", whole conversations drawn
 controls.*.bag_of_words.COUNTED      |         | by split: a classifier that sees only the words
 controls.*.bag_of_words.auc          | number  | its AUC
 controls.*.probe_auc                 | number  | AUC of the probe at the chosen layer
@@ -227,6 +233,7 @@ class Report:
     evaluations: Mapping[str, Comparison] = field(default_factory=dict)
     ablations: Mapping[str, Metrics] = field(default_factory=dict)
     rules: Mapping[str, Any] = field(default_factory=dict)
+    conversations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     splits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     vary_tools: Mapping[str, Any] = field(default_factory=dict)
     variations: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
@@ -276,7 +283,7 @@ class Report:
 
 
 _WHOLE = (
-    *("ablations", "controls", "rules", "splits", "vary_tools", "variations"),
+    *("ablations", "controls", "conversations", "rules", "splits", "vary_tools", "variations"),
     *("arguments", "versions", "seconds", "metadata"),
 )
 _INDEX = re.compile("[0-9]{1,5}")

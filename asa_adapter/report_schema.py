@@ -59,6 +59,13 @@ _CELLS = list_of(with_keys(alpha=_STEP, tau=_SHARE, score=_NUMBER))
 _EFFECT = with_keys(Effect._fields, alpha=_STEP, up=_CHANGE, down=_CHANGE)
 SERIES = dict.fromkeys(("along", "against", "random"), list_of(_SHARE, default=[]))
 _MARKER = with_keys(("base", "alphas"), base=_SHARE, alphas=list_of(_STEP, minItems=1), **SERIES)
+# What a way through a conversation is measured by; see `asa_adapter.trajectories.scores.shares`.
+OF_CONVERSATIONS = ("first_call", "sequence", "missing", "needless", "repeated", "finished")
+_SPANS = by_name(by_name(list_of(_CHANGE, minItems=2, maxItems=2)))
+_RUN = by_name(_SHARE, required=list(OF_CONVERSATIONS))
+_CONVERSATIONS = with_keys(
+    ("base", "asa"), conversations=_COUNT, turns=_COUNT, needed=_COUNT, base=_RUN, asa=_RUN, intervals=_SPANS
+)
 _HABIT = with_keys(
     answers=_COUNT, calls=_COUNT, shares=by_name(_SHARE, default={}), shown=_WORDS, differs={"type": "boolean"}
 )
@@ -71,6 +78,7 @@ SCHEMA = with_keys(
     evaluations=by_name(with_keys(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),
     ablations=by_name(_METRICS | {"properties": {**_METRICS["properties"], "against_full": _PAIRED}}),
     rules=with_keys(rows=by_name(_RULE), left_out=by_name(_TEXT), best=_TEXT, **_AGAINST_BEST),
+    conversations=by_name(_CONVERSATIONS),
     splits=by_name(with_keys(("rows", "tool_needed"), rows=_COUNT, tool_needed=_COUNT)),
     layers=by_name(by_name(_NUMBER, properties={"effect": _EFFECT})),
     screen=with_keys(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),

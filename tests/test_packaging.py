@@ -83,7 +83,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
         "asa_adapter/model_card_template.md",
         *(
             f"asa_adapter/{wing}/README.md"
-            for wing in ("choice", "cli", "comparison", "data", "hub", "llamacpp", "steering", "tool_calls", "vllm")
+            for wing in (
+                *("choice", "cli", "comparison", "data", "hub", "llamacpp", "steering", "tool_calls"),
+                *("trajectories", "vllm"),
+            )
         ),
     }
     assert {f"{info}/METADATA", f"{info}/entry_points.txt", f"{info}/licenses/LICENSE"} <= names

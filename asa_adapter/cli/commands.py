@@ -16,10 +16,13 @@ from asa_adapter.comparison.table import ablated, rules_table
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.batches import pad_batch, pad_token_id
 from asa_adapter.data.prompts import encode_prompt
+from asa_adapter.data.rows import read_tools
+from asa_adapter.data.sources import read_parts
 from asa_adapter.data.splits import how_made, load_splits
 from asa_adapter.diagnostics.diagnosis import diagnose as diagnosed
 from asa_adapter.diagnostics.diagnosis import findings_table
 from asa_adapter.diagnostics.explanation import answer_verdict
+from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.files import make_writable_folder
 from asa_adapter.labelling.folder import LabelledFolder, labels_table
 from asa_adapter.labelling.trial import failures_that_count, label_by_trying
@@ -28,11 +31,13 @@ from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.policy.controller import Decision
 from asa_adapter.report import Report
+from asa_adapter.summary.conversations import conversations_table
 from asa_adapter.summary.markdown import calls_table, metrics_table
 from asa_adapter.summary.rules import ablations_markdown, rules_markdown, verdict
 from asa_adapter.summary.setting import setting_words
 from asa_adapter.summary.weaknesses import weaknesses
 from asa_adapter.training.trainer import ASATrainer
+from asa_adapter.trajectories.scores import of_conversations
 
 
 def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -93,6 +98,8 @@ def label(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Metrics of the bare and the steered model, and of the ablations if asked for."""
     adapter, tools = load_adapter(options)
+    if options.conversations:
+        return _of_conversations(options, adapter, tools)
     splits = load_splits(options.data, seed=_seed(options, adapter))
     if options.split not in splits:
         raise ValueError(f"split is {options.split!r}; expected one of {', '.join(splits)}")
@@ -116,6 +123,27 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         text += f"\n\nABLATIONS\n{ablations_markdown(read.ablations)}"
         text += f"\n\nSIMPLER RULES\n{rules_markdown(known)}\n\n{verdict(known)}"
     return found, text
+
+
+def _of_conversations(options: argparse.Namespace, adapter: ASAAdapter, tools: Any) -> tuple[dict[str, Any], str]:
+    """What the bare and the steered model make of whole conversations."""
+    if options.ablations:
+        raise ValueError("--ablations is of labelled data; give --data, or leave it out with --conversations")
+    parts, beside = read_parts(options.conversations)
+    name = next(iter(parts)) if len(parts) == 1 else options.split
+    if name not in parts:
+        raise ValueError(f"split is {name!r}; expected one of {', '.join(parts)}")
+    offered = read_tools(beside) if beside is not None and not options.tools else tools
+    model, tokenizer = _model_of(options, adapter)
+    adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch).remove()
+    arguments, parser = _measuring(options, adapter), adapter.parser(tokenizer)
+    how = {"max_new_tokens": arguments.max_new_tokens, "batch_size": arguments.batch_size}
+    evaluation = Evaluation(model, tokenizer, parser, offered, **how, progress=arguments.progress)
+    found = of_conversations(evaluation, parts[name], {"base": None, "asa": adapter}, seed=arguments.seed)
+    head = (
+        f"{found['conversations']} conversations, {found['turns']} turns of the user, {found['needed']} needed calls"
+    )
+    return {"conversations": found}, f"{head}\n{conversations_table(found)}"
 
 
 def _measuring(options: argparse.Namespace, adapter: ASAAdapter) -> ASATrainingArguments:

@@ -149,7 +149,11 @@ def _add_field(command: Any, name: str) -> None:
 def _add_evaluate(commands: Any) -> None:
     evaluate = _command(commands, "evaluate", "Compare the bare model with the steered one on labelled data.", True)
     evaluate.add_argument("--seed", type=int, metavar="N", help="seed of the split (default: that of the training)")
-    evaluate.add_argument("--data", required=True, metavar="D", help=_DATA_HELP)
+    what = evaluate.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", metavar="D", help=_DATA_HELP)
+    what.add_argument(
+        "--conversations", metavar="D", help="whole conversations instead: a .jsonl, or a folder that has the split"
+    )
     evaluate.add_argument(
         "--ablations", action="store_true", help="also measure the adapter with one part taken away, and simpler rules"
     )

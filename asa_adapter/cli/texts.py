@@ -72,6 +72,8 @@ examples:
       --data my_data
   asa-adapter evaluate my_adapter --model MODEL \\
       --data my_data --split valid --ablations --json
+  asa-adapter evaluate my_adapter --model MODEL \\
+      --conversations my_conversations.jsonl
 """,
     "generate": """\
 examples:

@@ -15,6 +15,7 @@ from asa_adapter.files import sha256
 from asa_adapter.notations.schemas import unwrapped
 from asa_adapter.report import Comparison, Interval, Report
 from asa_adapter.report_schema import RATIOS
+from asa_adapter.summary.conversations import conversations_section
 from asa_adapter.summary.markdown import calls_table, code, escaped, metrics_table, table, variations_table
 from asa_adapter.summary.rules import rules_markdown, verdict
 from asa_adapter.summary.setting import settings_table
@@ -76,6 +77,7 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         tools=_tools(config.tools),
         results=[_result(split, comparison) for split, comparison in report.evaluations.items()],
         counted="a call begins" if config.forms or config.tool_call_format == "json" else "the call marker stands",
+        conversations=conversations_section(report.conversations),
         variations=_variations(report),
         ablations=_ablations(report),
         verdict=verdict(report.rules),

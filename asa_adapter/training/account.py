@@ -139,12 +139,15 @@ _STAGES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
 }
 
 
-_LATER = re.compile(r"(evaluation|ablations|variations) \((\w+)\)")  # those behind the training, on one split
+_LATER = re.compile(
+    r"(evaluation|conversations|ablations|variations) \((\w+)\)"
+)  # those behind the training, on one split
 
 
 def _in_words(stage: re.Match[str]) -> str:
     what = {
         "evaluation": "whole answers",
+        "conversations": "whole conversations",
         "ablations": "the adapter without its parts, and simpler rules,",
         "variations": "the gate beside other lists of tools",
     }

@@ -1,13 +1,14 @@
 """What a run is given, checked: its splits, the model, and the layers to try."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.choice.gain import MIN_GROUPS, groups_by_label
-from asa_adapter.data.duplicates import row_names
+from asa_adapter.data.duplicates import group_summary, leak_summary, leaks, row_names
 from asa_adapter.data.prompts import Row, row_messages, row_tools
 from asa_adapter.data.rows import check_gold_tools
 from asa_adapter.data.sources import SPLITS
@@ -21,6 +22,8 @@ from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import MIN_ROWS_PER_CLASS
 
 Splits = Mapping[str, list[Row]]
+
+_MOST_LEAKS = 1000  # in the report, whose size is limited
 
 
 def checked_splits(source: Any, seed: int, tools: Tools | None = None) -> tuple[dict[str, list[Row]], dict[str, str]]:
@@ -127,3 +130,24 @@ def layers_to_try(layers: str | Sequence[int], depth: int) -> list[int]:
     if wrong := [layer for layer in chosen if not 0 <= layer < depth]:
         raise ValueError(f"layers holds {wrong[0]}; expected 0 to {depth - 1} in this model")
     return chosen
+
+
+def check_leaks(
+    splits: Mapping[str, Sequence[Row]], groups: Callable[[str], NDArray[np.int64]], report: dict[str, Any]
+) -> None:
+    """Warns of duplicates: in two splits metrics on them are too good, in one they tell less than they seem.
+
+    Args:
+        splits: rows by name of the split.
+        groups: takes the name of a split, and returns the group of each of its rows.
+        report: gets the `leaks` and the numbers of groups.
+    """
+    found = leaks(splits)
+    report["leaks"] = [list(leak) for leak in found[:_MOST_LEAKS]]
+    if found:
+        warnings.warn(f"{leak_summary(found)}. Numbers measured on them are too good", stacklevel=3)
+    counts = {split: len(set(groups(split).tolist())) for split in splits}
+    for split, count in counts.items():
+        report["splits"][split]["groups"] = count
+    if told := group_summary({split: (count, len(splits[split])) for split, count in counts.items()}):
+        warnings.warn(told, stacklevel=3)

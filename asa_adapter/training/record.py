@@ -51,6 +51,7 @@ def new_report(
         "chosen": {},
         "diagnostics": {},
         "evaluations": {},
+        "conversations": {},
         "controls": {},
         "ablations": {},
         "rules": {},

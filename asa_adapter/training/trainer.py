@@ -8,8 +8,7 @@ among them and whether a gain over the bare model is certain. TEST is not used u
 import contextlib
 import copy
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -21,7 +20,6 @@ from asa_adapter.comparison.table import ablated, metrics_of_rules, rules_table
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import checked_domains
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.data.duplicates import group_summary, leak_summary, leaks
 from asa_adapter.data.prompts import check_chat_template, row_domain, with_chat_template
 from asa_adapter.data.rows import check_tools
 from asa_adapter.engine.beginnings import Prompt
@@ -39,6 +37,7 @@ from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.training.account import stage_line, understood
 from asa_adapter.training.inputs import (
+    check_leaks,
     checked_splits,
     few_groups,
     layers_to_try,
@@ -48,8 +47,7 @@ from asa_adapter.training.inputs import (
 from asa_adapter.training.record import habit_facts, habit_fields, habitual_parser, kinds_of_rows, new_report, origin
 from asa_adapter.training.robustness import Robustness
 from asa_adapter.training.workload import Workload, likely_seconds, workload
-
-_MOST_LEAKS = 1000  # in the report, whose size is limited
+from asa_adapter.trajectories.scores import of_conversations
 
 
 class ASATrainer:
@@ -143,7 +141,7 @@ class ASATrainer:
             make_writable_folder(folder)
         self._measured.begin(folder and folder / STAGES_NAME)
         self._measured.check_lengths()
-        self._check_leaks()
+        check_leaks(self.splits, self._measured.groups, self.report)
         fitted_on = ("cal", "train", "valid")
         prompts = {split: self._measured.prompts(split) for split in fitted_on}
         work = workload(prompts, len(self._layers), self.args)
@@ -218,6 +216,24 @@ class ASATrainer:
             self._save()
         return results
 
+    def evaluate_conversations(
+        self, conversations: Iterable[Mapping[str, Any]], split: str = "test", adapter: ASAAdapter | None = None
+    ) -> dict[str, Any]:
+        """What both models make of whole conversations, see `of_conversations`; that of the trained one is reported.
+
+        Raises:
+            ValueError: a conversation of another shape, or nothing was trained and no adapter is given.
+            IncompatibleModelError: the given adapter does not fit the model.
+        """
+        chosen, args = self._chosen(split, adapter), self.args
+        variants, how = {"base": None, "asa": chosen}, {"draws": args.resamples, "seed": args.seed}
+        with self._timed(f"conversations ({split})", chosen):
+            found = of_conversations(self._measured.evaluation, conversations, variants, **how)
+        if chosen is self._adapter:
+            self.report["conversations"][split] = found
+            self._save()
+        return found
+
     def _controls(self, split: str) -> dict[str, Any]:
         """Metrics of the bag-of-words classifier, and of probes of true and shuffled labels at the chosen layer."""
         layer, seed = self.report["chosen"]["layer"], self.args.seed
@@ -275,18 +291,6 @@ class ASATrainer:
         self._measured.read_with(self.parser)
         self._origin |= habit_fields(self.parser, self.tokenizer)
         self.report["tool_call_format"] = self.parser.format
-
-    def _check_leaks(self) -> None:
-        """Warns of duplicates: in two splits metrics on them are too good, in one they tell less than they seem."""
-        found = leaks(self.splits)
-        self.report["leaks"] = [list(leak) for leak in found[:_MOST_LEAKS]]
-        if found:
-            warnings.warn(f"{leak_summary(found)}. Numbers measured on them are too good", stacklevel=3)
-        groups = {split: len(set(self._measured.groups(split).tolist())) for split in self.splits}
-        for split, count in groups.items():
-            self.report["splits"][split]["groups"] = count
-        if told := group_summary({split: (count, len(self.splits[split])) for split, count in groups.items()}):
-            warnings.warn(told, stacklevel=3)
 
     def _chosen(self, split: str, adapter: ASAAdapter | None) -> ASAAdapter:
         """The given adapter or the trained one, if the split is known."""

@@ -1,0 +1,98 @@
+"""How a model goes through a user's turn: its calls, one answer after the other, and what each of them is worth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from asa_adapter.data.prompts import Row
+from asa_adapter.notations.call import ToolCall
+from asa_adapter.tool_calls.gold import matches_gold
+from asa_adapter.trajectories.conversation import UserTurn
+
+NO_RESULT = '{"error": "there is no result for this call"}'
+# Answers with calls beyond those that are needed, after which a turn counts as never finished.
+_SPARE = 2
+
+
+@dataclass
+class Course:
+    """A model's way through one user's turn.
+
+    Attributes:
+        turn: the user's turn.
+        said: the messages behind the user's: calls and their results.
+        made: indices of the needed calls that were made, in their order.
+        needless: number of calls that are not needed, or have other arguments.
+        repeated: number of calls that were made before, and are not needed once more.
+        answers: number of answers that call.
+        finished: whether an answer without a call ended it.
+        done: whether nothing more is asked.
+        first: whether the first call is one of those that are needed first.
+    """
+
+    turn: UserTurn
+    said: list[dict[str, Any]] = field(default_factory=list)
+    made: list[int] = field(default_factory=list)
+    needless: int = 0
+    repeated: int = 0
+    answers: int = 0
+    finished: bool = False
+    done: bool = False
+    first: bool = False
+    _calls: list[tuple[ToolCall, str]] = field(default_factory=list)
+
+    @property
+    def row(self) -> Row:
+        """What the model is asked next."""
+        return {"messages": [*self.turn.history, *self.said], "tools": self.turn.tools}
+
+    def go_on(self, calls: Sequence[ToolCall], cut: bool) -> None:
+        """Takes an answer with these calls; `cut` says that it ended only because it was as long as it may be."""
+        if not calls:
+            self.finished, self.done = not cut, True
+            return
+        results = [self._result_of(call) for call in calls]
+        self.answers += 1
+        named = [f"call{len(self._calls) - len(calls) + k:05d}" for k in range(len(calls))]
+        self.said.append({"role": "assistant", "content": "", "tool_calls": list(map(_written, named, calls))})
+        self.said += [
+            {"role": "tool", "tool_call_id": name, "name": call.name, "content": result}
+            for name, call, result in zip(named, calls, results, strict=True)
+        ]
+        self.done = self.answers >= self.turn.steps + _SPARE
+
+    def _result_of(self, call: ToolCall) -> str:
+        """What the tool says to a call, which is counted."""
+        result = self._judged(call)
+        self._calls.append((call, result))
+        return result
+
+    def _judged(self, call: ToolCall) -> str:
+        needed = self.turn.needed
+        for i, one in enumerate(needed):
+            if i not in self.made and matches_gold([call], [{"name": one.call.name, "arguments": one.call.arguments}]):
+                self.first |= not self._calls and one.step == needed[0].step
+                self.made.append(i)
+                return one.result
+        for earlier, result in self._calls:
+            if matches_gold([call], [{"name": earlier.name, "arguments": earlier.arguments}]):
+                self.repeated += 1
+                return result
+        self.needless += 1
+        return NO_RESULT
+
+    @property
+    def missing(self) -> int:
+        """Number of needed calls that were not made."""
+        return len(self.turn.needed) - len(self.made)
+
+    @property
+    def right(self) -> bool:
+        """Whether it made all needed calls in their order and no others, and then answered."""
+        steps = [self.turn.needed[i].step for i in self.made]
+        others = self.missing + self.needless + self.repeated
+        return self.finished and not others and steps == sorted(steps)
+
+
+def _written(name: str, call: ToolCall) -> dict[str, Any]:
+    return {"id": name, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
