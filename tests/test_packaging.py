@@ -15,6 +15,8 @@ from models import fitted_adapter
 import asa_adapter
 
 USER_SCRIPT = ROOT / "tests" / "user_script.py"
+# The wings that have a README.
+TOLD = ("choice", "cli", "comparison", "data", "hub", "llamacpp", "server", "steering", "tool_calls", "trajectories", "vllm")
 
 
 # --- Types
@@ -81,13 +83,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
         "asa_adapter_vllm.py",  # that entry point: vLLM imports it, and it must not import the package
         "asa_adapter/py.typed",
         "asa_adapter/model_card_template.md",
-        *(
-            f"asa_adapter/{wing}/README.md"
-            for wing in (
-                *("choice", "cli", "comparison", "data", "hub", "llamacpp", "steering", "tool_calls"),
-                *("trajectories", "vllm"),
-            )
-        ),
+        *(f"asa_adapter/{wing}/README.md" for wing in TOLD),
     }
     assert {f"{info}/METADATA", f"{info}/entry_points.txt", f"{info}/licenses/LICENSE"} <= names
 

@@ -98,6 +98,11 @@ ELSEWHERE = {
         "needs the extra and a model file",
         "tests/llamacpp/test_files.py",
     ),
+    ("asa_adapter/server/README.md", 'pip install "asa-adapter[serve]"'): ("serves", "tests/cli/test_service.py"),
+    ("asa_adapter/server/README.md", "from openai import"): (
+        "needs a client and a server",
+        "tests/server/test_clients.py",
+    ),
     ("asa_adapter/vllm/README.md", "pip install vllm"): ("needs vLLM and a server", "tests/serving/run.py"),
     (CONTRIBUTING, "python3 -m venv .venv && . .venv/bin/activate && pip install "): (
         "needs a package registry",

@@ -1,4 +1,5 @@
-"""The command line: `asa-adapter label`, `train`, `evaluate`, `generate`, `explain`, `diagnose`, `inspect`, `push`.
+"""The command line: `asa-adapter label`, `train`, `evaluate`, `generate`, `explain`, `diagnose`, `serve`, `inspect`,
+`push`.
 
 What the commands do is in `commands`, which is imported when one runs: help and usage errors need no torch, nor does
 `inspection`.
@@ -71,6 +72,10 @@ def _run(options: argparse.Namespace) -> tuple[Any, str, bool]:
         import asa_adapter.cli.inspection as inspection
 
         return *inspection.inspect(options), True
+    if options.command == "serve":
+        import asa_adapter.cli.service as service
+
+        return *service.serve(options), True
     import asa_adapter.cli.commands as commands
     from asa_adapter.modeling.processes import launched_processes
 

@@ -53,6 +53,7 @@ def command_parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     _add_explain(commands)
     _add_diagnose(commands)
+    _add_serve(commands)
     _add_inspect(commands)
     _add_push(commands)
     return parser
@@ -163,6 +164,11 @@ def _add_evaluate(commands: Any) -> None:
 
 def _add_adapter(command: argparse.ArgumentParser) -> None:
     command.add_argument("adapter", metavar="ADAPTER", help=_ADAPTER_HELP)
+    _add_trust(command)
+
+
+def _add_trust(command: argparse.ArgumentParser) -> None:
+    """Which version of an adapter, and how far it is trusted."""
     command.add_argument("--adapter-revision", metavar="R", help="branch, tag or commit of the adapter on the Hub")
     command.add_argument(
         "--allow-mismatch", action="store_true", help="only warn where model or chat template look like others"
@@ -195,6 +201,29 @@ def _add_diagnose(commands: Any) -> None:
     diagnose = _command(commands, "diagnose", "Check prompts, markers and parser before blaming the model.")
     for name in ("chat_template", "tool_call_format", "tool_call_start", "tool_call_end"):
         _add_field(diagnose, name)
+
+
+def _add_serve(commands: Any) -> None:
+    serve = _plain_command(commands, "serve", "Serve a steered model to every client of OpenAI's interface.")
+    serve.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
+    serve.add_argument("--adapter", required=True, metavar="A", help=_ADAPTER_HELP)
+    _add_trust(serve)
+    serve.add_argument(
+        "--engine",
+        choices=("transformers", "gguf"),
+        help="what runs it (default: by the model)",
+    )
+    serve.add_argument("--name", metavar="N", help="what clients call the model (default: the end of MODEL)")
+    serve.add_argument("--host", default="127.0.0.1", metavar="H", help="where it listens (default: 127.0.0.1)")
+    serve.add_argument("--port", type=int, default=8000, metavar="N", help="0 takes a free one (default: 8000)")
+    serve.add_argument(
+        "--api-key", metavar="K", help="what clients have to send (default: ASA_API_KEY, if it is set, else none)"
+    )
+    serve.add_argument(
+        "--max-new-tokens", type=int, default=512, metavar="N", help="longest answer unless asked (default: 512)"
+    )
+    serve.set_defaults(tools=None)  # each request brings its own
+    _add_running(serve)
 
 
 def _add_inspect(commands: Any) -> None:

@@ -109,6 +109,20 @@ Findings marked !! are no errors: the exit status is 0.
 Those marked -- could not be made. The last line says what
 they come to: ready, ready but, or not ready.
 """,
+    "serve": """\
+examples:
+  asa-adapter serve LiquidAI/LFM2.5-1.2B-Instruct \\
+      --adapter my_adapter
+  asa-adapter serve model.gguf --adapter my_adapter \\
+      --port 8080
+
+Then any client of OpenAI's interface, at
+http://127.0.0.1:8000/v1. Each answer tells the decision, in
+"asa" and in the header x-asa-decision. A request may say
+"asa": 0 (the bare model answers) or "asa_factor": 0.5 (half
+of the step). Answers are greedy unless it names a
+temperature. It needs pip install "asa-adapter[serve]".
+""",
     "inspect": """\
 examples:
   asa-adapter inspect my_adapter

@@ -177,17 +177,21 @@ class GGUFModel:
             input_ids: (B, T) token ids.
             attention_mask: (B, T), non-zero where there is a token, padding on either side; None for all.
             settings: `max_new_tokens`, `do_sample`, `temperature`, `top_k`, `top_p`, `eos_token_id`, `pad_token_id`,
-                `output_logits` and `return_dict_in_generate`, as in transformers. Samples are drawn by torch's own
-                generator.
+                `streamer` (for a single prompt), `output_logits` and `return_dict_in_generate`, as in transformers.
+                Samples are drawn by torch's own generator.
 
         Returns:
             (B, T + A) token ids; with `return_dict_in_generate` an object with these `sequences`, and `logits`, for
             each row the (V,) float32 logits of its first token, as a tuple of one (B, V) tensor, where asked for.
 
         Raises:
-            ValueError: another setting, or a prompt that is too long.
+            ValueError: another setting, a streamer for several prompts, or a prompt that is too long.
         """
         how = Settings.of(settings, self.generation_config.eos_token_id)
+        if how.streamer is not None:
+            if len(input_ids) != 1:
+                raise ValueError(f"streamer was given with {len(input_ids)} prompts; expected one")
+            how.streamer.put(input_ids)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         handles = self._adapters.active()
         kept: dict[int, list[Decision]] = {id(handle): [] for handle in handles}
@@ -204,6 +208,8 @@ class GGUFModel:
         finally:
             for handle in self._adapters.handles:
                 handle.keep(kept.get(id(handle)))
+        if how.streamer is not None:
+            how.streamer.end()
         return generated(input_ids, answers, firsts, how)
 
     def _answer(self, prompt: list[int], rows: Sequence[SteeredRow], how: Settings) -> tuple[torch.Tensor, list[int]]:

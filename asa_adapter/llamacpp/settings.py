@@ -12,7 +12,7 @@ from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogit
 from asa_adapter.engine.protocol import Answering
 
 _LONGEST = 256
-_KNOWN = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "eos_token_id", "pad_token_id")
+_KNOWN = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "eos_token_id", "pad_token_id", "streamer")
 _RETURNED = ("output_logits", "return_dict_in_generate")
 # Settings of transformers that change nothing at these values.
 _NEUTRAL: dict[str, Any] = {"num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "use_cache": True}
@@ -29,6 +29,7 @@ class Settings:
         warpers: what is done to the logits before a token is drawn; None takes the likeliest.
         pad: id of the token behind a shorter answer.
         returned: which further results are wanted.
+        streamer: is given the prompt and then each token, as in transformers.
     """
 
     max_new_tokens: int
@@ -36,6 +37,7 @@ class Settings:
     warpers: LogitsProcessorList | None = None
     pad: int = 0
     returned: Mapping[str, Any] = field(default_factory=dict)
+    streamer: Any = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any], eos: int | list[int] | None) -> "Settings":
@@ -66,6 +68,7 @@ class Settings:
             _warpers(given) if given.get("do_sample") else None,
             given.get("pad_token_id") or 0,
             {name: given.get(name) for name in _RETURNED},
+            given.get("streamer"),
         )
 
     @classmethod
@@ -75,11 +78,15 @@ class Settings:
         return cls(how.max_new_tokens, frozenset(_ids(eos)) | how.stops, warpers)
 
     def chosen(self, logits: torch.Tensor) -> int:
-        """The token that follows, by its (V,) logits."""
+        """The token that follows, by its (V,) logits; the streamer is told of it."""
         if self.warpers is None:
-            return int(logits.argmax())
-        scores = self.warpers(torch.LongTensor(1, 0), logits[None])
-        return int(torch.multinomial(scores.softmax(dim=1), 1))
+            token = logits.argmax()
+        else:
+            scores = self.warpers(torch.LongTensor(1, 0), logits[None])
+            token = torch.multinomial(scores.softmax(dim=1), 1)[0, 0]
+        if self.streamer is not None:
+            self.streamer.put(token[None])
+        return int(token)
 
 
 def generated(

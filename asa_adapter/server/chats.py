@@ -1,0 +1,196 @@
+"""The body of a chat completion, read and checked: what is not understood is refused, never ignored in silence."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from asa_adapter.data.history import check_calls
+from asa_adapter.files import strict_json
+from asa_adapter.notations.schemas import unwrapped
+from asa_adapter.server.engine import Asked
+from asa_adapter.vllm.requests import WITHOUT_TOOLS, steering_factor
+
+MAX_STOPS = 16
+MAX_STOP_LENGTH = 200
+_ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+# What would change the answer if it had another value, and is not done here.
+_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "logit_bias": ({},),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+}
+
+
+def read_chat(body: bytes, model: str) -> Asked:
+    """The request in a body.
+
+    Args:
+        body: what the client sent.
+        model: the name of the model that is served.
+
+    Raises:
+        ValueError: the body is no JSON, or not a request that can be answered; the message says what was expected.
+        LookupError: it asks for another model.
+    """
+    try:
+        given = strict_json(body.decode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the body is not valid JSON: {error or 'nested too deep'}") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"the body is {_kind(given)}; expected an object with model and messages")
+    given = {name: value for name, value in given.items() if value is not None}
+    if given.get("model", model) != model:
+        raise LookupError(f"there is no model {given['model']!r:.120} here; this server has {model!r}")
+    _refuse_unsupported(given)
+    tools, must_call = _tools(given)
+    extra = given.get("vllm_xargs", {})
+    if not isinstance(extra, dict):
+        raise ValueError(f"vllm_xargs is {_kind(extra)}; expected an object")
+    steering = {name: value for name, value in {**extra, **given}.items() if name.startswith("asa")}
+    return Asked(
+        messages=_messages(given.get("messages")),
+        tools=tools,
+        must_call=must_call,
+        one_call=not _flag(given, "parallel_tool_calls", True),
+        max_tokens=_count(given),
+        temperature=_number(given, "temperature", 0.0, 0.0, 100.0),
+        top_p=_number(given, "top_p", 1.0, 1e-6, 1.0),
+        seed=_seed(given),
+        stops=_stops(given.get("stop")),
+        factor=steering_factor(steering),
+        without_tools=bool(steering.get(WITHOUT_TOOLS, False)),
+        stream=_flag(given, "stream", False),
+        usage=_wants_usage(given),
+    )
+
+
+def _kind(value: Any) -> str:
+    return {dict: "an object", list: "a list", str: "text", type(None): "null"}.get(type(value), f"{value!r:.80}")
+
+
+def _refuse_unsupported(given: Mapping[str, Any]) -> None:
+    for name, fine in _UNSUPPORTED.items():
+        if name in given and given[name] not in fine:
+            raise ValueError(f"{name} is {given[name]!r:.80}, which this server does not do; leave it out")
+
+
+def _messages(given: Any) -> list[dict[str, Any]]:
+    if not isinstance(given, list) or not given:
+        raise ValueError(f"messages is {'missing' if given is None else _kind(given)}; expected a list of turns")
+    return [_message(turn, i) for i, turn in enumerate(given)]
+
+
+def _message(turn: Any, i: int) -> dict[str, Any]:
+    if not isinstance(turn, dict) or turn.get("role") not in _ROLES:
+        role = f"has the role {turn.get('role')!r:.40}" if isinstance(turn, dict) else f"is {_kind(turn)}"
+        raise ValueError(f"messages[{i}] {role}; expected an object with one of the roles {', '.join(_ROLES)}")
+    kept = {name: turn[name] for name in ("tool_calls", "tool_call_id", "name") if turn.get(name) is not None}
+    for name in ("tool_call_id", "name"):
+        if not isinstance(kept.get(name, ""), str):
+            raise ValueError(f"messages[{i}].{name} is {_kind(kept[name])}; expected text")
+    try:
+        check_calls(kept)
+    except ValueError as error:
+        raise ValueError(f"messages[{i}]: {error}") from error
+    content = turn.get("content")
+    if content is None and not kept.get("tool_calls") and turn["role"] != "assistant":
+        raise ValueError(f"messages[{i}] has no content; expected text")
+    return {"role": _ROLES[turn["role"]], "content": _text(content, i), **kept}
+
+
+def _text(content: Any, i: int) -> str:
+    """The text of a turn, which may come in parts."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    parts = content if isinstance(content, list) else [content]
+    texts = []
+    for part in parts:
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            what = f"a part of type {part.get('type')!r:.40}" if isinstance(part, dict) else _kind(part)
+            raise ValueError(f"messages[{i}].content has {what}; this server reads text alone")
+        texts.append(part["text"])
+    return "\n".join(texts)
+
+
+def _tools(given: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
+    """The tools to offer, and whether one has to be called."""
+    tools, choice = given.get("tools", []), given.get("tool_choice", "auto")
+    if not isinstance(tools, list):
+        raise ValueError(f"tools is {_kind(tools)}; expected a list")
+    names = [_tool_name(tool, i) for i, tool in enumerate(tools)]
+    if choice == "none":
+        return [], False
+    if choice == "auto" or (choice == "required" and tools):
+        return tools, choice == "required"
+    named = unwrapped(choice).get("name") if isinstance(choice, dict) else None
+    if named not in names:
+        what = f"{choice!r:.120}"
+        raise ValueError(
+            f"tool_choice is {what}; expected none, auto, required (with tools), or one of the tools by its name"
+        )
+    return [tools[names.index(named)]], True
+
+
+def _tool_name(tool: Any, i: int) -> str:
+    inner = unwrapped(tool) if isinstance(tool, dict) else {}
+    name = inner.get("name")
+    if not isinstance(name, str) or not name or not isinstance(inner.get("parameters", {}), dict | None):
+        raise ValueError(
+            f'tools[{i}] is {tool!r:.120}; expected {{"type": "function", "function": {{"name": ..., '
+            '"description": ..., "parameters": {...}}}'
+        )
+    return name
+
+
+def _flag(given: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = given.get(name, default)
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r:.80}; expected true or false")
+    return value
+
+
+def _number(given: Mapping[str, Any], name: str, default: float, least: float, most: float) -> float:
+    value = given.get(name, default)
+    if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= most:
+        raise ValueError(f"{name} is {value!r:.80}; expected a number from {least:g} to {most:g}")
+    return float(value)
+
+
+def _count(given: Mapping[str, Any]) -> int | None:
+    name = "max_completion_tokens" if "max_completion_tokens" in given else "max_tokens"
+    value = given.get(name)
+    if value is not None and (type(value) is not int or value < 1):
+        raise ValueError(f"{name} is {value!r:.80}; expected a whole number, 1 or more")
+    return value
+
+
+def _seed(given: Mapping[str, Any]) -> int | None:
+    value = given.get("seed")
+    if value is not None and (type(value) is not int or not -(2**63) <= value < 2**63):
+        raise ValueError(f"seed is {value!r:.80}; expected a whole number of 64 bits")
+    return value
+
+
+def _stops(given: Any) -> tuple[str, ...]:
+    stops = [given] if isinstance(given, str) else given or []
+    fine = isinstance(stops, list) and len(stops) <= MAX_STOPS
+    if not fine or not all(isinstance(stop, str) and 0 < len(stop) <= MAX_STOP_LENGTH for stop in stops):
+        raise ValueError(
+            f"stop is {given!r:.120}; expected a text, or at most {MAX_STOPS}, of 1 to {MAX_STOP_LENGTH} characters"
+        )
+    return tuple(stops)
+
+
+def _wants_usage(given: Mapping[str, Any]) -> bool:
+    options = given.get("stream_options", {})
+    if not isinstance(options, dict):
+        raise ValueError(f"stream_options is {_kind(options)}; expected an object")
+    return _flag(options, "include_usage", False)
