@@ -16,7 +16,10 @@ import asa_adapter
 
 USER_SCRIPT = ROOT / "tests" / "user_script.py"
 # The wings that have a README.
-TOLD = ("choice", "cli", "comparison", "data", "hub", "llamacpp", "server", "steering", "tool_calls", "trajectories", "vllm")
+TOLD = (
+    *("choice", "cli", "comparison", "data", "hub", "interview", "llamacpp", "server", "steering", "tool_calls"),
+    *("trajectories", "vllm"),
+)
 
 
 # --- Types

@@ -72,6 +72,12 @@ def _run(options: argparse.Namespace) -> tuple[Any, str, bool]:
         import asa_adapter.cli.inspection as inspection
 
         return *inspection.inspect(options), True
+    if options.command == "diagnose" and options.url is not None:  # nor does this
+        import asa_adapter.cli.remote as remote
+
+        return *remote.diagnose(options), True
+    if options.command == "diagnose" and options.model is None:
+        raise ValueError("diagnose what? --model names a model to load, --url a server to ask")
     if options.command == "serve":
         import asa_adapter.cli.service as service
 

@@ -73,11 +73,13 @@ def _plain_command(commands: Any, name: str, summary: str) -> argparse.ArgumentP
     return command
 
 
-def _command(commands: Any, name: str, summary: str, adapter: bool = False) -> argparse.ArgumentParser:
-    """A command that runs a model; where it takes an adapter, that may name the model."""
+def _command(
+    commands: Any, name: str, summary: str, adapter: bool = False, needed: bool = True
+) -> argparse.ArgumentParser:
+    """A command that runs a model, which is `needed` unless it takes an adapter, since that may name one."""
     command = _plain_command(commands, name, summary)
     named = _MODEL_HELP + (" (default: the one that the adapter names)" if adapter else "")
-    command.add_argument("--model", required=not adapter, metavar="M", help=named)
+    command.add_argument("--model", required=needed and not adapter, metavar="M", help=named)
     command.add_argument("--tools", metavar="FILE", help="JSON file with a list of JSON-schema tools")
     if adapter:
         _add_adapter(command)
@@ -198,7 +200,10 @@ def _add_explain(commands: Any) -> None:
 
 
 def _add_diagnose(commands: Any) -> None:
-    diagnose = _command(commands, "diagnose", "Check prompts, markers and parser before blaming the model.")
+    summary = "Check prompts, markers and parser before blaming the model; or a server, by asking it."
+    diagnose = _command(commands, "diagnose", summary, needed=False)
+    diagnose.add_argument("--url", metavar="U", help="ask a server of OpenAI's interface instead, and name its faults")
+    diagnose.add_argument("--api-key", metavar="K", help="of that server (default: ASA_API_KEY, if it is set)")
     for name in ("chat_template", "tool_call_format", "tool_call_start", "tool_call_end"):
         _add_field(diagnose, name)
 

@@ -98,8 +98,13 @@ example:
       --prompt "What is 17 x 23?" --tools tools.json
 """,
     "diagnose": """\
-example:
+examples:
   asa-adapter diagnose --model MODEL --tools tools.json
+  asa-adapter diagnose --url http://127.0.0.1:8000
+
+The second asks a server of OpenAI's interface (vLLM,
+llama-server, LM Studio, Ollama, ours) some 16 questions,
+and names what its answers prove to be wrong, with a cure.
 
 A tool is a JSON schema:
   {"name": "calculator", "description": "Computes.",

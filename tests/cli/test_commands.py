@@ -472,7 +472,19 @@ def test_in_another_thread_no_signal_is_handled(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["label"], ["train"], ["evaluate"], ["generate"], ["explain"], ["diagnose"], ["inspect"], ["push"]]
+    "command",
+    [
+        [],
+        ["label"],
+        ["train"],
+        ["evaluate"],
+        ["generate"],
+        ["explain"],
+        ["diagnose"],
+        ["serve"],
+        ["inspect"],
+        ["push"],
+    ],
 )
 def test_help_is_printed(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0

@@ -23,7 +23,7 @@ from asa_adapter.cli.entrypoint import main
 from asa_adapter.cli.parser import command_parser
 from asa_adapter.errors import AnswerWrapper
 
-COMMANDS = ["label", "train", "evaluate", "generate", "explain", "diagnose", "inspect", "push"]
+COMMANDS = ["label", "train", "evaluate", "generate", "explain", "diagnose", "serve", "inspect", "push"]
 
 
 class Terminal(io.StringIO):
@@ -74,6 +74,7 @@ def test_the_options_of_train_stand_in_groups_and_every_argument_has_one(capsys:
 def test_every_command_with_a_model_says_where_and_how_it_runs(command: str) -> None:
     given = {"label": ["m", "d"], "train": ["--model", "m", "--data", "d"], "evaluate": ["a", "--data", "d"]}
     given |= {"generate": ["a", "--prompt", "p"], "explain": ["a", "--prompt", "p"], "diagnose": ["--model", "m"]}
+    given |= {"serve": ["m", "--adapter", "a"]}
     output = ["--output", "o"] if command in ("label", "train") else []
     words = [command, *given[command], *output, "--device", "cpu", "--dtype", "bfloat16", "--revision", "r"]
     options = command_parser().parse_args(words)

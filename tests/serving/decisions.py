@@ -65,10 +65,15 @@ def served(model: Path, *options: str) -> Iterator[tuple[str, int]]:
     words += ["--port", "0", "--name", "tiny", "--allow-mismatch"]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stderr is not None
-        lines = iter(process.stderr.readline, "")
-        address = next(found[1] for line in lines if (found := re.search(r"at (http://\S+);", line)))
+        told = []
+        for line in process.stderr:
+            told.append(line)
+            if found := re.search(r"at (http://\S+);", line):
+                break
+        else:
+            raise RuntimeError("the server did not start: " + "".join(told[-5:]))
         try:
-            yield address, process.pid
+            yield found[1], process.pid
         finally:
             process.terminate()
 
@@ -93,7 +98,10 @@ def memory(process: int) -> float:
 
 def lines(name: str, model: Path, rows: list[dict[str, Any]], right: list[Decided], minutes: float) -> Iterator[bool]:
     """Prints what was found of one engine, and gives whether it is as it must be."""
-    with served(model) as (url, process), openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+    with (
+        served(model, "--tokenizer", str(MODEL)) as (url, process),
+        openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client,
+    ):
         found = [ask(client, row) for row in rows]
         equal = sum(a == b for a, b in zip(found, right, strict=True))
         print(f"{name}: one at a time, {equal} of {len(rows)} decisions are the library's", flush=True)

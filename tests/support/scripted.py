@@ -57,7 +57,7 @@ class ScriptedEngine:
         except Gone:
             self.left.set()
             raise
-        return Answer(text, 7, len(text), decision=decision)
+        return Answer(text, 7 + 20 * len(asked.tools), len(text), decision=decision)
 
 
 def three_calls(asked: Asked) -> str:

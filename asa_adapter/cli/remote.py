@@ -1,0 +1,52 @@
+"""The command `diagnose --url`: what is wrong with a server, in words. No model is loaded."""
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from asa_adapter.cli.terminal import folded, painted, printable
+from asa_adapter.interview.client import Client
+from asa_adapter.interview.examination import Examination, examine
+
+
+def diagnose(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """The faults that a server's answers prove."""
+    key = os.environ.get("ASA_API_KEY") if options.api_key is None else options.api_key
+    client = Client(options.url, options.model, key)
+    quiet = options.quiet or options.json
+
+    def progress(question: str) -> None:
+        if not quiet:
+            sys.stderr.write(printable(f"asa-adapter: asks {question}\n", sys.stderr))
+            sys.stderr.flush()
+
+    examination = examine(client, progress)
+    result = {
+        "url": client.url,
+        "model": client.model,
+        "asked": examination.asked,
+        "faults": [fault._asdict() for fault in examination.faults],
+        "unshown": examination.unshown,
+    }
+    return result, _told(client, examination)
+
+
+def _told(client: Client, examination: Examination) -> str:
+    blocks = [
+        "\n".join(
+            [
+                painted(fault.name, "yellow", sys.stdout),
+                folded(fault.meaning, "  "),
+                folded(f"evidence: {fault.evidence}", "  "),
+                folded(f"cure: {fault.cure}", "  "),
+                folded(f"an adapter: {fault.adapter}", "  "),
+            ]
+        )
+        for fault in examination.faults
+    ]
+    left = "; ".join(f"{name}, since {why}" for name, why in examination.unshown.items())
+    count = len(examination.faults)
+    what = "nothing found" if not count else "1 fault" if count == 1 else f"{count} faults"
+    end = f"{client.model} at {client.url}: {what}, by {examination.asked} questions"
+    return "\n\n".join([*blocks, folded(end + (f". Left out: {left}" if left else ""))])

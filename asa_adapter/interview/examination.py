@@ -1,0 +1,204 @@
+"""The examination of a server: questions one after the other, and the faults that the answers prove.
+
+A fault is named where at least two answers show it, or one whose shape leaves no doubt. What cannot be shown, since a
+server does not count tokens or an answer was cut off, is left out.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from asa_adapter.interview.answers import Answer, read
+from asa_adapter.interview.client import Client, ServerError, shown
+from asa_adapter.interview.faults import FAULTS, Fault, found
+from asa_adapter.interview.questions import IDLE, MANY, NEEDED, PAIRS, TOOLS, Needed, Pair, said
+from asa_adapter.notations.call import ToolCall
+
+_SHOWS = 2  # answers that prove a habit
+_TOKENS = 10  # four tools take more
+
+
+class Examination(NamedTuple):
+    """What was found.
+
+    Attributes:
+        faults: the faults, those that explain others first.
+        asked: number of questions.
+        unshown: names of faults that could not be looked for, with the reason.
+    """
+
+    faults: list[Fault]
+    asked: int
+    unshown: dict[str, str]
+
+
+def examine(client: Client, progress: Callable[[str], object] = lambda _: None) -> Examination:
+    """Examines a server.
+
+    Args:
+        client: asks it.
+        progress: is told of each question.
+
+    Raises:
+        ServerError: it does not answer a plain question, or not as the interface has it.
+    """
+    return _Examiner(client, progress).examine()
+
+
+class _Examiner:
+    def __init__(self, client: Client, progress: Callable[[str], object]) -> None:
+        self._client, self._progress = client, progress
+        self._faults: list[Fault] = []
+        self._unshown: dict[str, str] = {}
+        self._seen: list[Answer] = []
+
+    def examine(self) -> Examination:
+        self._progress(NEEDED[0].text)
+        plain = self._client.ask(said(NEEDED[0].text))
+        try:
+            first = self._ask(said(NEEDED[0].text))
+        except ServerError as error:
+            if error.status is None or error.status >= 500:
+                raise
+            self._faults.append(found("refuses_tools", shown(str(error))))
+            return self._done()
+        needed = [first, *(self._ask(said(question.text)) for question in NEEDED[1:])]
+        unseen = self._unseen(plain.prompt_tokens, first.reply.prompt_tokens)
+        self._text_calls(needed)
+        self._idle()
+        if not unseen:
+            self._silent(needed)
+        self._repeats(needed)
+        self._pairs()
+        if not unseen:
+            self._many(needed)
+        self._arguments()
+        return self._done()
+
+    def _done(self) -> Examination:
+        order = list(FAULTS)
+        faults = sorted(self._faults, key=lambda fault: order.index(fault.name))
+        return Examination(faults, self._client.asked, self._unshown)
+
+    def _ask(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = TOOLS) -> Answer:
+        self._progress(str(next(turn["content"] for turn in reversed(messages) if turn["role"] == "user")))
+        answer = read(self._client.ask(messages, tools), tools)
+        self._seen.append(answer)
+        return answer
+
+    def _name(self, name: str, shows: Sequence[tuple[str, Answer]], of: int, least: int = _SHOWS) -> None:
+        """Names a fault where enough answers show it."""
+        if len(shows) >= least:
+            asked, answer = shows[0]
+            self._faults.append(found(name, f"{len(shows)} of {of}, such as: asked {asked!r}, it {_did(answer)}"))
+
+    def _unseen(self, without: int | None, with_tools: int | None) -> bool:
+        """Whether the tools never reach the prompt."""
+        if not without or not with_tools:
+            self._unshown["tools_not_in_prompt"] = "the server does not count the tokens of prompts"
+            return False
+        if with_tools - without >= _TOKENS:
+            return False
+        told = f"{without} tokens of prompt without tools, {with_tools} with {len(TOOLS)} of them"
+        self._faults.append(found("tools_not_in_prompt", told))
+        return True
+
+    def _text_calls(self, needed: Sequence[Answer]) -> None:
+        pairs = [(question.text, answer) for question, answer in zip(NEEDED, needed, strict=True) if answer.form]
+        self._name("bare_json", [pair for pair in pairs if pair[1].form == "json"], len(NEEDED))
+        self._name("call_left_as_text", [pair for pair in pairs if pair[1].form != "json"], len(NEEDED))
+
+    def _idle(self) -> None:
+        answers = [(text, self._ask(said(text))) for text in IDLE]
+        self._name("calls_on_hello", [(text, answer) for text, answer in answers if answer.calls], len(IDLE))
+
+    def _silent(self, needed: Sequence[Answer]) -> None:
+        """Answers without a call where one is needed; right all the same, they are no fault."""
+        silent = [
+            (question.text, answer)
+            for question, answer in zip(NEEDED, needed, strict=True)
+            if not answer.calls and not answer.cut and not _is_right(question, answer)
+        ]
+        self._name("announces_and_stops", [pair for pair in silent if pair[1].announces], len(NEEDED))
+        self._name("answers_instead_of_calling", [pair for pair in silent if not pair[1].announces], len(NEEDED))
+
+    def _repeats(self, needed: Sequence[Answer]) -> None:
+        shows, tried = [], 0
+        for question, answer in list(zip(NEEDED, needed, strict=True))[:2]:
+            if [call.name for call in answer.calls] == [question.tool]:
+                tried += 1
+                after = self._ask([*said(question.text), *_turns(answer.calls, [question.result])])
+                if answer.calls[0] in after.calls:
+                    shows.append((f"{question.text} (and told {question.result})", after))
+        self._name("repeats_a_call", shows, tried)
+        if tried < _SHOWS:
+            self._unshown["repeats_a_call"] = "too few questions were answered with one call"
+
+    def _pairs(self) -> None:
+        shows, tried = [], 0
+        for pair in PAIRS:
+            answer = self._ask(said(pair.text))
+            cities = [city for call in answer.calls if (city := _city(call, pair))]
+            if not cities:
+                continue
+            tried += 1
+            if len(set(cities)) == 1 and len(answer.calls) == 1:
+                results = [pair.results[cities[0]]]
+                after = self._ask([*said(pair.text), *_turns(answer.calls, results)])
+                if not after.calls and not after.cut:
+                    shows.append((f"{pair.text} (and told of {cities[0]} alone)", after))
+        self._name("stops_after_the_first_call", shows, tried)
+        if tried < _SHOWS:
+            self._unshown["stops_after_the_first_call"] = "too few questions were answered with a call"
+
+    def _many(self, needed: Sequence[Answer]) -> None:
+        shows, tried = [], 0
+        for question, answer in zip(NEEDED, needed, strict=True):
+            if question.tool in [call.name for call in answer.calls]:
+                tried += 1
+                many = self._ask(said(question.text), MANY)
+                if question.tool not in [call.name for call in many.calls] and not many.cut:
+                    shows.append((question.text, many))
+        self._name("too_many_tools", shows, tried)
+        if tried < _SHOWS:
+            self._unshown["too_many_tools"] = "too few questions were answered with the right call by four"
+
+    def _arguments(self) -> None:
+        wrong = [answer.wrong for answer in self._seen if answer.wrong]
+        calls = sum(bool(answer.reply.calls) for answer in self._seen)
+        if len(wrong) >= _SHOWS:
+            self._faults.append(found("malformed_arguments", f"{len(wrong)} of {calls}, such as {shown(wrong[0])}"))
+
+
+def _did(answer: Answer) -> str:
+    if answer.reply.calls:
+        return f"called {shown(', '.join(_written(call) for call in answer.calls))}"
+    return f"said '{shown(answer.words)}'"
+
+
+def _written(call: ToolCall) -> str:
+    return f"{call.name}({', '.join(f'{name}={value!r}' for name, value in call.arguments.items())})"
+
+
+def _is_right(question: Needed, answer: Answer) -> bool:
+    digits = "".join(c for c in answer.words if c.isalnum())
+    return bool(question.right) and question.right in digits
+
+
+def _city(call: ToolCall, pair: Pair) -> str:
+    """The city that a call asks for; "" for any other call."""
+    asked = str(call.arguments.get("city", "")).lower()
+    return next((city for city in pair.results if call.name == pair.tool and city.lower() in asked), "")
+
+
+def _turns(calls: Sequence[ToolCall], results: Sequence[str]) -> list[dict[str, Any]]:
+    """The turn that makes calls, and those that tell their results."""
+    ids = [f"call_{i:05d}" for i in range(len(calls))]
+    made = [
+        {"id": name, "type": "function", "function": {"name": call.name, "arguments": json.dumps(call.arguments)}}
+        for name, call in zip(ids, calls, strict=True)
+    ]
+    told = [
+        {"role": "tool", "tool_call_id": name, "content": result} for name, result in zip(ids, results, strict=True)
+    ]
+    return [{"role": "assistant", "content": "", "tool_calls": made}, *told]
