@@ -215,7 +215,7 @@ def _add_serve(commands: Any) -> None:
     _add_trust(serve)
     serve.add_argument(
         "--engine",
-        choices=("transformers", "gguf"),
+        choices=("transformers", "gguf", "vllm"),
         help="what runs it (default: by the model)",
     )
     serve.add_argument("--name", metavar="N", help="what clients call the model (default: the end of MODEL)")
@@ -225,7 +225,7 @@ def _add_serve(commands: Any) -> None:
         "--api-key", metavar="K", help="what clients have to send (default: ASA_API_KEY, if it is set, else none)"
     )
     serve.add_argument(
-        "--max-new-tokens", type=int, default=512, metavar="N", help="longest answer unless asked (default: 512)"
+        "--max-new-tokens", type=int, metavar="N", help="longest answer unless asked (default: 512; not of vllm)"
     )
     serve.set_defaults(tools=None)  # each request brings its own
     _add_running(serve)
