@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from asa_adapter.notations.call import ToolCall
     from asa_adapter.parts.classifiers import Probes, Router
     from asa_adapter.parts.vectors import SteeringVectors
-    from asa_adapter.policy.controller import Decision
+    from asa_adapter.policy.decision import Decision
     from asa_adapter.steering.hook import SteeringHandle
     from asa_adapter.tool_calls.parser import ToolCallParser
     from asa_adapter.training.trainer import ASATrainer
@@ -50,7 +50,7 @@ _MODULES = {
     "ASATrainingArguments": "config.training_arguments",
     "AdapterDownloadError": "errors",
     "AdapterFormatError": "errors",
-    "Decision": "policy.controller",
+    "Decision": "policy.decision",
     "IncompatibleModelError": "errors",
     "Probes": "parts.classifiers",
     "Router": "parts.classifiers",

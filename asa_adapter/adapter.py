@@ -25,7 +25,8 @@ from asa_adapter.modeling.verify import verify_block
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.vectors import SteeringVectors
-from asa_adapter.policy.controller import Controller, Decision, acting_like
+from asa_adapter.policy.controller import Controller, acting_like
+from asa_adapter.policy.decision import Decision
 from asa_adapter.steering.hook import SteeringHandle
 from asa_adapter.tool_calls.parser import ToolCallParser
 
@@ -97,7 +98,7 @@ class ASAAdapter(AdapterHabits):
         told = [names[0]] * len(together) if kinds is None else kinds
         state = told if len(names) > 1 else [""] * len(together)
         return [
-            Decision(self.config.domains[domain], p_tool, gate, state=kind)
+            Decision(self.config.domains[domain % len(self.config.domains)], p_tool, gate, state=kind)
             for (domain, p_tool, gate), kind in zip(values, state, strict=True)
         ]
 
@@ -108,8 +109,8 @@ class ASAAdapter(AdapterHabits):
         facts = (*self.config.hooked, own.step, own.tau, own.gates, *((own.opening,) if own.opening else ()))
         if self.config.state_marks:
             facts = (*facts, self.config.states, self.config.state_marks)
-        if own.others or own.down is not None:
-            facts = (*facts, [(one.step, one.down, one.tau, one.gates) for one in own.each])
+        if own.others or own.down is not None or own.readiness or own.cap:
+            facts = (*facts, own.cap, [(one.step, one.down, one.tau, one.gates, one.readiness) for one in own.each])
         return sha256(arrays + repr(facts).encode())
 
     def with_action(self, action: str, bias: float | None = None, *, tokenizer: Any = None) -> "ASAAdapter":

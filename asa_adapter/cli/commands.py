@@ -29,7 +29,7 @@ from asa_adapter.labelling.trial import failures_that_count, label_by_trying
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.modeling.processes import Processes
-from asa_adapter.policy.controller import Decision
+from asa_adapter.policy.decision import Decision
 from asa_adapter.report import Report
 from asa_adapter.summary.conversations import conversations_table
 from asa_adapter.summary.markdown import calls_table, metrics_table

@@ -24,9 +24,10 @@ def ablations(adapter: ASAAdapter) -> dict[str, ASAAdapter]:
     - "random direction (seed n)": a random unit direction for each domain.
     - "mismatched domain": each domain uses the direction of the domain before it in the config's order.
     - "no router": the pooled probe and the global direction, whatever the domain.
+    - "no readiness": the gate alone, of an adapter whose policy asks how ready a state is.
 
-    The last two need more than one domain, and those of the direction an adapter that steers. A variant equal to the
-    adapter, such as "global direction only" where beta is 1, is left out.
+    "mismatched domain" and "no router" need more than one domain, and those of the direction an adapter that steers. A
+    variant equal to the adapter, such as "global direction only" where beta is 1, is left out.
 
     Raises:
         ValueError: the adapter abstains (alpha 0), so there is nothing to remove.
@@ -48,22 +49,37 @@ def ablations(adapter: ASAAdapter) -> dict[str, ASAAdapter]:
             "domain direction only": [some.mixed(0.0) for some in vectors],
         }
         for seed in RANDOM_SEEDS:
-            aside = torch.randn(own.direction.shape, generator=torch.Generator().manual_seed(seed))
+            shape = (len(config.domains), config.hidden_size)
+            aside = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
             directions[f"random direction (seed {seed})"] = [aside / aside.norm(dim=1)[:, None]] * len(states)
         if several:
             betas = [config.rule(state).beta for state in states]
             rolled = [replace(some, v_domain=some.v_domain.roll(1, 0)) for some in vectors]
             directions["mismatched domain"] = [some.mixed(beta) for some, beta in zip(rolled, betas, strict=True)]
-        found |= {name: _in_each(own, [{"direction": one} for one in some]) for name, some in directions.items()}
+        for name, some in directions.items():
+            # What is the domains' own, with the policy "readiness", stays.
+            whole = [torch.cat([one, part.direction[len(one) :]]) for one, part in zip(some, own.each, strict=True)]
+            found[name] = _in_each(own, [{"direction": one} for one in whole])
     if several:
         anywhere = Linear(torch.zeros(1, config.hidden_size), torch.zeros(1))
         pooled = [adapter.probes.of(state).linear(config.domains[:1], "pooled") for state in states]
         read = [dict(zip(("weight", "bias"), reading(config, anywhere, one), strict=True)) for one in pooled]
-        changes = [{**one, "direction": some.mixed(1.0)[:1]} for one, some in zip(read, vectors, strict=True)]
-        found["no router"] = _in_each(own, changes)
+        one_for_all = [{"direction": some.mixed(1.0)[:1], "readiness": None} for some in vectors]
+        found["no router"] = _in_each(own, [{**one, **rest} for one, rest in zip(read, one_for_all, strict=True)])
+    if any(one.readiness for one in own.each):
+        found["no readiness"] = _in_each(own, [_gate_alone(one) for one in own.each])
     variants = {name: _with_controller(adapter, controller) for name, controller in found.items()}
     full = adapter.digest()
     return {name: variant for name, variant in variants.items() if name == "full" or variant.digest() != full}
+
+
+def _gate_alone(one: Controller) -> dict[str, Any]:
+    """What leaves the plain gate of a controller with the policy "readiness"."""
+    if one.readiness is None:
+        return {}
+    half = len(one.direction) // 2
+    cut = {name: getattr(one, name)[: 2 * half] for name in ("weight", "bias")}
+    return {**cut, "direction": one.direction[:half], "readiness": None}
 
 
 def _in_each(controller: Controller, changes: Sequence[Mapping[str, Any]]) -> Controller:

@@ -17,6 +17,7 @@ from asa_adapter.config.fields import (
     bias_amount,
     check_files,
     check_json,
+    check_range,
     check_text,
     check_tool_list,
     checked_domains,
@@ -65,6 +66,7 @@ _SECOND_VERSION = (
     "states",
     "state_marks",
     "by_state",
+    "cap",
 )
 # Values with which such a field is not used.
 _UNUSED = {"action": "steer", "states": STATES[:1]}
@@ -116,8 +118,10 @@ class ASAConfig:
         state_marks: by kind of state the runs of token ids with which the chat template begins such a turn; {} where
             the kinds cannot be told apart.
         by_state: by kind of state what differs there from `alpha`, `tau` and `beta` above, and `alpha_down`, the
-            length of the step away from a call; it is that of `alpha` where it is not named.
-        format_version: version of the folder's format: 2 where one of the thirteen fields above is used, else 1.
+            length of the step away from a call; it is that of `alpha` where it is not named. `ready_below`,
+            `ready_above`, `domain_alpha` and `route` make the policy "readiness" of the gate; see `Rule`.
+        cap: greatest length of a step, as a share of the state's norm; 0 for no limit.
+        format_version: version of the folder's format: 2 where one of the fourteen fields above is used, else 1.
 
     Raises:
         TypeError: a field has another type than the one above (a bool is not a number).
@@ -160,11 +164,12 @@ class ASAConfig:
     states: tuple[str, ...] = STATES[:1]
     state_marks: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     by_state: dict[str, dict[str, float]] = field(default_factory=dict)
+    cap: float = 0.0
     format_version: int = 1
 
     def __post_init__(self) -> None:
         self._check_integers()
-        for name in ("alpha", "tau", "beta", "residual_norm"):
+        for name in ("alpha", "tau", "beta", "residual_norm", "cap"):
             object.__setattr__(self, name, finite_float(name, getattr(self, name)))
         object.__setattr__(self, "bias", bias_amount(self.bias))
         self._check_ranges()
@@ -220,6 +225,7 @@ class ASAConfig:
             raise ValueError(f"tau is {self.tau}; expected 0.5 to 1 (below 0.5 both gates would open)")
         if not 0 <= self.beta <= 1:
             raise ValueError(f"beta is {self.beta}; expected 0 to 1")
+        check_range("cap", self.cap, 0, MAX_ALPHA)
         if self.residual_norm <= 0:
             raise ValueError(f"residual_norm is {self.residual_norm}; expected more than 0")
         if self.step > _MAX_STEP:

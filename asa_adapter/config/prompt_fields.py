@@ -13,7 +13,16 @@ from asa_adapter.config.fields import (
     finite_float,
 )
 
-_BOUNDS = {"alpha": (0.0, MAX_ALPHA), "alpha_down": (0.0, MAX_ALPHA), "tau": (0.5, 1.0), "beta": (0.0, 1.0)}
+_BOUNDS = {
+    "alpha": (0.0, MAX_ALPHA),
+    "alpha_down": (0.0, MAX_ALPHA),
+    "tau": (0.5, 1.0),
+    "beta": (0.0, 1.0),
+    "ready_below": (0.0, 1.0),
+    "ready_above": (0.0, 1.0),
+    "domain_alpha": (0.0, MAX_ALPHA),
+    "route": (0.0, 1.0),
+}
 
 
 class Rule(NamedTuple):
@@ -24,17 +33,31 @@ class Rule(NamedTuple):
         tau: confidence from which the gate opens.
         beta: share of the global direction.
         alpha_down: length of the step away from a call; None for that of `alpha`.
+        ready_below: readiness below which a state is pushed towards a call (arXiv 2602.04935v3: tau_b); 1 for any.
+        ready_above: readiness above which a state is pushed away from one (gamma); 0 for any.
+        domain_alpha: length of the step along what is the domain's own, for states that need a call and are ready
+            (eta_s); 0 for none.
+        route: confidence of the router above which that step is made (tau_s).
     """
 
     alpha: float
     tau: float
     beta: float
     alpha_down: float | None = None
+    ready_below: float = 1.0
+    ready_above: float = 0.0
+    domain_alpha: float = 0.0
+    route: float = 0.0
 
     @property
     def steps(self) -> bool:
         """Whether it has a step at all."""
-        return bool(self.alpha or self.alpha_down)
+        return bool(self.alpha or self.alpha_down or self.domain_alpha)
+
+    @property
+    def asks_readiness(self) -> bool:
+        """Whether readiness plays a part."""
+        return self.ready_below < 1 or self.ready_above > 0
 
 
 def check_prompts(config: Any) -> None:

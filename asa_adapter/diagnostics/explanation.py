@@ -20,7 +20,7 @@ from asa_adapter.modeling.prefix import SharedPrefix
 from asa_adapter.modeling.residual import decoder_blocks, generating_model
 from asa_adapter.notations.schemas import Tools, tool_names, tool_schemas
 from asa_adapter.parts.classifiers import Probes, Router
-from asa_adapter.policy.controller import Decision
+from asa_adapter.policy.decision import Decision
 from asa_adapter.states import last_token_states
 from asa_adapter.steering.hook import SteeringHandle, is_steered
 from asa_adapter.templates.rendering import refuse_template_from_hub, with_bounded_template

@@ -159,6 +159,6 @@ def _read(files: Mapping[str, bytes]) -> Parts:
         config,
         SteeringVectors.from_bytes(files[VECTORS_NAME], width, len(domains), config.states),
         Router.from_bytes(files[ROUTER_NAME], width, domains),
-        Probes.from_bytes(files[PROBES_NAME], width * len(config.reading), domains, config.states),
+        Probes.from_bytes(files[PROBES_NAME], width * len(config.reading), domains, config.states, steered=width),
         report,
     )

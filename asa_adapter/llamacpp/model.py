@@ -30,7 +30,8 @@ from asa_adapter.llamacpp.check import check_layer
 from asa_adapter.llamacpp.settings import Settings, generated
 from asa_adapter.llamacpp.steering import Adapters, GGUFSteering, SteeredRow, biased, visits
 from asa_adapter.modeling.residual import last_prompt_index
-from asa_adapter.policy.controller import Controller, Decision
+from asa_adapter.policy.controller import Controller
+from asa_adapter.policy.decision import Decision
 
 _LONGEST_NAME = 120
 _PLAIN = ("F32", "F16", "BF16")

@@ -7,7 +7,8 @@ import torch
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.libllama.context import Visit
-from asa_adapter.policy.controller import Controller, Decision
+from asa_adapter.policy.controller import Controller
+from asa_adapter.policy.decision import Decision
 from asa_adapter.steering.hook import SteeringHandle
 from asa_adapter.steering.methods import Attached
 from asa_adapter.steering.windows import Ending, Record, Window

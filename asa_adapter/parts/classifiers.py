@@ -105,11 +105,13 @@ class Probes:
         pooled: a LogisticRegression fitted on the rows of all domains, with classes 0 and 1.
         by_domain: by domain name, one fitted on that domain's rows, for each domain with enough rows of both labels.
         by_state: by kind of state the probes fitted on its rows, for each kind with enough rows of both labels.
+        ready: how ready a state is for a call, read at the steered layer (see `fit_readiness`); None if not known.
 
     Attributes:
         pooled_: the pooled estimator.
         by_domain_: the domains' own estimators, by domain name.
         by_state_: the kinds' own probes, by kind of state.
+        ready_: the readiness.
     """
 
     def __init__(
@@ -117,10 +119,12 @@ class Probes:
         pooled: LogisticRegression,
         by_domain: dict[str, LogisticRegression],
         by_state: Mapping[str, "Probes"] | None = None,
+        ready: LogisticRegression | None = None,
     ) -> None:
         self.pooled_ = pooled
         self.by_domain_ = by_domain
         self.by_state_ = dict(by_state or {})
+        self.ready_ = ready
 
     def of(self, state: str) -> "Probes":
         """The probes of a kind of state: its own, else those of all rows."""
@@ -198,14 +202,31 @@ class Probes:
 
     def to_bytes(self) -> bytes:
         """The bytes of the skops file."""
-        own = {state: {"pooled": one.pooled_, "by_domain": one.by_domain_} for state, one in self.by_state_.items()}
-        return dump_skops({"pooled": self.pooled_, "by_domain": self.by_domain_} | ({"by_state": own} if own else {}))
+        own = {state: one._parts() for state, one in self.by_state_.items()}
+        return dump_skops(self._parts() | ({"by_state": own} if own else {}))
+
+    def _parts(self) -> dict[str, Any]:
+        ready = {} if self.ready_ is None else {"ready": self.ready_}
+        return {"pooled": self.pooled_, "by_domain": self.by_domain_, **ready}
 
     @classmethod
     def from_bytes(
-        cls, content: bytes, hidden_size: int, domains: Sequence[str], states: Sequence[str] = ()
+        cls,
+        content: bytes,
+        hidden_size: int,
+        domains: Sequence[str],
+        states: Sequence[str] = (),
+        *,
+        steered: int | None = None,
     ) -> "Probes":
-        """Reads the bytes of the skops file; the other arguments are the expected D, domains and kinds of state.
+        """Reads the bytes of the skops file.
+
+        Args:
+            content: the bytes.
+            hidden_size: expected width of the states that probes read.
+            domains: the domains.
+            states: kinds of state.
+            steered: expected width of the steered layer's states; None for `hidden_size`.
 
         Raises:
             AdapterFormatError: not a skops file, another kind of object, or shapes or classes that do not fit.
@@ -214,27 +235,57 @@ class Probes:
         own = parts.pop("by_state", {}) if type(parts) is dict else {}
         if type(own) is not dict or not set(own) <= set(states):
             raise AdapterFormatError(f"{PROBES_NAME}: probes for unknown kinds of state; expected some of {states}")
-        whole = cls._checked(parts, hidden_size, domains)
-        by_state = {state: cls._checked(one, hidden_size, domains) for state, one in own.items()}
-        return cls(whole.pooled_, whole.by_domain_, by_state)
+        widths = hidden_size, steered or hidden_size
+        whole = cls._checked(parts, *widths, domains)
+        by_state = {state: cls._checked(one, *widths, domains) for state, one in own.items()}
+        return cls(whole.pooled_, whole.by_domain_, by_state, whole.ready_)
 
     @classmethod
-    def _checked(cls, parts: Any, hidden_size: int, domains: Sequence[str]) -> "Probes":
-        if type(parts) is not dict or set(parts) != {"pooled", "by_domain"} or type(parts["by_domain"]) is not dict:
+    def _checked(cls, parts: Any, hidden_size: int, steered: int, domains: Sequence[str]) -> "Probes":
+        names = set(parts) - {"ready"} if type(parts) is dict else set()
+        if names != {"pooled", "by_domain"} or type(parts["by_domain"]) is not dict:
             raise AdapterFormatError(f"{PROBES_NAME}: expected a dict with 'pooled' and 'by_domain'")
         if strangers := sorted(map(repr, parts["by_domain"].keys() - set(domains))):
             raise AdapterFormatError(f"{PROBES_NAME}: probes for unknown domains {', '.join(strangers):.200}")
         pooled = checked_estimator(parts["pooled"], PROBES_NAME, 1, hidden_size)
+        ready = checked_estimator(parts["ready"], PROBES_NAME, 1, steered) if "ready" in parts else None
         own = {
             domain: checked_estimator(estimator, PROBES_NAME, 1, hidden_size)
             for domain, estimator in parts["by_domain"].items()
         }
-        for estimator in (pooled, *own.values()):
+        for estimator in (pooled, *own.values(), *([] if ready is None else [ready])):
             if estimator.classes_.dtype.kind != "i" or estimator.classes_.tolist() != [0, 1]:
                 raise AdapterFormatError(
                     f"{PROBES_NAME}: a probe's classes are {estimator.classes_!r:.80}; expected 0, 1"
                 )
-        return cls(pooled, own)
+        return cls(pooled, own, ready=ready)
+
+
+def fit_readiness(
+    direction: ArrayLike, known: ArrayLike, states: ArrayLike, labels: ArrayLike, seed: int = 42
+) -> LogisticRegression:
+    """How ready a state is for a call (arXiv 2602.04935v3, eq. 9): Platt's two numbers for its place on a direction.
+
+    Args:
+        direction: (D,) the direction towards a call.
+        known: (M, D) states whose means and deviations standardise the features.
+        states: (N, D) states of the rows on which the two numbers are fitted.
+        labels: (N,) 1 where a tool is needed, else 0.
+
+    Returns:
+        A logistic regression of the raw states.
+
+    Raises:
+        ValueError: one label only, or states that are not finite.
+    """
+    base, h = float64_states(known), float64_states(states)
+    deviation = base.std(axis=0)
+    along = np.asarray(direction, dtype=np.float64) / np.where(deviation > 0, deviation, 1.0)
+    place = (h - base.mean(axis=0)) @ along
+    fitted = fit_logistic(place[:, None], np.asarray(labels).astype(int), 1.0, seed)
+    weight = fitted.coef_.astype(np.float64)[0, 0] * along
+    bias = fitted.intercept_.astype(np.float64) - weight @ base.mean(axis=0)
+    return fitted_logistic(fitted.classes_, weight[None], bias, 1.0, seed)
 
 
 def enough_rows(names: Sequence[str], labels: NDArray[np.int64]) -> list[str]:

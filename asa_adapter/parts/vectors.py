@@ -17,6 +17,7 @@ from asa_adapter.parts.linear import float64_states
 
 _NORM_TOLERANCE = 1e-3
 _SMALLEST_DIFFERENCE = 1e-6
+_LEAST_OWN = 0.2  # share of a domain's direction that must be its own
 _MAX_HEADER = 100_000  # bytes; the header of a valid file has about two hundred
 
 
@@ -110,6 +111,15 @@ class SteeringVectors:
         if bool((lengths < _NORM_TOLERANCE).any()):
             raise ValueError(f"with beta {beta} the global direction and a domain's cancel out")
         return mix / lengths
+
+    def own(self) -> torch.Tensor:
+        """(K, D) unit rows of what is each domain's own: v_domain without its part along v_global.
+
+        A zero row where less than a fifth of a domain's direction is left, or it has none (arXiv 2602.04935v3).
+        """
+        rest = self.v_domain - (self.v_domain @ self.v_global)[:, None] * self.v_global
+        lengths = rest.norm(dim=1, keepdim=True)
+        return torch.where(lengths < _LEAST_OWN, 0.0, rest / lengths.clamp(min=_LEAST_OWN))
 
     def to_bytes(self) -> bytes:
         """The bytes of the safetensors file."""

@@ -6,53 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from asa_adapter.config.asa_config import ASAConfig
+from asa_adapter.config.prompt_fields import Rule
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.linear import Linear
 from asa_adapter.parts.openings import OpeningBias
 from asa_adapter.parts.vectors import SteeringVectors
-
-
-@dataclass(frozen=True, repr=False)
-class Decision:
-    """What the controller decided for one row.
-
-    Attributes:
-        domain: the domain that the router chose.
-        p_tool: probability that a tool is needed, 0 to 1.
-        gate: +1 steers towards a tool call, -1 away from one, 0 leaves the row unchanged.
-        position: index of the last prompt token in the row as given to generate(); -1 from `ASAAdapter.decide`, where
-            there is no row.
-        applied: whether the row was changed: its state by the step, or the logits of the calls' openings by the bias.
-        relative_step: length of the step that was added, divided by the norm of the state before it; 0 if none was.
-        reason: why the row was left alone whatever the probe says; "" where it was not.
-        action: what was changed: "steer" (the state), "bias" (the logits) or "both"; "" where nothing was.
-        state: kind of state in which the prompt ends, "first" or "after_result"; "" where it is not known.
-    """
-
-    domain: str
-    p_tool: float
-    gate: int
-    position: int = -1
-    applied: bool = False
-    relative_step: float = 0.0
-    reason: str = ""
-    action: str = ""
-    state: str = ""
-
-    def __str__(self) -> str:
-        step = f"step of {self.relative_step:.2f} x the state's norm"
-        done = {"bias": "logits of the openings biased", "both": f"{step}, logits of the openings biased"}
-        what = done.get(self.action, step) if self.applied else "left as it was"
-        if self.reason:
-            what += f": {self.reason}"
-        where = f"token {self.position}: " if self.position >= 0 else ""
-        gate = f"{self.gate:+d}" if self.gate else "0"
-        return f"{where}{self.domain}, p(tool) {self.p_tool:.3f}, gate {gate}, {what}"
-
-    def __repr__(self) -> str:
-        return f"<{self}>"  # a list of them can be read
 
 
 class Verdicts(NamedTuple):
@@ -75,21 +36,41 @@ def ternary_gate(p_tool: torch.Tensor, tau: float) -> torch.Tensor:
     return (p_tool >= tau).long() - down.long()
 
 
+class Readiness(NamedTuple):
+    """The policy "readiness" beside the plain gate (arXiv 2602.04935v3, eq. 10 to 13).
+
+    Attributes:
+        below: a state that needs a call is pushed towards one where its readiness is below this; 1 for any.
+        above: one that needs none is pushed away where its readiness is above this; 0 for any.
+        route: a state that needs a call and is ready is pushed along what is its domain's own, where the router's
+            confidence is above this.
+        step: absolute length of that push; 0 for none.
+    """
+
+    below: float
+    above: float
+    route: float
+    step: float
+
+
 @dataclass(frozen=True)
 class Controller:
     """The router, one probe for each domain, and the mixed directions, ready to run.
 
     Attributes:
         weight: (2K, R D) float32: K rows of the router, then the row of each domain's probe, for the states of R
-            layers side by side, the steered one last.
-        bias: (2K,) float32, in the same order.
-        direction: (K, D) float32 unit rows, the direction of the step in each domain.
+            layers side by side, the steered one last; with `readiness` one row more, for that.
+        bias: (2K,) float32, in the same order; likewise.
+        direction: (K, D) float32 unit rows, the direction of the step in each domain; with `readiness` K rows more,
+            of what is each domain's own. A verdict's `domain` is K more where such a row is taken.
         step: absolute length of the step, in the units of the residual stream; 0 adds none.
         tau: confidence from which the gate opens, 0.5 to 1; without a step and a bias it never does.
         gates: lowest and highest gate; only ablations narrow it.
         opening: the bias of the tokens that open a call; None for an adapter that has none.
         down: absolute length of the step away from a call; None for `step`.
-        others: the controllers of further kinds of state, in the config's order; they have the same shapes.
+        others: the controllers of further kinds of state, in the config's order.
+        readiness: the policy beside the plain gate; None for the gate alone.
+        cap: greatest length of a step, as a share of the state's norm; 0 for no limit.
     """
 
     weight: torch.Tensor
@@ -101,6 +82,8 @@ class Controller:
     opening: OpeningBias | None = None
     down: float | None = None
     others: tuple["Controller", ...] = ()
+    readiness: Readiness | None = None
+    cap: float = 0.0
 
     @property
     def each(self) -> tuple["Controller", ...]:
@@ -114,7 +97,11 @@ class Controller:
     @property
     def pushes(self) -> bool:
         """Whether any kind of state has a step."""
-        return any(one.step or one.down for one in self.each)
+        return any(one._has_step for one in self.each)
+
+    @property
+    def _has_step(self) -> bool:
+        return bool(self.step or self.down or (self.readiness and self.readiness.step))
 
     @property
     def action(self) -> str:
@@ -140,7 +127,9 @@ class Controller:
             unit = 0.0 if config.action == "bias" else config.residual_norm
             down = None if rule.alpha_down is None else rule.alpha_down * unit
             step = rule.alpha * unit
-            found.append(cls(weight, bias, own.mixed(rule.beta), step, rule.tau, opening=opening, down=down))
+            plain = cls(weight, bias, own.mixed(rule.beta), step, rule.tau, opening=opening, down=down, cap=config.cap)
+            ready = probes.of(state).ready_
+            found.append(_with_readiness(plain, rule, ready, own.own(), unit) if rule.asks_readiness else plain)
         return replace(found[0], others=tuple(found[1:]))
 
     def to(self, device: torch.device) -> "Controller":
@@ -183,27 +172,48 @@ class Controller:
         in_float32 = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
         with in_float32:
             scores = torch.nn.functional.linear(states.float(), self.weight, self.bias)
-        routed, probed = scores.chunk(2, dim=1)  # (n, K) each
+        ready = None if self.readiness is None else scores[:, -1].sigmoid()
+        routed, probed = (scores if ready is None else scores[:, :-1]).chunk(2, dim=1)  # (n, K) each
         domain = routed.argmax(dim=1, keepdim=True)
         p_tool, domain = probed.gather(1, domain).sigmoid()[:, 0], domain[:, 0]
         gate = ternary_gate(p_tool, self.tau) if self._acts else torch.zeros_like(domain)
+        if self.readiness is not None and ready is not None:
+            domain, gate = self._by_readiness(self.readiness, ready, routed, domain, gate)
         if self.gates != (-1, 1):
             gate = gate.clamp(*self.gates)
         return Verdicts(domain, p_tool, gate)
 
+    def _by_readiness(
+        self,
+        policy: Readiness,
+        ready: torch.Tensor,
+        routed: torch.Tensor,
+        domain: torch.Tensor,
+        gate: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Directions and gates by the (n,) readiness; what the gate alone would do stays where no limit is set."""
+        count = routed.shape[1]
+        ripe = (gate > 0) & (ready >= policy.below if policy.below < 1 else torch.zeros_like(gate, dtype=torch.bool))
+        sure = routed.softmax(dim=1).amax(dim=1) > policy.route
+        own = ripe & sure & self.direction[count:].any(dim=1)[domain] if policy.step else torch.zeros_like(ripe)
+        rash = (gate < 0) & (ready <= policy.above) if policy.above > 0 else torch.zeros_like(ripe)
+        return torch.where(own, domain + count, domain), torch.where((ripe & ~own) | rash, 0, gate)
+
     @property
     def _acts(self) -> bool:
         """Whether rows of this kind of state are changed by an open gate."""
-        return bool(self.step or self.down or (self.opening and self.opening.amount))
+        return bool(self._has_step or (self.opening and self.opening.amount))
 
     def lengths(self, verdicts: Verdicts, rule: torch.Tensor | None = None) -> torch.Tensor:
         """(n,) float32 lengths of the steps that the gates ask for, whether they are open or not; as in `decide`."""
-        found = [torch.where(verdicts.gate < 0, one._down, one.step).float() for one in self.each]
+        found = [one._length(verdicts.gate, verdicts.domain) for one in self.each]
         return found[0] if rule is None else _picked(found, rule)
 
-    @property
-    def _down(self) -> float:
-        return self.step if self.down is None else self.down
+    def _length(self, gate: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
+        length = torch.where(gate < 0, self.step if self.down is None else self.down, self.step).float()
+        if self.readiness is None:
+            return length
+        return torch.where(domain >= len(self.direction) // 2, self.readiness.step, length)
 
     def steer(self, states: torch.Tensor, verdicts: Verdicts, rule: torch.Tensor | None = None) -> torch.Tensor:
         """(n, D) states after h' = h + gate * step * direction[domain]; rows with gate 0 are bit for bit the same.
@@ -215,10 +225,14 @@ class Controller:
             delta = self._delta(gate, verdicts.domain)
         else:
             delta = _picked([one._delta(gate, verdicts.domain) for one in self.each], rule)
+        if self.cap:
+            most = self.cap * states.float().norm(dim=1, keepdim=True)
+            delta = delta * (most / delta.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
         return torch.where(gate != 0, (states.float() + delta).to(states.dtype), states)
 
     def _delta(self, gate: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
-        step = self.step if self.down is None else torch.where(gate < 0, self.down, self.step)
+        plain = self.down is None and self.readiness is None
+        step = self.step if plain else self._length(gate[:, 0], domain)[:, None]
         return gate.float() * step * self.direction.index_select(0, domain)
 
 
@@ -251,10 +265,38 @@ def reading(config: ASAConfig, route: Linear, probe: Linear) -> tuple[torch.Tens
     return weight.flatten(1), torch.cat([route.bias, probe.bias])
 
 
+def _with_readiness(
+    plain: Controller, rule: Rule, ready: LogisticRegression | None, own: torch.Tensor, unit: float
+) -> Controller:
+    """A controller with the policy "readiness" of a rule, whose directions of its domains' own are (K, D)."""
+    if ready is None:
+        raise ValueError(
+            "the config has thresholds of readiness, and the probes hold no readiness for that kind of state; fit both"
+        )
+    linear = Linear.of(ready)
+    if (width := linear.weight.shape[1]) != (expected := plain.direction.shape[1]):
+        raise ValueError(f"the readiness reads states of width {width}; expected the config's {expected}")
+    row = torch.cat([torch.zeros(1, plain.weight.shape[1] - width), linear.weight], dim=1)
+    return replace(
+        plain,
+        weight=torch.cat([plain.weight, row]),
+        bias=torch.cat([plain.bias, linear.bias]),
+        direction=torch.cat([plain.direction, own]),
+        readiness=Readiness(rule.ready_below, rule.ready_above, rule.route, rule.domain_alpha * unit),
+    )
+
+
 def acting_like(controller: Controller, other: Controller) -> Controller:
     """A controller with the steps and the openings of another one, for each kind of state."""
     first, *others = (
-        replace(mine, step=theirs.step, down=theirs.down, opening=theirs.opening, others=())
+        replace(
+            mine,
+            step=theirs.step,
+            down=theirs.down,
+            opening=theirs.opening,
+            readiness=theirs.readiness if mine.readiness else None,
+            others=(),
+        )
         for mine, theirs in zip(controller.each, other.each, strict=True)
     )
     return replace(first, others=tuple(others))

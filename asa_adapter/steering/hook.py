@@ -27,7 +27,8 @@ from asa_adapter.matching.scope import Scope
 from asa_adapter.modeling.forward import compiled_parts
 from asa_adapter.modeling.residual import generating_model, hidden_state, replace_hidden_state
 from asa_adapter.parts.openings import logits_of
-from asa_adapter.policy.controller import Controller, Decision
+from asa_adapter.policy.controller import Controller
+from asa_adapter.policy.decision import Decision
 from asa_adapter.steering.methods import NO_PICKLE, Methods, methods_of
 from asa_adapter.steering.windows import Record, Slot, Window
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.matching.scope import Scope, Seen
 from asa_adapter.parts.openings import biased
-from asa_adapter.policy.controller import Controller, Decision, Verdicts
+from asa_adapter.policy.controller import Controller, Verdicts
+from asa_adapter.policy.decision import Decision
 
 
 @dataclass
@@ -212,12 +213,15 @@ class Record:
         for rows, states, verdicts in self.met:
             rule = self.rules(torch.from_numpy(rows).to(states.device))
             shares = self.controller.lengths(verdicts, rule) / states.float().norm(dim=1).clamp(min=1e-12)
+            if self.controller.cap:
+                shares = shares.clamp(max=self.controller.cap)
             for row, share, domain, p_tool, gate in zip(
                 *(values.tolist() for values in (rows, shares, *verdicts)), strict=True
             ):
                 position = int(self.last[row // self.expand])
                 done = {"applied": True, "relative_step": share, "action": action} if gate and action else {}
                 state, reason = self.seen.of_row(row // self.expand)
-                decision = Decision(self.domains[domain], p_tool, gate, position, reason=reason, state=state)
+                name = self.domains[domain % len(self.domains)]
+                decision = Decision(name, p_tool, gate, position, reason=reason, state=state)
                 found.setdefault(row // self.expand, replace(decision, **done))
         return [found[row] for row in sorted(found)]

@@ -47,6 +47,11 @@ def architecture_of(config: ASAConfig) -> str:
             "own, and the plug-in knows one rule. Serve it with transformers or llama.cpp, or fit it on rows of one "
             "kind"
         )
+    if config.cap:
+        raise IncompatibleModelError(
+            f"the adapter's steps are capped at {config.cap:g} of the state's norm, which the plug-in does not know. "
+            "Serve it with transformers or llama.cpp"
+        )
     if config.model_type not in ARCHITECTURES:
         raise IncompatibleModelError(
             f"the adapter is for a model of type {config.model_type!r}; in vLLM asa_adapter steers "

@@ -83,6 +83,7 @@ EDITS = {
     "states": ["after_result"],
     "state_marks": {"first": [[11]], "after_result": [[12]]},
     "by_state": {"after_result": {"tau": 0.8}},
+    "cap": 0.1,
 }
 
 
@@ -140,6 +141,7 @@ NEWER = {
     "states": ("after_result",),
     "state_marks": {"first": ((1,),), "after_result": ((2,),)},
     "by_state": {"first": {"tau": 0.75}},
+    "cap": 0.5,
 }
 
 

@@ -193,7 +193,7 @@ def test_probes_of_kinds_are_fitted_where_there_are_enough_rows_of_both_labels()
         ),
         (
             {"by_state": {"first": {"gamma": 0.7}}},
-            "by_state holds 'gamma'; expected some of alpha, alpha_down, tau, beta",
+            "by_state holds 'gamma'; expected some of alpha, alpha_down, tau, beta, ready_below",
         ),
         ({"by_state": {"first": {"tau": 0.4}}}, "by_state: tau holds 0.4; expected 0.5 to 1"),
         ({"by_state": {"first": {"alpha_down": -1.0}}}, "by_state: alpha_down holds -1; expected 0 to 1000"),

@@ -48,6 +48,7 @@ def full() -> ASAConfig:
         states=("first", "after_result"),
         state_marks={"first": ((11,),), "after_result": ((12, 13), (14,))},
         by_state={"after_result": {"alpha": 0.5, "alpha_down": 0.25, "tau": 0.9, "beta": 1.0}},
+        cap=0.15,
     )
 
 

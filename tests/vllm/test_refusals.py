@@ -52,6 +52,13 @@ def test_an_adapter_with_rules_for_several_kinds_of_state_is_refused() -> None:
         architecture_of(config)
 
 
+def test_an_adapter_whose_steps_are_capped_is_refused() -> None:
+    with pytest.raises(
+        IncompatibleModelError, match=r"capped at 0\.15 of the state's norm, which the plug-in does not"
+    ):
+        architecture_of(lfm2_adapter(cap=0.15).config)
+
+
 @pytest.mark.parametrize("method", [None, "ngram"])
 def test_a_usual_engine_passes(method: str | None) -> None:
     speculation = method and SimpleNamespace(method=method)
