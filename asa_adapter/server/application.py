@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from asa_adapter.policy.controller import Decision
+from asa_adapter.policy.decision import Decision
 from asa_adapter.server.chats import read_chat
 from asa_adapter.server.desk import Busy, Desk, Ticket
 from asa_adapter.server.engine import Engine

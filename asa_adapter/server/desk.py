@@ -6,7 +6,7 @@ So no answer can get another's decision, and what is decided for a prompt does n
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-from asa_adapter.policy.controller import Decision
+from asa_adapter.policy.decision import Decision
 from asa_adapter.server.engine import Answer, Asked, Engine, Gone
 
 

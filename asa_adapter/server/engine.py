@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from asa_adapter.policy.controller import Decision
+from asa_adapter.policy.decision import Decision
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 # Is told of an answer's text so far, and of the decision; raises `Gone` where nobody waits for the rest.

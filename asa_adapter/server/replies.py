@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from asa_adapter.notations.schemas import tool_names
-from asa_adapter.policy.controller import Decision
+from asa_adapter.policy.decision import Decision
 from asa_adapter.server.engine import Answer, Asked, Engine
 from asa_adapter.tool_calls.formats import FORMATS
 

@@ -12,7 +12,7 @@ from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.notations.schemas import tool_schemas, unwrapped
-from asa_adapter.policy.controller import Decision
+from asa_adapter.policy.decision import Decision
 from asa_adapter.server.engine import Answer, Asked, Told
 from asa_adapter.server.writing import Stopped, Writing
 

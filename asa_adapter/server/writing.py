@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from asa_adapter.policy.controller import Decision
+from asa_adapter.policy.decision import Decision
 from asa_adapter.server.engine import Answer, Asked, Told
 from asa_adapter.tool_calls.parser import ToolCallParser
 

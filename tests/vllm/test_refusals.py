@@ -53,9 +53,7 @@ def test_an_adapter_with_rules_for_several_kinds_of_state_is_refused() -> None:
 
 
 def test_an_adapter_whose_steps_are_capped_is_refused() -> None:
-    with pytest.raises(
-        IncompatibleModelError, match=r"capped at 0\.15 of the state's norm"
-    ):
+    with pytest.raises(IncompatibleModelError, match=r"capped at 0\.15 of the state's norm"):
         architecture_of(lfm2_adapter(cap=0.15).config)
 
 
