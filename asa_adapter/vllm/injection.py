@@ -28,6 +28,8 @@ class Injection(nn.Module):
     Attributes:
         ran: (2,) int64: how often the operation ran, and how many rows were due in all.
         planned: number of rows that `plan` was given so far.
+        decided: (slots, 3) domain, p(tool) and gate of the rows of the latest plan, for whoever asks.
+        looked: whether the stream in the layers' outputs was told; nothing is served before.
     """
 
     weight: torch.Tensor
@@ -38,11 +40,13 @@ class Injection(nn.Module):
     factors: torch.Tensor
     due: torch.Tensor
     ran: torch.Tensor
+    decided: torch.Tensor
 
     def __init__(self, controller: Controller, slots: int, device: torch.device, warms_up: bool = False) -> None:
         super().__init__()
         self.slots = slots
         self.planned = 0
+        self.looked = False
         self._given = controller
         width = controller.direction.shape[1]
         layers = controller.weight.shape[1] // width
@@ -56,6 +60,7 @@ class Injection(nn.Module):
             "factors": torch.zeros(slots, dtype=torch.float32, device="cpu"),
             "due": torch.tensor([1, 0], dtype=torch.int64, device="cpu"),
             "ran": torch.zeros(2, dtype=torch.int64, device="cpu"),
+            "decided": torch.zeros(slots, 3, dtype=torch.float32, device="cpu"),
         }
         for name, value in buffers.items():
             self.register_buffer(name, value.to(device, copy=True), persistent=False)
@@ -109,8 +114,14 @@ class Injection(nn.Module):
         """Compares what ran with what was planned: before the first step, and before the step after the first plan.
 
         Raises:
-            RuntimeError: they differ, as with a compiled graph that was made without the adapter.
+            RuntimeError: they differ, as with a compiled graph that was made without the adapter; or the layers were
+                not looked at.
         """
+        if not self.looked:
+            raise RuntimeError(
+                "vLLM loaded the model without telling it that its weights are there, so the steered layers were not "
+                "looked at. Load it with vLLM's default loader, or report this with vLLM's version"
+            )
         if self._checked > 0 or self._checked == self.planned:
             return
         ran, steered = self.ran.tolist()
@@ -122,31 +133,34 @@ class Injection(nn.Module):
             )
         self._checked = self.planned
 
-    def read(self, hidden: torch.Tensor, residual: torch.Tensor, part: int) -> None:
+    def read(self, hidden: torch.Tensor, residual: torch.Tensor | None, part: int) -> None:
         """Keeps the planned rows of an earlier layer's output for `steer`.
 
         Args:
             hidden: (tokens, D) what the layer adds to the residual stream.
-            residual: (tokens, D) the stream before that.
+            residual: (tokens, D) the stream before that; None if `hidden` is the whole stream.
             part: number of the layer among those that are read.
         """
-        self.earlier[part] = hidden[self.rows] + residual[self.rows]
+        rows = self.rows
+        self.earlier[part] = hidden[rows] if residual is None else hidden[rows] + residual[rows]
 
-    def steer(self, hidden: torch.Tensor, residual: torch.Tensor) -> None:
+    def steer(self, hidden: torch.Tensor, residual: torch.Tensor | None) -> None:
         """Steers the planned rows of a layer's output in place.
 
         Args:
             hidden: (tokens, D) what the layer adds to the residual stream; changed.
-            residual: (tokens, D) the stream before that; the stream after the layer is their sum.
+            residual: (tokens, D) the stream before that; the stream after the layer is their sum. None if `hidden` is
+                the whole stream.
         """
         controller, rows = self.controller, self.rows
         added = hidden[rows]
-        states = added + residual[rows]
+        states = added if residual is None else added + residual[rows]
         if len(self.earlier):
             states = torch.cat([*self.earlier, states.float()], dim=1)
         verdicts = controller.decide(states)
         scaled = verdicts._replace(gate=verdicts.gate * self.factors)
         hidden[rows] = controller.steer(added, scaled)
+        self.decided.copy_(torch.stack([part.float() for part in verdicts], dim=1))
         self.ran += self.due
 
     def _write(self, buffer: str, values: list[Any]) -> None:

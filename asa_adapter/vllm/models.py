@@ -15,8 +15,10 @@ from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.policy.controller import Controller
 from asa_adapter.vllm.injection import INJECTION, Injection
-from asa_adapter.vllm.layers import read_layer, self_check, steer_layer
+from asa_adapter.vllm.layers import read_layer, self_check, steer_layer, tell_stream
 from asa_adapter.vllm.plugin import CONFIG_KEY, Plugin, active
+from asa_adapter.vllm.points import LOG
+from asa_adapter.vllm.refusals import PROVEN
 from asa_adapter.vllm.runners import hook_first_runner, steered_model_state
 from asa_adapter.vllm.weights import WatchedWeights
 
@@ -25,7 +27,7 @@ def __getattr__(name: str) -> type[nn.Module]:
     plugin = active()
     if plugin is None or name != plugin.architecture:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _steered_class(plugin.module, name)
+    return _steered_class(plugin.module, plugin.class_name)
 
 
 @functools.cache
@@ -46,6 +48,11 @@ def _steered_class(module: str, name: str) -> type[nn.Module]:
         watched.check()
         return loaded
 
+    def process_weights_after_loading(self: Any) -> None:
+        if hasattr(base, "process_weights_after_loading"):
+            base.process_weights_after_loading(self)
+        look(self, self.asa_vllm_config)
+
     def get_model_state_cls(self: Any) -> type[Any]:
         from vllm.v1.worker.gpu.model_states import resolve_model_state_cls
 
@@ -53,8 +60,9 @@ def _steered_class(module: str, name: str) -> type[nn.Module]:
         plain = base.get_model_state_cls(self) if hasattr(base, "get_model_state_cls") else None
         return steered_model_state(plain or resolve_model_state_cls(self.asa_vllm_config, self.model))
 
-    methods = {"__init__": __init__, "load_weights": load_weights, "get_model_state_cls": get_model_state_cls}
-    return type(name, (base,), {**methods, "__module__": __name__, "__doc__": base.__doc__})
+    methods = (__init__, load_weights, process_weights_after_loading, get_model_state_cls)
+    named = {method.__name__: method for method in methods}
+    return type(name, (base,), {**named, "__module__": __name__, "__doc__": base.__doc__})
 
 
 def inject(model: nn.Module, vllm_config: Any) -> None:
@@ -94,6 +102,37 @@ def inject(model: nn.Module, vllm_config: Any) -> None:
     self_check(injection, vllm_config)
     if not vllm_config.use_v2_model_runner:
         hook_first_runner()
+
+
+@torch.inference_mode()
+def look(model: nn.Module, vllm_config: Any) -> None:
+    """Runs two tokens through a loaded model, to tell how its layers put out the residual stream.
+
+    Args:
+        model: vLLM's, with the adapter in it.
+        vllm_config: the engine's.
+
+    Raises:
+        IncompatibleModelError: in a way that cannot be steered.
+    """
+    from vllm.forward_context import set_forward_context
+
+    config, blocks = _active().adapter.config, decoder_blocks(model)
+    device = next(model.parameters()).device
+    ids, positions = torch.ones(2, dtype=torch.int64, device=device), torch.arange(2, device=device)
+
+    def run() -> torch.Tensor:
+        states: torch.Tensor = model(ids, positions, None, None)
+        return states
+
+    injection: Injection = vllm_config.compilation_config.static_forward_context[INJECTION]
+    with set_forward_context(None, vllm_config, num_tokens=2, skip_compiled=True):
+        streams = {tell_stream(model, blocks[layer], run) for layer in config.hooked}
+    injection.forget()
+    injection.looked = True
+    name = _active().architecture
+    proven = "" if name in PROVEN else "; its answers were not yet compared with those of transformers"
+    LOG.info("asa_adapter steers %s behind layer %d: %s%s", name, config.layer, " and ".join(sorted(streams)), proven)
 
 
 def _active() -> Plugin:

@@ -8,12 +8,14 @@ before anything runs.
 import functools
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.vllm.keys import install_block_keys
-from asa_adapter.vllm.refusals import architecture_of, check_engine, check_version
+from asa_adapter.vllm.points import check_vllm
+from asa_adapter.vllm.refusals import architecture_of, check_engine, own_class
 from asa_adapter.vllm.requests import steering_factor, unless_left_alone
 
 ADAPTER, REVISION = "ASA_ADAPTER", "ASA_ADAPTER_REVISION"
@@ -30,12 +32,14 @@ class Plugin:
         digest: that of the adapter.
         architecture: name under which vLLM knows the model.
         module: where vLLM's own class for it is.
+        class_name: that class.
     """
 
     adapter: ASAAdapter
     digest: str
     architecture: str
     module: str
+    class_name: str
 
 
 _active: Plugin | None = None
@@ -50,24 +54,25 @@ def install() -> None:
     """Prepares this process for the adapter that the environment names; calling it again does nothing.
 
     Raises:
-        RuntimeError: a version of vLLM that the plug-in was not tested with.
+        RuntimeError: a vLLM that differs in what the plug-in leans on.
         AdapterDownloadError, AdapterFormatError, FileNotFoundError: the adapter cannot be loaded.
         IncompatibleModelError: its architecture is not steered in vLLM.
     """
     global _active
     if _active is not None:
         return
+    import vllm
     from vllm import ModelRegistry
     from vllm.version import __version__
 
-    check_version(__version__)
+    check_vllm(Path(vllm.__file__).parent, __version__)
     adapter = ASAAdapter.from_pretrained(os.environ[ADAPTER], revision=os.environ.get(REVISION) or None)
     if adapter.commit:
         # Child processes load the same commit, even if the branch has moved by then.
         os.environ[REVISION] = adapter.commit
     architecture = architecture_of(adapter.config)
-    own = ModelRegistry.models[architecture]
-    plugin = Plugin(adapter, adapter.digest(), architecture, own.module_name)
+    own = own_class(ModelRegistry.models, architecture)
+    plugin = Plugin(adapter, adapter.digest(), architecture, own.module_name, own.class_name)
     ModelRegistry.register_model(architecture, f"{_STEERED_MODELS}:{architecture}")
     if adapter.config.layer < adapter.config.num_layers - 1:  # no layer after the last one caches anything
         install_block_keys(plugin.digest)

@@ -1,40 +1,25 @@
-"""What the plug-in does not serve, each with its reason: other versions of vLLM, other models, untested settings."""
+"""What the plug-in does not serve, each with its reason: models that do not fit, untested settings."""
 
 import os
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import Any, NamedTuple
+
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.matching.compatibility import misfits, other_origin
 
-# Tested with 0.32.0. The plug-in uses functions that vLLM may change in any release except a bug fix.
-OLDEST, NEWEST = (0, 32), (0, 33)
-
-# Architectures by model type whose steered tokens were compared with those of transformers.
-ARCHITECTURES = {"lfm2": "Lfm2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-
-
-def check_version(version: str) -> None:
-    """Refuses a version of vLLM that the plug-in was not tested with.
-
-    Raises:
-        RuntimeError: another version.
-    """
-    found = re.match(r"(\d+)\.(\d+)", version)
-    if found is None or not OLDEST <= tuple(map(int, found.groups())) < NEWEST:
-        raise RuntimeError(
-            f"this is vLLM {version}; asa_adapter steers {_dotted(OLDEST)} up to, but not, {_dotted(NEWEST)}. Install "
-            "one of these, or unset ASA_ADAPTER to serve the bare model"
-        )
+# Architectures whose steered tokens were compared with those of transformers. Others are served, which the log says.
+PROVEN = ("Lfm2ForCausalLM", "Qwen3ForCausalLM")
 
 
 def architecture_of(config: ASAConfig) -> str:
-    """The architecture that vLLM must serve an adapter's model as.
+    """The architecture that vLLM must serve an adapter's model as: what transformers calls the model's class.
 
     Raises:
-        IncompatibleModelError: it was not tested, or the adapter does more than steer.
+        IncompatibleModelError: transformers knows none, or the adapter does more than steer.
     """
     if config.action != "steer":
         raise IncompatibleModelError(
@@ -52,12 +37,32 @@ def architecture_of(config: ASAConfig) -> str:
             f"the adapter's steps are capped at {config.cap:g} of the state's norm, which the plug-in does not know. "
             "Serve it with transformers or llama.cpp"
         )
-    if config.model_type not in ARCHITECTURES:
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type or "")
+    if not isinstance(name, str):
         raise IncompatibleModelError(
-            f"the adapter is for a model of type {config.model_type!r}; in vLLM asa_adapter steers "
-            f"{', '.join(ARCHITECTURES)}. Steer this model with transformers"
+            f"the adapter is for a model of type {config.model_type!r}, which transformers {version('transformers')} "
+            "knows as no causal language model, so vLLM's class for it was not found. Steer it with transformers"
         )
-    return ARCHITECTURES[config.model_type]
+    return name
+
+
+def own_class(registered: Mapping[str, Any], architecture: str) -> Any:
+    """vLLM's entry for an architecture, with the `module_name` and `class_name` of its class.
+
+    Args:
+        registered: entries by architecture.
+        architecture: its name.
+
+    Raises:
+        IncompatibleModelError: vLLM has no such architecture, or another plug-in's class for it.
+    """
+    found = registered.get(architecture)
+    if not hasattr(found, "module_name"):
+        what = "does not know" if found is None else "was given another class for"
+        raise IncompatibleModelError(
+            f"this vLLM {what} the architecture {architecture!r} of the adapter's model. Steer it with transformers"
+        )
+    return found
 
 
 class _Setting(NamedTuple):
@@ -130,7 +135,3 @@ def _other_model(model: Any, config: ASAConfig, architecture: str) -> list[str]:
 
 def _offloads(offload: Any) -> bool:
     return bool(offload.uva.cpu_offload_gb > 0 or offload.prefetch.offload_group_size > 0)
-
-
-def _dotted(version: tuple[int, int]) -> str:
-    return ".".join(map(str, version))

@@ -1,13 +1,14 @@
 """The plan of each step: vLLM's model runners, V1 or V2, tell the injection which rows end a prompt."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.vllm.injection import INJECTION, Injection
-from asa_adapter.vllm.requests import prompt_ends, steering_factor
+from asa_adapter.vllm.requests import FACTOR, prompt_ends, steering_factor
 
 
 def plan_step(
@@ -61,6 +62,37 @@ def hook_first_runner() -> None:
 
     forward.asa_original = original  # type: ignore[attr-defined]
     GPUModelRunner._model_forward = forward
+    _check_first_runner(GPUModelRunner)
+
+
+def _check_first_runner(runner_class: type[Any]) -> None:
+    """Lets the runner's method take a made-up step, of the end of a prompt and an answer that goes on.
+
+    Raises:
+        RuntimeError: the step was not planned, run and cleared, in this order.
+    """
+    done: list[Any] = []
+    injection = SimpleNamespace(
+        check=lambda: None, plan=lambda *given: done.append(given), clear=lambda: done.append("cleared")
+    )
+    request = SimpleNamespace(sampling_params=SimpleNamespace(extra_args={FACTOR: 0.5}))
+    batch = {"num_computed_tokens_cpu": np.array([4, 8]), "num_prompt_tokens": np.array([7, 8])}
+    runner = SimpleNamespace(
+        compilation_config=SimpleNamespace(static_forward_context={INJECTION: injection}),
+        query_start_loc=SimpleNamespace(np=np.array([0, 3, 4])),
+        requests={"a": request, "b": request},
+        input_batch=SimpleNamespace(num_reqs=2, req_ids=["a", "b"], **batch),
+        model=lambda **inputs: done.append("ran"),
+    )
+    try:
+        runner_class._model_forward(runner)
+    except Exception as error:
+        done.append(f"{type(error).__name__}: {error}")
+    if done != [([2], [0.5]), "ran", "cleared"]:
+        raise RuntimeError(
+            f"a made-up step of vLLM's model runner V1 went {done!r:.300}; expected that its row 2 is planned, that "
+            "the model runs, and that the plan is cleared. This vLLM cannot be steered; report it with its version"
+        )
 
 
 def steered_model_state(base: type[Any]) -> type[Any]:

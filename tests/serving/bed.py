@@ -118,7 +118,7 @@ def served_copy(source: Path, folder: Path) -> Path:
     """The model's folder, with what vLLM's LFM2 reads and transformers no longer writes into a configuration."""
     shutil.copytree(source, folder, dirs_exist_ok=True)
     config = json.loads((folder / "config.json").read_text())
-    if config["model_type"] == "lfm2":
+    if config["model_type"].startswith("lfm2"):
         width = config["hidden_size"]
         config = {"conv_dim": width, "conv_dim_out": width, "block_dim": width, **config}
         (folder / "config.json").write_text(json.dumps(config, indent=2))

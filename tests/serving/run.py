@@ -2,7 +2,8 @@
 
 Needs an environment with vLLM (its CPU wheel will do) in which this package is installed. For each model folder (by
 default those of the tiny models that are there) it fits an adapter at the middle layer, asks transformers, and then
-vLLM in many ways: all token ids must be equal. Prints a table; the exit code is 1 where a line of it failed.
+vLLM in many ways: all token ids must be equal. With --architectures the models are random ones instead, of all kinds.
+Prints a table; the exit code is 1 where a line of it failed.
 """
 
 import os
@@ -18,11 +19,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from bed import ROOT, Bed, make_bed
 from cases import Case, Row, run, scarce_blocks
+from random_models import ARCHITECTURES, tiny
 from server import serve
 from trials import compiled, halved, next_turns, refused
 
@@ -41,6 +44,12 @@ SHORT_RUNS = (
     Case("cache on; last pass every third off", passes=("on", "on", "third")),
     Case("cache off, chunks of 48, every third off", {**NO_CACHE, **CHUNKS}, passes=("third",)),
 )
+# For each architecture, in one engine: 16 requests at once, chunks, the prefix cache twice over, every third off.
+ARCHITECTURE_RUN = Case(
+    "bare, cache twice, every third off", {"max_num_seqs": 16, **CHUNKS}, ("off", "on", "on", "third")
+)
+# Those of the short form: a stream that is one tensor, and a model that vLLM takes from transformers.
+FEW_ARCHITECTURES = ("granite", "olmo2")
 
 Trial = Callable[[Bed, Path], Iterator[Row]]
 
@@ -78,6 +87,8 @@ def v2_runs(bed: Bed, prompts: int) -> list[Case]:
 
 def trials(bed: Bed, options: argparse.Namespace) -> dict[str, Trial]:
     """What is run about one model, by name."""
+    if options.architectures is not None:
+        return {ARCHITECTURE_RUN.name: _run_architecture}
     if options.short:
         return {**_by_name(SHORT_RUNS), "server": serve}
     others = {"tensor parallel": halved, "compile": compiled, "next turn": next_turns, "refused": refused}
@@ -91,6 +102,15 @@ def _by_name(cases: Iterable[Case]) -> dict[str, Trial]:
 
 def _run_case(case: Case, bed: Bed, work: Path) -> Iterator[Row]:
     return run(bed, case, work)
+
+
+def _run_architecture(bed: Bed, work: Path) -> Iterator[Row]:
+    """The passes of one engine; where its answers without steering differ already, the others say nothing."""
+    bare, *steered = run(bed, ARCHITECTURE_RUN, work)
+    if bare.passed or not bare.ok:
+        yield from (bare, *steered)
+    else:
+        yield replace(bare, note=f"vLLM differs without steering: {bare.note}", shown=False)
 
 
 def rows_of(bed: Bed, work: Path, options: argparse.Namespace) -> Iterator[Row]:
@@ -109,11 +129,29 @@ def rows_of(bed: Bed, work: Path, options: argparse.Namespace) -> Iterator[Row]:
             return
 
 
+def sources(options: argparse.Namespace, work: Path) -> Iterator[Path]:
+    """The folders of the models that were asked for."""
+    if options.architectures is not None:
+        few = FEW_ARCHITECTURES if options.short else ARCHITECTURES
+        yield from (tiny(name, work / "random") for name in options.architectures or few)
+        return
+    models = options.models or [ROOT / "examples" / f"tiny_{name}" for name in ("lfm2", "qwen3")]
+    models = [folder for folder in models if (folder / "config.json").is_file()]
+    yield from models[:1] if options.short else models
+
+
 def main() -> int:
     """Runs what was asked for and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=Path, help="folders of tiny models")
     parser.add_argument("--short", action="store_true", help="one model, the most important runs")
+    parser.add_argument(
+        "--architectures",
+        nargs="*",
+        metavar="TYPE",
+        choices=[*ARCHITECTURES],
+        help="random models of these types, or all",
+    )
     parser.add_argument("--prompts", type=int, default=160, help="number of prompts (default: 160)")
     parser.add_argument(
         "--v2-prompts", type=int, default=V2_PROMPTS, help=f"for the slow ones (default: {V2_PROMPTS})"
@@ -121,13 +159,11 @@ def main() -> int:
     parser.add_argument("--only", default="", help="regular expression of names; the unsteered run always runs")
     parser.add_argument("--work", type=Path, help="folder for what is made (default: a temporary one)")
     options = parser.parse_args()
-    models = options.models or [ROOT / "examples" / f"tiny_{name}" for name in ("lfm2", "qwen3")]
-    models = [folder for folder in models if (folder / "config.json").is_file()]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        for source in models[:1] if options.short else models:
+        for source in sources(options, work):
             rows += rows_of(make_bed(source, work, options.prompts), work, options)
     passed, failed = sum(row.passed for row in rows), sum(row.shown and not row.passed for row in rows)
     print("\n| run | model | equal | counted |\n|---|---|---:|---|", *rows, sep="\n")

@@ -19,5 +19,6 @@ def forward_context(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         get_forward_context=lambda: context,
         create_forward_context=lambda metadata, config: context,
         override_forward_context=contextlib.nullcontext,
+        set_forward_context=lambda metadata, config, num_tokens, skip_compiled: contextlib.nullcontext(),
     )
     return found

@@ -1,5 +1,7 @@
 """The operation that steers the planned rows of a step."""
 
+from typing import Any
+
 import pytest
 import torch
 from engines import CPU, controller
@@ -67,8 +69,41 @@ def test_the_injection_is_not_part_of_the_checkpoint() -> None:
     assert not list(injection.parameters())
 
 
+def looked_at(**options: Any) -> Injection:
+    """One that an engine serves with."""
+    injection = Injection(controller(), slots=2, device=CPU, **options)
+    injection.looked = True
+    return injection
+
+
+def test_an_engine_whose_layers_were_not_looked_at_serves_nothing() -> None:
+    with pytest.raises(RuntimeError, match="so the steered layers were not looked at"):
+        Injection(controller(), slots=2, device=CPU).check()
+
+
+def test_the_decisions_of_the_latest_plan_can_be_read() -> None:
+    one = controller()
+    injection = Injection(one, slots=2, device=CPU)
+    stream = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0)) * 3
+    injection.plan([2, 0], [1.0, 1.0])
+    injection.steer(stream.clone(), None)
+    verdicts = one.decide(stream[[2, 0]])
+    assert injection.decided.tolist() == [list(map(float, row)) for row in zip(*verdicts, strict=True)]
+
+
+def test_a_stream_that_is_one_tensor_is_steered_as_the_controller_does() -> None:
+    one = controller()
+    injection = Injection(one, slots=1, device=CPU)
+    stream = torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(1)) * 3
+    steered = stream.clone()
+    injection.plan([1], [1.0])
+    injection.steer(steered, None)
+    assert torch.equal(steered[1:], one.steer(stream[1:], one.decide(stream[1:])))
+    assert torch.equal(steered[0], stream[0])
+
+
 def test_a_layer_that_did_not_run_as_planned_is_told() -> None:
-    injection = Injection(controller(), slots=2, device=CPU)
+    injection = looked_at()
     injection.check()
     injection.plan([0], [1.0])
     with pytest.raises(RuntimeError, match="ran 0 times and steered 0 prompts, where 1 were planned"):
@@ -76,13 +111,13 @@ def test_a_layer_that_did_not_run_as_planned_is_told() -> None:
 
 
 def test_an_engine_that_warmed_up_without_the_layer_is_told_before_the_first_request() -> None:
-    injection = Injection(controller(), slots=2, device=CPU, warms_up=True)
+    injection = looked_at(warms_up=True)
     with pytest.raises(RuntimeError, match="the engine runs another graph than the one with the adapter"):
         injection.check()
 
 
 def test_what_ran_as_planned_passes_and_is_not_counted_again() -> None:
-    injection = Injection(controller(), slots=2, device=CPU, warms_up=True)
+    injection = looked_at(warms_up=True)
     injection.steer(torch.zeros(1, WIDTH), torch.zeros(1, WIDTH))
     injection.check()
     injection.plan([0], [1.0])

@@ -1,17 +1,25 @@
 """The steered model class."""
 
+import logging
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from engines import Layer, engine_config, fake, lfm2_adapter
-from models import DEPTH, random_model
+from models import DEPTH, WIDTH, random_model
 
 from asa_adapter import IncompatibleModelError
 from asa_adapter.modeling.fingerprint import model_fingerprint
 from asa_adapter.vllm import models, plugin
 from asa_adapter.vllm.injection import INJECTION
+
+
+class Norm(torch.nn.Module):
+    """Of a sum, as vLLM's."""
+
+    def forward(self, hidden: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(hidden + residual)
 
 
 class Lfm2ForCausalLM(torch.nn.Module):
@@ -22,7 +30,15 @@ class Lfm2ForCausalLM(torch.nn.Module):
         self.config = vllm_config.model_config.hf_config
         self.model = torch.nn.Module()
         self.model.layers = torch.nn.ModuleList(Layer() for _ in range(vllm_config.depth))
+        self.model.norm = Norm()
         self.head = torch.nn.Linear(1, 1)
+
+    def forward(self, ids: Any, positions: Any, intermediate: Any, embeddings: Any) -> torch.Tensor:
+        hidden, residual = torch.randn(2, len(ids), WIDTH)
+        for layer in self.model.layers:
+            hidden, residual = layer(self.model.norm(hidden, residual), hidden + residual)
+        states: torch.Tensor = self.model.norm(hidden, residual)
+        return states
 
     def load_weights(self, weights: Any) -> set[str]:
         return {name for name, _ in weights}
@@ -36,7 +52,7 @@ def steered_class(monkeypatch: pytest.MonkeyPatch, forward_context: dict[str, An
     fake(monkeypatch, "vllm.config", CompilationMode=SimpleNamespace(NONE=0))
     served = random_model("lfm2")
     adapter = lfm2_adapter(base_model_fingerprint=model_fingerprint(served))
-    monkeypatch.setattr(plugin, "_active", plugin.Plugin(adapter, "d", "Lfm2ForCausalLM", module))
+    monkeypatch.setattr(plugin, "_active", plugin.Plugin(adapter, "d", "Lfm2ForCausalLM", module, "Lfm2ForCausalLM"))
     models._steered_class.cache_clear()
     return models.Lfm2ForCausalLM
 
@@ -92,6 +108,43 @@ def test_the_steered_model_takes_the_adapters_weights_and_no_others(
     assert model.load_weights(own.items()) == set(own)
     with pytest.raises(IncompatibleModelError, match="are not those the adapter was fitted for"):
         model.load_weights(random_model("lfm2", seed=1).state_dict().items())
+
+
+def test_a_loaded_model_is_looked_at_and_what_it_is_goes_to_the_log(
+    steered_class: type[Any], forward_context: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = built(steered_class, forward_context)
+    injection = forward_context[INJECTION]
+    assert not injection.looked
+    with caplog.at_level(logging.INFO):
+        model.process_weights_after_loading()
+    assert injection.looked
+    assert (injection.ran.tolist(), injection.planned) == ([0, 0], 0)
+    assert caplog.messages == ["asa_adapter steers Lfm2ForCausalLM behind layer 2: the sum of a pair"]
+
+
+def test_an_architecture_that_was_not_compared_is_served_with_a_word(
+    steered_class: type[Any],
+    forward_context: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(models, "PROVEN", ())
+    model = built(steered_class, forward_context)
+    with caplog.at_level(logging.INFO):
+        model.process_weights_after_loading()
+    assert caplog.messages[0].endswith("; its answers were not yet compared with those of transformers")
+
+
+def test_a_model_with_a_hook_of_its_own_keeps_it(
+    steered_class: type[Any], forward_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[Any] = []
+    monkeypatch.setattr(Lfm2ForCausalLM, "process_weights_after_loading", called.append, raising=False)
+    model = built(steered_class, forward_context)
+    model.process_weights_after_loading()
+    assert called == [model]
+    assert forward_context[INJECTION].looked
 
 
 def test_the_models_own_state_class_plans_for_the_second_runner(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from engines import engine_config, fake, lfm2_adapter, sampling
 from models import DEPTH
+from vllm_source import write_vllm
 
 from asa_adapter import IncompatibleModelError
 from asa_adapter.vllm import plugin
@@ -42,10 +43,11 @@ def vllm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
         def resolve_watermarking(self, params: Any) -> bool:
             return True
 
-    own = SimpleNamespace(module_name="vllm.model_executor.models.lfm2")
+    own = SimpleNamespace(module_name="vllm.model_executor.models.lfm2", class_name="Lfm2ForCausalLM")
     registered: dict[str, str] = {}
     registry = SimpleNamespace(models={"Lfm2ForCausalLM": own}, register_model=registered.__setitem__)
-    fake(monkeypatch, "vllm", ModelRegistry=registry)
+    source = write_vllm(tmp_path)
+    fake(monkeypatch, "vllm", ModelRegistry=registry, __file__=str(source / "__init__.py"))
     fake(monkeypatch, "vllm.version", __version__="0.32.0")
     fake(monkeypatch, "vllm.engine.arg_utils", EngineArgs=EngineArgs)
     fake(monkeypatch, "vllm.exceptions", VLLMValidationError=ValidationError)
@@ -54,14 +56,14 @@ def vllm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     monkeypatch.setattr(plugin, "_active", None)
     monkeypatch.setenv("ASA_ADAPTER", str(lfm2_adapter(layer=DEPTH - 1).save_pretrained(tmp_path / "adapter")))
     monkeypatch.setenv("ASA_ADAPTER_REVISION", "")
-    return SimpleNamespace(args=EngineArgs, processor=InputProcessor, registered=registered)
+    return SimpleNamespace(args=EngineArgs, processor=InputProcessor, registered=registered, source=source)
 
 
 def test_installing_registers_the_steered_architecture_and_marks_the_configuration(vllm: SimpleNamespace) -> None:
     plugin.install()
     active = plugin.active()
     assert active is not None
-    assert active.module == "vllm.model_executor.models.lfm2"
+    assert (active.module, active.class_name) == ("vllm.model_executor.models.lfm2", "Lfm2ForCausalLM")
     assert vllm.registered == {"Lfm2ForCausalLM": "asa_adapter.vllm.models:Lfm2ForCausalLM"}
     assert vllm.args().create_engine_config().additional_config == {"asa_adapter": active.adapter.digest()}
 
@@ -108,14 +110,24 @@ def test_beam_search_is_refused(vllm: SimpleNamespace) -> None:
         vllm.processor().resolve_watermarking(BeamSearchParams())
 
 
-def test_an_untried_vllm_stops_before_anything_is_changed(
-    vllm: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.modules["vllm.version"], "__version__", "0.99.0")
-    with pytest.raises(RuntimeError, match=r"this is vLLM 0\.99\.0"):
+def test_a_vllm_whose_runner_differs_stops_before_anything_is_changed(vllm: SimpleNamespace) -> None:
+    runner = vllm.source / "v1" / "worker" / "gpu_model_runner.py"
+    runner.write_text(runner.read_text().replace("def _model_forward", "def _forward"))
+    with pytest.raises(
+        RuntimeError, match=r"this is vLLM 0\.32\.0, .* has no GPUModelRunner\._model_forward\. Install"
+    ):
         plugin.install()
     assert vllm.registered == {}
     assert plugin.active() is None
+
+
+def test_a_newer_vllm_that_looks_the_same_is_installed_in(
+    vllm: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys.modules["vllm.version"], "__version__", "0.99.0")
+    plugin.install()
+    assert plugin.active() is not None
+    assert "not tried with vLLM 0.99.0" in caplog.text
 
 
 def test_a_missing_adapter_stops_the_engine(vllm: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

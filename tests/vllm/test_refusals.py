@@ -1,4 +1,4 @@
-"""Versions of vLLM, models and settings that are refused."""
+"""Models and settings that are refused."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -8,30 +8,31 @@ from engines import engine_config, lfm2_adapter
 from models import WIDTH, fitted_adapter
 
 from asa_adapter import IncompatibleModelError
-from asa_adapter.vllm import plugin
-from asa_adapter.vllm.refusals import architecture_of, check_engine, check_version
+from asa_adapter.vllm.refusals import architecture_of, check_engine, own_class
 
 
-@pytest.mark.parametrize("version", ["0.32.0", "0.32.4", "0.32.0+cpu", "0.32.1rc1"])
-def test_tried_versions_pass(version: str) -> None:
-    check_version(version)
-    assert plugin.active() is None
+@pytest.mark.parametrize(
+    ("model_type", "architecture"),
+    [("qwen3", "Qwen3ForCausalLM"), ("gpt2", "GPT2LMHeadModel"), ("gemma3_text", "Gemma3ForCausalLM")],
+)
+def test_the_architecture_is_the_class_that_transformers_names(model_type: str, architecture: str) -> None:
+    assert architecture_of(fitted_adapter(model_type=model_type).config) == architecture
 
 
-@pytest.mark.parametrize("version", ["0.31.9", "0.33.0", "1.0.0", "dev"])
-def test_untried_versions_are_refused(version: str) -> None:
-    with pytest.raises(RuntimeError) as error:
-        check_version(version)
-    assert str(error.value).startswith(f"this is vLLM {version}; asa_adapter steers 0.32 up to, but not, 0.33. ")
+@pytest.mark.parametrize("model_type", ["made_up", None])
+def test_a_type_that_transformers_does_not_know_is_refused(model_type: str | None) -> None:
+    config = fitted_adapter(model_type=model_type).config
+    with pytest.raises(IncompatibleModelError, match=f"is for a model of type {model_type!r}, which transformers "):
+        architecture_of(config)
 
 
-def test_an_architecture_that_was_not_tried_is_refused() -> None:
-    assert architecture_of(fitted_adapter(model_type="qwen3").config) == "Qwen3ForCausalLM"
-    for model_type in ("gpt2", None):
-        with pytest.raises(
-            IncompatibleModelError, match=f"a model of type {model_type!r}; in vLLM asa_adapter steers"
-        ):
-            architecture_of(fitted_adapter(model_type=model_type).config)
+def test_an_architecture_is_what_vllm_registered_itself() -> None:
+    own = SimpleNamespace(module_name="vllm.models.a", class_name="A")
+    assert own_class({"A": own}, "A") is own
+    with pytest.raises(IncompatibleModelError, match="this vLLM does not know the architecture 'B'"):
+        own_class({"A": own}, "B")
+    with pytest.raises(IncompatibleModelError, match="this vLLM was given another class for the architecture 'A'"):
+        own_class({"A": object()}, "A")
 
 
 @pytest.mark.parametrize("action", ["bias", "both"])

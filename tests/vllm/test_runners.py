@@ -51,8 +51,11 @@ def test_the_first_runner_plans_before_its_forward_and_clears_behind_it(monkeypa
                 num_prompt_tokens=array(3, 8, 7, 0),
             )
 
-        def _model_forward(self, *args: Any, **kwargs: Any) -> Any:
+        def model(self, *args: Any, **kwargs: Any) -> Any:
             return args, kwargs, len(injection.plans), len(cleared)
+
+        def _model_forward(self, *args: Any, **kwargs: Any) -> Any:
+            return self.model(*args, **kwargs)
 
     fake(monkeypatch, "vllm.v1.worker.gpu_model_runner", GPUModelRunner=GPUModelRunner)
     hook_first_runner()
@@ -60,6 +63,28 @@ def test_the_first_runner_plans_before_its_forward_and_clears_behind_it(monkeypa
     assert GPUModelRunner()._model_forward(1, b=2) == ((1,), {"b": 2}, 1, 0)
     assert injection.plans == [([2, 8], [1.0, 0.25])]
     assert cleared == [1]
+
+
+def test_a_runner_whose_method_does_not_run_the_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class GPUModelRunner:
+        def _model_forward(self) -> None:
+            """Runs nothing."""
+
+    fake(monkeypatch, "vllm.v1.worker.gpu_model_runner", GPUModelRunner=GPUModelRunner)
+    with pytest.raises(RuntimeError, match=r"model runner V1 went \[\(\[2\], \[0\.5\]\), 'cleared'\]; expected"):
+        hook_first_runner()
+
+
+def test_a_runner_that_needs_more_than_is_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class GPUModelRunner:
+        def _model_forward(self) -> None:
+            self.graphs.run()  # type: ignore[attr-defined]
+
+    fake(monkeypatch, "vllm.v1.worker.gpu_model_runner", GPUModelRunner=GPUModelRunner)
+    with pytest.raises(
+        RuntimeError, match=r"AttributeError: 'types.SimpleNamespace' object has no attribute 'graphs'"
+    ):
+        hook_first_runner()
 
 
 def test_the_second_runner_plans_where_it_prepares_a_step() -> None:
