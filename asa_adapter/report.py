@@ -116,6 +116,18 @@ rules.left_out.*                     | text    | by rule: why it could not be tr
 rules.best                           | text    | the rule that is best on VALID
 rules.steering_against_best.SURE     |         | how sure the difference is: "base" is that rule, "asa" steering
 rules.success_gain[]                 | number  | 95 % interval of the same difference in F1 of successful calls
+samples.engine                       | text    | what answered the samples, which `asa-adapter verify` asks again
+samples.device                       | text    | where
+samples.dtype                        | text    | in which precision
+samples.quantised                    | text    | how the weights were packed; "" where they were plain numbers
+samples.rows[].chat                  | text    | JSON of the chat's turns; neutral ones, unless the user named others
+samples.rows[].tools                 | text    | JSON of the tools that it offers, where not those of the config
+samples.rows[].prompt                | text    | first 16 digits of the SHA-256 of the prompt's token ids
+samples.rows[].domain                | text    | the domain that the router took
+samples.rows[].p_tool                | number  | the probability that a tool is needed
+samples.rows[].gate                  | int     | the gate: -1, 0 or 1
+samples.rows[].steered[]             | int     | the answer's first token ids with the adapter, greedily
+samples.rows[].bare[]                | int     | and without it
 versions.*                           | text    | of Python and packages
 seconds.*                            | number  | by stage
 
@@ -226,6 +238,7 @@ class Report:
         chosen_again: `valid.chosen_again`; None if unknown.
         controls: by split, `probe_auc` and `bag_of_words`, of which the `auc` is read.
         habit: `calls`, `shares`, and `shown` and `differs` where they are known; empty where no call was read.
+        samples: `samples`; `verification.record.Record` reads it.
         metadata: what only the person who fitted it knows: `license` of the adapter, `datasets` (Hub ids), `language`
             codes, and in words `data_license` and `labels` (who or what labelled the data).
     """
@@ -254,6 +267,7 @@ class Report:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    samples: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -284,7 +298,7 @@ class Report:
 
 _WHOLE = (
     *("ablations", "controls", "conversations", "rules", "splits", "vary_tools", "variations"),
-    *("arguments", "versions", "seconds", "metadata"),
+    *("arguments", "versions", "seconds", "samples", "metadata"),
 )
 _INDEX = re.compile("[0-9]{1,5}")
 

@@ -1,6 +1,6 @@
 """What is read of a report.json, which may be a stranger's, as JSON Schema; `asa_adapter.report` explains the keys."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asa_adapter.soundness import by_name, list_of, with_keys, within
 
@@ -70,7 +70,12 @@ _HABIT = with_keys(
     answers=_COUNT, calls=_COUNT, shares=by_name(_SHARE, default={}), shown=_WORDS, differs={"type": "boolean"}
 )
 _VARIED = {**dict.fromkeys(VARIED_COUNTS, _COUNT), **dict.fromkeys(VARIED_SHARES, _SHARE)}
+_IDS = list_of({"type": "integer"})
+_SEEN = {"gate": {"type": "integer", "minimum": -1, "maximum": 1}, "p_tool": _SHARE, "steered": _IDS, "bare": _IDS}
+_SAMPLE: dict[str, dict[str, Any]] = {**dict.fromkeys(("chat", "prompt"), _WORDS), "domain": _TEXT, **_SEEN}
+_SAMPLES = list_of(with_keys(_SAMPLE, **_SAMPLE, tools=_TEXT), maxItems=64, default=[])
 SCHEMA = with_keys(
+    samples=with_keys(engine=_TEXT, device=_TEXT, dtype=_TEXT, quantised=_TEXT, rows=_SAMPLES),
     router_left_out=_WORDS,
     vary_tools=with_keys(fitted={"type": "boolean"}, why=_TEXT, rows=_COUNT, taken_away=_COUNT),
     variations=by_name(by_name(with_keys(_VARIED, **_VARIED))),

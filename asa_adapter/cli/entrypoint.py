@@ -1,5 +1,5 @@
-"""The command line: `asa-adapter label`, `train`, `evaluate`, `generate`, `explain`, `diagnose`, `serve`, `inspect`,
-`push`.
+"""The command line: `asa-adapter label`, `train`, `evaluate`, `generate`, `explain`, `verify`, `diagnose`, `serve`,
+`inspect`, `push`.
 
 What the commands do is in `commands`, which is imported when one runs: help and usage errors need no torch, nor does
 `inspection`.
@@ -7,6 +7,7 @@ What the commands do is in `commands`, which is imported when one runs: help and
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -37,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `asa-adapter`; those of the process where None.
 
     Returns:
-        0 on success, and where the help is printed since no command is named; 2 on bad usage or bad input, 130 when
-        interrupted, 141 when the pipe that takes the output was closed, 143 when stopped by SIGTERM.
+        0 on success, and where the help is printed since no command is named; 1 where `verify` finds a difference; 2
+        on bad usage or bad input, 130 when interrupted, 141 when the pipe that takes the output was closed, 143 when
+        stopped by SIGTERM.
     """
     parser = command_parser()
     try:
@@ -63,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         label = painted("error:", "red", sys.stderr)
         print(printable(f"asa-adapter: {label} {_one_line(error)}", sys.stderr), file=sys.stderr)
         return 2
-    return _print_result(_json_text(result) if options.json else text) if is_main else 0
+    status = _print_result(_json_text(result) if options.json else text) if is_main else 0
+    return status or int(options.command == "verify" and not result["equal"])
 
 
 def _run(options: argparse.Namespace) -> tuple[Any, str, bool]:
@@ -82,9 +85,10 @@ def _run(options: argparse.Namespace) -> tuple[Any, str, bool]:
         import asa_adapter.cli.service as service
 
         return *service.serve(options), True
-    import asa_adapter.cli.commands as commands
     from asa_adapter.modeling.processes import launched_processes
 
+    where = "verification" if options.command == "verify" else "commands"
+    commands = importlib.import_module(f"asa_adapter.cli.{where}")
     with launched_processes() as processes:
         return *getattr(commands, options.command)(options), processes.is_main
 

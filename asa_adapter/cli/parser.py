@@ -12,6 +12,7 @@ from asa_adapter.errors import visible
 _DATA_HELP = "folder of train, valid and test, one .jsonl or .csv file, or Hub id of a data set"
 _MODEL_HELP = "folder or Hub id of the base model, or a .gguf file, which llama.cpp runs"
 _ADAPTER_HELP = "folder or Hub id of the adapter"
+ENGINES = ("transformers", "vllm", "gguf")
 _PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 # The options of `train` under their heads; those of no group run it.
 _GROUPS = {
@@ -52,6 +53,7 @@ def command_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_generate(commands)
     _add_explain(commands)
+    _add_verify(commands)
     _add_diagnose(commands)
     _add_serve(commands)
     _add_inspect(commands)
@@ -197,6 +199,20 @@ def _add_generate(commands: Any) -> None:
 def _add_explain(commands: Any) -> None:
     summary = "Answer one prompt with and without the adapter, and show what led to it."
     _add_prompt(_command(commands, "explain", summary, True))
+
+
+def _add_verify(commands: Any) -> None:
+    verify = _plain_command(commands, "verify", "Does the adapter do here what it did where it was fitted?")
+    verify.add_argument("--model", metavar="M", help=f"{_MODEL_HELP} (default: the one that the adapter names)")
+    verify.add_argument(
+        "--engine", choices=ENGINES, help="what runs it (default: gguf for a .gguf, else transformers)"
+    )
+    verify.add_argument("--engine-args", default="{}", metavar="JSON", help="of vllm: further arguments of vllm.LLM")
+    verify.add_argument(
+        "--store", action="store_true", help="keep what is seen in the adapter's folder; replaces that"
+    )
+    _add_adapter(verify)
+    _add_running(verify)
 
 
 def _add_diagnose(commands: Any) -> None:

@@ -97,6 +97,24 @@ example:
   asa-adapter explain my_adapter --model MODEL \\
       --prompt "What is 17 x 23?" --tools tools.json
 """,
+    "verify": """\
+examples:
+  asa-adapter verify my_adapter --model MODEL --engine vllm
+  asa-adapter verify my_adapter --model MODEL --store
+
+A dozen neutral prompts with the adapter's tools (or the
+rows that `train --sample-rows` named) are answered here.
+Decisions and first tokens are compared with those that the
+adapter keeps from its fit, and how long a step takes with
+and without it is measured. The table is made to be pasted
+into an issue. A decision may change where p lies within .01
+of a threshold. Where the bare model answers otherwise
+already, nothing is said of the adapter.
+
+An adapter that keeps nothing is compared with transformers
+(--engine vllm), or told of; --store keeps what is seen.
+exit status: 1 where something differs by the adapter.
+""",
     "diagnose": """\
 examples:
   asa-adapter diagnose --model MODEL --tools tools.json

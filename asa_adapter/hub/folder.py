@@ -80,6 +80,25 @@ def write_folder(folder: Path, parts: Parts, repo_id: str | None = None, source:
                 (folder / PLOTS_FOLDER / name).unlink()
 
 
+def replace_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Writes another report into an adapter's folder, and its checksum into the config; nothing else changes.
+
+    Args:
+        folder: the adapter's.
+        report: the new report.
+
+    Raises:
+        AdapterFormatError: the folder does not hold a sound adapter.
+        ValueError: the report is too large, or holds what JSON cannot.
+        OSError: the folder or a file cannot be written.
+    """
+    config, content = read_folder(folder).config, _report_json(report)
+    if len(content) > SIZE_LIMITS[REPORT_NAME]:
+        raise ValueError(f"{REPORT_NAME} has {len(content)} bytes; expected at most {SIZE_LIMITS[REPORT_NAME]}")
+    sealed = config.sealed({**config.files, REPORT_NAME: sha256(content)})
+    replace_files(folder, {REPORT_NAME: content, CONFIG_NAME: sealed.to_json().encode()})
+
+
 def _loadable(parts: Parts) -> dict[str, bytes]:
     """The files that hold an adapter, which was read from them once to be sure.
 

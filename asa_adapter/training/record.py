@@ -22,7 +22,7 @@ from asa_adapter.tool_calls.parser import ToolCallParser
 
 _REPORTED_PACKAGES = ("asa-adapter", "torch", "transformers", "scikit-learn", "numpy", "skops", "safetensors")
 # Arguments that say something about the user's machine and nothing about the adapter.
-_PRIVATE = ("output_dir", "progress")
+_PRIVATE = ("output_dir", "sample_rows", "progress")
 
 
 def new_report(

@@ -160,7 +160,8 @@ class Injection(nn.Module):
         verdicts = controller.decide(states)
         scaled = verdicts._replace(gate=verdicts.gate * self.factors)
         hidden[rows] = controller.steer(added, scaled)
-        self.decided.copy_(torch.stack([part.float() for part in verdicts], dim=1))
+        decided = torch.stack([part.float() for part in verdicts], dim=1)
+        self.decided.copy_(torch.where((self.factors > 0)[:, None], decided, self.decided))
         self.ran += self.due
 
     def _write(self, buffer: str, values: list[Any]) -> None:

@@ -14,6 +14,8 @@ from asa_adapter import report as report_module
 from asa_adapter.choice.settings import Setting
 from asa_adapter.comparison.ablation import ablations
 from asa_adapter.comparison.rules import RULES
+from asa_adapter.verification.record import Record
+from asa_adapter.verification.samples import REQUESTS
 
 
 def test_what_was_measured_goes_into_the_report_and_the_report_is_json(trained: Any, small: Any) -> None:
@@ -143,7 +145,15 @@ def test_the_schema_of_a_report_is_sound_and_names_what_is_documented() -> None:
 
 def test_the_report_names_no_place_on_this_machine(trained: Any, shared: Any) -> None:
     assert str(shared["output_dir"]) not in json.dumps(trained[0].report)
-    assert "output_dir" not in trained[0].report["arguments"]
+    assert not {"output_dir", "sample_rows"} & set(trained[0].report["arguments"])
+
+
+def test_the_report_keeps_neutral_samples_and_no_row_of_the_users(trained: Any, small: Any) -> None:
+    record = Record.of(trained[0].report)
+    assert record is not None
+    assert [sample.messages[-1]["content"] for sample in record.samples] == list(REQUESTS)
+    instructions = {row["instruction"] for split in small.values() for row in split if row["instruction"]}
+    assert not any(json.dumps(text)[1:-1] in json.dumps(trained[0].report) for text in instructions)
 
 
 def test_evaluating_another_adapter_does_not_touch_the_report(trained: Any, tiny_lfm2: Any, tmp_path: Path) -> None:

@@ -22,6 +22,14 @@ def test_an_output_dir_that_cannot_be_written_is_refused_before_any_work(tiny_lf
         ASATrainer(*tiny_lfm2, small, arguments).train()
 
 
+def test_sample_rows_that_are_not_there_are_refused_before_any_work(
+    tiny_lfm2: Any, small: Any, tmp_path: Path
+) -> None:
+    arguments = ASATrainingArguments(**{**SMALL, "sample_rows": str(tmp_path / "none.jsonl")})
+    with pytest.raises(FileNotFoundError, match=r"no file of sample rows at .*none\.jsonl"):
+        ASATrainer(*tiny_lfm2, small, arguments)
+
+
 @pytest.mark.slow
 def test_output_dir_holds_the_adapter(tiny_lfm2: Any, small: Any, tmp_path: Path) -> None:
     arguments = ASATrainingArguments(

@@ -88,7 +88,11 @@ def test_the_decisions_of_the_latest_plan_can_be_read() -> None:
     injection.plan([2, 0], [1.0, 1.0])
     injection.steer(stream.clone(), None)
     verdicts = one.decide(stream[[2, 0]])
-    assert injection.decided.tolist() == [list(map(float, row)) for row in zip(*verdicts, strict=True)]
+    expected = [list(map(float, row)) for row in zip(*verdicts, strict=True)]
+    assert injection.decided.tolist() == expected
+    injection.clear()
+    injection.steer(-stream, None)  # a step that ends no prompt, such as of the answer
+    assert injection.decided.tolist() == expected
 
 
 def test_a_stream_that_is_one_tensor_is_steered_as_the_controller_does() -> None:

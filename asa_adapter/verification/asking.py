@@ -1,0 +1,129 @@
+"""Asks a model of transformers or of llama.cpp about the samples, with an adapter and without."""
+
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from statistics import median
+from typing import Any
+
+import torch
+
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.data.batches import pad_batch, pad_token_id
+from asa_adapter.engine.protocol import is_engine_model
+from asa_adapter.modeling.forward import evaluation_mode, greedy_settings
+from asa_adapter.verification.record import ANSWER_TOKENS, Record, Seen, Where
+from asa_adapter.verification.samples import Sample, digest, neutral_samples
+
+_NO_TOKEN = 10**9  # as the end of an answer: none
+_REPEATS = 3
+
+
+def sampled(
+    adapter: ASAAdapter, model: Any, tokenizer: Any, samples: Sequence[Sample] | None = None, batch_size: int = 12
+) -> Record:
+    """What an adapter keeps to be verified by: the package's own samples, or those that are given.
+
+    Args:
+        adapter: an adapter that was just fitted.
+        model: its model.
+        tokenizer: its tokenizer.
+        samples: what is asked; None for the neutral ones.
+        batch_size: prompts that are answered together.
+    """
+    chosen = [sample.offering(adapter.config) for sample in samples or neutral_samples()]
+    return ask(adapter, model, tokenizer, chosen, batch_size=batch_size)
+
+
+def ask(
+    adapter: ASAAdapter, model: Any, tokenizer: Any, samples: Sequence[Sample], *, batch_size: int = 12, **how: Any
+) -> Record:
+    """Answers every sample twice, greedily.
+
+    Args:
+        adapter: the adapter.
+        model: the model that it is for.
+        tokenizer: its tokenizer.
+        samples: what is asked.
+        batch_size: prompts that are answered together.
+        how: further arguments of `ASAAdapter.attach`.
+
+    Raises:
+        IncompatibleModelError: the adapter does not fit the model.
+        ValueError: a prompt cannot be rendered.
+    """
+    prompts = [sample.prompt(tokenizer, adapter.config) for sample in samples]
+    ends = _ends(model)
+    seen: list[Seen] = []
+    with evaluation_mode(model), adapter.attach(model, tokenizer=tokenizer, **how) as handle:
+        for start in range(0, len(prompts), batch_size):
+            some = prompts[start : start + batch_size]
+            with handle.recording() as calls:
+                steered = _answers(model, tokenizer, some, ends)
+            with handle.disabled():
+                bare = _answers(model, tokenizer, some, ends)
+            for prompt, decision, *answers in zip(some, calls[0], steered, bare, strict=True):
+                seen.append(Seen(digest(prompt), decision.domain, decision.p_tool, decision.gate, *answers))
+    return Record(samples, seen, where(model))
+
+
+def step_seconds(
+    adapter: ASAAdapter, model: Any, tokenizer: Any, prompts: Sequence[list[int]], **how: Any
+) -> dict[str, float]:
+    """Seconds for each token of an answer that is written to some prompts together, prefill included.
+
+    Returns:
+        The medians of three turns, under "bare", "off" (the adapter is attached, and switched off) and "steered".
+    """
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        _generated(model, tokenizer, prompts, eos_token_id=_NO_TOKEN)
+        return (time.perf_counter() - began) / ANSWER_TOKENS
+
+    found: dict[str, list[float]] = {"bare": [], "off": [], "steered": []}
+    with evaluation_mode(model):
+        seconds()  # warms up
+        for _ in range(_REPEATS):
+            found["bare"].append(seconds())
+            with adapter.attach(model, tokenizer=tokenizer, **how) as handle:
+                found["steered"].append(seconds())
+                with handle.disabled():
+                    found["off"].append(seconds())
+    return {name: median(values) for name, values in found.items()}
+
+
+def where(model: Any) -> Where:
+    """What a model runs on."""
+    if is_engine_model(model):
+        _, stored, _ = model.fingerprint().split(":")
+        return Where(f"llama.cpp (xllamacpp {version('xllamacpp')})", "cpu", stored, model.facts.quantised)
+    device = torch.device(model.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    quantiser = getattr(getattr(model.config, "quantization_config", None), "quant_method", "")
+    method = str(getattr(quantiser, "value", quantiser) or "")
+    return Where(f"transformers {version('transformers')}", name, str(model.dtype).removeprefix("torch."), method)
+
+
+def _ends(model: Any) -> set[int]:
+    """The tokens that end an answer."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    return set() if ends is None else set(ends) if isinstance(ends, list | tuple | set) else {int(ends)}
+
+
+def _answers(model: Any, tokenizer: Any, prompts: Sequence[list[int]], ends: set[int]) -> list[list[int]]:
+    return [until(answer, ends) for answer in _generated(model, tokenizer, prompts)]
+
+
+def until(answer: Sequence[int], ends: set[int]) -> list[int]:
+    """An answer up to the first token that ends it, which belongs to it; the rest is padding."""
+    end = next((i for i, token in enumerate(answer) if token in ends), len(answer))
+    return list(answer[: end + 1])
+
+
+def _generated(model: Any, tokenizer: Any, prompts: Sequence[list[int]], **more: Any) -> list[list[int]]:
+    ids, mask = pad_batch(prompts, pad_token_id(tokenizer), "left", model.device)
+    settings = {**greedy_settings(tokenizer, ANSWER_TOKENS), **more}
+    output = model.generate(ids, attention_mask=mask, **settings)
+    answers: list[list[int]] = output[:, ids.shape[1] :].tolist()
+    return answers

@@ -1,0 +1,87 @@
+"""What differs between two places, and by what."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from models import fitted_adapter
+
+from asa_adapter.verification.comparison import Verification, compared
+from asa_adapter.verification.record import Record, Seen, Where
+from asa_adapter.verification.samples import Sample
+
+SEEN = Seen("0123", "math", 0.93, 1, [7, 8, 9], [4, 5, 6])
+EXACT, ROUNDED = Where("transformers 5", "cpu", "float32"), Where("vLLM 0.33.0", "a GPU", "bfloat16")
+
+
+def verified(here: Where = EXACT, there: Where = EXACT, expected: Seen = SEEN, **changes: Any) -> Verification:
+    """One prompt, seen there and seen here with some changes."""
+    samples = [Sample([{"role": "user", "content": "What is | 2?"}])]
+    found = Record(samples, [dataclasses.replace(expected, **changes)], here)
+    lines = compared(fitted_adapter(tau=0.9).config, Record(samples, [expected], there), found)
+    return Verification("mine", "a_model", "d" * 64, lines, str(there), str(here), {"bare": 0.002}, {"torch": "2"})
+
+
+def test_the_same_in_both_places_is_equal() -> None:
+    found = verified()
+    assert found.equal
+    assert found.verdict() == (
+        "Equal: 1 of 1 decisions, 1 of 1 first tokens, 1 of 1 answers, 1 of 1 answers of the bare model; p differs by "
+        "0.0000 at most. No difference by the adapter."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"prompt": "4567"}, "prompt"),
+        ({"gate": 0}, "decision"),
+        ({"gate": -1}, "decision"),
+        ({"domain": "code"}, "decision"),
+        ({"steered": [1, 8, 9]}, "first token"),
+        ({"steered": [7, 8, 1]}, "answer"),
+        ({"p_tool": 0.95}, ""),
+        ({"bare": [1, 5, 6], "steered": [1, 8, 9]}, ""),
+    ],
+)
+def test_what_differs_is_named_if_the_bare_model_answers_alike(changes: dict[str, Any], what: str) -> None:
+    found = verified(**changes)
+    assert found.lines[0].differs == what
+    assert found.equal == (not what)
+    if what:
+        assert f"**1 of 1 prompts differ**: 1 by the {what}." in found.verdict()
+
+
+def test_a_decision_so_close_to_a_threshold_that_rounding_turns_it_is_no_difference() -> None:
+    near = dataclasses.replace(SEEN, p_tool=0.905)
+    found = verified(expected=near, p_tool=0.895, gate=0, steered=[1])
+    assert found.equal
+    assert "| 1, here 0 | other | other | same | near a threshold |" in found.markdown()
+    assert verified(expected=dataclasses.replace(SEEN, p_tool=0.105, gate=0), gate=-1).equal
+    assert not verified(expected=dataclasses.replace(SEEN, p_tool=0.912), gate=0).equal
+
+
+def test_a_closed_gate_has_no_domain() -> None:
+    assert verified(expected=dataclasses.replace(SEEN, p_tool=0.5, gate=0), domain="code").equal
+
+
+@pytest.mark.parametrize(("here", "there"), [(ROUNDED, EXACT), (EXACT, ROUNDED), (ROUNDED, ROUNDED)])
+def test_where_numbers_are_rounded_answers_may_part_behind_the_first_token(here: Where, there: Where) -> None:
+    assert verified(here, there, steered=[7, 1], bare=[4, 1]).equal
+    assert not verified(here, there, steered=[1]).equal
+
+
+def test_the_table_can_be_pasted_and_holds_nothing_that_opens_a_cell() -> None:
+    text = verified(ROUNDED, domain="code").markdown()
+    assert "| here | vLLM 0.33.0, a GPU, bfloat16 |" in text
+    assert "| a step | bare 2.00 ms |" in text
+    assert "| What is \\| 2? | math, here code | 0.9300 | 0.9300 | 1 | same | same | same | decision |" in text
+
+
+def test_the_result_is_json() -> None:
+    plain = verified(gate=0).plain()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert plain["equal"] is False
+    assert plain["rows"][0]["differs"] == "decision"
+    assert plain["rows"][0]["expected"]["steered"] == [7, 8, 9]
