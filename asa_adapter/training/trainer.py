@@ -48,8 +48,7 @@ from asa_adapter.training.record import habit_facts, habit_fields, habitual_pars
 from asa_adapter.training.robustness import Robustness
 from asa_adapter.training.workload import Workload, likely_seconds, workload
 from asa_adapter.trajectories.scores import of_conversations
-from asa_adapter.verification.asking import sampled
-from asa_adapter.verification.samples import read_samples
+from asa_adapter.verification.asking import KeptSamples
 
 
 class ASATrainer:
@@ -109,8 +108,7 @@ class ASATrainer:
         self._origin = origin(model, self.tokenizer, self.parser, self.args, self._domains, self.splits["cal"], tools)
         self._layers = layers_to_try(self.args.layers, self._origin["num_layers"])
         refuse_unsteerable(model, self._layers, self.args.layer_path)
-        named = self.args.sample_rows
-        self._samples = None if named is None else read_samples(Path(named))
+        self._samples = KeptSamples(self.args.sample_rows, self.args.batch_size)
         self._measured = Measurements(model, self.tokenizer, self.splits, self.args, self.parser, tools)
         self._adapter: ASAAdapter | None = None
         self._fit: LayerFit | None = None
@@ -171,9 +169,8 @@ class ASATrainer:
         with self._timed("generation"):
             self._adapter = search.decide(candidates)
         with self._timed("diagnostics"):
-            self.report["diagnostics"] = search.diagnose()
-            size = self.args.batch_size
-            self.report["samples"] = sampled(self._adapter, self.model, self.tokenizer, self._samples, size).plain()
+            seen = self._samples.seen(self._adapter, self.model, self.tokenizer)
+            self.report |= {"diagnostics": search.diagnose(), "samples": seen.plain()}
         self._fit = search.fits[self._adapter.config.layer]
         self._bears("valid")
         self._save()
@@ -302,8 +299,7 @@ class ASATrainer:
         """The given adapter or the trained one, if the split is known."""
         if split not in self.splits:
             raise ValueError(f"split is {split!r}; expected one of {', '.join(self.splits)}")
-        chosen = adapter or self._adapter
-        if chosen is None:
+        if (chosen := adapter or self._adapter) is None:
             raise ValueError("there is no adapter to evaluate; call train() first, or give one")
         return chosen
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -13,26 +14,31 @@ from asa_adapter.data.batches import pad_batch, pad_token_id
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.modeling.forward import evaluation_mode, greedy_settings
 from asa_adapter.verification.record import ANSWER_TOKENS, Record, Seen, Where
-from asa_adapter.verification.samples import Sample, digest, neutral_samples
+from asa_adapter.verification.samples import Sample, digest, neutral_samples, read_samples
 
 _NO_TOKEN = 10**9  # as the end of an answer: none
 _REPEATS = 3
 
 
-def sampled(
-    adapter: ASAAdapter, model: Any, tokenizer: Any, samples: Sequence[Sample] | None = None, batch_size: int = 12
-) -> Record:
-    """What an adapter keeps to be verified by: the package's own samples, or those that are given.
+class KeptSamples:
+    """The samples that an adapter will keep to be verified by: the package's own, or those that the user names.
 
     Args:
-        adapter: an adapter that was just fitted.
-        model: its model.
-        tokenizer: its tokenizer.
-        samples: what is asked; None for the neutral ones.
+        rows: a file of the user's rows; None for the neutral ones.
         batch_size: prompts that are answered together.
+
+    Raises:
+        FileNotFoundError, ValueError: as in `read_samples`.
     """
-    chosen = [sample.offering(adapter.config) for sample in samples or neutral_samples()]
-    return ask(adapter, model, tokenizer, chosen, batch_size=batch_size)
+
+    def __init__(self, rows: str | None = None, batch_size: int = 12) -> None:
+        self._samples = neutral_samples() if rows is None else read_samples(Path(rows))
+        self._batch_size = batch_size
+
+    def seen(self, adapter: ASAAdapter, model: Any, tokenizer: Any) -> Record:
+        """What they come to with an adapter that was just fitted."""
+        samples = [sample.offering(adapter.config) for sample in self._samples]
+        return ask(adapter, model, tokenizer, samples, batch_size=self._batch_size)
 
 
 def ask(

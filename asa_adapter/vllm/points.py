@@ -134,7 +134,11 @@ POINTS = (
         "ModelConfig",
         also=_words("architecture get_hidden_size get_total_num_hidden_layers hf_config"),
     ),
-    Point("config.parallel", "ParallelConfig", also=_words("pipeline_parallel_size data_parallel_size nnodes")),
+    Point(
+        "config.parallel",
+        "ParallelConfig",
+        also=_words("pipeline_parallel_size data_parallel_size is_moe_model nnodes"),
+    ),
     Point(
         "config.parallel", "ParallelConfig", also=_words("prefill_context_parallel_size decode_context_parallel_size")
     ),

@@ -78,7 +78,10 @@ _SETTINGS = (
     _Setting("multimodal models", lambda c: c.model_config.is_multimodal_model),
     _Setting("prompt embeddings (--enable-prompt-embeds)", lambda c: c.model_config.enable_prompt_embeds),
     _Setting("pipeline parallelism", lambda c: c.parallel_config.pipeline_parallel_size > 1),
-    _Setting("data parallelism", lambda c: c.parallel_config.data_parallel_size > 1),
+    _Setting(  # whose engines run in step with each other; those of dense models know nothing of each other
+        "data parallelism of a mixture of experts",
+        lambda c: c.parallel_config.data_parallel_size > 1 and c.parallel_config.is_moe_model is not False,
+    ),
     _Setting("prefill context parallelism", lambda c: c.parallel_config.prefill_context_parallel_size > 1),
     _Setting("decode context parallelism", lambda c: c.parallel_config.decode_context_parallel_size > 1),
     _Setting("sequence parallelism", lambda c: c.parallel_config.use_sequence_parallel_moe),

@@ -11,7 +11,7 @@ from checkout import ROOT, TINY_LFM2
 from asa_adapter import ASAAdapter
 from asa_adapter.cli import verification
 from asa_adapter.cli.entrypoint import main
-from asa_adapter.verification.asking import sampled
+from asa_adapter.verification.asking import ask
 
 MODEL = ["--model", str(TINY_LFM2)]
 
@@ -92,7 +92,7 @@ def test_vllm_is_compared_with_transformers_where_nothing_is_kept(
 
     def ask_vllm(adapter: Any, folder: str, tokenizer: Any, samples: Any, engine: Any) -> Any:
         asked.append((folder, engine))
-        return sampled(adapter, *tiny_lfm2, samples), {"bare": 0.1}
+        return ask(adapter, *tiny_lfm2, samples), {"bare": 0.1}
 
     monkeypatch.setattr(verification, "ask_vllm", ask_vllm)
     monkeypatch.setattr(verification, "step_seconds", lambda *_, **__: {})

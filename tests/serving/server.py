@@ -32,8 +32,8 @@ WRONG = (
 
 
 @contextlib.contextmanager
-def served(bed: Bed, work: Path, log: Path) -> Iterator[str]:
-    """A steered server while the block runs; gives its address."""
+def served(bed: Bed, work: Path, log: Path, *more: str) -> Iterator[str]:
+    """A steered server, with more options, while the block runs; gives its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -45,8 +45,8 @@ def served(bed: Bed, work: Path, log: Path) -> Iterator[str]:
         flag = f"--{name.replace('_', '-')}"
         options += [flag] if value is True else [flag, json.dumps(value) if isinstance(value, dict) else str(value)]
     model_type = json.loads((bed.model / "config.json").read_text())["model_type"]
-    options += ["--enable-auto-tool-choice", "--tool-call-parser", CALL_PARSERS[model_type]]
-    extra = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    options += ["--enable-auto-tool-choice", "--tool-call-parser", CALL_PARSERS[model_type], *more]
+    extra = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", **({"VLLM_CPU_OMP_THREADS_BIND": "nobind"} if more else {})}
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *options],
@@ -100,23 +100,41 @@ def complete(url: str, ids: list[int], xargs: dict[str, Any]) -> tuple[int, Any]
         return error.code, error.read().decode()
 
 
+def _asked(name: str, bed: Bed, url: str, pool: ThreadPoolExecutor, kind: str, off: dict[str, Any]) -> Row:
+    """All prompts asked at once, those that are to be off with these arguments."""
+    n = len(bed.prompts)
+    kinds = factors(kind, n)
+    asked = [{"asa": 1, "asa_factor": 1} if on else off for on in kinds]
+    found = list(pool.map(complete, [url] * n, bed.prompts, asked))
+    tokens = [body["choices"][0]["token_ids"] if status == 200 else body for status, body in found]
+    equal = sum(a == b for a, b in zip(tokens, bed.expected(kinds), strict=True))
+    return Row(name, bed.name, equal, n)
+
+
+def doubled(bed: Bed, work: Path) -> Iterator[Row]:
+    """A server of two engines, each with a model of its own."""
+    log = work / "doubled.log"
+    try:
+        with served(bed, work, log, "--data-parallel-size", "2") as url, ThreadPoolExecutor(AT_ONCE) as pool:
+            for turn in ("first", "again"):
+                yield _asked(f"data parallel 2, every third off, {turn}", bed, url, pool, "third", {"asa": 0})
+    except RuntimeError as error:
+        print(log.read_text()[-6000:], flush=True)
+        yield Row("data parallel 2", bed.name, 0, 1, str(error), ok=False)
+
+
 def serve(bed: Bed, work: Path) -> Iterator[Row]:
     """The server's answers on, off, with factor 0 and mixed; wrong requests; the example client."""
     log = work / "server.log"
     try:
         with served(bed, work, log) as url, ThreadPoolExecutor(AT_ONCE) as pool:
-            n = len(bed.prompts)
             for name, kinds, off in (
-                ("on", factors("on", n), {}),
-                ("off", factors("off", n), {"asa": 0}),
-                ("factor 0", factors("off", n), {"asa_factor": 0.0}),
-                ("every third off", factors("third", n), {"asa": 0}),
+                ("on", "on", {}),
+                ("off", "off", {"asa": 0}),
+                ("factor 0", "off", {"asa_factor": 0.0}),
+                ("every third off", "third", {"asa": 0}),
             ):
-                asked = [{"asa": 1, "asa_factor": 1} if kind else off for kind in kinds]
-                found = list(pool.map(complete, [url] * n, bed.prompts, asked))
-                tokens = [body["choices"][0]["token_ids"] if status == 200 else body for status, body in found]
-                equal = sum(a == b for a, b in zip(tokens, bed.expected(kinds), strict=True))
-                yield Row(f"OpenAI server, {AT_ONCE} clients, {name}", bed.name, equal, n)
+                yield _asked(f"OpenAI server, {AT_ONCE} clients, {name}", bed, url, pool, kinds, off)
             told = [complete(url, bed.prompts[0], xargs) for xargs, _ in WRONG]
             right = sum(
                 status == 400 and text in str(body) for (status, body), (_, text) in zip(told, WRONG, strict=True)

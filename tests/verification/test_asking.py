@@ -1,6 +1,7 @@
 """Samples asked of a model of transformers, kept in a report and read from it."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,14 +9,14 @@ import torch
 
 from asa_adapter import ASAAdapter
 from asa_adapter.report import Report
-from asa_adapter.verification.asking import ask, sampled, step_seconds, until
+from asa_adapter.verification.asking import KeptSamples, ask, step_seconds, until
 from asa_adapter.verification.record import ANSWER_TOKENS, Record
-from asa_adapter.verification.samples import Sample, digest
+from asa_adapter.verification.samples import digest
 
 
 @pytest.fixture(scope="module")
 def seen(tiny_lfm2: Any, tiny_adapter: ASAAdapter) -> Record:
-    return sampled(tiny_adapter, *tiny_lfm2)
+    return KeptSamples().seen(tiny_adapter, *tiny_lfm2)
 
 
 def test_what_is_seen_is_what_the_model_answers_and_the_adapter_decides(
@@ -70,10 +71,10 @@ def test_samples_that_are_not_sound_count_as_none(name: str, value: Any, seen: R
     assert Report.read({"samples": plain}).samples.keys() >= {"engine"}
 
 
-def test_samples_of_the_users_are_asked_instead(tiny_lfm2: Any, tiny_adapter: ASAAdapter) -> None:
-    own = [Sample([{"role": "user", "content": "What is 17 times 23?"}])]
-    record = sampled(tiny_adapter, *tiny_lfm2, own)
-    assert [sample.messages for sample in record.samples] == [own[0].messages]
+def test_samples_of_the_users_are_asked_instead(tiny_lfm2: Any, tiny_adapter: ASAAdapter, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "What is 17 times 23?"}')
+    record = KeptSamples(str(tmp_path / "rows.jsonl")).seen(tiny_adapter, *tiny_lfm2)
+    assert [sample.messages for sample in record.samples] == [[{"role": "user", "content": "What is 17 times 23?"}]]
 
 
 def test_the_size_of_a_batch_changes_no_answer(seen: Record, tiny_lfm2: Any, tiny_adapter: ASAAdapter) -> None:
