@@ -108,7 +108,7 @@ class ASATrainer:
         self._origin = origin(model, self.tokenizer, self.parser, self.args, self._domains, self.splits["cal"], tools)
         self._layers = layers_to_try(self.args.layers, self._origin["num_layers"])
         refuse_unsteerable(model, self._layers, self.args.layer_path)
-        self._samples = KeptSamples(self.args.sample_rows, self.args.batch_size)
+        self._samples = KeptSamples(model, self.tokenizer, self.args.sample_rows, self.args.batch_size)
         self._measured = Measurements(model, self.tokenizer, self.splits, self.args, self.parser, tools)
         self._adapter: ASAAdapter | None = None
         self._fit: LayerFit | None = None
@@ -169,8 +169,7 @@ class ASATrainer:
         with self._timed("generation"):
             self._adapter = search.decide(candidates)
         with self._timed("diagnostics"):
-            seen = self._samples.seen(self._adapter, self.model, self.tokenizer)
-            self.report |= {"diagnostics": search.diagnose(), "samples": seen.plain()}
+            self.report |= {"diagnostics": search.diagnose(), "samples": self._samples.seen(self._adapter).plain()}
         self._fit = search.fits[self._adapter.config.layer]
         self._bears("valid")
         self._save()

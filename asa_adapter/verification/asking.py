@@ -24,6 +24,8 @@ class KeptSamples:
     """The samples that an adapter will keep to be verified by: the package's own, or those that the user names.
 
     Args:
+        model: the model that an adapter is fitted for.
+        tokenizer: its tokenizer.
         rows: a file of the user's rows; None for the neutral ones.
         batch_size: prompts that are answered together.
 
@@ -31,14 +33,15 @@ class KeptSamples:
         FileNotFoundError, ValueError: as in `read_samples`.
     """
 
-    def __init__(self, rows: str | None = None, batch_size: int = 12) -> None:
+    def __init__(self, model: Any, tokenizer: Any, rows: str | None = None, batch_size: int = 12) -> None:
+        self._model, self._tokenizer = model, tokenizer
         self._samples = neutral_samples() if rows is None else read_samples(Path(rows))
         self._batch_size = batch_size
 
-    def seen(self, adapter: ASAAdapter, model: Any, tokenizer: Any) -> Record:
+    def seen(self, adapter: ASAAdapter) -> Record:
         """What they come to with an adapter that was just fitted."""
         samples = [sample.offering(adapter.config) for sample in self._samples]
-        return ask(adapter, model, tokenizer, samples, batch_size=self._batch_size)
+        return ask(adapter, self._model, self._tokenizer, samples, batch_size=self._batch_size)
 
 
 def ask(

@@ -16,7 +16,7 @@ from asa_adapter.verification.samples import digest
 
 @pytest.fixture(scope="module")
 def seen(tiny_lfm2: Any, tiny_adapter: ASAAdapter) -> Record:
-    return KeptSamples().seen(tiny_adapter, *tiny_lfm2)
+    return KeptSamples(*tiny_lfm2).seen(tiny_adapter)
 
 
 def test_what_is_seen_is_what_the_model_answers_and_the_adapter_decides(
@@ -73,7 +73,7 @@ def test_samples_that_are_not_sound_count_as_none(name: str, value: Any, seen: R
 
 def test_samples_of_the_users_are_asked_instead(tiny_lfm2: Any, tiny_adapter: ASAAdapter, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"instruction": "What is 17 times 23?"}')
-    record = KeptSamples(str(tmp_path / "rows.jsonl")).seen(tiny_adapter, *tiny_lfm2)
+    record = KeptSamples(*tiny_lfm2, str(tmp_path / "rows.jsonl")).seen(tiny_adapter)
     assert [sample.messages for sample in record.samples] == [[{"role": "user", "content": "What is 17 times 23?"}]]
 
 
