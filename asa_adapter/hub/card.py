@@ -16,8 +16,8 @@ from asa_adapter.notations.schemas import unwrapped
 from asa_adapter.report import Comparison, Interval, Report
 from asa_adapter.report_schema import RATIOS
 from asa_adapter.summary.conversations import conversations_section
-from asa_adapter.summary.markdown import calls_table, code, escaped, metrics_table, table, variations_table
-from asa_adapter.summary.rules import rules_markdown, verdict
+from asa_adapter.summary.markdown import calls_table, code, escaped, table, variations_table
+from asa_adapter.summary.rules import ablations_markdown, rules_markdown, verdict
 from asa_adapter.summary.setting import settings_table
 from asa_adapter.summary.weaknesses import weaknesses
 
@@ -262,7 +262,7 @@ def _calls(comparison: Comparison) -> str | None:
 
 
 def _ablations(report: Report) -> str | None:
-    return metrics_table(report.ablations, "variant", _RATIO_HEADS) if report.ablations else None
+    return ablations_markdown(report.ablations, _RATIO_HEADS, "variant", "with ASA") if report.ablations else None
 
 
 def _variations(report: Report) -> dict[str, str] | None:

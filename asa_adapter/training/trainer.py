@@ -35,12 +35,13 @@ from asa_adapter.notations.schemas import Tools
 from asa_adapter.search.fitting import LayerFit, probe_quality
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.training.account import stage_line, understood
+from asa_adapter.training.account import borne, gained, stage_line, understood
 from asa_adapter.training.inputs import (
     check_leaks,
     checked_splits,
     few_groups,
     layers_to_try,
+    refuse_reasoning,
     refuse_unseen_tools,
     refuse_unsteerable,
 )
@@ -192,12 +193,13 @@ class ASATrainer:
             IncompatibleModelError: the given adapter does not fit the model.
         """
         chosen = self._chosen(split, adapter)
-        with self._timed(f"evaluation ({split})", chosen):
+        with self._timed(f"evaluation ({split})", chosen) as told:
             base, asa = self._measured.answers(split, {"base": None, "asa": chosen}).values()
-        results: dict[str, Mapping[str, Any]] = {
-            "base": self._measured.metrics(split, base),
-            "asa": self._measured.metrics(split, asa),
-        }
+            results: dict[str, Mapping[str, Any]] = {
+                "base": self._measured.metrics(split, base),
+                "asa": self._measured.metrics(split, asa),
+            }
+            told.append(gained(results))
         self._measured.warn_of_cut(results, split)
         if chosen is self._adapter:
             measured, args = self._measured, self.args
@@ -249,8 +251,9 @@ class ASATrainer:
     def _bears(self, split: str) -> None:
         """Adds to the report how the adapter's gate bears other lists of tools."""
         assert self._adapter is not None
-        with self._timed(f"variations ({split})"):
-            self.report["variations"][split] = self._robustness.measure(split, self._adapter)
+        with self._timed(f"variations ({split})") as told:
+            found = self.report["variations"][split] = self._robustness.measure(split, self._adapter)
+            told.append(borne(found))
 
     def ablate(
         self, split: str = "test", adapter: ASAAdapter | None = None, *, rules: bool = True
@@ -273,9 +276,10 @@ class ASATrainer:
             IncompatibleModelError: the given adapter does not fit the model.
         """
         chosen = self._chosen(split, adapter)
-        with self._timed(f"ablations ({split})", chosen):
+        with self._timed(f"ablations ({split})", chosen) as told:
             results = ablated(self._measured, chosen, split, self.args)
             table = rules_table(self._measured, chosen, self.args, split) if rules else None
+            told.append(f"{len(results)} variants, {len(table['rows']) if table else 0} rules")
         if chosen is self._adapter and split == "test":
             self.report |= {"ablations": results} | ({"rules": table} if table else {})
             self._save()
@@ -283,7 +287,8 @@ class ASATrainer:
 
     def _learn_habit(self) -> None:
         """Asks the bare model in which formats its calls come; a format that was named by hand stays."""
-        found = self._measured.habit("train")
+        found, answers = self._measured.habit("train")
+        refuse_reasoning(answers)
         self.report["habit"] = habit_facts(found)
         if self.args.tool_call_format is not None or not found.calls:
             return
@@ -329,15 +334,18 @@ class ASATrainer:
         return ASAAdapter(config, fit.vectors, fit.router, fit.probes, self.report)
 
     @contextlib.contextmanager
-    def _timed(self, stage: str, adapter: ASAAdapter | None = None) -> Iterator[None]:
-        """Adds the seconds that a stage took to the report, unless it is for another adapter than the trained one."""
-        began = time.perf_counter()
-        yield
+    def _timed(self, stage: str, adapter: ASAAdapter | None = None) -> Iterator[list[str]]:
+        """Adds the seconds that a stage took to the report, unless it is for another adapter than the trained one.
+
+        Yields a list for what came out, in words, where the report does not tell it.
+        """
+        began, told = time.perf_counter(), list[str]()
+        yield told
         seconds = time.perf_counter() - began
         if adapter is self._adapter or adapter is None:
             self.report["seconds"][stage] = round(seconds, 2)
         if self.args.progress and Processes().is_main:
-            say(stage_line(stage, self.report, seconds))
+            say(stage_line(stage, self.report, seconds, told))
 
     def _tell(self, prompts: Sequence[Prompt], work: Workload) -> None:
         """Says what the run was given and will do."""

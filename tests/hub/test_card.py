@@ -189,9 +189,16 @@ def test_prompts_of_another_template_say_how_to_attach() -> None:
 
 
 def test_its_ablations_are_those_of_the_report() -> None:
-    assert table_of(card(config(), report()), "variant") == {
-        "no gate": cells([0.5, 1.0, 2 / 3, 0.5, 1.0]),
-        "random": cells(ratios(2)),
+    sure = {"intervals": {"gain": {"f1": [-0.1, 0.05]}}}
+    variants = {"full": {}, "no gate": {"against_full": sure}, "random": {}}
+    labels, _, base, asa = (list(column) for column in zip(*ROWS, strict=True))
+    called = {"full": asa, "no gate": [1] * 12, "random": base}
+    found = {name: trigger_metrics(labels, called[name]) | more for name, more in variants.items()}
+    text = card(config(), report(ablations={"base": trigger_metrics(labels, base), **found}))
+    assert table_of(text, "variant") == {
+        "with ASA": [*cells(ratios(3)), ""],
+        "no gate": [*cells([0.5, 1.0, 2 / 3, 0.5, 1.0]), "-0.100 to +0.050"],
+        "random": [*cells(ratios(2)), ""],
     }
 
 
