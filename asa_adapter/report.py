@@ -100,6 +100,13 @@ conversations.*.needed               | int     | calls that these need
 conversations.*.base.*               | number  | the bare model: shares of right first calls and sequences, of missing
 conversations.*.asa.*                | number  | calls, of turns with needless and repeated ones; with the adapter
 conversations.*.intervals.*.*[]      | number  | 95 % intervals of "base", "asa" and "gain", whole conversations drawn
+gates.*.needed[]                     | int     | by split: rows that need a tool, by p(tool) in twenty equal parts
+gates.*.not_needed[]                 | int     | the same of rows that need none
+samples.asked                        | int     | how many of the package's own prompts were asked, bare and steered
+samples.changed                      | int     | for how many of these the adapter changed whether a call begins
+samples.shown.prompt                 | text    | the first of those, else the first of all
+samples.shown.base                   | text    | the bare model's answer to it
+samples.shown.asa                    | text    | the steered model's
 controls.*.bag_of_words.COUNTED      |         | by split: a classifier that sees only the words
 controls.*.bag_of_words.auc          | number  | its AUC
 controls.*.probe_auc                 | number  | AUC of the probe at the chosen layer
@@ -250,6 +257,8 @@ class Report:
     success_note: str | None = None
     chosen_again: float | None = None
     controls: Mapping[str, Any] = field(default_factory=dict)
+    gates: Mapping[str, Mapping[str, list[int]]] = field(default_factory=dict)
+    samples: Mapping[str, Any] = field(default_factory=dict)
     habit: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -283,7 +292,7 @@ class Report:
 
 
 _WHOLE = (
-    *("ablations", "controls", "conversations", "rules", "splits", "vary_tools", "variations"),
+    *("ablations", "controls", "conversations", "gates", "rules", "samples", "splits", "vary_tools", "variations"),
     *("arguments", "versions", "seconds", "metadata"),
 )
 _INDEX = re.compile("[0-9]{1,5}")

@@ -14,6 +14,9 @@ VARIED_SHARES = ("right", "given_right", "called", "given_called")
 VALIDITY = ("format", "tool_name", "arguments", "success_precision", "success_recall")
 
 
+GATES_BY_LABEL = ("needed", "not_needed")
+
+
 class Point(NamedTuple):
     """Where a setting, or the bare model, stands between calls without need and calls that were needed."""
 
@@ -70,6 +73,8 @@ _HABIT = with_keys(
     answers=_COUNT, calls=_COUNT, shares=by_name(_SHARE, default={}), shown=_WORDS, differs={"type": "boolean"}
 )
 _VARIED = {**dict.fromkeys(VARIED_COUNTS, _COUNT), **dict.fromkeys(VARIED_SHARES, _SHARE)}
+_BINS = list_of(_COUNT, minItems=2, maxItems=100)
+_SAMPLE = with_keys(("prompt", "base", "asa"), prompt=_WORDS, base=_TEXT, asa=_TEXT)
 SCHEMA = with_keys(
     router_left_out=_WORDS,
     vary_tools=with_keys(fitted={"type": "boolean"}, why=_TEXT, rows=_COUNT, taken_away=_COUNT),
@@ -83,6 +88,8 @@ SCHEMA = with_keys(
     layers=by_name(by_name(_NUMBER, properties={"effect": _EFFECT})),
     screen=with_keys(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),
     valid=with_keys(base=_POINT, finalists=_SETTINGS, success_note=_WORDS, chosen_again=_SHARE),
+    gates=by_name(with_keys(GATES_BY_LABEL, **dict.fromkeys(GATES_BY_LABEL, _BINS))),
+    samples=with_keys(("shown", "asked", "changed"), asked=_COUNT, changed=_COUNT, shown=_SAMPLE) | {"default": {}},
     controls=by_name(with_keys(bag_of_words=with_keys(auc=_SHARE), probe_auc=_SHARE)),
     chosen=by_name(_NUMBER, properties={**_SETTING, "why": _TEXT, "abstains": {"type": "boolean"}}),
     domains=list_of({}),

@@ -36,6 +36,7 @@ from asa_adapter.search.fitting import LayerFit, probe_quality
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.training.account import borne, gained, stage_line, understood
+from asa_adapter.training.demonstration import demonstration
 from asa_adapter.training.inputs import (
     check_leaks,
     checked_splits,
@@ -215,6 +216,8 @@ class ASATrainer:
             self.report["evaluations"][split] = {**results, **sure}
             self.report["controls"][split] = self._controls(split)
             self._bears(split)
+            if split == "test":
+                self.report["samples"] = demonstration(self._measured, chosen)
             self._save()
         return results
 
@@ -253,6 +256,7 @@ class ASATrainer:
         assert self._adapter is not None
         with self._timed(f"variations ({split})") as told:
             found = self.report["variations"][split] = self._robustness.measure(split, self._adapter)
+            self.report["gates"][split] = self._robustness.by_label(split, self._adapter)
             told.append(borne(found))
 
     def ablate(

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 from checkout import ROOT, load_script
 from hub import LocalHub
+from PIL import Image
 
 from asa_adapter import ASAAdapter
 
@@ -48,6 +50,26 @@ def test_every_script_prints_its_help_and_needs_no_server_or_page_for_that(
         runpy.run_path(str(path), run_name="__main__")
     assert stop.value.code == 0
     assert capsys.readouterr().out.startswith("usage: ")
+
+
+def test_the_readmes_picture_is_the_one_that_its_command_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = script("picture").main(["--output", str(tmp_path / "new.png")])
+    assert capsys.readouterr().out == f"the picture is in {drawn}\n"
+    old, new = (
+        np.asarray(Image.open(path).convert("RGB"), int) for path in (EXAMPLES / "before_and_after.png", drawn)
+    )
+    assert old.shape == new.shape
+    assert abs(old - new).mean() < 1
+
+
+def test_a_picture_of_what_was_not_measured_is_refused(tiny_adapter: ASAAdapter, tmp_path: Path) -> None:
+    ASAAdapter(tiny_adapter.config, tiny_adapter.vectors, tiny_adapter.router, tiny_adapter.probes).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(SystemExit, match="has no evaluation of TEST"):
+        script("picture").main([str(tmp_path)])
 
 
 @pytest.fixture(scope="module")

@@ -243,6 +243,30 @@ def test_its_headline_says_of_what_the_false_calls_are_a_share() -> None:
     ) in card(config(), report())
 
 
+SAMPLE = {"prompt": "What is 2 | 3?", "base": "It is\n<b>6</b>. " + "x" * 300, "asa": ""}
+
+
+@pytest.mark.parametrize(
+    ("changed", "which"),
+    [(3, "changed for 3 whether a call begins; this is the first of those where it did."),
+     (0, "changed for 0 whether a call begins; this is the first of them.")],
+)  # fmt: skip
+def test_it_opens_with_a_sample_prompt_before_and_after(changed: int, which: str) -> None:
+    text = card(config(), report(samples={"asked": 12, "changed": changed, "shown": SAMPLE}))
+    assert table_of(text, "", "What is 2 \\| 3?") == {
+        "the model alone": [f"`It is <b>6</b>. {'x' * 184}…`"],
+        "with ASA": ["(nothing)"],
+    }
+    assert "Of 12 sample prompts that come with the package it " + which in text
+    assert text.index("What is 2") < text.index("## Use")
+
+
+def test_an_adapter_without_samples_or_that_abstains_shows_none() -> None:
+    assert "sample prompts" not in card(config(), report())
+    found = report(samples={"asked": 12, "changed": 0, "shown": SAMPLE})
+    assert "sample prompts" not in card(config(alpha=0), found)
+
+
 def test_no_other_number_stands_in_it() -> None:
     prose = [line for line in body(card(config(base_model="user/model"), report())).splitlines() if line[:1] != "|"]
     text = re.sub(r"```.*?```|`[^`]*`|\(http[^)]*\)", "", "\n".join(prose), flags=re.DOTALL)
