@@ -80,6 +80,8 @@ def main(output: Path) -> dict[str, Any]:
     fitted.save_pretrained(output)
     print(f"\n{fitted}\n\nTEST, {results['base']['n']} prompts\n{metrics_table(results)}")
     print(f"fpr: of the prompts without need, the share that got a call\n\nsaved in {output}")
+    picture = output / "plots" / "before_and_after.png"
+    print(f"drawn in {picture}" if picture.is_file() else 'not drawn: pictures need pip install ".[plots]"')
 
     adapter = ASAAdapter.from_pretrained(output)
     shown = corrected_prompts(model, tokenizer, adapter, list(splits["test"]))
