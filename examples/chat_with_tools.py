@@ -153,7 +153,8 @@ def main(words: Sequence[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
     model.to(device)
-    tools = [calculator, convert_units, *(search_in(options.folder, name) for name in ("search_files", "web_search"))]
+    searches = [search_in(options.folder, name) for name in ("search_files", "web_search")]
+    tools: list[Callable[..., str]] = [calculator, convert_units, *searches]
     with adapter.attach(model, tokenizer=tokenizer) as steering:
         parser_of_calls, offered = adapter.parser(tokenizer), adapter.config.tools
         chat = Chat(model, tokenizer, steering, parser_of_calls, tools, offered, options.rounds)

@@ -1,7 +1,7 @@
 """From the model alone to the steered one: recall against needless calls, an arrow for each model."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asa_adapter.pictures.drawing import BLUE, GREY, ORANGE, VERMILION, new_figure, own_style, short
 from asa_adapter.report import Comparison, Report
@@ -53,7 +53,7 @@ def of_one(report: Report) -> "Figure | None":
 
 def _draw_arrow(ax: "Axes", found: Comparison, name: str, colour: str) -> None:
     places = [(part["fpr"], part["recall"]) for part in (found.base, found.asa)]
-    looks = {"alone": {"mfc": "white"}, "with ASA": {"mfc": colour}}
+    looks: dict[str, dict[str, Any]] = {"alone": {"mfc": "white"}, "with ASA": {"mfc": colour}}
     for (label, look), key, (x, y) in zip(looks.items(), ("base", "asa"), places, strict=True):
         sure = found.intervals.get(key, {})
         for ratio, low_high in (("fpr", sure.get("fpr")), ("recall", sure.get("recall"))):
