@@ -102,11 +102,11 @@ conversations.*.asa.*                | number  | calls, of turns with needless a
 conversations.*.intervals.*.*[]      | number  | 95 % intervals of "base", "asa" and "gain", whole conversations drawn
 gates.*.needed[]                     | int     | by split: rows that need a tool, by p(tool) in twenty equal parts
 gates.*.not_needed[]                 | int     | the same of rows that need none
-samples.asked                        | int     | how many of the package's own prompts were asked, bare and steered
-samples.changed                      | int     | for how many of these the adapter changed whether a call begins
-samples.shown.prompt                 | text    | the first of those, else the first of all
-samples.shown.base                   | text    | the bare model's answer to it
-samples.shown.asa                    | text    | the steered model's
+demonstration.asked                  | int     | how many of the package's own prompts were asked, bare and steered
+demonstration.changed                | int     | for how many of these the adapter changed whether a call begins
+demonstration.shown.prompt           | text    | the first of those, else the first of all
+demonstration.shown.base             | text    | the bare model's answer to it
+demonstration.shown.asa              | text    | the steered model's
 controls.*.bag_of_words.COUNTED      |         | by split: a classifier that sees only the words
 controls.*.bag_of_words.auc          | number  | its AUC
 controls.*.probe_auc                 | number  | AUC of the probe at the chosen layer
@@ -258,7 +258,7 @@ class Report:
     chosen_again: float | None = None
     controls: Mapping[str, Any] = field(default_factory=dict)
     gates: Mapping[str, Mapping[str, list[int]]] = field(default_factory=dict)
-    samples: Mapping[str, Any] = field(default_factory=dict)
+    demonstration: Mapping[str, Any] = field(default_factory=dict)
     habit: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -292,7 +292,8 @@ class Report:
 
 
 _WHOLE = (
-    *("ablations", "controls", "conversations", "gates", "rules", "samples", "splits", "vary_tools", "variations"),
+    *("ablations", "controls", "conversations", "demonstration", "gates", "rules", "splits"),
+    *("vary_tools", "variations"),
     *("arguments", "versions", "seconds", "metadata"),
 )
 _INDEX = re.compile("[0-9]{1,5}")

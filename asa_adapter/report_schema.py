@@ -74,7 +74,7 @@ _HABIT = with_keys(
 )
 _VARIED = {**dict.fromkeys(VARIED_COUNTS, _COUNT), **dict.fromkeys(VARIED_SHARES, _SHARE)}
 _BINS = list_of(_COUNT, minItems=2, maxItems=100)
-_SAMPLE = with_keys(("prompt", "base", "asa"), prompt=_WORDS, base=_TEXT, asa=_TEXT)
+_SHOWN = with_keys(("prompt", "base", "asa"), prompt=_WORDS, base=_TEXT, asa=_TEXT)
 SCHEMA = with_keys(
     router_left_out=_WORDS,
     vary_tools=with_keys(fitted={"type": "boolean"}, why=_TEXT, rows=_COUNT, taken_away=_COUNT),
@@ -89,7 +89,8 @@ SCHEMA = with_keys(
     screen=with_keys(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),
     valid=with_keys(base=_POINT, finalists=_SETTINGS, success_note=_WORDS, chosen_again=_SHARE),
     gates=by_name(with_keys(GATES_BY_LABEL, **dict.fromkeys(GATES_BY_LABEL, _BINS))),
-    samples=with_keys(("shown", "asked", "changed"), asked=_COUNT, changed=_COUNT, shown=_SAMPLE) | {"default": {}},
+    demonstration=with_keys(("shown", "asked", "changed"), asked=_COUNT, changed=_COUNT, shown=_SHOWN)
+    | {"default": {}},
     controls=by_name(with_keys(bag_of_words=with_keys(auc=_SHARE), probe_auc=_SHARE)),
     chosen=by_name(_NUMBER, properties={**_SETTING, "why": _TEXT, "abstains": {"type": "boolean"}}),
     domains=list_of({}),

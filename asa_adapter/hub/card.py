@@ -143,9 +143,9 @@ def _headline(report: Report) -> str | None:
 
 def _sample(report: Report) -> str | None:
     """One of the package's own prompts with the answers of the model alone and with the adapter."""
-    if not report.samples:
+    if not report.demonstration:
         return None
-    shown, asked, changed = (report.samples[name] for name in ("shown", "asked", "changed"))
+    shown, asked, changed = (report.demonstration[name] for name in ("shown", "asked", "changed"))
     rows = [["the model alone", _begins(shown["base"])], ["with ASA", _begins(shown["asa"])]]
     which = "the first of those where it did" if changed else "the first of them"
     return (

@@ -6,7 +6,7 @@ from asa_adapter.adapter import ASAAdapter
 from asa_adapter.data.samples import SAMPLE_PROMPTS
 from asa_adapter.measurement.measurements import Measurements
 
-_NAME = "samples"
+_NAME = "demonstration"
 
 
 def demonstration(measured: Measurements, adapter: ASAAdapter) -> dict[str, Any]:
@@ -17,8 +17,8 @@ def demonstration(measured: Measurements, adapter: ASAAdapter) -> dict[str, Any]
         adapter: the adapter.
 
     Returns:
-        What the report says under `samples`: how many were asked, for how many the adapter changed whether a call
-        begins, and the first of these, else the first of all. Empty where the adapter abstains or has no tools.
+        What the report says under `demonstration`: how many were asked, for how many the adapter changed whether a
+        call begins, and the first of these, else the first of all. Empty where the adapter abstains or has no tools.
     """
     tools = adapter.config.tools
     if adapter.config.abstains or not tools:

@@ -53,7 +53,7 @@ def new_report(
         "evaluations": {},
         "conversations": {},
         "gates": {},
-        "samples": {},
+        "demonstration": {},
         "controls": {},
         "ablations": {},
         "rules": {},

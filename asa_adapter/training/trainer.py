@@ -25,17 +25,17 @@ from asa_adapter.data.rows import check_tools
 from asa_adapter.engine.beginnings import Prompt
 from asa_adapter.files import make_writable_folder
 from asa_adapter.hub.client import PushOptions
-from asa_adapter.measurement.baselines import bag_of_words
 from asa_adapter.measurement.labelled import labels_of
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.measurement.stages import STAGES_NAME
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.modeling.progress import forecast, say
 from asa_adapter.notations.schemas import Tools
-from asa_adapter.search.fitting import LayerFit, probe_quality
+from asa_adapter.search.fitting import LayerFit
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.training.account import borne, gained, stage_line, understood
+from asa_adapter.training.controls import controls
 from asa_adapter.training.demonstration import demonstration
 from asa_adapter.training.inputs import (
     check_leaks,
@@ -214,10 +214,14 @@ class ASATrainer:
                 groups=measured.groups(split),
             )
             self.report["evaluations"][split] = {**results, **sure}
-            self.report["controls"][split] = self._controls(split)
+            assert self._fit is not None
+            layer = self.report["chosen"]["layer"]
+            self.report["controls"][split] = controls(
+                measured, split, layer, self._fit, self._fitted_domains, args.seed
+            )
             self._bears(split)
             if split == "test":
-                self.report["samples"] = demonstration(self._measured, chosen)
+                self.report["demonstration"] = demonstration(self._measured, chosen)
             self._save()
         return results
 
@@ -238,18 +242,6 @@ class ASATrainer:
             self.report["conversations"][split] = found
             self._save()
         return found
-
-    def _controls(self, split: str) -> dict[str, Any]:
-        """Metrics of the bag-of-words classifier, and of probes of true and shuffled labels at the chosen layer."""
-        layer, seed = self.report["chosen"]["layer"], self.args.seed
-        assert self._fit is not None
-        cal, train, judged = (self._measured.labelled(name, layer) for name in ("cal", "train", split))
-        known = train.behind(cal)
-        fitted_on = [*self.splits["cal"], *self.splits["train"]]
-        return {
-            "bag_of_words": bag_of_words(fitted_on, self.splits[split], seed),
-            **probe_quality(self._fit, known, judged, self._fitted_domains, seed),
-        }
 
     def _bears(self, split: str) -> None:
         """Adds to the report how the adapter's gate bears other lists of tools."""

@@ -252,7 +252,7 @@ SAMPLE = {"prompt": "What is 2 | 3?", "base": "It is\n<b>6</b>. " + "x" * 300, "
      (0, "changed for 0 whether a call begins; this is the first of them.")],
 )  # fmt: skip
 def test_it_opens_with_a_sample_prompt_before_and_after(changed: int, which: str) -> None:
-    text = card(config(), report(samples={"asked": 12, "changed": changed, "shown": SAMPLE}))
+    text = card(config(), report(demonstration={"asked": 12, "changed": changed, "shown": SAMPLE}))
     assert table_of(text, "", "What is 2 \\| 3?") == {
         "the model alone": [f"`It is <b>6</b>. {'x' * 184}…`"],
         "with ASA": ["(nothing)"],
@@ -263,7 +263,7 @@ def test_it_opens_with_a_sample_prompt_before_and_after(changed: int, which: str
 
 def test_an_adapter_without_samples_or_that_abstains_shows_none() -> None:
     assert "sample prompts" not in card(config(), report())
-    found = report(samples={"asked": 12, "changed": 0, "shown": SAMPLE})
+    found = report(demonstration={"asked": 12, "changed": 0, "shown": SAMPLE})
     assert "sample prompts" not in card(config(alpha=0), found)
 
 

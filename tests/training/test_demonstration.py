@@ -32,7 +32,7 @@ def test_the_first_prompt_that_the_adapter_changes_is_shown_with_both_answers(
     for prompt in before:
         told = tiny_adapter.explain(*tiny_lfm2, prompt)
         assert told["base"]["triggered"] == told["steered"]["triggered"]
-    assert Report.read({"samples": found}).samples == found
+    assert Report.read({"demonstration": found}).demonstration == found
 
 
 def test_an_adapter_that_abstains_or_has_no_tools_shows_nothing(measured: Any, tiny_adapter: ASAAdapter) -> None:
