@@ -38,10 +38,22 @@ def answer(model: Any, tokenizer: Any, prompt: str, tools: list[dict[str, Any]])
     return str(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :]))
 
 
+def is_right(parser: ToolCallParser, answer: str, row: dict[str, Any]) -> bool:
+    """Whether an answer calls nothing where nothing is needed, else the tool that the row names, by its schema."""
+    if not row["label"]:
+        return not parser.triggered(answer)
+    named = [call["name"] for call in row["gold_calls"]]
+    called = [call.name for call in parser.parse(answer, row["tools"])]
+    return called == named and not parser.check(answer, row["tools"])["errors"]
+
+
 def corrected_prompts(
     model: Any, tokenizer: Any, adapter: ASAAdapter, rows: list[dict[str, Any]]
 ) -> dict[str, tuple[dict[str, Any], str, str, Decision]]:
-    """A lazy prompt and an over-eager one: rows that the bare model gets wrong and the steered one gets right."""
+    """A lazy prompt and an over-eager one: rows that the bare model gets wrong and the steered one gets right.
+
+    To a lazy prompt the steered model calls the tool that the row names, with arguments that fit its schema.
+    """
     parser = ToolCallParser.from_tokenizer(tokenizer)
     found: dict[str, tuple[dict[str, Any], str, str, Decision]] = {}
     for row in rows:
@@ -54,7 +66,7 @@ def corrected_prompts(
         with adapter.attach(model, tokenizer=tokenizer) as steering:
             steered = answer(model, tokenizer, row["instruction"], row["tools"])
             decision = steering.decisions[0]
-        if parser.triggered(steered) == bool(row["label"]):
+        if is_right(parser, steered, row):
             found[kind] = (row, base, steered, decision)
         if len(found) == 2:
             break
