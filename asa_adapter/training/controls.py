@@ -1,11 +1,28 @@
-"""What an evaluation is held against: a classifier of the words, and probes of meaningless labels."""
+"""What an evaluation is held against: chance, a classifier of the words, and probes of meaningless labels."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from asa_adapter.choice.intervals import comparison
+from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.measurement.baselines import bag_of_words
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.search.fitting import LayerFit, probe_quality
+
+
+def sureness(
+    measured: Measurements, split: str, base: Sequence[str], asa: Sequence[str], args: ASATrainingArguments
+) -> dict[str, Any]:
+    """How sure the difference between two series of answers to a split is; see `comparison`."""
+    return comparison(
+        measured.labels(split),
+        measured.triggered(split, base),
+        measured.triggered(split, asa),
+        measured.domains(split),
+        draws=args.resamples,
+        seed=args.seed,
+        groups=measured.groups(split),
+    )
 
 
 def controls(

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.choice.intervals import comparison
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Setting
 from asa_adapter.comparison.table import ablated, metrics_of_rules, rules_table
@@ -35,7 +34,7 @@ from asa_adapter.search.fitting import LayerFit
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.training.account import borne, gained, stage_line, understood
-from asa_adapter.training.controls import controls
+from asa_adapter.training.controls import controls, sureness
 from asa_adapter.training.demonstration import demonstration
 from asa_adapter.training.inputs import (
     check_leaks,
@@ -204,16 +203,7 @@ class ASATrainer:
         self._measured.warn_of_cut(results, split)
         if chosen is self._adapter:
             measured, args = self._measured, self.args
-            triggered = measured.triggered(split, base), measured.triggered(split, asa)
-            sure = comparison(
-                measured.labels(split),
-                *triggered,
-                measured.domains(split),
-                draws=args.resamples,
-                seed=args.seed,
-                groups=measured.groups(split),
-            )
-            self.report["evaluations"][split] = {**results, **sure}
+            self.report["evaluations"][split] = {**results, **sureness(measured, split, base, asa, args)}
             assert self._fit is not None
             layer = self.report["chosen"]["layer"]
             self.report["controls"][split] = controls(
