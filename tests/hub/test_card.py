@@ -521,6 +521,13 @@ def test_a_weak_spot_is_named(sentence: str) -> None:
     assert sentence in card(config(), report()).partition("## Limits and weak spots")[2]
 
 
+def test_the_rows_of_cal_count_where_probes_are_fitted_on_them_too() -> None:
+    splits = {name: {"rows": rows, "tool_needed": 21} for name, rows in (("cal", 42), ("train", 43), ("valid", 24))}
+    assert "are fitted on 43 labelled prompts" in card(config(), report(splits=splits))
+    told = {"fitted": False, "why": "asked for"}
+    assert "are fitted on 85 labelled prompts" in card(config(), report(splits=splits, vary_tools=told))
+
+
 def test_a_loss_is_named() -> None:
     swapped = report()
     test = swapped["evaluations"]["test"]
