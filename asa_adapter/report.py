@@ -100,6 +100,11 @@ conversations.*.needed               | int     | calls that these need
 conversations.*.base.*               | number  | the bare model: shares of right first calls and sequences, of missing
 conversations.*.asa.*                | number  | calls, of turns with needless and repeated ones; with the adapter
 conversations.*.intervals.*.*[]      | number  | 95 % intervals of "base", "asa" and "gain", whole conversations drawn
+gates.*.needed[]                     | int     | by split: rows that need a tool, by p(tool) in twenty equal parts
+gates.*.not_needed[]                 | int     | the same of rows that need none
+demonstration.asked                  | int     | how many of the package's own prompts were asked, bare and steered
+demonstration.changed                | int     | for how many of these the adapter changed whether a call begins
+demonstration.shown.*                | text    | the first of those, else of all: prompt; answers bare (base), steered (asa)
 controls.*.bag_of_words.COUNTED      |         | by split: a classifier that sees only the words
 controls.*.bag_of_words.auc          | number  | its AUC
 controls.*.probe_auc                 | number  | AUC of the probe at the chosen layer
@@ -116,10 +121,7 @@ rules.left_out.*                     | text    | by rule: why it could not be tr
 rules.best                           | text    | the rule that is best on VALID
 rules.steering_against_best.SURE     |         | how sure the difference is: "base" is that rule, "asa" steering
 rules.success_gain[]                 | number  | 95 % interval of the same difference in F1 of successful calls
-samples.engine                       | text    | what answered the samples, which `asa-adapter verify` asks again
-samples.device                       | text    | where
-samples.dtype                        | text    | in which precision
-samples.quantised                    | text    | how the weights were packed; "" where they were plain numbers
+samples.*                            | text    | what answered them: engine, device, dtype, quantised ("": plain numbers)
 samples.rows[].chat                  | text    | JSON of the chat's turns; neutral ones, unless the user named others
 samples.rows[].tools                 | text    | JSON of the tools that it offers, where not those of the config
 samples.rows[].prompt                | text    | first 16 digits of the SHA-256 of the prompt's token ids
@@ -263,6 +265,8 @@ class Report:
     success_note: str | None = None
     chosen_again: float | None = None
     controls: Mapping[str, Any] = field(default_factory=dict)
+    gates: Mapping[str, Mapping[str, list[int]]] = field(default_factory=dict)
+    demonstration: Mapping[str, Any] = field(default_factory=dict)
     habit: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -297,8 +301,8 @@ class Report:
 
 
 _WHOLE = (
-    *("ablations", "controls", "conversations", "rules", "splits", "vary_tools", "variations"),
-    *("arguments", "versions", "seconds", "samples", "metadata"),
+    *("ablations", "controls", "conversations", "demonstration", "gates", "rules", "splits"),
+    *("vary_tools", "variations", "arguments", "versions", "seconds", "samples", "metadata"),
 )
 _INDEX = re.compile("[0-9]{1,5}")
 

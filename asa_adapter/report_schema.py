@@ -14,6 +14,9 @@ VARIED_SHARES = ("right", "given_right", "called", "given_called")
 VALIDITY = ("format", "tool_name", "arguments", "success_precision", "success_recall")
 
 
+GATES_BY_LABEL = ("needed", "not_needed")
+
+
 class Point(NamedTuple):
     """Where a setting, or the bare model, stands between calls without need and calls that were needed."""
 
@@ -74,6 +77,8 @@ _IDS = list_of({"type": "integer"})
 _SEEN = {"gate": {"type": "integer", "minimum": -1, "maximum": 1}, "p_tool": _SHARE, "steered": _IDS, "bare": _IDS}
 _SAMPLE: dict[str, dict[str, Any]] = {**dict.fromkeys(("chat", "prompt"), _WORDS), "domain": _TEXT, **_SEEN}
 _SAMPLES = list_of(with_keys(_SAMPLE, **_SAMPLE, tools=_TEXT), maxItems=64, default=[])
+_BINS = list_of(_COUNT, minItems=2, maxItems=100)
+_SHOWN = with_keys(("prompt", "base", "asa"), prompt=_WORDS, base=_TEXT, asa=_TEXT)
 SCHEMA = with_keys(
     samples=with_keys(engine=_TEXT, device=_TEXT, dtype=_TEXT, quantised=_TEXT, rows=_SAMPLES),
     router_left_out=_WORDS,
@@ -88,6 +93,9 @@ SCHEMA = with_keys(
     layers=by_name(by_name(_NUMBER, properties={"effect": _EFFECT})),
     screen=with_keys(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),
     valid=with_keys(base=_POINT, finalists=_SETTINGS, success_note=_WORDS, chosen_again=_SHARE),
+    gates=by_name(with_keys(GATES_BY_LABEL, **dict.fromkeys(GATES_BY_LABEL, _BINS))),
+    demonstration=with_keys(("shown", "asked", "changed"), asked=_COUNT, changed=_COUNT, shown=_SHOWN)
+    | {"default": {}},
     controls=by_name(with_keys(bag_of_words=with_keys(auc=_SHARE), probe_auc=_SHARE)),
     chosen=by_name(_NUMBER, properties={**_SETTING, "why": _TEXT, "abstains": {"type": "boolean"}}),
     domains=list_of({}),

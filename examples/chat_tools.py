@@ -128,8 +128,8 @@ def _unit(name: str) -> tuple[str, float, float]:
     raise ValueError(f"the unit {name!r:.40} is not known; known are {', '.join(UNITS)}")
 
 
-def search_in(folder: Path) -> Callable[[str], str]:
-    """The search tool for the text files below one folder; it opens no file outside of it."""
+def search_in(folder: Path, name: str = "search_files") -> Callable[[str], str]:
+    """The search tool for the text files below one folder, under a name; it opens no file outside of it."""
     root = folder.resolve(strict=True)
 
     def search_files(query: str) -> str:
@@ -147,6 +147,7 @@ def search_in(folder: Path) -> Callable[[str], str]:
         best = [f"{place}: {line[:MAX_LINE]}" for score, place, line in heapq.nsmallest(3, hits) if score]
         return "\n".join(best) or f"no line has any of the words {query!r:.80}"
 
+    search_files.__name__ = name
     return search_files
 
 

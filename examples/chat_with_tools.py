@@ -1,14 +1,16 @@
 """A chat in the terminal whose model has real tools and an adapter; every decision is shown.
 
-python examples/chat_with_tools.py [--model M] [--adapter A] [--folder F]
+python examples/chat_with_tools.py [--model M] [--adapter A] [--folder F] [--picture FILE]
 
-The tools are those of chat_tools.py: a calculator, units, and a search through the text files of FOLDER. Any model
-will do whose chat template takes tools. Decisions mean most for tools like those that the adapter was fitted with.
+The model is offered the tools that the adapter was fitted with, for which its decisions were measured. Those that
+chat_tools.py has are run: a calculator, units, and a search, whose web is the text files of FOLDER; a call of another
+one is answered with an error. Any model will do whose chat template takes tools.
 """
 
 import argparse
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ import torch
 from chat_tools import calculator, convert_units, search_in
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from asa_adapter import ASAAdapter, SteeringHandle, ToolCall, ToolCallParser
+from asa_adapter import ASAAdapter, Decision, SteeringHandle, ToolCall, ToolCallParser
 from asa_adapter.data import encode_prompt
+from asa_adapter.pictures import conversation, save
+from asa_adapter.tool_calls import tool_schemas, unwrapped
 
 HERE = Path(__file__).resolve().parent
 
@@ -30,7 +34,8 @@ class Chat:
         tokenizer: its tokenizer, with a chat template.
         steering: the adapter's handle.
         parser: reads the model's tool calls.
-        tools: functions with type hints and docstrings, which return text.
+        tools: functions that can be run, with type hints and docstrings; they return text.
+        offered: schemas of the tools that the model sees; those of `tools` where None.
         rounds: how often the model may call tools before it must answer.
         max_new_tokens: longest answer.
     """
@@ -42,11 +47,14 @@ class Chat:
         steering: SteeringHandle,
         parser: ToolCallParser,
         tools: Sequence[Callable[..., str]],
+        offered: Sequence[dict[str, Any]] | None = None,
         rounds: int = 4,
         max_new_tokens: int = 256,
     ) -> None:
         self.model, self.tokenizer, self.steering, self.parser = model, tokenizer, steering, parser
-        self.tools = list(tools)
+        self.functions = {tool.__name__: tool for tool in tools}
+        self.tools: list[Any] = list(offered or tools)
+        self.decided: list[tuple[str, Decision]] = []
         self.rounds = rounds
         self.max_new_tokens = max_new_tokens
         self.messages: list[dict[str, Any]] = []
@@ -56,6 +64,8 @@ class Chat:
         self.messages.append({"role": "user", "content": request})
         for round in range(self.rounds):
             ids = self.answer(steered=round == 0)
+            if round == 0:
+                self.decided.append((request, self.steering.decisions[0]))
             yield f"  [{self.steering.decisions[0] if round == 0 else 'not steered: it reads results'}]"
             text = self.parser.text(ids)
             calls = self.parser.parse(text, self.tools)
@@ -88,9 +98,10 @@ class Chat:
 
     def run(self, call: ToolCall) -> str:
         """The result of a call whose name and arguments have been checked."""
-        tool = next(tool for tool in self.tools if tool.__name__ == call.name)
+        if call.name not in self.functions:
+            return f"error: {call.name} is not run in this demo"
         try:
-            result = tool(**call.arguments)
+            result = self.functions[call.name](**call.arguments)
         except (ValueError, ArithmeticError, OSError) as error:
             return f"error: {error}"
         for token in self.tokenizer.all_special_tokens:  # a file must not end the turn and write the next
@@ -110,6 +121,15 @@ def talk(chat: Chat) -> None:
     print("\nbye")
 
 
+def draw(chat: Chat, file: Path) -> None:
+    """Draws the decisions of a conversation, where there are any."""
+    if chat.decided:
+        requests, decisions = zip(*chat.decided, strict=True)
+        p_tool, gates = zip(*((decision.p_tool, decision.gate) for decision in decisions), strict=True)
+        save(conversation(requests, p_tool, gates, chat.steering.tau), file)
+        print(f"the decisions are drawn in {file}")
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Loads everything and talks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -117,9 +137,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--adapter", default=HERE / "tiny_lfm2_asa", help="folder or Hub id (default: ours for it)")
     parser.add_argument("--folder", type=Path, default=HERE / "data", help="text files to search (default: our data)")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of calls per request (default: %(default)s)")
+    parser.add_argument("--picture", type=Path, help="PNG file for a picture of the decisions")
     options = parser.parse_args(words)
     if not options.folder.is_dir():
         parser.error(f"there is no folder {options.folder}")
+    if options.picture and not (find_spec("matplotlib") and options.picture.parent.is_dir()):
+        parser.error(f'--picture {options.picture} needs that folder, and matplotlib: pip install ".[plots]"')
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "auto" if device == "cuda" else torch.float32
@@ -130,10 +153,16 @@ def main(words: Sequence[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
     model.to(device)
-    tools: list[Callable[..., str]] = [calculator, convert_units, search_in(options.folder)]
+    searches = [search_in(options.folder, name) for name in ("search_files", "web_search")]
+    tools: list[Callable[..., str]] = [calculator, convert_units, *searches]
     with adapter.attach(model, tokenizer=tokenizer) as steering:
-        print("Tools: calculator, convert_units, search_files. /new forgets; an empty line or Ctrl-C ends.")
-        talk(Chat(model, tokenizer, steering, adapter.parser(tokenizer), tools, options.rounds))
+        parser_of_calls, offered = adapter.parser(tokenizer), adapter.config.tools
+        chat = Chat(model, tokenizer, steering, parser_of_calls, tools, offered, options.rounds)
+        names = ", ".join(unwrapped(schema)["name"] for schema in tool_schemas(chat.tools))
+        print(f"Tools: {names}. /new forgets; an empty line or Ctrl-C ends.")
+        talk(chat)
+        if options.picture:
+            draw(chat, options.picture)
 
 
 if __name__ == "__main__":

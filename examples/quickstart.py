@@ -38,10 +38,22 @@ def answer(model: Any, tokenizer: Any, prompt: str, tools: list[dict[str, Any]])
     return str(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :]))
 
 
+def is_right(parser: ToolCallParser, answer: str, row: dict[str, Any]) -> bool:
+    """Whether an answer calls nothing where nothing is needed, else the tool that the row names, by its schema."""
+    if not row["label"]:
+        return not parser.triggered(answer)
+    named = [call["name"] for call in row["gold_calls"]]
+    called = [call.name for call in parser.parse(answer, row["tools"])]
+    return called == named and not parser.check(answer, row["tools"])["errors"]
+
+
 def corrected_prompts(
     model: Any, tokenizer: Any, adapter: ASAAdapter, rows: list[dict[str, Any]]
 ) -> dict[str, tuple[dict[str, Any], str, str, Decision]]:
-    """A lazy prompt and an over-eager one: rows that the bare model gets wrong and the steered one gets right."""
+    """A lazy prompt and an over-eager one: rows that the bare model gets wrong and the steered one gets right.
+
+    To a lazy prompt the steered model calls the tool that the row names, with arguments that fit its schema.
+    """
     parser = ToolCallParser.from_tokenizer(tokenizer)
     found: dict[str, tuple[dict[str, Any], str, str, Decision]] = {}
     for row in rows:
@@ -54,7 +66,7 @@ def corrected_prompts(
         with adapter.attach(model, tokenizer=tokenizer) as steering:
             steered = answer(model, tokenizer, row["instruction"], row["tools"])
             decision = steering.decisions[0]
-        if parser.triggered(steered) == bool(row["label"]):
+        if is_right(parser, steered, row):
             found[kind] = (row, base, steered, decision)
         if len(found) == 2:
             break
@@ -80,6 +92,8 @@ def main(output: Path) -> dict[str, Any]:
     fitted.save_pretrained(output)
     print(f"\n{fitted}\n\nTEST, {results['base']['n']} prompts\n{metrics_table(results)}")
     print(f"fpr: of the prompts without need, the share that got a call\n\nsaved in {output}")
+    picture = output / "plots" / "before_and_after.png"
+    print(f"drawn in {picture}" if picture.is_file() else 'not drawn: pictures need pip install ".[plots]"')
 
     adapter = ASAAdapter.from_pretrained(output)
     shown = corrected_prompts(model, tokenizer, adapter, list(splits["test"]))

@@ -82,7 +82,7 @@ BLOCKS = [(document, block) for document, text in DOCUMENTS.items() for block in
 COMMANDS = [(document, b) for document, b in BLOCKS if b.language == "bash" and b.text.startswith("asa-adapter ")]
 # Where the other blocks are and how they begin, why they are not run here, and where what they say is tested.
 ELSEWHERE = {
-    ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -c tests/constraints.txt . "): (
+    ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -c tests/constraints.txt "): (
         "needs a package registry; the script that it starts is run there",
         "tests/examples/test_quickstart.py",
     ),
@@ -193,7 +193,15 @@ def test_the_readmes_python_runs_from_its_first_block_to_its_last(
     quick = ASATrainingArguments(layers=[6], alphas=[1.0], taus=[0.5], betas=[1.0], finalists=1, progress=False)
     names: dict[str, Any] = {"tools": read_tools(DATA / "tools.json"), "quick": quick}
     run_python(ROOT / "README.md", names)
-    decision, results = capsys.readouterr().out.splitlines()
+    *explained, decision, results = capsys.readouterr().out.splitlines()
+    told = re.search(r"print what led to one decision, (.*?)\(\[all", README, flags=re.DOTALL)
+    assert told is not None
+    page = " ".join(line.removeprefix("  | ") for line in explained)
+    for number in map(float, re.findall(r"\b0\.\d+", told[1])):
+        assert any(float(found) == pytest.approx(number, abs=0.02) for found in re.findall(r"\b0\.\d+", page))
+    for answer in ("Well, it should be about 6000.", 'calculator(expression="48713 * 9264")'):
+        assert answer in told[1]
+        assert answer in page
     assert str(names["steering"].decisions).startswith("[<token ")
     fields = re.search(r"for each row: (.*)", README)
     assert fields is not None

@@ -86,6 +86,10 @@ def upper_bound(shares: ArrayLike, rows: ArrayLike, confidence: float = LEVEL) -
         shares: the measured shares, 0 to 1, of any shape.
         rows: number of independent rows behind each, whole or not, of a shape that goes with it.
         confidence: above .5 and below 1.
+
+    Example:
+        >>> round(float(upper_bound(0 / 50, 50)), 3)
+        0.051
     """
     p, n = np.broadcast_arrays(np.asarray(shares, dtype=np.float64), np.asarray(rows, dtype=np.float64))
     some, z = np.where(n > 0, n, 1.0), float(norm.ppf(confidence))
@@ -202,13 +206,3 @@ def _mcnemar(gains: NDArray[np.int64], groups: NDArray[np.int64]) -> float:
     of_groups = np.bincount(groups, weights=gains)
     better, worse = int((of_groups > 0).sum()), int((of_groups < 0).sum())
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
-
-
-def upper_confidence_bound(successes: int, trials: int, confidence: float = LEVEL) -> float:
-    """One-sided upper confidence bound of a proportion, from Wilson's score interval; 1.0 without trials.
-
-    Example:
-        >>> round(upper_confidence_bound(0, 50), 3)
-        0.051
-    """
-    return float(upper_bound(successes / max(trials, 1), trials, confidence))

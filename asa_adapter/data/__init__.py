@@ -3,10 +3,12 @@
 from asa_adapter.data.duplicates import near_duplicate_groups
 from asa_adapter.data.prompts import encode_prompt, row_domain, row_messages
 from asa_adapter.data.rows import read_tools, row_text
+from asa_adapter.data.samples import SAMPLE_PROMPTS, sample_data
 from asa_adapter.data.sources import SPLITS
 from asa_adapter.data.splits import load_splits
 
 __all__ = [
+    "SAMPLE_PROMPTS",
     "SPLITS",
     "encode_prompt",
     "load_splits",
@@ -15,4 +17,5 @@ __all__ = [
     "row_domain",
     "row_messages",
     "row_text",
+    "sample_data",
 ]

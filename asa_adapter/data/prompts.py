@@ -27,6 +27,7 @@ _REASONING_BEGINS = re.compile(
     r"|<\|channel\|>analysis<\|message\|>|Here are my reasoning steps:)\s*\Z"
 )
 _TAIL_TOKENS = 16
+_BEGINNING = 64  # characters of an answer in which a reasoning block may be opened
 
 
 def row_messages(row: Row) -> list[dict[str, Any]]:
@@ -140,6 +141,12 @@ def open_reasoning(text: str) -> str:
     """The marker of a reasoning block with which a text ends; "" where it ends with none."""
     found = _REASONING_BEGINS.search(text)
     return found[0].strip() if found else ""
+
+
+def reasons_first(answer: str) -> str:
+    """The marker of the reasoning block with which an answer begins; "" where it begins with none."""
+    beginnings = (answer[:end] for end in range(1, min(len(answer), _BEGINNING) + 1))
+    return next(filter(None, map(open_reasoning, beginnings)), "")
 
 
 def _check_no_open_reasoning(tokenizer: Any, ids: Sequence[int]) -> None:

@@ -63,6 +63,8 @@ def read_parts(source: Any) -> tuple[dict[str, Part], Path | None]:
     if not isinstance(source, str | Path):
         return _parts_of_data(source), None
     path = Path(source)
+    if path.is_dir() and (only := _only_file(path)):
+        path = only
     if path.is_dir():
         return {name: _part_of_file(file, file.name) for name, file in _split_files(path).items()}, _tools_in(path)
     if path.suffix in _READERS:
@@ -114,6 +116,12 @@ def _is_opposite(yes: str, no: str) -> bool:
 
 def _tools_in(folder: Path) -> Path | None:
     return folder / "tools.json" if (folder / "tools.json").is_file() else None
+
+
+def _only_file(folder: Path) -> Path | None:
+    """The one file of rows in a folder, if it is not named as a split."""
+    found = [path for path in folder.iterdir() if path.suffix in _READERS]
+    return found[0] if len(found) == 1 and found[0].stem not in _NAMES else None
 
 
 def _split_files(folder: Path) -> dict[str, Path]:

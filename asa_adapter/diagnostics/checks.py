@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from asa_adapter.data.prompts import check_chat_template, encode_prompt, open_reasoning, template_variables
+from asa_adapter.data.prompts import check_chat_template, encode_prompt, reasons_first, template_variables
 from asa_adapter.diagnostics.patient import Finding, Patient
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.errors import IncompatibleModelError
@@ -88,6 +88,15 @@ def template_ignores(name: str) -> tuple[str, str]:
     return (
         f"the chat template ignores tools=: the model never sees {name!r} and the others, so it cannot call them",
         "give a chat template that writes the tools: ASATrainingArguments(chat_template=...), --chat-template FILE",
+    )
+
+
+def answers_reason(marker: str) -> tuple[str, str]:
+    """What it means that answers begin with this marker of reasoning, and the cure."""
+    return (
+        f"the answer begins with reasoning ({marker!r}): the call is decided behind it, not at the last prompt token, "
+        "where an adapter reads and steers",
+        "switch thinking off, by the model's own switch or a chat template that closes the block",
     )
 
 
@@ -274,13 +283,8 @@ def check_weights(patient: Patient) -> Finding:
 def check_thinking(patient: Patient) -> Finding:
     """Do answers begin with reasoning?"""
     for answer in patient.answers:
-        for end in range(1, _BEGINNING_TOKENS):
-            if opened := open_reasoning(patient.text(answer[:end])):
-                return wrong(
-                    f"the answer begins with reasoning ({opened!r}): the call is decided behind it, not at the last "
-                    "prompt token, where an adapter reads and steers",
-                    "switch thinking off, by the model's own switch or a chat template that closes the block",
-                )
+        if opened := reasons_first(patient.text(answer)):
+            return wrong(*answers_reason(opened))
     return ok("answers begin without reasoning: the last prompt token decides on the call")
 
 

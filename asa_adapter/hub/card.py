@@ -11,13 +11,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.files import sha256
 from asa_adapter.notations.schemas import unwrapped
+from asa_adapter.pictures.plots import caption
 from asa_adapter.report import Comparison, Interval, Report
 from asa_adapter.report_schema import RATIOS
 from asa_adapter.summary.conversations import conversations_section
-from asa_adapter.summary.markdown import calls_table, code, escaped, metrics_table, table, variations_table
-from asa_adapter.summary.rules import rules_markdown, verdict
+from asa_adapter.summary.markdown import calls_table, code, escaped, table, variations_table
+from asa_adapter.summary.rules import ablations_markdown, rules_markdown, verdict
 from asa_adapter.summary.setting import settings_table
 from asa_adapter.summary.weaknesses import weaknesses
 
@@ -27,16 +27,12 @@ LIBRARY_NAME = "asa-adapter"
 TAGS = ("activation-steering", "tool-calling", "asa")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-_PLACEHOLDER = "user/adapter"
+PLACEHOLDER = "user/adapter"
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})?")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
-_PLOT = re.compile(r"[A-Za-z0-9_-]{1,80}\.png")
-_SHOWN_PLOT = re.compile(rf"\]\({PLOTS_FOLDER}/({_PLOT.pattern})\)")
-_NAMED = re.compile(r'ASAAdapter\.from_pretrained\("([^"\n]*)"\)')
-_SIGNATURE = re.compile(
-    r"\n<!-- asa-adapter wrote this card \(SHA-256 ([0-9a-f]{64})\); if edited, it is kept\. -->\n?\Z"
-)
+PLOT = re.compile(r"[A-Za-z0-9_-]{1,80}\.png")
 _MOST_TOOLS = 20
+_MOST_SHOWN = 200  # characters of a sample's answer
 # What the card says that an adapter "adds", by its action.
 _ACTS = {
     "steer": "one vector to that state",
@@ -70,7 +66,8 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         base_model=f"[{base_model}](https://huggingface.co/{on_hub})" if on_hub else base_model,
         success_note=escaped(report.success_note) if report.success_note else None,
         headline=None if config.abstains else _headline(report),
-        repo_id=repo_id if _HUB_ID.fullmatch(repo_id or "") else _PLACEHOLDER,
+        sample=None if config.abstains else _sample(report),
+        repo_id=repo_id if _HUB_ID.fullmatch(repo_id or "") else PLACEHOLDER,
         model_id=on_hub or "path/to/the/model",
         fitted_for=_fitted_for(config, report),
         serving=_serving(config, report),
@@ -82,7 +79,11 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         ablations=_ablations(report),
         verdict=verdict(report.rules),
         rules=rules_markdown(report.rules),
-        plots=[{"file": name, "title": _plot_title(name)} for name in plots if _PLOT.fullmatch(name)],
+        plots=[
+            {"file": name, "title": _plot_title(name), "caption": caption(name)}
+            for name in plots
+            if PLOT.fullmatch(name)
+        ],
         settings=settings_table(config),
         why=_why(config, report),
         weaknesses=weaknesses(config, report),
@@ -90,29 +91,6 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         versions=_versions(report),
     )
     return str(card.content).rstrip() + "\n"
-
-
-def signed(card: str) -> str:
-    """A card with a comment by which `is_unedited` sees that it was not edited."""
-    return f"{card}\n<!-- asa-adapter wrote this card (SHA-256 {sha256(card.encode())}); if edited, it is kept. -->\n"
-
-
-def is_unedited(card: str, config: ASAConfig | None = None, report: Report | None = None) -> bool:
-    """Whether a card is as it was written here, line ends aside.
-
-    Args:
-        card: its text.
-        config: the adapter's settings, for a card without a signature.
-        report: what was measured, likewise.
-    """
-    card = card.replace("\r\n", "\n")
-    if found := _SIGNATURE.search(card):
-        return sha256(card[: found.start()].encode()) == found[1]
-    if config is None or report is None:
-        return False
-    named = _NAMED.search(card)
-    repo_id = named[1] if named and named[1] != _PLACEHOLDER else None
-    return card == model_card(config, report, repo_id, _SHOWN_PLOT.findall(card))
 
 
 def _metadata(report: Report, name: str | None, on_hub: str | None, repo_id: str | None) -> ModelCardData:
@@ -161,6 +139,24 @@ def _headline(report: Report) -> str | None:
         f"On {asa['n']} TEST prompts, F1 goes from {base['f1']:.3f} to {asa['f1']:.3f}, and of the prompts without "
         f"need, the share that gets a call from {base['fpr']:.3f} to {asa['fpr']:.3f}."
     )
+
+
+def _sample(report: Report) -> str | None:
+    """One of the package's own prompts with the answers of the model alone and with the adapter."""
+    if not report.demonstration:
+        return None
+    shown, asked, changed = (report.demonstration[name] for name in ("shown", "asked", "changed"))
+    rows = [["the model alone", _begins(shown["base"])], ["with ASA", _begins(shown["asa"])]]
+    which = "the first of those where it did" if changed else "the first of them"
+    return (
+        f"{table(['', escaped(shown['prompt'])], rows, numbers=0)}\n\nOf {asked} sample prompts that come with the "
+        f"package it changed for {changed} whether a call begins; this is {which}."
+    )
+
+
+def _begins(answer: str) -> str:
+    """The beginning of an answer, for a cell of a table."""
+    return code(answer[:_MOST_SHOWN] + ("…" if len(answer) > _MOST_SHOWN else "")) if answer.strip() else "(nothing)"
 
 
 def _fitted_for(config: ASAConfig, report: Report) -> str:
@@ -262,7 +258,7 @@ def _calls(comparison: Comparison) -> str | None:
 
 
 def _ablations(report: Report) -> str | None:
-    return metrics_table(report.ablations, "variant", _RATIO_HEADS) if report.ablations else None
+    return ablations_markdown(report.ablations, _RATIO_HEADS, "variant", "with ASA") if report.ablations else None
 
 
 def _variations(report: Report) -> dict[str, str] | None:

@@ -25,9 +25,9 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from asa_adapter.config.asa_config import CONFIG_NAME
 from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, AdapterUploadError
-from asa_adapter.hub.card import is_unedited
 from asa_adapter.hub.contents import REPORT_NAME, SIZE_LIMITS
 from asa_adapter.hub.folder import CARD_LIMIT, CARD_NAME, edited_card
+from asa_adapter.hub.signature import is_unedited
 
 # What tells whether a repository's card was edited, and how large each may be.
 _CARD_FILES = {CARD_NAME: CARD_LIMIT, CONFIG_NAME: SIZE_LIMITS[CONFIG_NAME], REPORT_NAME: SIZE_LIMITS[REPORT_NAME]}

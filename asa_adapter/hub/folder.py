@@ -11,7 +11,7 @@ from asa_adapter.config.asa_config import CONFIG_NAME, ASAConfig
 from asa_adapter.config.fields import PROBES_NAME, ROUTER_NAME, VECTORS_NAME
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import LFS_POINTER, MIB, decode_utf8, read_current, replace_files, sha256
-from asa_adapter.hub.card import PLOTS_FOLDER, is_unedited, model_card, signed
+from asa_adapter.hub.card import PLOTS_FOLDER, model_card
 from asa_adapter.hub.contents import (
     REPORT_NAME,
     SIZE_LIMITS,
@@ -21,9 +21,10 @@ from asa_adapter.hub.contents import (
     read_whole,
     report_of,
 )
-from asa_adapter.hub.plots import PLOT_NAMES, plots
+from asa_adapter.hub.signature import is_unedited, signed
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.vectors import SteeringVectors
+from asa_adapter.pictures.plots import PLOT_NAMES, plots
 from asa_adapter.report import Report
 
 CARD_NAME = "README.md"

@@ -311,8 +311,8 @@ class Measurements:
         ]
         return np.array(found, dtype=bool)
 
-    def habit(self, split: str) -> Habit:
-        """The formats in which the bare model's calls come, in its answers to a few rows of each label."""
+    def habit(self, split: str) -> tuple[Habit, list[Answer]]:
+        """The formats in which the bare model's calls come, in its answers to a few rows of each label; and these."""
         rows = a_few(self._splits[split])
         prompts = encode_rows(self._tokenizer, rows, self._tools, self._parser)
         depends = {"prompts": digest(prompts), "max_new_tokens": self._args.max_new_tokens}
@@ -321,7 +321,7 @@ class Measurements:
             return {"base": self._evaluation.answers(rows)}
 
         answers = self._stages.answers("habit", {"base": depends}, compute)["base"]
-        return habit(answers, [row_tools(row, self._tools) for row in rows], self._parser.format)
+        return habit(answers, [row_tools(row, self._tools) for row in rows], self._parser.format), answers
 
     def read_with(self, parser: ToolCallParser) -> None:
         """Reads the model's calls with another parser from now on."""

@@ -24,20 +24,22 @@ class Lines:
 
     def __init__(self, total: int, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._total, self._name, self._clock = total, name, clock
-        self._done = 0
+        self._done = self._updates = 0
         self._began = self._said = clock()
 
     def update(self, n: int = 1) -> None:
         """Notes that `n` more steps are done."""
         self._done += n
+        self._updates += 1
         if (whole := _FORECAST.get()) is not None:
             whole.worked(n)
         now = self._clock()
         if now - self._said >= _EVERY and self._done < self._total:
             self._said = now
             rate = self._done / (now - self._began)
-            left = span((self._total - self._done) / rate)
-            say(f"{self._name}: {self._done} of {self._total}, {rate:.3g} a second, about {left} left")
+            # The first step has more to do than those that follow: what all prompts begin with is run in it.
+            left = f", about {span((self._total - self._done) / rate)} left" if self._updates > 1 else ""
+            say(f"{self._name}: {self._done} of {self._total}, {rate:.3g} a second{left}")
 
     def __enter__(self) -> "Lines":
         return self

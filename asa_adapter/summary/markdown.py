@@ -98,7 +98,7 @@ def calls_table(
 
 
 # How the variations of a list of tools are called, in the order of `VARIATIONS`.
-_VARIED = ("in another order", "the needed one and one other", "wrapped otherwise", "without the needed one")
+VARIED = ("in another order", "the needed one and one other", "wrapped otherwise", "without the needed one")
 
 
 def variations_table(found: Mapping[str, Mapping[str, float]]) -> str:
@@ -106,7 +106,7 @@ def variations_table(found: Mapping[str, Mapping[str, float]]) -> str:
     shares = ("right", "given_right", "called", "given_called")
     rows = [
         [text, str(found[name]["rows"]), *(f"{found[name][share]:.3f}" for share in shares)]
-        for name, text in zip(VARIATIONS, _VARIED, strict=True)
+        for name, text in zip(VARIATIONS, VARIED, strict=True)
         if name in found
     ]
     return table(["tools", "prompts", "gate right", "as given", "gate +1", "as given"], rows, numbers=5)

@@ -1,6 +1,6 @@
 """Simpler rules beside steering, for model card and terminal: a table, and one sentence on whether it is worth it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asa_adapter.report_schema import RATIOS
@@ -22,16 +22,25 @@ def rules_markdown(rules: Mapping[str, Any]) -> str | None:
     return "\n".join([whole, *(["", "What VALID chose:", "", *told] if told else [])])
 
 
-def ablations_markdown(ablations: Mapping[str, Any]) -> str:
-    """The table of a report's sound `ablations`: the adapter as "asa", then each variant and what it changes."""
+def ablations_markdown(
+    ablations: Mapping[str, Any], names: Sequence[str] = RATIOS, first: str = "", own: str = "asa"
+) -> str:
+    """The table of a report's sound `ablations`: the adapter, then each variant and what it changes.
+
+    Args:
+        ablations: metrics by variant; the adapter itself is "full".
+        names: heads of the columns of ratios.
+        first: head of the column of variants.
+        own: what the adapter itself is called.
+    """
     ordered = {name: ablations[name] for name in ("full", *ablations) if name in ablations and name != "base"}
     rows = []
     for name, metrics in ordered.items():
         gain = metrics.get("against_full", {}).get("intervals", {}).get("gain", {}).get("f1")
         change = "" if gain is None else f"{gain[0]:+.3f} to {gain[1]:+.3f}"
         ratios = [f"{metrics[ratio]:.3f}" for ratio in RATIOS]
-        rows.append(["asa" if name == "full" else escaped(name), *ratios, change])
-    return table(["", *RATIOS, "change of F1 (95 %)"], rows, numbers=len(RATIOS) + 1)
+        rows.append([own if name == "full" else escaped(name), *ratios, change])
+    return table([first, *names, "change of F1 (95 %)"], rows, numbers=len(RATIOS) + 1)
 
 
 def _row(name: str, row: Mapping[str, Any]) -> list[str]:

@@ -160,8 +160,10 @@ def _reading(config: ASAConfig, report: Report) -> Iterator[str]:
 
 
 def _data(report: Report) -> Iterator[str]:
-    train = report.splits.get("train")
-    rows = f"{train['rows']} labelled prompts" if train else "labelled prompts"
+    # Reports that tell of varied tools are of fits on CAL and TRAIN; before them there were some on TRAIN alone.
+    known = [report.splits[name] for name in (("cal", "train") if report.vary_tools else ("train",))
+             if name in report.splits]  # fmt: skip
+    rows = f"{sum(split['rows'] for split in known)} labelled prompts" if known else "labelled prompts"
     labels = report.metadata.get("labels")
     by = f"labelled by {escaped(labels).rstrip('.')}" if labels else "by whom they were labelled is not recorded"
     yield f"Router and probes are fitted on {rows} ({by}); a wrong label there is a wrong decision here."

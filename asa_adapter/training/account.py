@@ -11,6 +11,8 @@ from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.prompts import Row, row_domain, row_tools
 from asa_adapter.modeling.progress import span
 from asa_adapter.notations.schemas import Tools, tool_names
+from asa_adapter.report_schema import VARIATIONS
+from asa_adapter.summary.markdown import VARIED
 from asa_adapter.summary.setting import setting_words
 
 _MOST_NAMES = 8
@@ -148,15 +150,43 @@ def _in_words(stage: re.Match[str]) -> str:
     what = {
         "evaluation": "whole answers",
         "conversations": "whole conversations",
-        "ablations": "the adapter without its parts, and simpler rules,",
+        "ablations": "the adapter without its parts, and simpler rules",
         "variations": "the gate beside other lists of tools",
     }
     return f"{what[stage[1]]} on {stage[2].upper()}"
 
 
-def stage_line(stage: str, report: Mapping[str, Any], seconds: float) -> str:
-    """One line about a stage that is done: its number, its name, what came out, and how long it took."""
+def gained(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """What an evaluation found, in words: the bare model's metrics, then the steered one's."""
+    base, asa = results["base"], results["asa"]
+    return (
+        f"F1 {base['f1']:.3f} alone, {asa['f1']:.3f} with the adapter; of the prompts without need "
+        f"{100 * base['fpr']:.0f} % get a call alone, {100 * asa['fpr']:.0f} % with it"
+    )
+
+
+def borne(found: Mapping[str, Mapping[str, float]]) -> str:
+    """How often a gate is right with other lists of tools, in words; `found` is what `Robustness.measure` gives."""
+    if not found:
+        return "no list of tools could be varied"
+    worst = min(found, key=lambda name: found[name]["right"] - found[name]["given_right"])
+    how = dict(zip(VARIATIONS, VARIED, strict=True))[worst]
+    return (
+        f"right on {100 * found[worst]['right']:.0f} % with tools {how}, where it loses most; on "
+        f"{100 * found[worst]['given_right']:.0f} % of these as given"
+    )
+
+
+def stage_line(stage: str, report: Mapping[str, Any], seconds: float, told: Sequence[str] = ()) -> str:
+    """One line about a stage that is done: its number, its name, what came out, and how long it took.
+
+    Args:
+        stage: its name, with the split for one behind the training.
+        report: the report so far.
+        seconds: how long it took.
+        told: what came out, for a stage behind the training.
+    """
     if stage not in _STAGES:
-        return f"{_LATER.sub(_in_words, stage)}; {seconds:.1f} s"
+        return f"{': '.join([_LATER.sub(_in_words, stage), *told])}; {seconds:.1f} s"
     name, result = _STAGES[stage]
     return f"{list(_STAGES).index(stage) + 1} of {len(_STAGES)}, {name}: {result(report)}; {seconds:.1f} s"

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from asa_adapter.choice.gain import MIN_GROUPS, groups_by_label
 from asa_adapter.data.duplicates import group_summary, leak_summary, leaks, row_names
-from asa_adapter.data.prompts import Row, row_messages, row_tools
+from asa_adapter.data.prompts import Row, reasons_first, row_messages, row_tools
 from asa_adapter.data.rows import check_gold_tools
 from asa_adapter.data.sources import SPLITS
 from asa_adapter.data.splits import check_split, how_made, load_splits
-from asa_adapter.diagnostics.checks import template_ignores, unseen_tools
+from asa_adapter.diagnostics.checks import answers_reason, template_ignores, unseen_tools
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.matching.compatibility import refuse_learnt_prompts, refuse_other_kinds
 from asa_adapter.modeling.residual import decoder_blocks, generating_model
@@ -102,6 +102,18 @@ def refuse_unsteerable(model: Any, layers: Sequence[int], layer_path: str | None
     blocks = decoder_blocks(bare, layer_path)
     for layer in {type(blocks[layer]): layer for layer in layers}.values():
         verify_block(bare, blocks, layer)
+
+
+def refuse_reasoning(answers: Sequence[str]) -> None:
+    """Refuses a model that reasons before it decides on a call, by its answers to a few rows.
+
+    Raises:
+        ValueError: more than half of the answers begin with reasoning.
+    """
+    opened = [marker for marker in map(reasons_first, answers) if marker]
+    if 2 * len(opened) > len(answers):
+        meaning, cure = answers_reason(opened[0])
+        raise ValueError(f"{len(opened)} of {len(answers)} answers of the bare model: {meaning}; {cure}")
 
 
 def few_groups(labels: NDArray[np.int64], groups: NDArray[np.int64]) -> str:

@@ -52,6 +52,8 @@ def new_report(
         "diagnostics": {},
         "evaluations": {},
         "conversations": {},
+        "gates": {},
+        "demonstration": {},
         "controls": {},
         "ablations": {},
         "rules": {},

@@ -15,13 +15,14 @@ from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import Probes
 from asa_adapter.policy.controller import ternary_gate
-from asa_adapter.report_schema import VARIATIONS
+from asa_adapter.report_schema import GATES_BY_LABEL, VARIATIONS
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.training.variations import mixed, varied
 
 # Balanced accuracy that a probe may lose on VALID by a variation before such rows are fitted on, and then as given.
 _MOST_LOSS = 0.03
 _MOST_LOSS_AS_GIVEN = 0.01
+_BINS = 20
 
 # Takes the name of a split; gives (N,) bool, where the gate is +1.
 Gate = Callable[[str], NDArray[np.bool_]]
@@ -96,22 +97,36 @@ class Robustness:
 
     def measure(self, split: str, adapter: ASAAdapter) -> dict[str, dict[str, float]]:
         """How an adapter's gate bears each variation of a split; see `compared`. An abstaining one has a gate too."""
-        layers, config = list(adapter.config.hooked), adapter.config
-        several = len(config.states) > 1
+        config = adapter.config
 
         def gate(name: str) -> NDArray[np.bool_]:
-            states = self._measured.states(name).states[layers]
-            kinds = [kind_of(row) for row in self._measured.rows(name)] if several else None
-            decisions = adapter.decide(states if len(layers) > 1 else states[0], kinds)
+            p_tool = self._p_tool(name, adapter)
+            kinds = self._kinds(name, adapter)
             # An abstaining adapter has a gate too, so it is not asked for its own.
-            found = np.zeros(len(decisions), dtype=bool)
+            found = np.zeros(len(p_tool), dtype=bool)
             for state in config.states:
-                own = np.array([kind == state for kind in kinds or [state] * len(decisions)])
-                p_tool = torch.tensor([decision.p_tool for decision in decisions])
-                found |= own & (ternary_gate(p_tool, config.rule(state).tau) == 1).numpy()
+                own = np.array([kind == state for kind in kinds or [state] * len(p_tool)])
+                found |= own & (ternary_gate(torch.from_numpy(p_tool), config.rule(state).tau) == 1).numpy()
             return found
 
         return self._compared(split, gate)
+
+    def by_label(self, split: str, adapter: ASAAdapter) -> dict[str, list[int]]:
+        """How often p(tool) lies in each twentieth of 0 to 1, for rows that need a tool and for those that do not."""
+        p_tool, labels = self._p_tool(split, adapter), self._measured.labels(split)
+        counts = (np.histogram(p_tool[labels == label], _BINS, (0, 1))[0].tolist() for label in (1, 0))
+        return dict(zip(GATES_BY_LABEL, counts, strict=True))
+
+    def _p_tool(self, split: str, adapter: ASAAdapter) -> NDArray[np.float32]:
+        """(N,) what an adapter's probes say of the rows of a split."""
+        layers = list(adapter.config.hooked)
+        states = self._measured.states(split).states[layers]
+        decisions = adapter.decide(states if len(layers) > 1 else states[0], self._kinds(split, adapter))
+        return np.array([decision.p_tool for decision in decisions], dtype=np.float32)
+
+    def _kinds(self, split: str, adapter: ASAAdapter) -> list[str] | None:
+        """The kind of state of each row, where an adapter has several."""
+        return [kind_of(row) for row in self._measured.rows(split)] if len(adapter.config.states) > 1 else None
 
     def _compared(self, split: str, gate: Gate) -> dict[str, dict[str, float]]:
         self._add(split)

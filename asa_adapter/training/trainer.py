@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.choice.intervals import comparison
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Setting
 from asa_adapter.comparison.table import ablated, metrics_of_rules, rules_table
@@ -25,22 +24,24 @@ from asa_adapter.data.rows import check_tools
 from asa_adapter.engine.beginnings import Prompt
 from asa_adapter.files import make_writable_folder
 from asa_adapter.hub.client import PushOptions
-from asa_adapter.measurement.baselines import bag_of_words
 from asa_adapter.measurement.labelled import labels_of
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.measurement.stages import STAGES_NAME
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.modeling.progress import forecast, say
 from asa_adapter.notations.schemas import Tools
-from asa_adapter.search.fitting import LayerFit, probe_quality
+from asa_adapter.search.fitting import LayerFit
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.training.account import stage_line, understood
+from asa_adapter.training.account import borne, gained, stage_line, understood
+from asa_adapter.training.controls import controls, sureness
+from asa_adapter.training.demonstration import demonstration
 from asa_adapter.training.inputs import (
     check_leaks,
     checked_splits,
     few_groups,
     layers_to_try,
+    refuse_reasoning,
     refuse_unseen_tools,
     refuse_unsteerable,
 )
@@ -194,27 +195,25 @@ class ASATrainer:
             IncompatibleModelError: the given adapter does not fit the model.
         """
         chosen = self._chosen(split, adapter)
-        with self._timed(f"evaluation ({split})", chosen):
+        with self._timed(f"evaluation ({split})", chosen) as told:
             base, asa = self._measured.answers(split, {"base": None, "asa": chosen}).values()
-        results: dict[str, Mapping[str, Any]] = {
-            "base": self._measured.metrics(split, base),
-            "asa": self._measured.metrics(split, asa),
-        }
+            results: dict[str, Mapping[str, Any]] = {
+                "base": self._measured.metrics(split, base),
+                "asa": self._measured.metrics(split, asa),
+            }
+            told.append(gained(results))
         self._measured.warn_of_cut(results, split)
         if chosen is self._adapter:
             measured, args = self._measured, self.args
-            triggered = measured.triggered(split, base), measured.triggered(split, asa)
-            sure = comparison(
-                measured.labels(split),
-                *triggered,
-                measured.domains(split),
-                draws=args.resamples,
-                seed=args.seed,
-                groups=measured.groups(split),
+            self.report["evaluations"][split] = {**results, **sureness(measured, split, base, asa, args)}
+            assert self._fit is not None
+            layer = self.report["chosen"]["layer"]
+            self.report["controls"][split] = controls(
+                measured, split, layer, self._fit, self._fitted_domains, args.seed
             )
-            self.report["evaluations"][split] = {**results, **sure}
-            self.report["controls"][split] = self._controls(split)
             self._bears(split)
+            if split == "test":
+                self.report["demonstration"] = demonstration(self._measured, chosen)
             self._save()
         return results
 
@@ -236,23 +235,13 @@ class ASATrainer:
             self._save()
         return found
 
-    def _controls(self, split: str) -> dict[str, Any]:
-        """Metrics of the bag-of-words classifier, and of probes of true and shuffled labels at the chosen layer."""
-        layer, seed = self.report["chosen"]["layer"], self.args.seed
-        assert self._fit is not None
-        cal, train, judged = (self._measured.labelled(name, layer) for name in ("cal", "train", split))
-        known = train.behind(cal)
-        fitted_on = [*self.splits["cal"], *self.splits["train"]]
-        return {
-            "bag_of_words": bag_of_words(fitted_on, self.splits[split], seed),
-            **probe_quality(self._fit, known, judged, self._fitted_domains, seed),
-        }
-
     def _bears(self, split: str) -> None:
         """Adds to the report how the adapter's gate bears other lists of tools."""
         assert self._adapter is not None
-        with self._timed(f"variations ({split})"):
-            self.report["variations"][split] = self._robustness.measure(split, self._adapter)
+        with self._timed(f"variations ({split})") as told:
+            found = self.report["variations"][split] = self._robustness.measure(split, self._adapter)
+            self.report["gates"][split] = self._robustness.by_label(split, self._adapter)
+            told.append(borne(found))
 
     def ablate(
         self, split: str = "test", adapter: ASAAdapter | None = None, *, rules: bool = True
@@ -275,9 +264,10 @@ class ASATrainer:
             IncompatibleModelError: the given adapter does not fit the model.
         """
         chosen = self._chosen(split, adapter)
-        with self._timed(f"ablations ({split})", chosen):
+        with self._timed(f"ablations ({split})", chosen) as told:
             results = ablated(self._measured, chosen, split, self.args)
             table = rules_table(self._measured, chosen, self.args, split) if rules else None
+            told.append(f"{len(results)} variants, {len(table['rows']) if table else 0} rules")
         if chosen is self._adapter and split == "test":
             self.report |= {"ablations": results} | ({"rules": table} if table else {})
             self._save()
@@ -285,7 +275,8 @@ class ASATrainer:
 
     def _learn_habit(self) -> None:
         """Asks the bare model in which formats its calls come; a format that was named by hand stays."""
-        found = self._measured.habit("train")
+        found, answers = self._measured.habit("train")
+        refuse_reasoning(answers)
         self.report["habit"] = habit_facts(found)
         if self.args.tool_call_format is not None or not found.calls:
             return
@@ -330,15 +321,18 @@ class ASATrainer:
         return ASAAdapter(config, fit.vectors, fit.router, fit.probes, self.report)
 
     @contextlib.contextmanager
-    def _timed(self, stage: str, adapter: ASAAdapter | None = None) -> Iterator[None]:
-        """Adds the seconds that a stage took to the report, unless it is for another adapter than the trained one."""
-        began = time.perf_counter()
-        yield
+    def _timed(self, stage: str, adapter: ASAAdapter | None = None) -> Iterator[list[str]]:
+        """Adds the seconds that a stage took to the report, unless it is for another adapter than the trained one.
+
+        Yields a list for what came out, in words, where the report does not tell it.
+        """
+        began, told = time.perf_counter(), list[str]()
+        yield told
         seconds = time.perf_counter() - began
         if adapter is self._adapter or adapter is None:
             self.report["seconds"][stage] = round(seconds, 2)
         if self.args.progress and Processes().is_main:
-            say(stage_line(stage, self.report, seconds))
+            say(stage_line(stage, self.report, seconds, told))
 
     def _tell(self, prompts: Sequence[Prompt], work: Workload) -> None:
         """Says what the run was given and will do."""

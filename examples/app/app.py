@@ -2,7 +2,8 @@
 
 python examples/app/app.py     (ASA_MODEL and ASA_ADAPTER in the environment; by default the tiny LFM2)
 
-As it is, this folder is a Space for the Hub: its README says how. Needs `pip install ".[app]"` in the checkout.
+As it is, this folder is a Space for the Hub: its README says how. Needs `pip install ".[app]"` in the checkout. Agents
+can use the page as a tool: it is an MCP server, too.
 """
 
 import argparse
@@ -17,9 +18,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASAAdapter
+from asa_adapter.data import SAMPLE_PROMPTS
 from asa_adapter.tool_calls import unwrapped
 
 HERE = Path(__file__).resolve().parent
+PROMPT = "how much is 48713 times 9264"
 MAX_PROMPT, MAX_TOOLS = 4000, 20_000  # characters: a page on the Hub is open to everybody
 TOOLS = [
     {
@@ -44,12 +47,13 @@ class Loaded(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What the page shows: two answers, each with what its calls are worth, and the trace of the decision."""
+    """What the page shows: two answers, each with what its calls are worth, and the decision as a bar and a table."""
 
     base: str
     base_verdict: str
     steered: str
     steered_verdict: str
+    bar: str
     trace: list[list[str]]
 
 
@@ -90,7 +94,8 @@ def compare(loaded: Loaded, prompt: str, tools: str, alpha: float, tau: float) -
     adjusted = ASAAdapter(config, adapter.vectors, adapter.router, adapter.probes)
     found = adjusted.explain(model, tokenizer, prompt, tools=read_tools(tools), max_new_tokens=128)
     base, steered = found["base"], found["steered"]
-    return Comparison(base["answer"], verdict(base), steered["answer"], verdict(steered), trace(found))
+    drawn = bar(found["p_tool"], found["tau"])
+    return Comparison(base["answer"], verdict(base), steered["answer"], verdict(steered), drawn, trace(found))
 
 
 def verdict(answer: dict[str, Any]) -> str:
@@ -98,6 +103,21 @@ def verdict(answer: dict[str, Any]) -> str:
     if not answer["triggered"]:
         return "no tool call"
     return "; ".join(answer["errors"]) or "a tool call that fits the tools"
+
+
+def bar(p_tool: float, tau: float) -> str:
+    """Where p(tool) stands between the zones in which the gate acts, as HTML; both are from 0 to 1."""
+    away, towards = 100 * (1 - tau), 100 * tau
+    zones = (
+        f"linear-gradient(to right, #0072B2 {away:.1f}%, #DDDDDD {away:.1f}%, #DDDDDD {towards:.1f}%, "
+        f"#D55E00 {towards:.1f}%)"
+    )
+    mark = f"left:calc({100 * p_tool:.1f}% - 3px);width:6px;height:28px;top:-5px;background:black;position:absolute"
+    return (
+        f'<div role="img" aria-label="p(tool) {p_tool:.3f}, tau {tau:g}">'
+        f'<div style="position:relative;height:18px;background:{zones}"><div style="{mark}"></div></div>'
+        f"<small>p(tool) {p_tool:.3f}: away from a call up to {1 - tau:.2f}, towards one from {tau:.2f}</small></div>"
+    )
 
 
 def trace(found: dict[str, Any]) -> list[list[str]]:
@@ -121,7 +141,18 @@ def build(loaded: Loaded) -> Any:
 
     config = loaded.adapter.config
 
-    def run(prompt: str, tools: str, alpha: float, tau: float) -> Comparison:
+    def compare_answers(prompt: str, tools: str, alpha: float, tau: float) -> Comparison:
+        """Answers a prompt by a language model alone and steered, and says whether the prompt needs a tool.
+
+        Args:
+            prompt: what a user says.
+            tools: a JSON list of the tools to offer, each with a name and a schema of its parameters; none is run.
+            alpha: length of the step; 0 leaves the model alone.
+            tau: confidence from which it is steered, 0.5 to 1.
+
+        Returns:
+            The answer of the model alone, what it is, the steered answer, what it is, and the decision.
+        """
         try:
             return compare(loaded, prompt, tools, alpha, tau)
         except ValueError as error:
@@ -139,21 +170,24 @@ def build(loaded: Loaded) -> Any:
         )
         with gr.Row():
             with gr.Column():
-                prompt = gr.Textbox(label="Prompt", value="how much is 48713 times 9264", lines=2)
+                prompt = gr.Textbox(label="Prompt", value=PROMPT, lines=2)
                 alpha = gr.Slider(0, max(2.0, 2 * config.alpha), config.alpha, label="alpha: length of the step")
                 tau = gr.Slider(0.5, 1, config.tau, label="tau: confidence that opens the gate")
             tools = gr.Code(json.dumps(config.tools or TOOLS, indent=2), language="json", label="Tools", max_lines=14)
         button = gr.Button("Compare", variant="primary")
+        gr.Examples([[text] for text in (PROMPT, *SAMPLE_PROMPTS)], [prompt], label="Prompts to try")
         with gr.Row():
             answers = [*answer("bare model"), *answer("steered")]
+        drawn = gr.HTML(label="p(tool) and tau")
         rows = gr.Dataframe(headers=["what", "value"], label="The decision", wrap=True, column_widths=["35%", "65%"])
         # One at a time: each call attaches the adapter to the model and takes it off again.
         gr.on(
             [button.click, prompt.submit],
-            run,
+            compare_answers,
             inputs=[prompt, tools, alpha, tau],
-            outputs=[*answers, rows],
+            outputs=[*answers, drawn, rows],
             concurrency_limit=1,
+            api_name="compare_answers",
         )
     return page
 
@@ -164,7 +198,7 @@ def main() -> None:
     adapter = os.environ.get("ASA_ADAPTER", str(HERE.parent / "tiny_lfm2_asa"))
     if not ("ASA_ADAPTER" in os.environ or Path(adapter).is_dir()):
         sys.exit("there is no adapter here: set ASA_MODEL and ASA_ADAPTER to folders or Hub ids")
-    build(load(model, adapter)).launch()
+    build(load(model, adapter)).launch(mcp_server=True)
 
 
 if __name__ == "__main__":

@@ -164,6 +164,17 @@ def test_a_folder_with_train_alone_is_split_like_one_file(tmp_path: Path) -> Non
     assert ids(load_splits(tmp_path)) == ids(load_splits(tmp_path / "train.jsonl"))
 
 
+def test_a_folder_with_just_one_file_of_any_name_is_that_file_with_its_tools(tmp_path: Path) -> None:
+    write(tmp_path / "my rows.jsonl", labelled(56))
+    (tmp_path / "tools.json").write_text(json.dumps([{"name": "clock"}]))
+    splits = load_splits(tmp_path)
+    assert ids(splits) == ids(load_splits(tmp_path / "my rows.jsonl"))
+    assert splits["test"][0]["tools"] == [{"name": "clock"}]
+    write(tmp_path / "more.jsonl", labelled(56))
+    with pytest.raises(FileNotFoundError, match=r"has no train\.jsonl; expected cal, train"):
+        load_splits(tmp_path)
+
+
 def test_tools_beside_one_file_are_for_its_rows_without_tools(tmp_path: Path) -> None:
     tools = [{"name": "clock", "parameters": {"type": "object", "properties": {}}}]
     own = [{"name": "lamp", "parameters": {"type": "object", "properties": {}}}]

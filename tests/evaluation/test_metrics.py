@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asa_adapter.choice.intervals import upper_confidence_bound
+from asa_adapter.choice.intervals import upper_bound
 from asa_adapter.evaluation.metrics import auc, gold_metrics, ratio, trigger_metrics
 from asa_adapter.summary.markdown import calls_table
 
@@ -120,7 +120,7 @@ def test_ratio(numerator: int, denominator: int, expected: float) -> None:
     assert ratio(numerator, denominator) == expected
 
 
-# --- upper_confidence_bound: Wilson's score interval by hand, z = 1.6448536 for 95 % on one side
+# --- upper_bound: Wilson's score interval by hand, z = 1.6448536 for 95 % on one side
 
 
 @pytest.mark.parametrize(
@@ -136,15 +136,15 @@ def test_ratio(numerator: int, denominator: int, expected: float) -> None:
     ],
 )
 def test_wilson_bound_by_hand(successes: int, trials: int, confidence: float, expected: float) -> None:
-    assert upper_confidence_bound(successes, trials, confidence) == pytest.approx(expected, abs=1e-6)
+    assert upper_bound(successes / trials, trials, confidence) == pytest.approx(expected, abs=1e-6)
 
 
 def test_wilson_bound_without_a_trial_is_one() -> None:
-    assert upper_confidence_bound(0, 0) == 1.0
+    assert upper_bound(0.0, 0) == 1.0
 
 
 def test_wilson_bound_is_where_the_score_test_just_rejects() -> None:
-    bound = upper_confidence_bound(7, 40)
+    bound = float(upper_bound(7 / 40, 40))
     assert (bound - 7 / 40) / math.sqrt(bound * (1 - bound) / 40) == pytest.approx(1.6448536, abs=1e-6)
 
 

@@ -49,6 +49,14 @@ def test_tau_closes_the_gate(loaded: Any) -> None:
     assert gates[1] == "0: left alone (tau 1)"
 
 
+def test_the_bar_has_its_mark_at_p_and_its_zones_at_tau() -> None:
+    drawn = app.bar(0.883, 0.6)
+    assert "left:calc(88.3% - 3px)" in drawn
+    assert "#0072B2 40.0%, #DDDDDD 40.0%, #DDDDDD 60.0%, #D55E00 60.0%" in drawn
+    assert 'aria-label="p(tool) 0.883, tau 0.6"' in drawn
+    assert "away from a call up to 0.40, towards one from 0.60" in drawn
+
+
 @pytest.mark.parametrize(
     ("answer", "verdict"),
     [
@@ -143,8 +151,33 @@ def test_the_page_has_its_parts(page: Any) -> None:
         assert label in labels
 
 
+def compared(page: Any) -> list[Any]:
+    return [event for event in page.fns.values() if event.api_name == "compare_answers"]
+
+
+def test_the_page_has_prompts_to_click_and_is_a_tool_that_says_what_it_takes(page: Any) -> None:
+    [examples] = [block for block in page.blocks.values() if type(block).__name__ == "Dataset"]
+    assert [sample[0] for sample in examples.samples][:2] == [PROMPT, app.SAMPLE_PROMPTS[0]]
+    [event] = compared(page)
+    assert event.fn.__doc__.startswith("Answers a prompt by a language model alone and steered")
+    assert list(event.fn.__annotations__) == ["prompt", "tools", "alpha", "tau", "return"]
+
+
+def test_the_page_is_served_as_an_mcp_server(monkeypatch: pytest.MonkeyPatch, tiny_adapter: ASAAdapter) -> None:
+    launched: list[dict[str, Any]] = []
+
+    class Page:
+        def launch(self, **options: Any) -> None:
+            launched.append(options)
+
+    monkeypatch.setattr(app, "load", lambda model, adapter: app.Loaded(None, None, tiny_adapter))
+    monkeypatch.setattr(app, "build", lambda loaded: Page())
+    app.main()
+    assert launched == [{"mcp_server": True}]
+
+
 def test_the_page_compares_one_request_at_a_time(page: Any, loaded: Any) -> None:
-    (event,) = page.fns.values()
+    [event] = compared(page)
     assert event.concurrency_limit == 1
     shown = event.fn(PROMPT, TOOLS, 1.0, 0.5)
     assert len(shown) == len(event.outputs)
@@ -154,6 +187,6 @@ def test_the_page_compares_one_request_at_a_time(page: Any, loaded: Any) -> None
 def test_what_is_wrong_is_shown_on_the_page(page: Any) -> None:
     import gradio
 
-    (event,) = page.fns.values()
+    [event] = compared(page)
     with pytest.raises(gradio.Error, match="Write a prompt"):
         event.fn("", TOOLS, 1.0, 0.5)

@@ -8,7 +8,7 @@ import pytest
 from checkout import ROOT, load_script
 from models import traces
 
-from asa_adapter import ASAAdapter, ToolCall, ToolCallParser
+from asa_adapter import ASAAdapter, Decision, ToolCall, ToolCallParser
 from asa_adapter.notations.schemas import tool_schemas, unwrapped
 
 tools = load_script(ROOT / "examples" / "chat_tools.py")
@@ -163,7 +163,8 @@ WORDS = "That is 42.<|im_end|>"
 class Handle:
     """Stands for a SteeringHandle."""
 
-    decisions = ("math, p(tool) 0.900, gate +1",)
+    decisions = (Decision("math", 0.9, 1),)
+    tau = 0.6
 
 
 @pytest.fixture
@@ -189,7 +190,7 @@ def scripted(chat: Any, *answers: str) -> list[bool]:
 def test_a_call_is_run_and_its_result_answered(chat: Any) -> None:
     steered = scripted(chat, CALL, WORDS)
     assert list(chat.turn("what is 6 times 7")) == [
-        "  [math, p(tool) 0.900, gate +1]",
+        "  [math, p(tool) 0.900, gate +1, left as it was]",
         "  calculator(expression='6 * 7') -> 42",
         "  [not steered: it reads results]",
         "That is 42.",
@@ -224,6 +225,29 @@ def test_a_tool_that_fails_does_not_end_the_others(chat: Any) -> None:
     assert lines[1].endswith("-> 2")
     assert lines[2].endswith("-> error: division by zero")
     assert len(chat.messages[1]["tool_calls"]) == 2
+
+
+def test_a_tool_that_the_adapter_was_fitted_with_and_the_demo_lacks_is_offered_and_not_run(
+    chat: Any, tiny_adapter: ASAAdapter
+) -> None:
+    fitted = tiny_adapter.config.tools
+    other = example.Chat(None, chat.tokenizer, Handle(), chat.parser, [tools.calculator], fitted)
+    scripted(other, '<|tool_call_start|>[python_interpreter(code="1")]<|tool_call_end|><|im_end|>', CALL, WORDS)
+    lines = list(other.turn("run it"))
+    assert other.tools == fitted
+    assert lines[1].endswith("-> error: python_interpreter is not run in this demo")
+    assert lines[3].endswith("-> 42")
+
+
+def test_the_decisions_of_a_conversation_are_drawn(chat: Any, tmp_path: Path) -> None:
+    scripted(chat, WORDS, WORDS)
+    example.draw(chat, tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+    for request in ("hello", "what is 6 times 7"):
+        list(chat.turn(request))
+    assert chat.decided == [("hello", Decision("math", 0.9, 1)), ("what is 6 times 7", Decision("math", 0.9, 1))]
+    example.draw(chat, tmp_path / "chat.png")
+    assert (tmp_path / "chat.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_model_that_calls_for_ever_is_stopped(chat: Any) -> None:
@@ -298,6 +322,7 @@ def test_the_shipped_model_chats_over_two_turns(
     typed(monkeypatch, ["how much is 48713 times 9264", "and what is a prime number?"])
     example.main(["--adapter", saved, "--folder", str(tmp_path), "--rounds", "2"])
     lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Tools: calculator, python_interpreter, web_search, translator. ")
     assert sum("p(tool)" in line and "gate" in line for line in lines) == 2
     assert lines[-1] == "bye"
 
@@ -314,6 +339,12 @@ def test_after_the_chats_answer_the_model_is_steered_no_more(tiny_adapter: ASAAd
         assert len(decided) == 1
         assert steering.decisions == []
     assert traces(model) == []
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_the_chat(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        example.main(["--picture", "missing/chat.png"])
+    assert "needs that folder, and matplotlib" in capsys.readouterr().err
 
 
 def test_a_missing_folder_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

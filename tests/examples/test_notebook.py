@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkout import ROOT, TINY_LFM2
+from checkout import ROOT, TINY_LFM2, load_script
 from models import traces
 
 import asa_adapter
+from asa_adapter.data import sample_data
 
+saving = load_script(ROOT / "tests" / "benchmarks" / "notebook.py")
 NOTEBOOK = json.loads((ROOT / "examples" / "asa_adapter.ipynb").read_text("utf-8"))
 STEPS = ["Set-up", "Data", "Model", "States", "Layer sweep", "Vectors", "Router and probes", "Controller", "Tuning",
          "Evaluation", "Upload", "Demo"]  # fmt: skip
@@ -24,14 +26,30 @@ def sources(kind: str) -> list[str]:
     return ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == kind]
 
 
-def test_it_is_a_notebook_without_outputs() -> None:
+def test_it_is_a_notebook_with_the_outputs_of_its_present_code() -> None:
     assert (NOTEBOOK["nbformat"], NOTEBOOK["nbformat_minor"]) == (4, 5)
     assert len({cell["id"] for cell in NOTEBOOK["cells"]}) == len(NOTEBOOK["cells"])
     for cell in NOTEBOOK["cells"]:
         keys = {"cell_type", "id", "metadata", "source"}
         assert set(cell) == keys | ({"execution_count", "outputs"} if cell["cell_type"] == "code" else set())
-        assert not cell.get("outputs")
-        assert cell.get("execution_count") is None
+        for output in cell.get("outputs", []):
+            assert output["output_type"] in ("stream", "display_data")
+    code = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == [*range(1, 13)]
+    assert all(cell["outputs"] for cell in code[1:])
+    assert [number for number, cell in enumerate(code, 1) if len(cell["outputs"]) > 1] == [5]  # it draws
+    due = "the code is another: python tests/benchmarks/notebook.py"
+    assert NOTEBOOK["metadata"]["asa_adapter"]["code_sha256"] == saving.digest(NOTEBOOK["cells"]), due
+
+
+def test_its_outputs_say_nothing_of_the_machine_that_made_them() -> None:
+    outputs = json.dumps([cell.get("outputs") for cell in NOTEBOOK["cells"]])
+    assert str(Path.home()) not in outputs
+    assert not re.search(r"/tmp|/home|/root|Traceback", outputs)
+
+
+def test_without_a_name_the_data_is_the_packages_own() -> None:
+    assert sample_data() == ROOT / "examples" / "data"
 
 
 def test_each_of_the_twelve_steps_is_explained_and_then_done() -> None:
@@ -52,7 +70,7 @@ def test_it_uses_the_public_names_only() -> None:
         for alias in node.names
     }
     public = {("asa_adapter", name) for name in asa_adapter.__all__}
-    assert ours <= public | {("asa_adapter.states", "collect_hidden_states")}
+    assert ours <= public | {("asa_adapter.states", "collect_hidden_states"), ("asa_adapter.data", "sample_data")}
     assert ("asa_adapter", "ASATrainer") in ours
 
 

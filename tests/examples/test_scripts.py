@@ -1,5 +1,6 @@
 """The three short scripts, on the tiny LFM2 and a part of its data."""
 
+import json
 import re
 import runpy
 import sys
@@ -8,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
+from answers import lfm2
 from checkout import ROOT, load_script
 from hub import LocalHub
+from PIL import Image
 
-from asa_adapter import ASAAdapter
+from asa_adapter import ASAAdapter, ToolCallParser
 
 EXAMPLES = ROOT / "examples"
 SHORT = ["load_and_generate", "fit_and_push", "inspect_decisions"]
@@ -48,6 +52,41 @@ def test_every_script_prints_its_help_and_needs_no_server_or_page_for_that(
         runpy.run_path(str(path), run_name="__main__")
     assert stop.value.code == 0
     assert capsys.readouterr().out.startswith("usage: ")
+
+
+def test_the_quick_start_shows_a_call_only_if_it_is_also_right() -> None:
+    start, parser = script("quickstart"), ToolCallParser("lfm2")
+    tools = json.loads((EXAMPLES / "data" / "tools.json").read_text("utf-8"))
+    row = {"label": 1, "tools": tools, "gold_calls": [{"name": "calculator", "arguments": {}}]}
+    answers = {
+        lfm2('[calculator(expression="1 + 1")]'): True,
+        lfm2('[web_search(query="1 + 1")]'): False,
+        lfm2('[calculator(x="1 + 1")]'): False,
+        "It is 2.": False,
+    }
+    assert {answer: start.is_right(parser, answer, row) for answer in answers} == answers
+    idle = {"label": 0, "tools": tools, "gold_calls": []}
+    assert [start.is_right(parser, answer, idle) for answer in answers] == [False, False, False, True]
+
+
+def test_the_readmes_picture_is_the_one_that_its_command_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = script("picture").main(["--output", str(tmp_path / "new.png")])
+    assert capsys.readouterr().out == f"the picture is in {drawn}\n"
+    old, new = (
+        np.asarray(Image.open(path).convert("RGB"), int) for path in (EXAMPLES / "before_and_after.png", drawn)
+    )
+    assert old.shape == new.shape
+    assert abs(old - new).mean() < 1
+
+
+def test_a_picture_of_what_was_not_measured_is_refused(tiny_adapter: ASAAdapter, tmp_path: Path) -> None:
+    ASAAdapter(tiny_adapter.config, tiny_adapter.vectors, tiny_adapter.router, tiny_adapter.probes).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(SystemExit, match="has no evaluation of TEST"):
+        script("picture").main([str(tmp_path)])
 
 
 @pytest.fixture(scope="module")

@@ -189,9 +189,16 @@ def test_prompts_of_another_template_say_how_to_attach() -> None:
 
 
 def test_its_ablations_are_those_of_the_report() -> None:
-    assert table_of(card(config(), report()), "variant") == {
-        "no gate": cells([0.5, 1.0, 2 / 3, 0.5, 1.0]),
-        "random": cells(ratios(2)),
+    sure = {"intervals": {"gain": {"f1": [-0.1, 0.05]}}}
+    variants = {"full": {}, "no gate": {"against_full": sure}, "random": {}}
+    labels, _, base, asa = (list(column) for column in zip(*ROWS, strict=True))
+    called = {"full": asa, "no gate": [1] * 12, "random": base}
+    found = {name: trigger_metrics(labels, called[name]) | more for name, more in variants.items()}
+    text = card(config(), report(ablations={"base": trigger_metrics(labels, base), **found}))
+    assert table_of(text, "variant") == {
+        "with ASA": [*cells(ratios(3)), ""],
+        "no gate": [*cells([0.5, 1.0, 2 / 3, 0.5, 1.0]), "-0.100 to +0.050"],
+        "random": [*cells(ratios(2)), ""],
     }
 
 
@@ -234,6 +241,30 @@ def test_its_headline_says_of_what_the_false_calls_are_a_share() -> None:
         f"**On 12 TEST prompts, F1 goes from {before[2]:.3f} to {after[2]:.3f}, and of the prompts without need, the "
         f"share that gets a call from {before[4]:.3f} to {after[4]:.3f}.**"
     ) in card(config(), report())
+
+
+SAMPLE = {"prompt": "What is 2 | 3?", "base": "It is\n<b>6</b>. " + "x" * 300, "asa": ""}
+
+
+@pytest.mark.parametrize(
+    ("changed", "which"),
+    [(3, "changed for 3 whether a call begins; this is the first of those where it did."),
+     (0, "changed for 0 whether a call begins; this is the first of them.")],
+)  # fmt: skip
+def test_it_opens_with_a_sample_prompt_before_and_after(changed: int, which: str) -> None:
+    text = card(config(), report(demonstration={"asked": 12, "changed": changed, "shown": SAMPLE}))
+    assert table_of(text, "", "What is 2 \\| 3?") == {
+        "the model alone": [f"`It is <b>6</b>. {'x' * 184}…`"],
+        "with ASA": ["(nothing)"],
+    }
+    assert "Of 12 sample prompts that come with the package it " + which in text
+    assert text.index("What is 2") < text.index("## Use")
+
+
+def test_an_adapter_without_samples_or_that_abstains_shows_none() -> None:
+    assert "sample prompts" not in card(config(), report())
+    found = report(demonstration={"asked": 12, "changed": 0, "shown": SAMPLE})
+    assert "sample prompts" not in card(config(alpha=0), found)
 
 
 def test_no_other_number_stands_in_it() -> None:
@@ -488,6 +519,13 @@ def test_arguments_that_are_none_are_left_out(arguments: Any) -> None:
 )
 def test_a_weak_spot_is_named(sentence: str) -> None:
     assert sentence in card(config(), report()).partition("## Limits and weak spots")[2]
+
+
+def test_the_rows_of_cal_count_where_probes_are_fitted_on_them_too() -> None:
+    splits = {name: {"rows": rows, "tool_needed": 21} for name, rows in (("cal", 42), ("train", 43), ("valid", 24))}
+    assert "are fitted on 43 labelled prompts" in card(config(), report(splits=splits))
+    told = {"fitted": False, "why": "asked for"}
+    assert "are fitted on 85 labelled prompts" in card(config(), report(splits=splits, vary_tools=told))
 
 
 def test_a_loss_is_named() -> None:

@@ -34,6 +34,18 @@ def test_a_stage_says_each_minute_what_is_done_how_fast_and_what_is_left(capsys:
     )
 
 
+def test_the_first_step_alone_foretells_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with Lines(1000, "screen", clock) as lines:
+        for seconds in (80, 70):
+            clock.now += seconds
+            lines.update(10)
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "asa-adapter: screen: 10 of 1000, 0.125 a second",
+        "asa-adapter: screen: 20 of 1000, 0.133 a second, about 2 h 2 min left",
+    ]
+
+
 def test_a_stage_below_a_minute_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     with Lines(10, "fits", clock) as lines:

@@ -7,7 +7,7 @@ import pytest
 from trainings import SMALL
 
 from asa_adapter import ASATrainer, ASATrainingArguments
-from asa_adapter.training.account import stage_line, understood
+from asa_adapter.training.account import borne, gained, stage_line, understood
 from asa_adapter.training.workload import seconds_of_a_token
 
 
@@ -52,13 +52,28 @@ def test_a_router_that_was_left_out_and_a_fit_without_hope_are_told() -> None:
         "4 of 7, router and probes: layer 2 reads the need best (AUC 0.600; 0.5 is chance); domains cannot be told "
         "apart, so there is one; 1.2 s"
     )
-    assert stage_line("variations (valid)", {}, 1.0) == "the gate beside other lists of tools on VALID; 1.0 s"
-    assert stage_line("evaluation (test)", {}, 3.0) == "whole answers on TEST; 3.0 s"
     hopeless = {"chosen": {"layer": 2, "alpha": 0.0, "tau": 0.5}, "valid": {}}
     assert stage_line("generation", hopeless, 0.0) == (
         "6 of 7, whole answers on VALID: none were needed: it does nothing (it abstains), and the model stays as it "
         "is; 0.0 s"
     )
+
+
+def test_the_line_about_test_says_what_was_reached() -> None:
+    results = {"base": {"f1": 0.6667, "fpr": 0.775}, "asa": {"f1": 0.8167, "fpr": 0.3312}}
+    assert stage_line("evaluation (test)", {}, 3.0, [gained(results)]) == (
+        "whole answers on TEST: F1 0.667 alone, 0.817 with the adapter; of the prompts without need 78 % get a call "
+        "alone, 33 % with it; 3.0 s"
+    )
+
+
+def test_the_line_about_other_lists_of_tools_names_the_worst() -> None:
+    found = {"shuffled": {"right": 0.8, "given_right": 0.85}, "without": {"right": 0.61, "given_right": 0.8}}
+    assert stage_line("variations (valid)", {}, 1.0, [borne(found)]) == (
+        "the gate beside other lists of tools on VALID: right on 61 % with tools without the needed one, where it "
+        "loses most; on 80 % of these as given; 1.0 s"
+    )
+    assert borne({}) == "no list of tools could be varied"
 
 
 @pytest.mark.parametrize(

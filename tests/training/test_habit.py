@@ -10,6 +10,10 @@ from templates import showing_hermes
 from trainings import SMALL
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
+from asa_adapter.data.prompts import reasons_first
+from asa_adapter.tool_calls.habits import habit
+from asa_adapter.tool_calls.outcomes import Answer
+from asa_adapter.training.inputs import refuse_reasoning
 
 ONE: dict[str, Any] = {**SMALL, "layers": (6,), "alphas": (1.0,), "finalists": 1}
 ANSWER = lfm2('[calculator(expression="1 + 1")]')
@@ -52,6 +56,31 @@ def test_a_template_that_is_right_warns_of_nothing_and_changes_nothing(tiny_lfm2
     assert trainer.report["habit"]["differs"] is False
     assert (trainer.parser.format, trainer.parser.forms) == ("lfm2", ("lfm2",))
     assert trainer._origin["forms"] == ()
+
+
+def test_a_model_that_reasons_first_is_refused_with_the_cure(tiny_lfm2: Any, small: Any) -> None:
+    trainer = trainer_of(*tiny_lfm2, small)
+    thought = [Answer("<think>\nThey want a sum."), Answer("<think>Well"), Answer("Hello.")]
+    trainer._measured.habit = lambda split: (habit(thought, [None] * 3), thought)  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="2 of 3 answers of the bare model: the answer begins with") as error:
+        trainer.train()
+    assert "switch thinking off, by the model's own switch or a chat template that" in str(error.value)
+    refuse_reasoning(thought[1:])
+
+
+@pytest.mark.parametrize(
+    ("answer", "marker"),
+    [
+        ("<think>\n\n</think>\n\nYes.", "<think>"),
+        ("<|channel|>analysis<|message|>They", "<|channel|>analysis<|message|>"),
+        ("Write <think> here", "<think>"),
+        ("A tag such as " + "x" * 60 + "<think>", ""),
+        ("[calculator()]", ""),
+        ("", ""),
+    ],
+)
+def test_reasoning_is_looked_for_at_the_beginning(answer: str, marker: str) -> None:
+    assert reasons_first(answer) == marker
 
 
 def test_a_format_that_was_named_by_hand_stays(tiny_lfm2: Any, small: Any) -> None:

@@ -55,6 +55,12 @@ def test_every_variation_of_a_split_is_measured_with_the_adapters_own_gate(
     assert without["right"] == pytest.approx(1 - without["called"])
     assert without["given_right"] == without["given_called"] > without["called"]
     assert all(part["left_out"] == 0 for part in found.values())
+    p_tool = np.array([decision.p_tool for decision in tiny_adapter.decide(states)])
+    counts = robustness(made).by_label("valid", tiny_adapter)
+    assert sum(map(sum, counts.values())) == len(rows["valid"])
+    for label, some in ((1, counts["needed"]), (0, counts["not_needed"])):
+        own = p_tool[made._measured.labels("valid") == label]
+        assert some == [int(((own >= i / 20) & (own < (i + 1) / 20)).sum()) for i in range(20)]
 
 
 def test_an_abstaining_adapter_is_measured_by_its_probe(tiny_lfm2: Any, rows: Any, tiny_adapter: Any) -> None:

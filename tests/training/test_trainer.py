@@ -18,7 +18,7 @@ from asa_adapter.comparison.ablation import ablations
 from asa_adapter.data.prompts import chat_template_sha256, with_chat_template
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.hub.card import model_card
-from asa_adapter.hub.plots import plots
+from asa_adapter.pictures.plots import plots
 from asa_adapter.report import Report
 from asa_adapter.report_schema import VARIATIONS
 from asa_adapter.tool_calls.habits import a_few

@@ -6,7 +6,7 @@ A report may come from a stranger: only its sound part is drawn, and its texts a
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asa_adapter.hub.drawing import (
+from asa_adapter.pictures.drawing import (
     BLUE,
     GREY,
     MOST_ROWS,
@@ -22,6 +22,8 @@ from asa_adapter.hub.drawing import (
     png,
     short,
 )
+from asa_adapter.pictures.gates import by_label
+from asa_adapter.pictures.outcomes import of_one
 from asa_adapter.report import Comparison, Interval, Metrics, Report
 from asa_adapter.report_schema import Point
 
@@ -50,7 +52,7 @@ def figures(report: Report) -> dict[str, "Figure"]:
         ImportError: matplotlib is not installed.
     """
     with own_style():
-        drawn = {name: draw(report) for name, draw in _FIGURES.items()}
+        drawn = {name: draw(report) for name, (draw, _) in _FIGURES.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
@@ -261,13 +263,53 @@ def _marker(report: Report) -> "Figure | None":
     return figure
 
 
-_FIGURES: dict[str, Callable[[Report], "Figure | None"]] = {
-    "domains_base_and_asa": _domains,
-    "recall_against_fpr": _front,
-    "score_by_alpha_and_tau": _alpha_tau,
-    "auc_and_effect_by_layer": _layers,
-    "marker_probability_by_step": _marker,
-    "cosines_of_directions": _cosines,
-    "ablations": _ablations,
+_FIGURES: dict[str, tuple[Callable[[Report], "Figure | None"], str]] = {
+    "before_and_after": (
+        of_one,
+        "The higher, the fewer needed calls are missed; the further left, the fewer needless calls are made. The "
+        "arrow leads from the model alone to the model with this adapter; thin lines are 95 % intervals.",
+    ),
+    "domains_base_and_asa": (
+        _domains,
+        "The same by domain: the share of the needed calls that are made, and the share of the prompts without need "
+        "that get a call all the same.",
+    ),
+    "p_tool_by_label": (
+        by_label,
+        "How sure the gate is: prompts that need a tool stand above the line, the others below it. Beyond the dashed "
+        "lines it acts, between them it leaves the model alone; what stands on the wrong side is decided wrongly.",
+    ),
+    "recall_against_fpr": (
+        _front,
+        "What was tried: each point is a setting, and the star is the one that was chosen.",
+    ),
+    "score_by_alpha_and_tau": (
+        _alpha_tau,
+        "How much the length of the step and the confidence matter: the score of the best setting for each pair.",
+    ),
+    "auc_and_effect_by_layer": (
+        _layers,
+        "Where in the model the need for a tool can be read, and where a step changes what the model does; an adapter "
+        "needs a layer that has both.",
+    ),
+    "marker_probability_by_step": (
+        _marker,
+        "The longer the step, the more likely a call becomes along the direction, and the less likely against it; a "
+        "random direction should do little.",
+    ),
+    "cosines_of_directions": (
+        _cosines,
+        "How much the directions of the domains have in common: 1 is the same direction, 0 has nothing to do with it.",
+    ),
+    "ablations": (
+        _ablations,
+        "What the adapter is worth with one part taken away or replaced.",
+    ),
 }
 PLOT_NAMES = tuple(f"{name}.png" for name in _FIGURES)
+
+
+def caption(name: str) -> str | None:
+    """What a figure shows, in a sentence or two, by the name of its file; None for a file that is not ours."""
+    found = _FIGURES.get(name.removesuffix(".png"))
+    return found[1] if found else None

@@ -15,7 +15,8 @@ from models import fitted_adapter
 from PIL import Image
 
 from asa_adapter.evaluation.metrics import trigger_metrics
-from asa_adapter.hub.plots import PLOT_NAMES, figures, plots
+from asa_adapter.pictures import before_and_after, conversation
+from asa_adapter.pictures.plots import PLOT_NAMES, caption, figures, plots
 from asa_adapter.report import Report
 
 DOMAINS = ["code", "math"]
@@ -56,6 +57,7 @@ def report(names: list[str] = DOMAINS, layers: int = 3) -> dict[str, Any]:
             },
         },
         "evaluations": {"test": {"base": base, "asa": asa, **sure, "by_domain": dict.fromkeys(set(rows), sure)}},
+        "gates": {"test": {"needed": [0, 1, 2, 3], "not_needed": [4, 2, 0, 0]}},
         "ablations": {"base": base, "full": asa, "no gate": base},
     }  # fmt: skip
 
@@ -141,6 +143,69 @@ def test_cosines_are_a_matrix_and_one_domain_has_none() -> None:
     ax = figures_of(report())["cosines_of_directions"].axes[0]
     assert ax.images[0].get_array().tolist() == [[1.0, 0.2], [0.2, 1.0]]
     assert "cosines_of_directions" not in figures_of(report(["one"]))
+
+
+def test_before_and_after_are_two_points_and_their_intervals() -> None:
+    found, ax = report(), figures_of(report())["before_and_after"].axes[0]
+    test = found["evaluations"]["test"]
+    shown = lines(ax)
+    for key, label in (("base", "the model alone"), ("asa", "the model with ASA")):
+        assert shown[label] == ([test[key]["fpr"]], [test[key]["recall"]])
+    assert len(ax.lines) == 2 * (1 + 2)
+    [arrow] = [text for text in ax.texts if not text.get_text()]
+    ends = [tuple(test[key][ratio] for ratio in ("fpr", "recall")) for key in ("base", "asa")]
+    assert [arrow.xyann, arrow.xy] == ends
+
+
+def test_several_models_stand_in_one_picture_and_none_is_refused() -> None:
+    found = Report.read(report())
+    figure = before_and_after({"one": found, "two": found})
+    assert {"one alone", "one with ASA", "two alone", "two with ASA"} <= set(lines(figure.axes[0]))
+    for wrong, message in (
+        ({}, "found 0 reports; expected 1 to 4"),
+        ({"a": Report()}, r"the report of 'a' has no evaluation of TEST; run trainer.evaluate\('test'\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            before_and_after(wrong)
+
+
+def test_p_tool_is_counted_by_label_on_either_side_of_the_line() -> None:
+    ax = figures_of(report())["p_tool_by_label"].axes[0]
+    assert [bar.get_height() for bar in ax.patches] == [0, 1, 2, 3, -4, -2, 0, 0]
+    assert [bar.get_x() + bar.get_width() / 2 for bar in ax.patches[:4]] == pytest.approx([0.125, 0.375, 0.625, 0.875])
+    assert lines(ax)["tau 0.5"] == ([0.5, 0.5], [0, 1])
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels[1:] == ["a tool is needed (6 prompts)", "none is needed (6 prompts)"]
+
+
+def test_a_conversation_has_a_mark_for_each_request_by_its_gate() -> None:
+    ax = conversation(["hi", "two\nlines", "sum"], [0.1, 0.45, 0.9], [-1, 0, 1], 0.6).axes[0]
+    shown = lines(ax)
+    assert shown["pushed towards a call"] == ([0.9], [2])
+    assert shown["left alone"] == ([0.45], [1])
+    assert shown["away from one"] == ([0.1], [0])
+    assert [line.get_xdata()[0] for line in ax.lines[-2:]] == [0.4, 0.6]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["1  hi", "2  two lines", "3  sum"]
+
+
+@pytest.mark.parametrize("requests", [[], ["hi"]])
+def test_a_conversation_of_other_lengths_is_refused(requests: list[str]) -> None:
+    with pytest.raises(ValueError, match="requests, 0 probabilities and 0 gates; expected one or more"):
+        conversation(requests, [], [], 0.5)
+
+
+def test_each_figure_has_a_caption_of_whole_sentences_in_the_card(tmp_path: Path) -> None:
+    adapter = fitted_adapter()
+    adapter.report = report()
+    adapter.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    for name in PLOT_NAMES:
+        told = caption(name)
+        assert told is not None
+        assert told[0].isupper()
+        assert told.endswith(".")
+        assert f"](plots/{name})\n\n{told}\n" in card
+    assert caption("mine.png") is None
 
 
 def test_the_marker_begins_at_the_bare_model() -> None:

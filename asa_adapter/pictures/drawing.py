@@ -4,6 +4,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,6 +54,15 @@ def png(figure: "Figure") -> bytes:
         figure.savefig(drawn, format="png", dpi=_DPI)
     Image.open(drawn).convert("RGB").quantize(256).save(file, format="png", optimize=True)
     return file.getvalue()
+
+
+def save(figure: "Figure", path: str | Path) -> None:
+    """Writes a figure as a PNG file, in a folder that is there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    Path(path).write_bytes(png(figure))
 
 
 def new_figure(height: float) -> "Figure":
