@@ -104,7 +104,7 @@ gates.*.needed[]                     | int     | by split: rows that need a tool
 gates.*.not_needed[]                 | int     | the same of rows that need none
 demonstration.asked                  | int     | how many of the package's own prompts were asked, bare and steered
 demonstration.changed                | int     | for how many of these the adapter changed whether a call begins
-demonstration.shown.*                | text    | the first of those, else of all: prompt; answers bare (base), steered (asa)
+demonstration.shown.*                | text    | the first of those: prompt, and the answers base and asa
 controls.*.bag_of_words.COUNTED      |         | by split: a classifier that sees only the words
 controls.*.bag_of_words.auc          | number  | its AUC
 controls.*.probe_auc                 | number  | AUC of the probe at the chosen layer
@@ -121,7 +121,7 @@ rules.left_out.*                     | text    | by rule: why it could not be tr
 rules.best                           | text    | the rule that is best on VALID
 rules.steering_against_best.SURE     |         | how sure the difference is: "base" is that rule, "asa" steering
 rules.success_gain[]                 | number  | 95 % interval of the same difference in F1 of successful calls
-samples.*                            | text    | what answered them: engine, device, dtype, quantised ("": plain numbers)
+samples.*                            | text    | what answered them: engine, device, dtype, quantised (or "")
 samples.rows[].chat                  | text    | JSON of the chat's turns; neutral ones, unless the user named others
 samples.rows[].tools                 | text    | JSON of the tools that it offers, where not those of the config
 samples.rows[].prompt                | text    | first 16 digits of the SHA-256 of the prompt's token ids
