@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from asa_adapter.errors import IncompatibleModelError
+from asa_adapter.matching.weights import WatchedWeights
 from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.policy.controller import Controller
 from asa_adapter.vllm.injection import INJECTION, Injection
@@ -20,7 +21,6 @@ from asa_adapter.vllm.plugin import CONFIG_KEY, Plugin, active
 from asa_adapter.vllm.points import LOG
 from asa_adapter.vllm.refusals import PROVEN
 from asa_adapter.vllm.runners import hook_first_runner, steered_model_state
-from asa_adapter.vllm.weights import WatchedWeights
 
 
 def __getattr__(name: str) -> type[nn.Module]:

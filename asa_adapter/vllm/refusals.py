@@ -12,7 +12,10 @@ from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.matching.compatibility import misfits, other_origin
 
 # Architectures whose steered tokens were compared with those of transformers. Others are served, which the log says.
-PROVEN = ("Lfm2ForCausalLM", "Qwen3ForCausalLM")
+PROVEN = (
+    *("Lfm2ForCausalLM", "Qwen3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM"),
+    *("Qwen3MoeForCausalLM", "Phi3ForCausalLM", "Gemma3ForCausalLM", "GraniteForCausalLM", "Olmo2ForCausalLM"),
+)
 
 
 def architecture_of(config: ASAConfig) -> str:

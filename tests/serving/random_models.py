@@ -14,6 +14,7 @@ SCALE = 3.0
 
 _EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 64}
 _SLIDING = {"layer_types": ["sliding_attention", "full_attention"] * (LAYERS // 2), "sliding_window": 64}
+_TIED = {"tie_word_embeddings": True}  # vLLM knows no other
 _CONV = {"layer_types": ["conv", "full_attention"] * (LAYERS // 2)}
 # Changes to the sizes, by model type.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -25,7 +26,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen3_moe": {**_EXPERTS, "num_experts": 4},
     "mistral": {"sliding_window": None},
     "phi3": {},
-    "gemma2": {**_SLIDING, "query_pre_attn_scalar": 32},
+    "gemma2": {**_SLIDING, "query_pre_attn_scalar": 32, **_TIED},
     "gemma3_text": {**_SLIDING, "query_pre_attn_scalar": 32},
     "granite": {
         "embedding_multiplier": 2.0,
@@ -36,7 +37,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "smollm3": {"no_rope_layers": [1, 1, 1, 0]},
     "olmo2": {},
     # Beyond those that were asked for.
-    "cohere": {},
+    "cohere": _TIED,
     "gpt2": {"n_embd": 128, "n_layer": LAYERS, "n_head": 4, "n_positions": 1024},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},

@@ -7,8 +7,8 @@ import pytest
 from models import random_model
 
 from asa_adapter import IncompatibleModelError
+from asa_adapter.matching.weights import WatchedWeights
 from asa_adapter.modeling.fingerprint import model_fingerprint
-from asa_adapter.vllm.weights import WatchedWeights
 
 
 def passed(model: Any, stored: str | None, leave_out: Callable[[str], bool] = lambda name: False) -> list[str]:

@@ -1,4 +1,4 @@
-"""Checks by their fingerprint that the weights vLLM loads are those the adapter was fitted for."""
+"""Checks by their fingerprint that the weights an engine loads are those the adapter was fitted for."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from asa_adapter.modeling.residual import decoder_blocks
 
 
 class WatchedWeights:
-    """The weights of a checkpoint on their way into vLLM; digests of those that the fingerprint reads are kept.
+    """The weights of a checkpoint on their way into an engine; digests of those that the fingerprint reads are kept.
 
     A fingerprint of a sample needs copies of the few weights that it looks into.
 
