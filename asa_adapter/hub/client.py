@@ -3,6 +3,7 @@
 An error on the way becomes one of ours, which names the repository, the revision, the cause and a way out.
 """
 
+import contextlib
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -170,7 +171,7 @@ def push(folder: Path, repo_id: str, **options: Unpack[PushOptions]) -> str:
 
     Raises:
         ValueError: both a branch and a pull request.
-        AdapterUploadError: the Hub refused, or was not reached; no file was changed there.
+        AdapterUploadError: the Hub refused, or was not reached; no file was changed, and no new repository is left.
     """
     private, branch, create_pr = options.get("private"), options.get("branch"), options.get("create_pr", False)
     if branch is not None and create_pr:
@@ -182,9 +183,9 @@ def push(folder: Path, repo_id: str, **options: Unpack[PushOptions]) -> str:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     ]
-    api = HfApi(token=options.get("token"))
+    api, made = HfApi(token=options.get("token")), False
     try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
+        made = _made(api, repo_id, private)
         if private is not None:
             _check_visibility(api, repo_id, private)
         if branch is not None:
@@ -201,7 +202,31 @@ def push(folder: Path, repo_id: str, **options: Unpack[PushOptions]) -> str:
     except AdapterUploadError:
         raise
     except Exception as error:
-        raise AdapterUploadError(f"cannot push to {repo_id!r}: {_reason(error, repo_id, _PUSHING)}") from error
+        left = _left(api, repo_id) if made else ""
+        raise AdapterUploadError(f"cannot push to {repo_id!r}: {_reason(error, repo_id, _PUSHING)}{left}") from error
+
+
+def _made(api: HfApi, repo_id: str, private: bool | None) -> bool:
+    """Makes the repository where it is missing; whether it was."""
+    try:
+        api.create_repo(repo_id, private=private)
+        return True
+    except HfHubHTTPError as error:
+        if error.response.status_code not in (401, 403, 409):
+            raise
+    api.create_repo(repo_id, private=private, exist_ok=True)  # it may be there
+    return False
+
+
+def _left(api: HfApi, repo_id: str) -> str:
+    """Deletes a repository that a failed push made, unless anything is in it; what to say where it stays."""
+    with contextlib.suppress(Exception):  # whatever is wrong now, the user is told of the push
+        refs = api.list_repo_refs(repo_id, include_pull_requests=True)
+        names = [*(ref.name for ref in refs.branches), *(ref.ref for ref in refs.pull_requests or [])]
+        if {path for name in names for path in api.list_repo_files(repo_id, revision=name)} <= {".gitattributes"}:
+            api.delete_repo(repo_id)
+            return ""
+    return f". The repository {repo_id!r} was made for this push and stays; delete it if you do not push again"
 
 
 def _check_visibility(api: HfApi, repo_id: str, private: bool) -> None:

@@ -35,6 +35,7 @@ _MAX_SCHEMA = 4 * MIB
 _MAX_COEFFICIENT = 1e30  # above this, a stored coefficient times a state could overflow float32
 _MAX_TEXT = 64 * 4  # bytes of one entry of a text array: domain names have at most 64 characters
 _SCHEMA = "schema.json"
+_PLACE = re.compile(r'(?<="__id__": )\d+|\d+(?=\.npy")')  # of an object in memory, in a schema
 _ARRAY = re.compile(r"[0-9]{1,24}\.npy")
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -143,9 +144,23 @@ def _check_array(archive: zipfile.ZipFile, member: str, name: str) -> None:
 
 
 def dump_skops(value: Any) -> bytes:
-    """The bytes of a skops file with an estimator or a dict of them."""
+    """The bytes of a skops file with an estimator or a dict of them, always the same for the same.
+
+    skops names objects by their place in memory, and files in a zip have a date; here they are counted and have none.
+    """
+    with zipfile.ZipFile(io.BytesIO(skops.io.dumps(value))) as made:
+        contents = {name: made.read(name) for name in made.namelist()}
+    schema = contents.pop(_SCHEMA).decode()
+    places = dict.fromkeys(_PLACE.findall(schema))
+    numbers = {place: str(number) for number, place in enumerate(places)}
+    schema = _PLACE.sub(lambda found: numbers[found[0]], schema)
+    named = {f"{numbers[name.removesuffix('.npy')]}.npy": content for name, content in contents.items()}
+    buffer = io.BytesIO()
     # The schema has about ten kilobytes for each estimator, most of them the same, so they compress well.
-    return skops.io.dumps(value, compression=zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as written:
+        for name, content in [*named.items(), (_SCHEMA, schema.encode())]:
+            written.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
 
 
 def load_skops(content: bytes, name: str) -> Any:

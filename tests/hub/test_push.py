@@ -270,6 +270,37 @@ def test_a_refused_push_says_why_and_changes_nothing(
     assert list(repo.refs) == ["main"]
 
 
+def test_of_a_failed_push_no_repository_is_left(hub: LocalHub, adapter: ASAAdapter) -> None:
+    hub.faults.append(Fault("POST", "/commit/", status=500))
+    with pytest.raises(AdapterUploadError, match="the Hub answered with HTTP status 500"):
+        adapter.push_to_hub(NAME, token="hf_alice")
+    assert hub.repos == {}
+
+
+def test_a_repository_that_a_failed_push_made_stays_where_something_is_in_it(
+    hub: LocalHub, adapter: ASAAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit was made on a branch, and the answer was lost."""
+    commit = HfApi.create_commit
+
+    def lost(*given: Any, **more: Any) -> None:
+        commit(*given, **more)
+        raise ConnectionError("lost")
+
+    monkeypatch.setattr(HfApi, "create_commit", lost)
+    with pytest.raises(AdapterUploadError, match="'alice/lfm-asa' was made for this push and stays; delete it"):
+        adapter.push_to_hub(NAME, token="hf_alice", branch="b")
+    assert "asa_config.json" in hub.repos[NAME].commits[hub.repos[NAME].refs["b"]]
+
+
+def test_a_push_that_changes_nothing_makes_no_commit(hub: LocalHub, adapter: ASAAdapter) -> None:
+    first = adapter.push_to_hub(NAME, token="hf_alice")
+    count = len(hub.repos[NAME].commits)
+    again = ASAAdapter.from_pretrained(NAME, token="hf_alice").push_to_hub(NAME, token="hf_alice")
+    assert len(hub.repos[NAME].commits) == count
+    assert str(again).rsplit("/", 1)[1] == str(first).rsplit("/", 1)[1]
+
+
 def test_metadata_that_the_hub_does_not_accept_is_named(hub: LocalHub, adapter: ASAAdapter) -> None:
     hub.faults.append(Fault("POST", "/api/validate-yaml", status=400))
     with pytest.raises(AdapterUploadError, match=r"does not accept what was sent.*Error: Invalid metadata in READ"):

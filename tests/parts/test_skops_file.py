@@ -68,6 +68,14 @@ def test_a_sound_file_passes() -> None:
     audit_skops(zipped(members()), "a")
 
 
+def test_the_same_parts_are_always_the_same_bytes() -> None:
+    """So a push that changes nothing makes no commit."""
+    states = np.random.default_rng(0).normal(size=(40, 4))
+    fitted = Router.fit(states, ["code", "math"] * 20)
+    content = fitted.to_bytes()
+    assert Router.from_bytes(content, 4, ("code", "math")).to_bytes() == fitted.to_bytes() == content
+
+
 def test_what_other_releases_of_scikit_learn_store_passes() -> None:
     fitted = LogisticRegression().fit(np.random.default_rng(0).normal(size=(20, 3)), [0, 1] * 10)
     fitted.multi_class, fitted.penalty = "auto", "l2"

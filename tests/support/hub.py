@@ -166,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
-    do_HEAD = do_POST = do_PUT = do_GET
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
     def log_message(self, *_: object) -> None: ...  # `LocalHub.log` has it all
 
@@ -323,6 +323,19 @@ class _Handler(BaseHTTPRequestHandler):
         repo.refs[branch] = self._sha(repo, json.loads(self.body or b"{}").get("startingPoint", "main"))
         self._json({})
 
+    def _delete(self) -> None:
+        asked = json.loads(self.body)
+        repo_id = f"{asked['organization']}/{asked['name']}"
+        self._repo(repo_id, write=True)
+        del self.hub.repos[repo_id]
+        self._send(200)
+
+    def _refs(self, repo_id: str) -> None:
+        refs = self._repo(repo_id).refs
+        pulls = [{"name": ref, "ref": ref, "targetCommit": sha} for ref, sha in refs.items() if "refs/pr/" in ref]
+        heads = [{"name": ref, "ref": ref, "targetCommit": sha} for ref, sha in refs.items() if "refs/pr/" not in ref]
+        self._json({"branches": heads, "converts": [], "tags": [], "pullRequests": pulls})
+
     def _validate_yaml(self) -> None:
         errors = [{"message": message} for message in metadata_errors(json.loads(self.body)["content"])]
         self._json({"errors": errors, "warnings": []}, 400 if errors else 200)
@@ -385,6 +398,8 @@ _ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("GET HEAD", rf"/{_ID}/resolve/([^/]+)/(.+)", _Handler._resolve),
     ("GET HEAD", r"/objects/([0-9a-f]{64})", _Handler._object),
     ("POST", r"/api/repos/create", _Handler._create),
+    ("DELETE", r"/api/repos/delete", _Handler._delete),
+    ("GET", rf"/api/models/{_ID}/refs", _Handler._refs),
     ("POST", r"/api/validate-yaml", _Handler._validate_yaml),
     ("POST", rf"/api/models/{_ID}/branch/([^/]+)", _Handler._branch),
     ("POST", rf"/api/models/{_ID}/preupload/([^/]+)", _Handler._preupload),
