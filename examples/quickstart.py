@@ -39,12 +39,11 @@ def answer(model: Any, tokenizer: Any, prompt: str, tools: list[dict[str, Any]])
 
 
 def is_right(parser: ToolCallParser, answer: str, row: dict[str, Any]) -> bool:
-    """Whether an answer calls nothing where nothing is needed, else the tool that the row names, by its schema."""
+    """Whether an answer calls nothing where nothing is needed, else what the row's gold calls are, to the letter."""
     if not row["label"]:
         return not parser.triggered(answer)
-    named = [call["name"] for call in row["gold_calls"]]
-    called = [call.name for call in parser.parse(answer, row["tools"])]
-    return called == named and not parser.check(answer, row["tools"])["errors"]
+    called = [{"name": call.name, "arguments": call.arguments} for call in parser.parse(answer, row["tools"])]
+    return called == row["gold_calls"]
 
 
 def corrected_prompts(
@@ -52,7 +51,7 @@ def corrected_prompts(
 ) -> dict[str, tuple[dict[str, Any], str, str, Decision]]:
     """A lazy prompt and an over-eager one: rows that the bare model gets wrong and the steered one gets right.
 
-    To a lazy prompt the steered model calls the tool that the row names, with arguments that fit its schema.
+    To a lazy prompt the steered model makes the very call that the row asks for.
     """
     parser = ToolCallParser.from_tokenizer(tokenizer)
     found: dict[str, tuple[dict[str, Any], str, str, Decision]] = {}

@@ -57,11 +57,11 @@ def test_every_script_prints_its_help_and_needs_no_server_or_page_for_that(
 def test_the_quick_start_shows_a_call_only_if_it_is_also_right() -> None:
     start, parser = script("quickstart"), ToolCallParser("lfm2")
     tools = json.loads((EXAMPLES / "data" / "tools.json").read_text("utf-8"))
-    row = {"label": 1, "tools": tools, "gold_calls": [{"name": "calculator", "arguments": {}}]}
+    row = {"label": 1, "tools": tools, "gold_calls": [{"name": "calculator", "arguments": {"expression": "1 + 1"}}]}
     answers = {
         lfm2('[calculator(expression="1 + 1")]'): True,
         lfm2('[web_search(query="1 + 1")]'): False,
-        lfm2('[calculator(x="1 + 1")]'): False,
+        lfm2('[calculator(expression="1 + 2")]'): False,
         "It is 2.": False,
     }
     assert {answer: start.is_right(parser, answer, row) for answer in answers} == answers
