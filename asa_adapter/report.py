@@ -57,6 +57,8 @@ actions.train.*.SETTING              |         | by action (steer; force: a bias
 actions.train.*.SCORES               |         | what it reaches there, by first tokens
 actions.valid.*.SETTING              |         | the same settings but for steer
 actions.valid.*.SCORES               |         | what they reach on VALID, by first tokens
+policies.*.SETTING                   |         | by policy (gate, readiness), where both were tried: its best on TRAIN
+policies.*.SCORES                    |         | what it reaches there, by first tokens
 valid.base.SCORES                    |         | the bare model, by real generation on VALID (no `valid` if none moved)
 valid.base.success_f1                | number  | F1 of its successful calls
 valid.base.cut_share                 | number  | share of its answers that max_new_tokens cut

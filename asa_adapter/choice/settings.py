@@ -27,6 +27,7 @@ class Reader(NamedTuple):
     read_layers: tuple[int, ...] = ()
 
 
+POLICY = ("ready_below", "ready_above", "domain_alpha", "route")
 # By kind of state what differs there from a setting's own alpha, tau and beta: a hashable `ASAConfig.by_state`.
 Rules = tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
 
@@ -34,7 +35,8 @@ Rules = tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
 class Setting(NamedTuple):
     """One point of the grid: the fields of ASAConfig that are chosen. See there for what they mean.
 
-    `down` is a step away from a call that differs from alpha; only a setting for one kind of state (see `of`) has it.
+    `down` is a step away from a call that differs from alpha, and `policy` the thresholds of readiness; only a setting
+    for one kind of state (see `of`) has them.
     """
 
     layer: int
@@ -47,12 +49,14 @@ class Setting(NamedTuple):
     bias: float = 0.0
     by_state: Rules = ()
     down: float | None = None
+    policy: tuple[tuple[str, float], ...] = ()
 
     def of(self, state: str) -> "Setting":
         """The setting for rows of one kind of state alone."""
         own: dict[str, Any] = dict(dict(self.by_state).get(state, ()))
         down = own.pop("alpha_down", None)
-        return self._replace(by_state=(), down=down, **own)
+        policy = tuple((name, own.pop(name)) for name in POLICY if name in own)
+        return self._replace(by_state=(), down=down, policy=policy, **own)
 
     @property
     def reader(self) -> "Reader":
@@ -74,7 +78,7 @@ class Setting(NamedTuple):
         Likewise `by_state`, where kinds of state have rules of their own.
         """
         fields = self._asdict() | {"read_layers": list(self.read_layers)}
-        del fields["down"], fields["by_state"]
+        del fields["down"], fields["by_state"], fields["policy"]
         if self.by_state:
             fields["by_state"] = {state: dict(rule) for state, rule in self.by_state}
         if self.action == "steer":

@@ -16,7 +16,9 @@ ENGINES = ("transformers", "vllm", "gguf")
 _PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 # The options of `train` under their heads; those of no group run it.
 _GROUPS = {
-    "what to try": ("layers", "alphas", "taus", "betas", "read_layers", "actions", "finalists", "vary_tools"),
+    "what to try": (
+        *("layers", "alphas", "taus", "betas", "read_layers", "actions", "policies", "finalists", "vary_tools"),
+    ),
     "what to choose by": ("objective", "max_fpr", "max_fpr_confidence", "cost", "success_required"),
     "prompts and calls": (
         *("without_tools", "chat_template", "tool_call_format", "tool_call_start", "tool_call_end", "max_new_tokens"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from asa_adapter.config.fields import ACTIONS, MAX_ALPHA, PROBE_KINDS, check_range, finite_float
 
+POLICIES = ("gate", "readiness")
 OBJECTIVES = ("f1", "balanced_accuracy")
 _NUMBER_LISTS = (("alphas", 0.0, MAX_ALPHA), ("taus", 0.5, 1.0), ("betas", 0.0, 1.0), ("Cs", 1e-9, 1e9))
 
@@ -57,6 +58,9 @@ class ASATrainingArguments:
         actions: how the gate may act: some of "steer" (the push), "bias" (on the logits of the tokens with which
             calls begin) and "both", or "all". The best of each generate on VALID, which decides; within one standard
             error the push is taken. What those left out would reach by first tokens is in the report.
+        policies: how the gate may decide: "gate" (the plain gate), "readiness" (of arXiv 2602.04935v3: a state's place
+            on the direction counts too), or "all". The best of both generate on VALID; within one standard error the
+            plain gate is taken.
         vary_tools: whether router and probes are also fitted on rows of CAL and TRAIN with other lists of tools, at
             most seven for each list: shuffled, wrapped, without some. None: where probes on VALID lose more than .03
             of their balanced accuracy by such lists, and at most .01 on VALID as given by being fitted on them.
@@ -126,6 +130,13 @@ class ASATrainingArguments:
         choices=("all", *ACTIONS),
         nargs="+",
     )
+    policies: str | Sequence[str] = _flag(
+        ("gate",),
+        "try gate, readiness, or all (default: {})",
+        "P",
+        choices=("all", *POLICIES),
+        nargs="+",
+    )
     finalists: int = _flag(4, "settings decided by generation (default: {})", "N", type=_positive)
     vary_tools: bool | None = _flag(
         None,
@@ -182,12 +193,13 @@ class ASATrainingArguments:
             raise ValueError(f"objective is {self.objective!r}; expected one of {OBJECTIVES}")
 
     def _check_actions(self) -> None:
-        named = self.actions
-        if named == "all" or (isinstance(named, Sequence) and tuple(named) == ("all",)):
-            named = ACTIONS
-        if isinstance(named, str) or not isinstance(named, Sequence) or not named or not {*named} <= {*ACTIONS}:
-            raise ValueError(f"actions is {self.actions!r:.80}; expected some of {ACTIONS}, or 'all'")
-        object.__setattr__(self, "actions", tuple(named))
+        for name, known in (("actions", ACTIONS), ("policies", POLICIES)):
+            given = named = getattr(self, name)
+            if named == "all" or (isinstance(named, Sequence) and tuple(named) == ("all",)):
+                named = known
+            if isinstance(named, str) or not isinstance(named, Sequence) or not named or not {*named} <= {*known}:
+                raise ValueError(f"{name} is {given!r:.80}; expected some of {known}, or 'all'")
+            object.__setattr__(self, name, tuple(named))
 
     def _check_limit(self) -> None:
         if self.max_fpr is not None:

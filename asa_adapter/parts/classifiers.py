@@ -189,6 +189,11 @@ class Probes:
             {kind: cls.averaged([probes.by_state_[kind] for probes in layers]) for kind in layers[0].by_state_},
         )
 
+    def with_readiness(self, maps: Mapping[str, LogisticRegression]) -> "Probes":
+        """The same with readiness: that of "" for all rows, and that of each kind of state that has probes."""
+        own = {kind: Probes(one.pooled_, one.by_domain_, ready=maps[kind]) for kind, one in self.by_state_.items()}
+        return Probes(self.pooled_, self.by_domain_, own, maps[""])
+
     def p_tool(self, states: ArrayLike, domain: str | None = None) -> NDArray[np.float32]:
         """(N,) float32 probabilities that a tool is needed, by the domain's own probe, else by the pooled one."""
         probe = Linear.of(self.by_domain_.get(domain, self.pooled_) if domain is not None else self.pooled_)

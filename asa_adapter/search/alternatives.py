@@ -15,7 +15,7 @@ from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Reader, Scored, facts, shortlist
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.search.fitting import Prediction
+from asa_adapter.fitting.layer import Prediction
 from asa_adapter.search.racing import Race
 
 

@@ -1,9 +1,11 @@
 """`Fits`: what was fitted at each layer, and what its settings do on VALID."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.actions import opened
@@ -11,9 +13,10 @@ from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Reader, Scored, Setting, gated, left_alone
 from asa_adapter.config.fields import STATES
 from asa_adapter.evaluation.first_tokens import Push
+from asa_adapter.fitting.effects import push_of
+from asa_adapter.fitting.layer import LayerFit, Prediction, read_at
+from asa_adapter.fitting.readiness import Grounds, Policy, grounds_of, own_push, readiness_maps
 from asa_adapter.measurement.measurements import Measurements
-from asa_adapter.search.effects import push_of
-from asa_adapter.search.fitting import LayerFit, Prediction, read_at
 from asa_adapter.tool_calls.outcomes import Outcome
 
 
@@ -46,6 +49,8 @@ class Fits:
         fit = self.fits[setting.layer]
         if setting.read_layers:
             fit = fit.reading([self.fits[layer] for layer in setting.read_layers])
+        if any(setting.of(state).policy for state in self.states):
+            fit = replace(fit, probes=fit.probes.with_readiness(self._maps(setting.layer)))
         return self._build_adapter(setting, fit)
 
     def _predicted(self, split: str, place: Reader) -> Prediction:
@@ -55,6 +60,18 @@ class Fits:
             kinds = (labelled.kinds,) if len(self.states) > 1 else ()
             found[layer] = self.fits[layer].predict(labelled.states, *kinds)
         return read_at(place, found)
+
+    def _maps(self, layer: int) -> dict[str, LogisticRegression]:
+        """The readiness at a layer, by kind of state."""
+        train, valid = (self.measured.labelled(split, layer) for split in ("train", "valid"))
+        return readiness_maps(self.fits[layer], train, valid)
+
+    def _grounds(self, split: str, setting: Setting, prediction: Prediction) -> Grounds:
+        """What a policy on top of a setting decides the rows of a split by."""
+        layer = setting.layer
+        return grounds_of(
+            self.fits[layer], self._maps(layer), setting, self.measured.labelled(split, layer), prediction
+        )
 
     def _push(self, prediction: Prediction, layer: int, beta: float, alpha: float) -> Push:
         """The step of a setting for every row; a negative alpha steps away from a call."""
@@ -87,7 +104,7 @@ class Fits:
 
     def _told(self, settings: Sequence[Setting]) -> list[NDArray[np.bool_]]:
         """For each setting, whether the first token of the answer to each VALID row opens a call."""
-        parts = {s: [s.of(state) for state in STATES] if s.by_state else [s] for s in settings}
+        parts = {s: [s.of(state) for state in self.states] if s.by_state else [s] for s in settings}
         single = list(dict.fromkeys(part for some in parts.values() for part in some))
         told = dict(zip(single, self._told_of_one(single), strict=True))
         found = []
@@ -107,13 +124,20 @@ class Fits:
             for s in pairs
             for alpha in (s.alpha, -(s.alpha if s.down is None else s.down))
         ]
+        owns = {s: len(pushes) + 1 + i for i, s in enumerate(s for s in pushing if s.policy)}
+        pushes += [own_push(self.fits[s.layer], s.layer, dict(s.policy)["domain_alpha"], read[s.reader]) for s in owns]
         found = self.measured.first_tokens("valid", pushes)
         told = []
         for setting in settings:
             up, down = pairs.get(setting, (0, 0))
             p_tool, base = read[setting.reader].p_tool(setting.probe), found.triggered[0]
             if setting.action == "steer":
-                told.append(gated(p_tool, setting.tau, base, found.triggered[up], found.triggered[down]))
+                called = gated(p_tool, setting.tau, base, found.triggered[up], found.triggered[down])
+                if setting in owns:
+                    grounds = self._grounds("valid", setting, read[setting.reader])
+                    own = found.triggered[owns[setting]]
+                    called = grounds.triggers(Policy(**dict(setting.policy)), base, called, own)
+                told.append(called)
             else:
                 told.append(opened(setting, p_tool, base, found.margin[up], found.margin[down]))
         return told

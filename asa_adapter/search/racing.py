@@ -17,8 +17,8 @@ from asa_adapter.choice.settings import Reader, Scored, Setting, gated, grid, le
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push, Screened
 from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.fitting.layer import Prediction
 from asa_adapter.policy.controller import ternary_gate
-from asa_adapter.search.fitting import Prediction
 
 # Shares of the rows that the rounds have run by their end, and the share of the pushes that each round leaves.
 _PARTS = (0.15, 0.375, 1.0)

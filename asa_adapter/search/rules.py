@@ -12,7 +12,7 @@ from asa_adapter.choice.settings import Reader, Scored, Setting, gated
 from asa_adapter.config.fields import STATES
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.search.fitting import Prediction
+from asa_adapter.fitting.layer import Prediction
 from asa_adapter.search.racing import PushKey, Race
 
 # How many rules of each kind are tried with those of the others.

@@ -7,9 +7,12 @@ generated.
 
 import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.gain import Gain, Redraw, sure_gain
@@ -29,12 +32,13 @@ from asa_adapter.choice.success import Success, success_gain
 from asa_adapter.config.fields import STATES
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.prompts import DEFAULT_DOMAIN
+from asa_adapter.fitting.effects import step_effects
+from asa_adapter.fitting.layer import LayerFit, Prediction, fit_layer, read_at
+from asa_adapter.fitting.readiness import best_policy, own_push
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.search.alternatives import Alternatives, despair
-from asa_adapter.search.effects import step_effects
 from asa_adapter.search.fits import Fits
-from asa_adapter.search.fitting import LayerFit, fit_layer, read_at
 from asa_adapter.search.racing import Race
 from asa_adapter.search.rules import with_rules
 from asa_adapter.search.verdict import (
@@ -173,12 +177,48 @@ class Search(Fits):
         self._alternatives = Alternatives(self.args, objective, labels, predictions, race, scored)
         self.report["actions"] = {"train": self._alternatives.facts()}
         if not race.hopeless:
+            if "steer" not in self.args.actions:
+                return []
             found = with_rules(self.args, objective, labels, predictions, race, scored)
-            return _in_turn(shortlist(scored, 2 * self.args.finalists), found) if "steer" in self.args.actions else []
+            plain = _in_turn(shortlist(scored, 2 * self.args.finalists), found)
+            if "readiness" not in self.args.policies:
+                return plain
+            ready = self._by_readiness(objective, plain[: self.args.finalists], predictions, race)
+            return _in_turn(plain, ready) if "gate" in self.args.policies else ready
         self._hopeless = despair(race, len(read), self.report, self._alternatives)
         warnings.warn(self._hopeless, stacklevel=3)
         best = self._reads_best(read)
         return [min((s for s in scored if s.setting.layer == best), key=Scored.rank)]
+
+    def _by_readiness(
+        self,
+        objective: Objective,
+        leaders: Sequence[Scored],
+        predictions: Mapping[Reader, Prediction],
+        race: Race,
+    ) -> list[Scored]:
+        """The best policy "readiness" on top of each of some settings, by the rows of TRAIN that the race has run."""
+        rows, labels = race.rows, self.measured.labels("train")[race.rows]
+        base, alphas = race.base[rows], [alpha for alpha in self.args.alphas if alpha]
+        found = []
+        for leader in leaders:
+            read, layer = predictions[leader.setting.reader], leader.setting.layer
+            pushes = [own_push(self.fits[layer], layer, alpha, read) for alpha in alphas]
+            called = self.measured.first_tokens("train", pushes, rows).triggered[1:]
+            triggers = dict(zip(alphas, called, strict=True))
+            grounds = self._grounds("train", leader.setting, read).of(rows)
+            how = (grounds, base, triggers.__getitem__, alphas, self.states)
+            found.append(best_policy(objective, labels, leader, *how))
+        self.report["policies"] = {
+            "gate": self._best_of(objective, leaders, labels),
+            "readiness": self._best_of(objective, found, labels),
+        }
+        return sorted(found, key=Scored.rank)
+
+    @staticmethod
+    def _best_of(objective: Objective, some: Sequence[Scored], labels: NDArray[np.int64]) -> dict[str, Any]:
+        best = min(some, key=Scored.rank)
+        return {**best.setting.plain(), **facts(objective, labels, best.triggered)}
 
     def _readable(self, layers: Sequence[int]) -> list[int]:
         """The layers that read enough of the need; all if exhaustive."""

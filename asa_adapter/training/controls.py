@@ -5,9 +5,9 @@ from typing import Any
 
 from asa_adapter.choice.intervals import comparison
 from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.fitting.layer import LayerFit, probe_quality
 from asa_adapter.measurement.baselines import bag_of_words
 from asa_adapter.measurement.measurements import Measurements
-from asa_adapter.search.fitting import LayerFit, probe_quality
 
 
 def sureness(

@@ -47,6 +47,7 @@ def new_report(
         "layers": {},
         "screen": {},
         "actions": {},
+        "policies": {},
         "valid": {},
         "chosen": {},
         "diagnostics": {},

@@ -23,6 +23,7 @@ from asa_adapter.data.prompts import check_chat_template, row_domain, with_chat_
 from asa_adapter.data.rows import check_tools
 from asa_adapter.engine.beginnings import Prompt
 from asa_adapter.files import make_writable_folder
+from asa_adapter.fitting.layer import LayerFit
 from asa_adapter.hub.client import PushOptions
 from asa_adapter.measurement.labelled import labels_of
 from asa_adapter.measurement.measurements import Measurements
@@ -30,7 +31,6 @@ from asa_adapter.measurement.stages import STAGES_NAME
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.modeling.progress import forecast, say
 from asa_adapter.notations.schemas import Tools
-from asa_adapter.search.fitting import LayerFit
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.training.account import borne, gained, stage_line, understood

@@ -21,7 +21,7 @@ from asa_adapter.choice.intervals import resamples
 from asa_adapter.choice.settings import Setting
 from asa_adapter.data.prompts import row_tools
 from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.search.fitting import fit_layer
+from asa_adapter.fitting.layer import fit_layer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 GRID = {"alphas": (0.5, 1.0), "taus": (0.5, 0.7), "betas": (0.0, 1.0), "probes": ("domain", "pooled")}

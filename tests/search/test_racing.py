@@ -9,7 +9,7 @@ from asa_adapter import ASATrainingArguments
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Reader, Scored, Setting
 from asa_adapter.evaluation.first_tokens import Push, Screened
-from asa_adapter.search.fitting import Prediction
+from asa_adapter.fitting.layer import Prediction
 from asa_adapter.search.racing import PushKey, Race, spread, survivors
 
 ROWS = 200

@@ -11,7 +11,7 @@ import torch
 from asa_adapter import ASATrainingArguments
 from asa_adapter.choice.settings import Scored, Setting
 from asa_adapter.evaluation.first_tokens import Screened
-from asa_adapter.search.fitting import Prediction
+from asa_adapter.fitting.layer import Prediction
 from asa_adapter.search.strategy import Search
 from asa_adapter.search.verdict import unreadable
 from asa_adapter.tool_calls.outcomes import Outcome

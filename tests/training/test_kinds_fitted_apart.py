@@ -45,10 +45,11 @@ def test_both_kinds_are_fitted_told_apart_and_reported(
         probes=("pooled",),
         read_layers=(1,),
         Cs=(0.1,),
-        finalists=2,
+        finalists=3,
         resamples=100,
         max_new_tokens=8,
         vary_tools=False,
+        policies="all",
         progress=False,
         output_dir=tmp_path,
     )
@@ -65,6 +66,10 @@ def test_both_kinds_are_fitted_told_apart_and_reported(
     tried = [finalist.get("by_state") for finalist in report["valid"]["finalists"]]
     assert None in tried
     assert {"first", "after_result"} in [set(rules) for rules in tried if rules]
+    thresholds = {"ready_below", "ready_above", "domain_alpha", "route"}
+    assert any(thresholds <= set(rules["first"]) for rules in tried if rules)
+    assert set(report["policies"]) == {"gate", "readiness"}
+    assert thresholds <= set(report["policies"]["readiness"]["by_state"]["after_result"])
     loaded = ASAAdapter.from_pretrained(tmp_path)
     assert loaded.digest() == adapter.digest()
     model, tokenizer = tiny_lfm2

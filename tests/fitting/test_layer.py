@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from asa_adapter import Probes, Router
+from asa_adapter.fitting.layer import fit_layer
 from asa_adapter.measurement.baselines import shuffled_within
 from asa_adapter.measurement.labelled import LabelledStates
-from asa_adapter.search.fitting import fit_layer
 
 
 def split(seed: int, rows: int = 80, signal: float = 3.0) -> LabelledStates:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from asa_adapter.config.fields import STATES
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push
+from asa_adapter.fitting.layer import LayerFit
 from asa_adapter.measurement.measurements import Measurements
-from asa_adapter.search.fitting import LayerFit
 
 
 def push_of(

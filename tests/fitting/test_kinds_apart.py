@@ -7,10 +7,11 @@ import torch
 
 from asa_adapter.choice.settings import Scored, Setting
 from asa_adapter.evaluation.metrics import auc
+from asa_adapter.fitting.effects import push_of
+from asa_adapter.fitting.layer import fit_layer
+from asa_adapter.fitting.readiness import own_push
 from asa_adapter.measurement.labelled import LabelledStates
 from asa_adapter.parts.vectors import SteeringVectors
-from asa_adapter.search.effects import push_of
-from asa_adapter.search.fitting import fit_layer
 
 NAMES = ["code", "math"]
 
@@ -82,6 +83,15 @@ def test_a_setting_with_rules_is_split_by_kind_stored_plainly_and_comes_behind_a
     assert not plain.plain().keys() & {"by_state", "down"}
     calls = np.ones(2, dtype=bool)
     assert min((Scored(one, 0.5, calls) for one in (ruled, plain)), key=Scored.rank).setting == plain
+
+
+def test_the_domains_own_step_goes_along_what_is_the_domains_own() -> None:
+    fit = fitted()
+    prediction = fit.out_of_fold
+    push = own_push(fit, 3, 2.0, prediction)
+    for row in range(8):
+        own = fit.vectors.of(("first", "after_result")[prediction.rule[row]]).own()
+        assert torch.equal(push.at(row), 2.0 * fit.residual_norm * own[prediction.domain[row]])
 
 
 def _without_kinds(labelled: LabelledStates) -> LabelledStates:
