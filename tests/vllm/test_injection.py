@@ -1,5 +1,6 @@
 """The operation that steers the planned rows of a step."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from engines import CPU, controller
 from models import WIDTH
 
+from asa_adapter.policy.controller import Readiness
 from asa_adapter.vllm.injection import Injection
 
 
@@ -130,3 +132,24 @@ def test_what_ran_as_planned_passes_and_is_not_counted_again() -> None:
     injection.ran.zero_()
     injection.check()
     assert injection.planned == 1
+
+
+def test_an_adapter_that_asks_for_readiness_is_steered_as_the_controller_does() -> None:
+    plain = controller()
+    one = replace(
+        plain,
+        weight=torch.cat([plain.weight, torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(5))]),
+        bias=torch.cat([plain.bias, torch.zeros(1)]),
+        direction=torch.cat([plain.direction, plain.direction.flip(1)]),
+        readiness=Readiness(0.5, 0.5, 0.0, 2.0),
+        down=1.5,
+    )
+    injection = Injection(one, slots=16, device=CPU)
+    hidden, residual = torch.randn(2, 16, WIDTH, generator=torch.Generator().manual_seed(0)) * 3
+    steered = hidden.clone()
+    injection.plan(list(range(16)), [1.0] * 16)
+    injection.steer(steered, residual)
+    verdicts = one.decide(hidden + residual)
+    assert (verdicts.domain >= len(plain.direction)).any()
+    assert not torch.equal(verdicts.gate, plain.decide(hidden + residual).gate)
+    assert torch.equal(steered, one.steer(hidden, verdicts))
