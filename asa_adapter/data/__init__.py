@@ -1,6 +1,7 @@
 """Labelled rows made ready for a model: splits, chats, prompt tokens, batches. No model is run here."""
 
-from asa_adapter.data.duplicates import near_duplicate_groups
+from asa_adapter.data.conversations import cut
+from asa_adapter.data.duplicates import leaks, near_duplicate_groups
 from asa_adapter.data.prompts import encode_prompt, row_domain, row_messages
 from asa_adapter.data.rows import read_tools, row_text
 from asa_adapter.data.samples import SAMPLE_PROMPTS, sample_data
@@ -10,7 +11,9 @@ from asa_adapter.data.splits import load_splits
 __all__ = [
     "SAMPLE_PROMPTS",
     "SPLITS",
+    "cut",
     "encode_prompt",
+    "leaks",
     "load_splits",
     "near_duplicate_groups",
     "read_tools",

@@ -66,9 +66,9 @@ def grouped(numbers: NDArray[np.int64]) -> list[list[int]]:
 def row_groups(rows: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
     """(N,) int64 number, from 0, of the group of each of N rows.
 
-    Rows are in one group if their prompts are near-duplicates, if they are cut from one conversation (the turns of one
-    begin with all turns of the other, or both begin with the same question and answer), or by a chain of these. System
-    turns do not count: all rows may share them.
+    Rows are in one group if their prompts are near-duplicates, if they are cut from one conversation (they name the
+    same `conversation`, the turns of one begin with all turns of the other, or both begin with the same question and
+    answer), or by a chain of these. System turns do not count: all rows may share them.
 
     Example:
         >>> texts = ["Say it in French, please.", "A joke!", "Say it in french, please!"]
@@ -76,7 +76,9 @@ def row_groups(rows: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
         [0, 1, 0]
     """
     chats = [_turns(row) for row in rows]
-    pairs = itertools.chain(near_duplicates(["\n".join(chat) for chat in chats]), _of_one_conversation(chats))
+    pairs = itertools.chain(
+        near_duplicates(["\n".join(chat) for chat in chats]), _of_one_conversation(chats), _of_one_name(rows)
+    )
     return _connected(pairs, len(rows))
 
 
@@ -101,6 +103,15 @@ def _of_one_conversation(chats: Sequence[Sequence[str]]) -> Iterator[tuple[int, 
             yield from ((i, other) for other in questions[chat[0]])
 
 
+def _of_one_name(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, int]]:
+    """Pairs of indices that link the rows which name one conversation."""
+    named: dict[str, int] = {}
+    for i, row in enumerate(rows):
+        name = row.get("conversation")
+        if isinstance(name, str | int) and (first := named.setdefault(str(name), i)) != i:
+            yield first, i
+
+
 def _connected(pairs: Iterable[tuple[int, int]], count: int) -> NDArray[np.int64]:
     """(count,) int64 number, from 0, of the component of each index in the graph of pairs."""
     edges = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
@@ -115,10 +126,12 @@ def leaks(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Leak]:
         splits: the rows of each split.
     """
     places = [(split, name) for split, rows in splits.items() for name in row_names(rows)]
-    chats = [_turns(row) for rows in splits.values() for row in rows]
+    every = [row for rows in splits.values() for row in rows]
+    chats = [_turns(row) for row in every]
     plain = ["\n".join(chat) for chat in chats]
     pairs = {pair: "exact" if plain[pair[0]] == plain[pair[1]] else "near" for pair in near_duplicates(plain)}
-    pairs = {(min(pair), max(pair)): "conversation" for pair in _of_one_conversation(chats)} | pairs
+    cut = itertools.chain(_of_one_conversation(chats), _of_one_name(every))
+    pairs = {(min(pair), max(pair)): "conversation" for pair in cut} | pairs
     return [
         Leak(kind, ":".join(places[i]), ":".join(places[j]))
         for (i, j), kind in sorted(pairs.items())

@@ -9,9 +9,9 @@ from typing import Any
 
 import jinja2
 
-from asa_adapter.data.history import Message, kept_history
 from asa_adapter.errors import visible
 from asa_adapter.notations.schemas import Tools, tool_schemas
+from asa_adapter.templates.history import Message, kept_history
 from asa_adapter.tool_calls.detection import template_text
 from asa_adapter.tool_calls.parser import ToolCallParser
 

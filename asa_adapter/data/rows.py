@@ -7,20 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asa_adapter.data.history import check_calls
 from asa_adapter.data.prompts import DEFAULT_DOMAIN
 from asa_adapter.files import read_data_text, strict_json
 from asa_adapter.notations.schemas import parameters_fault, unwrapped
+from asa_adapter.templates.history import check_calls
 from asa_adapter.tool_calls.gold import gold_names, matches_gold
 
 COLUMNS = ("id", "instruction", "messages", "label", "domain", "tools", "gold_calls")
+CONVERSATION = "conversation"  # the name of what a row is cut from
 _NESTED = ("messages", "tools", "gold_calls")
 _MOST_LEVELS = 64  # of nesting; an adapter's config holds no deeper tools
 _MOST_BITS = 4096  # Python writes no number of more than 4,300 digits
 
 
 def complete_row(row: Any, where: str, name: str, tools: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """A row with all columns and plain values; nested ones may be JSON text, as data sets on the Hub often store them.
+    """A row with all columns, its conversation and plain values; nested ones may be JSON text, as on the Hub.
 
     Args:
         row: a mapping with some of `COLUMNS`; numbers, lists and texts may be of numpy or torch.
@@ -47,7 +48,9 @@ def complete_row(row: Any, where: str, name: str, tools: list[dict[str, Any]] | 
     for column in ("id", "domain"):
         if isinstance(whole[column], dict | list):
             raise ValueError(f"{where}: {column} is {whole[column]!r:.80}; expected a text")
+    named = given.get(CONVERSATION)  # data sets also call a list of turns so, which is not read
     return whole | {
+        CONVERSATION: str(named) if isinstance(named, str | int) and named != "" else None,
         "id": name if whole["id"] is None else str(whole["id"]),
         "domain": _domain_of_tools(offered) if domain is None or domain == "" else str(domain),
         "tools": offered,
@@ -133,7 +136,21 @@ def row_text(row: Mapping[str, Any]) -> str:
     return str(row.get("instruction") or "")
 
 
-def _check_messages(messages: Any, where: str) -> None:
+def plain_messages(messages: Any, where: str) -> Any:
+    """Chat turns with plain values; they may be JSON text.
+
+    Raises:
+        ValueError: not JSON, or a value that JSON cannot hold.
+    """
+    return _parsed(_plain(messages, f"{where}, messages"), f"{where}, messages")
+
+
+def check_turns(messages: Any, where: str) -> None:
+    """Refuses messages that are not chat turns; none at all are fine.
+
+    Raises:
+        ValueError: not a list of turns with a role and content, or tool calls of another shape.
+    """
     if not messages:
         return
     if not (isinstance(messages, list) and all(isinstance(turn, Mapping) for turn in messages)):
@@ -154,7 +171,11 @@ def _check_messages(messages: Any, where: str) -> None:
             check_calls(turn)
         except ValueError as error:
             raise ValueError(f"{where}: turn {i} of messages: {error}") from error
-    if messages[-1]["role"] == "assistant":
+
+
+def _check_messages(messages: Any, where: str) -> None:
+    check_turns(messages, where)
+    if messages and messages[-1]["role"] == "assistant":
         raise ValueError(
             f"{where}: messages ends with an assistant's turn, which is what the model shall say; expected a user's "
             "or a tool's turn as the last"

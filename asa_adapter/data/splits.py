@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from asa_adapter.data.conversations import is_trajectory, states_of
 from asa_adapter.data.duplicates import grouped, row_groups
-from asa_adapter.data.rows import check_row, complete_row, read_tools
-from asa_adapter.data.sources import SPLITS, read_parts
+from asa_adapter.data.rows import CONVERSATION, check_row, complete_row, read_tools
+from asa_adapter.data.sources import SPLITS, Part, read_parts
 
 if TYPE_CHECKING:
     import datasets
+
+Rows = list[dict[str, Any]]
 
 # Shares of one labelled set: as many rows for the classifiers as for the directions, half as many to choose the
 # settings, and as many as for either to test.
@@ -29,7 +32,9 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
 
     A row has `instruction` (str) or `messages` (list of chat turns), `label` (0 or 1: is a tool needed?), `domain`
     (derived from the offered tools where it is missing, else "general"), and optionally `tools` (JSON-schema tools),
-    `gold_calls` and `id`. Nested columns come back exactly as written.
+    `gold_calls`, `id` and `conversation` (rows that name the same one stay in one split). Nested columns come back
+    exactly as written. A row without a label whose messages end with an assistant's turn is a whole conversation, and
+    is cut into its states (`conversations.cut`).
 
     Args:
         source: a folder of cal, train, valid and test, each .jsonl or .csv; one labelled .jsonl or .csv file, list or
@@ -52,11 +57,11 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
 
     parts, tools_file = read_parts(source)
     tools = None if tools_file is None else read_tools(tools_file)
-    given = {
-        name: [complete_row(row, part.place(i), f"{name}-{i}", tools) for i, row in enumerate(part)]
-        for name, part in parts.items()
-    }
+    given = {name: _complete_rows(part, name, tools) for name, part in parts.items()}
     complete = _all_splits(given, seed)
+    named = any(row[CONVERSATION] is not None for rows in complete.values() for row in rows)
+    if not named:
+        complete = {name: [_without_name(row) for row in rows] for name, rows in complete.items()}
     told = [_told_split(given, seed)]
     if tools_file is not None and (
         without := sum(row.get("tools") is None for part in parts.values() for row in part)
@@ -76,6 +81,7 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
             "tools": nested(),
             "gold_calls": nested(),
         }
+        | ({CONVERSATION: datasets.Value("string")} if named else {})
     )
     info = datasets.DatasetInfo(features=features, description="\n".join(told))
     return datasets.DatasetDict(
@@ -83,13 +89,23 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
     )
 
 
+def _complete_rows(part: Part, name: str, tools: list[dict[str, Any]] | None) -> Rows:
+    """The rows of a split with all columns; of a whole conversation, those that it is cut into."""
+    rows: Rows = []
+    for i, row in enumerate(part):
+        states = states_of(row, part.place(i)) if is_trajectory(row) else [row]
+        rows += [complete_row(state, part.place(i), f"{name}-{i}", tools) for state in states]
+    return rows
+
+
+def _without_name(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {column: value for column, value in row.items() if column != CONVERSATION}
+
+
 def how_made(splits: Mapping[str, Any]) -> dict[str, str]:
     """How `load_splits` made splits ("splits") and where their tools are from ("tools"), as far as they say so."""
     told = str(getattr(getattr(splits["cal"], "info", None), "description", None) or "")
     return dict(line.split(": ", 1) for line in told.splitlines() if line.startswith(("splits: ", "tools: ")))
-
-
-Rows = list[dict[str, Any]]
 
 
 def _all_splits(given: Mapping[str, Rows], seed: int) -> dict[str, Rows]:

@@ -1,1 +1,1 @@
-"""A stranger's chat template: a program that renders in a process of its own, within bounds of time and memory."""
+"""Chat templates: chats of which they keep the tool calls, and a stranger's, rendered in a process of its own."""

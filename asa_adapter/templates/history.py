@@ -28,7 +28,7 @@ def kept_history(messages: Sequence[Mapping[str, Any]], render: Render, write: W
     Raises:
         ValueError: tool calls have another shape.
     """
-    chat = _completed(messages)
+    chat = completed(messages)
     if not any(turn.get("tool_calls") for turn in chat):
         return chat
     for candidate in (chat, _one_call_a_turn(chat)):
@@ -53,7 +53,7 @@ def check_calls(turn: Mapping[str, Any]) -> None:
             _whole_call(call, "")
 
 
-def _completed(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+def completed(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     """The chat with text in each assistant's turn and complete tool calls: wrapped, with ids, arguments as objects.
 
     Results without an id belong to the calls before them, in the same order.

@@ -6,7 +6,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from asa_adapter import ToolCall, ToolCallParser
-from asa_adapter.data.history import kept_history
+from asa_adapter.templates.history import kept_history
 
 RAIN, NOW = ToolCall("get_weather", {"city": "Oslo", "days": 3}), ToolCall("now", {})
 TURN = "<{{ m.role }}>{{ m.content }}"
