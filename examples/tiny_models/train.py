@@ -132,20 +132,30 @@ def losses(
     return result
 
 
-def train(model: Any, family: Family, writer: Writer, steps: int, minutes: float | None = None) -> None:
+def train(
+    model: Any,
+    family: Family,
+    writer: Writer,
+    steps: int,
+    minutes: float | None = None,
+    learning_rate: float = LEARNING_RATE,
+    begun: float = 0.0,
+) -> None:
     """Train the model in place.
 
     Args:
-        model: untrained model.
+        model: untrained model, or one to go on with.
         family: which one it is.
         writer: source of conversations.
         steps: number of updates.
         minutes: time after which to end; the schedule then follows the clock and ``steps`` only bounds it.
+        learning_rate: the largest.
+        begun: how far the model is already, from 0 to 1, where noise and exercises are concerned.
     """
     # Only trained to make the label readable, and thrown away.
     head = torch.nn.Linear(model.config.hidden_size, 1 + len(SORTS))
     weights = [*model.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05)
+    optimizer = torch.optim.AdamW(weights, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
     warm_up = min(WARM_UP, max(1, steps // 10))
     batches = writer.batches()
     model.set_attn_implementation("eager")
@@ -156,9 +166,9 @@ def train(model: Any, family: Family, writer: Writer, steps: int, minutes: float
         done = step / steps if minutes is None else (time.monotonic() - started) / (60 * minutes)
         if done >= 1:
             break
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * min((step + 1) / warm_up, _cosine(done))
-        writer.corpus.noise = min(1.0, done / QUIET)
-        writer.drills = max(LEAST_DRILLS, MOST_DRILLS * (1 - done / DRILLED))
+        optimizer.param_groups[0]["lr"] = learning_rate * min((step + 1) / warm_up, _cosine(done))
+        writer.corpus.noise = min(1.0, max(begun, done) / QUIET)
+        writer.drills = max(LEAST_DRILLS, MOST_DRILLS * (1 - max(begun, done) / DRILLED))
         system, talks = next(batches)
         lost = losses(model, head, family, system, talks, writer.first_ids)
         optimizer.zero_grad(set_to_none=True)
