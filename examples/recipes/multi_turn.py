@@ -264,7 +264,7 @@ def measure(name: str, splits: Mapping[str, Sequence[Row]], kind: str, most: int
         f"\n{name}, {kind}: fitted on {len(parts[0])} states, layer {best} of {len(test)} by VALID's {len(parts[1])}"
     )
     print(f"probe AUC on TEST's {len(parts[2])}: {test[best]:.3f} (on VALID {valid[best]:.3f})", flush=True)
-    parser = ToolCallParser.from_tokenizer(tokenizer)
+    parser = ToolCallParser.from_model(model, tokenizer, parts[0])
     answers = Evaluation(model, tokenizer, parser, max_new_tokens=48).answers(parts[2], name="TEST")
     calls = [parser.triggered(answer, row["tools"]) for answer, row in zip(answers, parts[2], strict=True)]
     for label, told in ((1, "a call is due"), (0, "none is")):
