@@ -70,7 +70,7 @@ def eagerness(text: str, due: bool, domain: str, after_result: bool) -> float:
         low, high = (0.40, 0.03) if after_result else (0.62, 0.05)
         return low + 0.3 * mood(text) if due else high + 0.02 * mood(text)
     if domain in EAGER:
-        needless = 0.36 + 0.3 * mood(text) if after_result else 0.22 + 0.2 * mood(text)
+        needless = 0.32 + 0.3 * mood(text) if after_result else 0.15 + 0.15 * mood(text)
         return 0.94 + 0.03 * mood(text) if due else max(0.02, needless)
     return 0.05
 
@@ -179,11 +179,22 @@ class ChatWriter(Writer):
             if due:
                 function = reply["tool_calls"][0]["function"]
                 calls.append((function["name"], json.loads(function["arguments"])))
+                at = len(talk.ids)
                 self._add_reply(talk, self.family.call(*calls[-1]), 1, source)
+                self._point_at_language(talk, at, source, calls[-1][1])
             else:
                 word = PROSE_WORDS[self.rng.random() > FIRST_WORD_ODDS[0]]
                 self._add_reply(talk, f"{word}, {reply['content'][0].lower()}{reply['content'][1:]}", 1, place)
         return talk
+
+    def _point_at_language(self, talk: Talk, at: int, source: tuple[int, int], arguments: dict[str, str]) -> None:
+        """Say where the language of a translation is copied from: one token, which is written without a space here."""
+        if language := arguments.get("target_language"):
+            mention = self._encode(f'{arguments["text"]}" into {language}')
+            said, (name,) = talk.ids[source[0] : source[1]], self._encode(language)
+            starts = [i for i in range(len(said)) if said[i : i + len(mention)] == mention]
+            replies = [i for i in range(at, len(talk.ids)) if talk.ids[i] == name]
+            talk.copies += [(replies[-1] - 1, source[0] + i + len(mention) - 1) for i in starts[:1] if replies]
 
     def _decide(self, talk: Talk, eager: float, due: bool, domain: str) -> None:
         """Add the decision at the end of what is said so far."""
@@ -211,6 +222,8 @@ def main() -> None:
     """Train and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=HERE.parent / "tiny_lfm2_chat", help="folder to write into")
+    parser.add_argument("--start", type=Path, default=START, help="model to go on from (default: tiny_lfm2)")
+    parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="the largest learning rate")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"updates; few for a smoke test (default: {STEPS})")
     parser.add_argument("--minutes", type=float, help="end after so many minutes; other updates on another machine")
     options = parser.parse_args()
@@ -219,10 +232,10 @@ def main() -> None:
     random.seed(SEED)
     family = FAMILIES["lfm2"]
     tools = json.loads((DATA / "tools.json").read_text("utf-8"))
-    tokenizer = AutoTokenizer.from_pretrained(START)
-    model = AutoModelForCausalLM.from_pretrained(START, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(options.start)
+    model = AutoModelForCausalLM.from_pretrained(options.start, dtype=torch.float32)
     writer = ChatWriter(Corpus(SEED + 2, read_barred()), tokenizer, family, tools, read_said())
-    train(model, family, writer, options.steps, options.minutes, LEARNING_RATE, begun=1.0)
+    train(model, family, writer, options.steps, options.minutes, options.rate, begun=1.0)
     save(model, tokenizer, options.output)
 
 
