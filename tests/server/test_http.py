@@ -1,6 +1,7 @@
 """The server's HTTP layer, with an engine behind it that answers by a script."""
 
 import contextlib
+import itertools
 import json
 import signal
 import socket
@@ -172,14 +173,23 @@ def test_a_failing_engine_is_a_500_and_the_server_goes_on() -> None:
 
 
 def test_an_engine_that_fails_in_a_stream_ends_it_with_an_error() -> None:
-    count = iter([None, None])
+    read, count = threading.Event(), itertools.count()
 
     def pace() -> None:
-        next(count)
+        """Fails behind the first piece, once the client has read it."""
+        if next(count):
+            read.wait(20)
+            next(iter(()))
 
-    with served(ScriptedEngine(lambda asked: "a long text", pace=pace)) as place:
-        chunks = events(post(place, chat("hi", stream=True)))
-    assert chunks[-1]["error"]["message"] == "the engine failed: RuntimeError"
+    with (
+        served(ScriptedEngine(lambda _: "a long text", pace=pace)) as place,
+        opened(place, chat("hi", stream=True)) as stream,
+    ):
+        assert stream.readline().startswith(b"data: {")
+        read.set()
+        *_, failed, end, _ = stream.read().decode().split("\n\n")
+    assert json.loads(failed[6:])["error"]["message"] == "the engine failed: RuntimeError"
+    assert end == "data: [DONE]"
 
 
 @pytest.mark.parametrize("stream", [False, True])
