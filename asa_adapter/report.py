@@ -96,9 +96,7 @@ evaluations.*.base.METRICS           |         | by split: the bare model, by re
 evaluations.*.asa.METRICS            |         | with the adapter
 evaluations.*.SURE                   |         | how sure the difference is
 evaluations.*.by_domain.*.SURE       |         | the same in each domain
-conversations.*.conversations        | int     | by split: gold conversations that were run again, see `trajectories`
-conversations.*.turns                | int     | turns of the user in them
-conversations.*.needed               | int     | calls that these need
+conversations.*.*                    | int     | by split: gold conversations run again, the user's turns, needed calls
 conversations.*.base.*               | number  | the bare model: shares of right first calls and sequences, of missing
 conversations.*.asa.*                | number  | calls, of turns with needless and repeated ones; with the adapter
 conversations.*.intervals.*.*[]      | number  | 95 % intervals of "base", "asa" and "gain", whole conversations drawn
