@@ -10,23 +10,10 @@ from typing import Any
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.prompts import encode_prompt, row_messages, row_tools
 from asa_adapter.data.rows import complete_row
+from asa_adapter.data.samples import SAMPLE_PROMPTS
 from asa_adapter.diagnostics.patient import PLAIN_TOOLS
 from asa_adapter.files import read_data_text, strict_json
 
-REQUESTS = (
-    "What is 48713 times 9264?",
-    "What will the weather be like in Oslo tomorrow?",
-    "Translate 'Wo ist der Bahnhof?' into English.",
-    "How many days lie between 3 March 2024 and 17 May 2026?",
-    "How much is 250 US dollars in euros today?",
-    "Remind me tomorrow at nine to call the dentist.",
-    "Hello! How are you?",
-    "Thank you, that was all.",
-    "What is two plus two?",
-    "What is the capital of France?",
-    "Write one sentence about the sea.",
-    "Say in a few words what a noun is.",
-)
 MOST_ROWS = 64
 
 
@@ -53,7 +40,7 @@ class Sample:
 
 def neutral_samples() -> list[Sample]:
     """The package's own prompts."""
-    return [Sample([{"role": "user", "content": request}]) for request in REQUESTS]
+    return [Sample([{"role": "user", "content": request}]) for request in SAMPLE_PROMPTS]
 
 
 def read_samples(path: Path) -> list[Sample]:

@@ -14,8 +14,8 @@ from asa_adapter import report as report_module
 from asa_adapter.choice.settings import Setting
 from asa_adapter.comparison.ablation import ablations
 from asa_adapter.comparison.rules import RULES
+from asa_adapter.data.samples import SAMPLE_PROMPTS
 from asa_adapter.verification.record import Record
-from asa_adapter.verification.samples import REQUESTS
 
 
 def test_what_was_measured_goes_into_the_report_and_the_report_is_json(trained: Any, small: Any) -> None:
@@ -153,7 +153,7 @@ def test_the_report_names_no_place_on_this_machine(trained: Any, shared: Any) ->
 def test_the_report_keeps_neutral_samples_and_no_row_of_the_users(trained: Any, small: Any) -> None:
     record = Record.of(trained[0].report)
     assert record is not None
-    assert [sample.messages[-1]["content"] for sample in record.samples] == list(REQUESTS)
+    assert [sample.messages[-1]["content"] for sample in record.samples] == list(SAMPLE_PROMPTS)
     instructions = {row["instruction"] for split in small.values() for row in split if row["instruction"]}
     assert not any(json.dumps(text)[1:-1] in json.dumps(trained[0].report) for text in instructions)
 
