@@ -137,7 +137,7 @@ POINTS = (
     Point(
         "config.parallel",
         "ParallelConfig",
-        also=_words("pipeline_parallel_size data_parallel_size is_moe_model nnodes"),
+        also=_words("pipeline_parallel_size data_parallel_size nnodes"),
     ),
     Point(
         "config.parallel", "ParallelConfig", also=_words("prefill_context_parallel_size decode_context_parallel_size")

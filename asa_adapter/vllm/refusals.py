@@ -15,6 +15,7 @@ from asa_adapter.matching.compatibility import misfits, other_origin
 PROVEN = (
     *("Lfm2ForCausalLM", "Qwen3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM"),
     *("Qwen3MoeForCausalLM", "Phi3ForCausalLM", "Gemma3ForCausalLM", "GraniteForCausalLM", "Olmo2ForCausalLM"),
+    "SmolLM3ForCausalLM",
 )
 
 
@@ -81,10 +82,7 @@ _SETTINGS = (
     _Setting("multimodal models", lambda c: c.model_config.is_multimodal_model),
     _Setting("prompt embeddings (--enable-prompt-embeds)", lambda c: c.model_config.enable_prompt_embeds),
     _Setting("pipeline parallelism", lambda c: c.parallel_config.pipeline_parallel_size > 1),
-    _Setting(  # whose engines run in step with each other; those of dense models know nothing of each other
-        "data parallelism of a mixture of experts",
-        lambda c: c.parallel_config.data_parallel_size > 1 and c.parallel_config.is_moe_model is not False,
-    ),
+    _Setting("data parallelism", lambda c: c.parallel_config.data_parallel_size > 1),
     _Setting("prefill context parallelism", lambda c: c.parallel_config.prefill_context_parallel_size > 1),
     _Setting("decode context parallelism", lambda c: c.parallel_config.decode_context_parallel_size > 1),
     _Setting("sequence parallelism", lambda c: c.parallel_config.use_sequence_parallel_moe),

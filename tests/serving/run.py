@@ -26,7 +26,7 @@ from pathlib import Path
 from bed import ROOT, Bed, make_bed
 from cases import Case, Row, run, scarce_blocks
 from random_models import ARCHITECTURES, tiny
-from server import doubled, serve
+from server import serve
 from trials import compiled, halved, next_turns, refused
 
 PREEMPTIONS = 50  # of 160 prompts
@@ -91,13 +91,7 @@ def trials(bed: Bed, options: argparse.Namespace) -> dict[str, Trial]:
         return {ARCHITECTURE_RUN.name: _run_architecture}
     if options.short:
         return {**_by_name(SHORT_RUNS), "server": serve}
-    others = {
-        "tensor parallel": halved,
-        "data parallel": doubled,
-        "compile": compiled,
-        "next turn": next_turns,
-        "refused": refused,
-    }
+    others = {"tensor parallel": halved, "compile": compiled, "next turn": next_turns, "refused": refused}
     slow = _by_name(v2_runs(bed, min(options.v2_prompts, options.prompts)))
     return {**_by_name(full_runs(bed)), **others, "server": serve, **slow}
 

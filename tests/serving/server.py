@@ -32,8 +32,8 @@ WRONG = (
 
 
 @contextlib.contextmanager
-def served(bed: Bed, work: Path, log: Path, *more: str) -> Iterator[str]:
-    """A steered server, with more options, while the block runs; gives its address."""
+def served(bed: Bed, work: Path, log: Path) -> Iterator[str]:
+    """A steered server while the block runs; gives its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -45,8 +45,8 @@ def served(bed: Bed, work: Path, log: Path, *more: str) -> Iterator[str]:
         flag = f"--{name.replace('_', '-')}"
         options += [flag] if value is True else [flag, json.dumps(value) if isinstance(value, dict) else str(value)]
     model_type = json.loads((bed.model / "config.json").read_text())["model_type"]
-    options += ["--enable-auto-tool-choice", "--tool-call-parser", CALL_PARSERS[model_type], *more]
-    extra = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", **({"VLLM_CPU_OMP_THREADS_BIND": "nobind"} if more else {})}
+    options += ["--enable-auto-tool-choice", "--tool-call-parser", CALL_PARSERS[model_type]]
+    extra = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *options],
@@ -109,18 +109,6 @@ def _asked(name: str, bed: Bed, url: str, pool: ThreadPoolExecutor, kind: str, o
     tokens = [body["choices"][0]["token_ids"] if status == 200 else body for status, body in found]
     equal = sum(a == b for a, b in zip(tokens, bed.expected(kinds), strict=True))
     return Row(name, bed.name, equal, n)
-
-
-def doubled(bed: Bed, work: Path) -> Iterator[Row]:
-    """A server of two engines, each with a model of its own."""
-    log = work / "doubled.log"
-    try:
-        with served(bed, work, log, "--data-parallel-size", "2") as url, ThreadPoolExecutor(AT_ONCE) as pool:
-            for turn in ("first", "again"):
-                yield _asked(f"data parallel 2, every third off, {turn}", bed, url, pool, "third", {"asa": 0})
-    except RuntimeError as error:
-        print(log.read_text()[-6000:], flush=True)
-        yield Row("data parallel 2", bed.name, 0, 1, str(error), ok=False)
 
 
 def serve(bed: Bed, work: Path) -> Iterator[Row]:

@@ -60,7 +60,6 @@ def engine_config(**changes: Any) -> SimpleNamespace:
         "model_config.model": "people/lfm2",
         "parallel_config.pipeline_parallel_size": 1,
         "parallel_config.data_parallel_size": 1,
-        "parallel_config.is_moe_model": False,
         "parallel_config.prefill_context_parallel_size": 1,
         "parallel_config.decode_context_parallel_size": 1,
         "parallel_config.use_sequence_parallel_moe": False,

@@ -74,6 +74,7 @@ def test_a_usual_engine_passes(method: str | None) -> None:
         ("model_config.is_multimodal_model", True, "not tried with multimodal models"),
         ("model_config.enable_prompt_embeds", True, "not tried with prompt embeddings"),
         ("parallel_config.pipeline_parallel_size", 2, "not tried with pipeline parallelism"),
+        ("parallel_config.data_parallel_size", 2, "not tried with data parallelism"),
         ("parallel_config.prefill_context_parallel_size", 2, "not tried with prefill context parallelism"),
         ("parallel_config.decode_context_parallel_size", 2, "not tried with decode context parallelism"),
         ("parallel_config.use_sequence_parallel_moe", True, "not tried with sequence parallelism"),
@@ -117,15 +118,6 @@ def test_what_was_not_tried_is_refused(setting: str, value: Any, reason: str) ->
         check_engine(engine_config(**{setting: value}), config, "Lfm2ForCausalLM")
     assert reason in str(error.value)
     assert str(error.value).endswith("Change this, or unset ASA_ADAPTER to serve the bare model")
-
-
-@pytest.mark.parametrize("experts", [True, None])
-def test_data_parallelism_is_served_but_for_experts(experts: bool | None) -> None:
-    two = {"parallel_config.data_parallel_size": 2}
-    check_engine(engine_config(**two), lfm2_adapter().config, "Lfm2ForCausalLM")
-    mixed = engine_config(**two, **{"parallel_config.is_moe_model": experts})
-    with pytest.raises(IncompatibleModelError, match="not tried with data parallelism of a mixture of experts"):
-        check_engine(mixed, lfm2_adapter().config, "Lfm2ForCausalLM")
 
 
 def test_the_rust_front_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
