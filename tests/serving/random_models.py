@@ -18,8 +18,8 @@ _TIED = {"tie_word_embeddings": True}  # vLLM knows no other
 _CONV = {"layer_types": ["conv", "full_attention"] * (LAYERS // 2)}
 # Changes to the sizes, by model type.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "lfm2": _CONV,
-    "lfm2_moe": {**_CONV, **_EXPERTS, "num_experts": 4, "num_dense_layers": 1},
+    "lfm2": {**_CONV, **_TIED},
+    "lfm2_moe": {**_CONV, **_TIED, **_EXPERTS, "num_experts": 4, "num_dense_layers": 1},
     "llama": {},
     "qwen2": {},
     "qwen3": {},
