@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from asa_adapter.data.history import check_calls
 from asa_adapter.files import strict_json
 from asa_adapter.notations.schemas import unwrapped
 from asa_adapter.server.engine import Asked
+from asa_adapter.templates.history import check_calls
 from asa_adapter.vllm.requests import WITHOUT_TOOLS, steering_factor
 
 MAX_STOPS = 16
