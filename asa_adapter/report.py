@@ -327,7 +327,7 @@ def _intervals(found: Mapping[str, Any]) -> Intervals:
 def _trials(found: Mapping[str, Any], chosen: Mapping[str, Any]) -> Trials:
     base = found.get("base")
     leaders, front, finalists = (found.get(name, []) for name in ("best_of_each_layer", "front", "finalists"))
-    names = {"layer", "alpha", "tau", "beta", "probe", "read_layers", "action", "bias"}
+    names = {"layer", "alpha", "tau", "beta", "probe", "read_layers", "action", "bias", "by_state"}
     setting = {name: value for name, value in chosen.items() if name in names}
     own = (p for p in (*leaders, *front, *finalists) if {n: v for n, v in p.items() if n in names} == setting)
     return Trials(

@@ -56,7 +56,8 @@ _RULE = with_keys(
 _AGAINST_BEST = {"steering_against_best": _PAIRED, "success_gain": list_of(_CHANGE, minItems=2, maxItems=2)}
 _POINT = with_keys(Point._fields, fpr=_SHARE, recall=_SHARE)
 _LAYERS = list_of({"type": "integer"}, default=[])
-_SETTING = {"probe": _TEXT, "read_layers": _LAYERS, "action": _TEXT, "bias": {}}  # bias: a number, or "inf"
+_RULES = by_name(by_name(_NUMBER))
+_SETTING = {"probe": _TEXT, "read_layers": _LAYERS, "action": _TEXT, "bias": {}, "by_state": _RULES}  # bias: or "inf"
 _SETTINGS = list_of(by_name(_NUMBER, properties={"fpr": _SHARE, "recall": _SHARE, **_SETTING}))
 _CELLS = list_of(with_keys(alpha=_STEP, tau=_SHARE, score=_NUMBER))
 _EFFECT = with_keys(Effect._fields, alpha=_STEP, up=_CHANGE, down=_CHANGE)

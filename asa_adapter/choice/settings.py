@@ -28,6 +28,8 @@ class Reader(NamedTuple):
 
 
 POLICY = ("ready_below", "ready_above", "domain_alpha", "route")
+# Values with which a field of the policy plays no part.
+_NO_LIMIT = {"ready_below": 1.0, "ready_above": 0.0, "domain_alpha": 0.0}
 # By kind of state what differs there from a setting's own alpha, tau and beta: a hashable `ASAConfig.by_state`.
 Rules = tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
 
@@ -64,12 +66,15 @@ class Setting(NamedTuple):
         return Reader(self.layer, self.read_layers)
 
     def gentleness(self, alone: float = 0.0) -> tuple[float, ...]:
-        """Sort key: one rule for all first, then the push, smaller steps and biases, more rows alone, higher tau.
+        """Sort key: few rules and limits of readiness first, then the push, small steps, rows alone, higher tau.
 
         Args:
             alone: share of the rows at hand whose gate is 0, so that they are left as they are.
         """
-        how = (len(self.by_state), ACTIONS.index(self.action), self.alpha, self.bias)
+        limits = sum(
+            value != _NO_LIMIT[name] for _, rule in self.by_state for name, value in rule if name in _NO_LIMIT
+        )
+        how = (len(self.by_state), limits, ACTIONS.index(self.action), self.alpha, self.bias)
         return (*how, -round(alone, 9), -self.tau, len(self.read_layers))
 
     def plain(self) -> dict[str, Any]:

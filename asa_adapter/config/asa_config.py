@@ -30,13 +30,13 @@ from asa_adapter.config.prompt_fields import (
     check_prompts,
     check_read_layers,
     check_states,
+    check_step,
 )
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import parse_json
 
 FORMAT_VERSION = 2
 CONFIG_NAME = "asa_config.json"
-_MAX_STEP = 1e30
 _MAX_TEMPLATE = 256 * 1024
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 _TEXT_FIELDS = (
@@ -228,10 +228,7 @@ class ASAConfig:
         check_range("cap", self.cap, 0, MAX_ALPHA)
         if self.residual_norm <= 0:
             raise ValueError(f"residual_norm is {self.residual_norm}; expected more than 0")
-        if self.step > _MAX_STEP:
-            raise ValueError(
-                f"alpha {self.alpha:g} times residual_norm {self.residual_norm:g} is beyond the range of float32"
-            )
+        check_step("alpha", self.alpha if self.step else 0.0, self.residual_norm)
         if self.probe not in PROBE_KINDS:
             raise ValueError(f"probe is {self.probe!r:.80}; expected 'domain' or 'pooled'")
         if self.action not in ACTIONS:

@@ -13,6 +13,9 @@ from asa_adapter.config.fields import (
     finite_float,
 )
 
+# The longest run of tokens that marks a role in a prompt.
+LONGEST_MARK = 12
+_MAX_STEP = 1e30
 _BOUNDS = {
     "alpha": (0.0, MAX_ALPHA),
     "alpha_down": (0.0, MAX_ALPHA),
@@ -52,7 +55,7 @@ class Rule(NamedTuple):
     @property
     def steps(self) -> bool:
         """Whether it has a step at all."""
-        return bool(self.alpha or self.alpha_down or self.domain_alpha)
+        return bool(self.alpha or self.alpha_down or (self.domain_alpha and self.ready_below < 1))
 
     @property
     def asks_readiness(self) -> bool:
@@ -141,6 +144,8 @@ def check_states(config: Any) -> None:
     if len(states) > 1 and not marks:
         raise ValueError(f"states is {states!r:.80} and state_marks empty; expected the marks that tell these apart")
     found = {name: tuple(check_token_ids("state_marks", run) for run in marks[name]) for name in STATES if marks}
+    if any(len(run) > LONGEST_MARK for runs in found.values() for run in runs):
+        raise ValueError(f"state_marks holds a run of more than {LONGEST_MARK} tokens; expected shorter ones")
     object.__setattr__(config, "states", tuple(states))
     object.__setattr__(config, "state_marks", found)
 
@@ -167,4 +172,16 @@ def check_by_state(config: Any) -> None:
         }
         for name, value in found[state].items():
             check_range(f"by_state: {name}", value, *_BOUNDS[name])
+        longest = max(found[state].get(name, 0.0) for name in ("alpha", "alpha_down", "domain_alpha"))
+        check_step(f"by_state: a step of {state!r}", longest, config.residual_norm)
     object.__setattr__(config, "by_state", found)
+
+
+def check_step(name: str, alpha: float, residual_norm: float) -> None:
+    """Refuses a step that float32 cannot hold.
+
+    Raises:
+        ValueError: it is too long.
+    """
+    if alpha * residual_norm > _MAX_STEP:
+        raise ValueError(f"{name} {alpha:g} times residual_norm {residual_norm:g} is beyond the range of float32")

@@ -123,7 +123,9 @@ def _check_order(messages: Sequence[Mapping[str, Any]], where: str) -> None:
                 f"{where}: turn {i} of messages is a tool's result, but no call before it waits for one; expected an "
                 "assistant's turn with tool_calls, and as many results as calls behind it"
             )
-        if role not in ("tool", "assistant") and waiting:
+        # Calls may stand in several turns, one behind the other; whatever else follows waits for the results.
+        goes_on = role == "assistant" and turn.get("tool_calls") and messages[i - 1]["role"] == "assistant"
+        if waiting and not (role == "tool" or goes_on):
             raise ValueError(
                 f"{where}: turn {i} of messages is a {role}'s, and the calls before it lack {waiting} of their "
                 "results; expected as many tool's turns as calls"

@@ -31,11 +31,13 @@ class Prediction:
             pooled one.
         rule: (N,) int64 kind of each row's state, an index into `STATES`, whose probes these are; None where one rule
             is for all.
+        sure: (N,) float32, the router's confidence in that domain; None if it is not known.
     """
 
     domain: NDArray[np.int64]
     log_odds: NDArray[np.float32]
     rule: NDArray[np.int64] | None = None
+    sure: NDArray[np.float32] | None = None
 
     def p_tool(self, probe: str) -> NDArray[np.float32]:
         """(N,) probabilities that a tool is needed, by the chosen domain's probe ("domain") or the "pooled" one."""
@@ -46,7 +48,7 @@ class Prediction:
     def reading(self, others: Sequence["Prediction"]) -> "Prediction":
         """With the mean log odds of other layers' probes; the domain is this layer's."""
         odds = np.stack([other.log_odds for other in others]).mean(axis=0, dtype=np.float32)
-        return Prediction(self.domain, np.asarray(odds), self.rule)
+        return replace(self, log_odds=np.asarray(odds))
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,8 @@ def _out_of_fold(
 ) -> Prediction:
     """Out-of-fold predictions of router and probes on TRAIN; domains are indices into `names`."""
     n = len(train.labels)
-    whole = Prediction(np.zeros(n, dtype=np.int64), np.empty((n, len(names) + 1), dtype=np.float32))
+    sure = np.zeros(n, dtype=np.float32)
+    whole = Prediction(np.zeros(n, dtype=np.int64), np.empty((n, len(names) + 1), dtype=np.float32), sure=sure)
     for fitted_on, predicted in folds:
         known = train.behind(cal, fitted_on)
         router = Router.fit(known.states, known.domains, C, seed)
@@ -235,6 +238,7 @@ def _out_of_fold(
         part = _predicted(router, probes, train.states[predicted], names, kinds)
         whole.domain[predicted] = part.domain
         whole.log_odds[predicted] = part.log_odds
+        sure[predicted] = part.sure
     return whole if train.kinds is None else replace(whole, rule=_rules(train.kinds))
 
 
@@ -246,7 +250,8 @@ def _predicted(
     kinds: Sequence[str] | None = None,
 ) -> Prediction:
     """Predictions with domains as indices into `names`; a router that was fitted without a fold may know fewer."""
-    chosen = [router.domains[i] for i in router.predict_proba(states).argmax(axis=1)]
+    routed = router.predict_proba(states)
+    chosen = [router.domains[i] for i in routed.argmax(axis=1)]
     domain = np.array([list(names).index(name) for name in chosen], dtype=np.int64)
     tensor = torch.from_numpy(states)
 
@@ -255,9 +260,9 @@ def _predicted(
         return np.asarray(torch.cat(both, dim=1).numpy())
 
     if kinds is None:
-        return Prediction(domain, odds(probes))
+        return Prediction(domain, odds(probes), sure=routed.max(axis=1))
     rule, each = _rules(kinds), np.stack([odds(probes.of(state)) for state in STATES])
-    return Prediction(domain, each[rule, np.arange(len(rule))], rule)
+    return Prediction(domain, each[rule, np.arange(len(rule))], rule, routed.max(axis=1))
 
 
 def _rules(kinds: Sequence[str]) -> NDArray[np.int64]:

@@ -68,7 +68,7 @@ def readiness_maps(fit: LayerFit, train: LabelledStates, valid: LabelledStates) 
     maps = {"": fit_readiness(fit.vectors.v_global, train.states, valid.states, valid.labels)}
     for kind in fit.probes.by_state_:
         known, own = train.of_kind(kind), valid.of_kind(kind)
-        both = len(set(own.labels.tolist())) == 2 and kind in fit.vectors.by_state
+        both = len(known.labels) and len(set(own.labels.tolist())) == 2 and kind in fit.vectors.by_state
         direction = fit.vectors.of(kind).v_global
         maps[kind] = fit_readiness(direction, known.states, own.states, own.labels) if both else maps[""]
     return maps
@@ -93,7 +93,9 @@ def grounds_of(
         own.append(fit.vectors.of(kind).own().any(dim=1).numpy()[prediction.domain])
     where = np.zeros(len(p_tool), dtype=np.int64) if rule is None else rule
     rows = np.arange(len(where))
-    sure = fit.router.predict_proba(labelled.states).max(axis=1)
+    sure = prediction.sure
+    if sure is None:
+        raise ValueError("the router's confidence is not known; expected a prediction of a fit")
     return Grounds(np.stack(gates)[where, rows], np.stack(ready)[where, rows], sure, np.stack(own)[where, rows])
 
 

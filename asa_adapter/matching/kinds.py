@@ -14,6 +14,7 @@ import torch
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import STATES
+from asa_adapter.config.prompt_fields import LONGEST_MARK
 from asa_adapter.data.batches import pad_batch
 from asa_adapter.data.prompts import Row, encode_prompt, row_messages, row_tools
 from asa_adapter.notations.schemas import Tools
@@ -21,7 +22,6 @@ from asa_adapter.tool_calls.parser import ToolCallParser
 
 Marks = Mapping[str, Sequence[Sequence[int]]]
 
-_LONGEST_MARK = 12
 _BATCH = 256
 # Turns that begin differently: what they share with what stands before them is the template's.
 _REQUESTS = ("Hello.", "what is 7 x 8", "\n- one", '{"a": 1}', "<b>bold</b>")
@@ -33,8 +33,10 @@ _SYSTEM = {"role": "system", "content": "Be brief!"}
 
 
 def kind_of(row: Row) -> str:
-    """The kind of state in which the messages of a row end."""
-    return "after_result" if row_messages(row)[-1].get("role") in ("tool", "function") else "first"
+    """The kind of state in which the messages of a row end; instructions behind them make no other one."""
+    roles = [turn.get("role") for turn in row_messages(row)]
+    last = next((role for role in reversed(roles) if role not in ("system", "developer")), None)
+    return "after_result" if last in ("tool", "function") else "first"
 
 
 def told_kinds(tokens: torch.Tensor, marks: Marks) -> torch.Tensor:
@@ -61,7 +63,7 @@ def _last_place(tokens: torch.Tensor, runs: Sequence[Sequence[int]]) -> torch.Te
         same = torch.ones(len(tokens), width, dtype=torch.bool, device=tokens.device)
         for i, token in enumerate(run):
             same &= tokens[:, i : i + width] == token
-        ends = torch.arange(len(run), len(run) + width, device=tokens.device) * 2 * _LONGEST_MARK + len(run)
+        ends = torch.arange(len(run), len(run) + width, device=tokens.device) * 2 * LONGEST_MARK + len(run)
         found = torch.maximum(found, (same * ends).amax(dim=1))
     return found
 
@@ -154,7 +156,7 @@ def _shared_beginning(prompts: Sequence[Sequence[int]]) -> list[int]:
 
 def _shared_end(beginnings: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """The last tokens that all of some runs end with, at most as many as a mark has."""
-    backwards = [list(reversed(run[-_LONGEST_MARK:])) for run in beginnings]
+    backwards = [list(reversed(run[-LONGEST_MARK:])) for run in beginnings]
     return tuple(reversed(_shared_beginning(backwards)))
 
 
@@ -205,7 +207,10 @@ def state_fields(
 
 
 def with_marks(config: ASAConfig, tokenizer: Any) -> ASAConfig:
-    """The config with the marks of a tokenizer's chat template, if it has none of its own; None for no tokenizer."""
-    if config.state_marks or not getattr(tokenizer, "chat_template", None):
+    """The config with the marks of a tokenizer's chat template, for an adapter from before there were any.
+
+    A later one without marks was fitted where these did not tell the kinds apart, so that one kind stands for all.
+    """
+    if config.state_marks or config.format_version > 1 or not getattr(tokenizer, "chat_template", None):
         return config
     return dataclasses.replace(config, state_marks=state_marks(tokenizer, config.tools))

@@ -94,6 +94,15 @@ class Controller:
         """With some fields changed, for all kinds of state."""
         return replace(self, **fields, others=tuple(replace(other, **fields) for other in self.others))
 
+    def stepping(self, step: float) -> "Controller":
+        """With one length of step for all; that along what is the domain's own is made longer or shorter likewise."""
+        each = []
+        for one in self.each:
+            scale = step / one.step if one.step else float(step > 0)
+            ready = one.readiness and one.readiness._replace(step=one.readiness.step * scale)
+            each.append(replace(one, step=step, down=None, readiness=ready, others=()))
+        return replace(each[0], others=tuple(each[1:]))
+
     @property
     def pushes(self) -> bool:
         """Whether any kind of state has a step."""
@@ -224,7 +233,8 @@ class Controller:
         if rule is None:
             delta = self._delta(gate, verdicts.domain)
         else:
-            delta = _picked([one._delta(gate, verdicts.domain) for one in self.each], rule)
+            # Of the kinds that a row is not of, some may have fewer directions; what they say is not taken.
+            delta = _picked([one._delta(gate, verdicts.domain % len(one.direction)) for one in self.each], rule)
         if self.cap:
             most = self.cap * states.float().norm(dim=1, keepdim=True)
             delta = delta * (most / delta.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)

@@ -184,7 +184,7 @@ class SteeringHandle(HandleHabits):
     def alpha(self, value: float) -> None:
         if not 0 <= (alpha := finite_float("alpha", value)) <= MAX_ALPHA:
             raise ValueError(f"alpha is {value!r}; expected 0 to {MAX_ALPHA:g}")
-        self._controller = self._controller.changed(step=alpha * self._residual_norm, down=None)
+        self._controller = self._controller.stepping(alpha * self._residual_norm)
 
     @property
     def tau(self) -> float:

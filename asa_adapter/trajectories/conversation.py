@@ -39,11 +39,6 @@ class UserTurn:
     needed: tuple[Needed, ...]
     tools: Tools | None = None
 
-    @property
-    def steps(self) -> int:
-        """Number of assistant's turns that call."""
-        return len({one.step for one in self.needed})
-
 
 def user_turns(conversations: Iterable[Mapping[str, Any]]) -> list[UserTurn]:
     """The user's turns of conversations in which every turn of the assistant is right.

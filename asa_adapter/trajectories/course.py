@@ -10,7 +10,7 @@ from asa_adapter.tool_calls.gold import matches_gold
 from asa_adapter.trajectories.conversation import UserTurn
 
 NO_RESULT = '{"error": "there is no result for this call"}'
-# Answers with calls beyond those that are needed, after which a turn counts as never finished.
+# Answers with calls beyond one for each that is needed, after which a turn counts as never finished.
 _SPARE = 2
 
 
@@ -22,7 +22,7 @@ class Course:
         turn: the user's turn.
         said: the messages behind the user's: calls and their results.
         made: indices of the needed calls that were made, in their order.
-        needless: number of calls that are not needed, or have other arguments.
+        needless: number of calls that are not needed, have other arguments, or cannot be read.
         repeated: number of calls that were made before, and are not needed once more.
         answers: number of answers that call.
         finished: whether an answer without a call ended it.
@@ -46,20 +46,27 @@ class Course:
         """What the model is asked next."""
         return {"messages": [*self.turn.history, *self.said], "tools": self.turn.tools}
 
-    def go_on(self, calls: Sequence[ToolCall], cut: bool) -> None:
-        """Takes an answer with these calls; `cut` says that it ended only because it was as long as it may be."""
+    def go_on(self, calls: Sequence[ToolCall], cut: bool, triggered: bool) -> None:
+        """Takes an answer with these calls.
+
+        Args:
+            calls: the calls that could be read.
+            cut: whether it ended only because it was as long as it may be.
+            triggered: whether a call begins in it; one that cannot be read is needless, and ends the turn.
+        """
         if not calls:
-            self.finished, self.done = not cut, True
+            self.needless += triggered
+            self.finished, self.done = not (cut or triggered), True
             return
         results = [self._result_of(call) for call in calls]
         self.answers += 1
-        named = [f"call{len(self._calls) - len(calls) + k:05d}" for k in range(len(calls))]
+        named = [f"made{len(self._calls) - len(calls) + k:05d}" for k in range(len(calls))]
         self.said.append({"role": "assistant", "content": "", "tool_calls": list(map(_written, named, calls))})
         self.said += [
             {"role": "tool", "tool_call_id": name, "name": call.name, "content": result}
             for name, call, result in zip(named, calls, results, strict=True)
         ]
-        self.done = self.answers >= self.turn.steps + _SPARE
+        self.done = self.answers >= len(self.turn.needed) + _SPARE
 
     def _result_of(self, call: ToolCall) -> str:
         """What the tool says to a call, which is counted."""

@@ -69,8 +69,9 @@ def gone_through(
     while asked := [course for course in courses if not course.done]:
         rows = [course.row for course in asked]
         for course, row, answer in zip(asked, rows, evaluation.answers(rows, adapter, name), strict=True):
-            calls = evaluation.parser.parse(answer, row_tools(row, evaluation.tools))
-            course.go_on(calls, isinstance(answer, Answer) and answer.cut)
+            tools = row_tools(row, evaluation.tools)
+            calls, triggered = evaluation.parser.parse(answer, tools), evaluation.parser.triggered(answer, tools)
+            course.go_on(calls, isinstance(answer, Answer) and answer.cut, triggered)
     return courses
 
 

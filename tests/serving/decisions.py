@@ -26,7 +26,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import openai
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -78,7 +77,7 @@ def served(model: Path, *options: str) -> Iterator[tuple[str, int]]:
             process.terminate()
 
 
-def ask(client: openai.OpenAI, row: dict[str, Any], stream: bool = False) -> Decided:
+def ask(client: Any, row: dict[str, Any], stream: bool = False) -> Decided:
     """The decision on a row, from the answer itself."""
     turns: Any = row.get("messages") or [{"role": "user", "content": row["instruction"]}]
     tools: Any = [{"type": "function", "function": tool} for tool in row["tools"]]
@@ -98,6 +97,8 @@ def memory(process: int) -> float:
 
 def lines(name: str, model: Path, rows: list[dict[str, Any]], right: list[Decided], minutes: float) -> Iterator[bool]:
     """Prints what was found of one engine, and gives whether it is as it must be."""
+    import openai
+
     with (
         served(model, "--tokenizer", str(MODEL)) as (url, process),
         openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client,

@@ -90,7 +90,7 @@ def test_turns_of_a_conversation_know_what_is_said_before_and_needed_behind() ->
         ("f", {"x": 1}, "one"),
         ("g", {"x": 2}, "two"),
     ]
-    assert (first.steps, second.steps, second.needed) == (2, 0, ())
+    assert ([one.step for one in first.needed], second.needed) == ([0, 2], ())
     assert list(second.history) == TWO[:7]
 
 
