@@ -59,9 +59,11 @@ def cut(trajectories: Iterable[Mapping[str, Any]], *, tools: Sequence[Any] | Non
     for i, trajectory in enumerate(trajectories):
         states = states_of(trajectory, f"row {i}", tools)
         name = states[0]["conversation"]
-        if named.setdefault(name, i) != i:
+        if (first := named.setdefault(name, i)) != i and not _named(trajectory):
+            states = [row | {"id": f"{row['id']}-{i}"} for row in states]  # the same conversation once more
+        elif first != i:
             raise ValueError(
-                f"row {i}: the conversation is called {name!r:.80}, as that of row {named[name]}; expected a name for "
+                f"row {i}: the conversation is called {name!r:.80}, as that of row {first}; expected a name for "
                 "each, or none"
             )
         rows += states
@@ -82,7 +84,7 @@ def states_of(trajectory: Any, where: str, tools: Sequence[Any] | None = None) -
         raise ValueError(f"{where}: there are no messages; expected a conversation")
     _check_order(messages, where)
     offered = tools if trajectory.get("tools") is None else trajectory["tools"]
-    given = next((trajectory[key] for key in ("conversation", "id") if trajectory.get(key) is not None), None)
+    given = _named(trajectory)
     name = hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16] if given is None else str(given)
     rows = []
     for k, (end, calls) in enumerate(_states(messages)):
@@ -111,6 +113,11 @@ def _states(messages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, list[d
         start = max(end, start + 1)
 
 
+def _named(trajectory: Mapping[str, Any]) -> Any:
+    """What a conversation is called; None where it has no name."""
+    return next((trajectory[key] for key in ("conversation", "id") if trajectory.get(key) is not None), None)
+
+
 def _check_order(messages: Sequence[Mapping[str, Any]], where: str) -> None:
     """Refuses results without calls and calls without results."""
     waiting = 0
@@ -127,7 +134,7 @@ def _check_order(messages: Sequence[Mapping[str, Any]], where: str) -> None:
         goes_on = role == "assistant" and turn.get("tool_calls") and messages[i - 1]["role"] == "assistant"
         if waiting and not (role == "tool" or goes_on):
             raise ValueError(
-                f"{where}: turn {i} of messages is a {role}'s, and the calls before it lack {waiting} of their "
+                f"{where}: turn {i} of messages is {'an' if role == 'assistant' else 'a'} {role}'s, and the calls before it lack {waiting} of their "
                 "results; expected as many tool's turns as calls"
             )
         waiting += len(turn.get("tool_calls") or []) - (role == "tool")

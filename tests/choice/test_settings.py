@@ -229,6 +229,14 @@ def test_among_equals_the_gate_that_leaves_more_rows_alone_is_the_gentler_one() 
     assert choose(ARGS, LABELS, [unsure, same])[0] is same
 
 
+def test_fewer_limits_of_readiness_are_gentler_whatever_else_is_equal() -> None:
+    plain = Setting(2, 1.0, 0.6, 1.0, "pooled", by_state=(("first", (("alpha", 1.0),)), ("after_result", ())))
+    limited = (("first", (("alpha", 1.0), ("ready_below", 0.5), ("route", 0.5))), ("after_result", ()))
+    assert plain.gentleness() < plain._replace(by_state=limited).gentleness()
+    neutral = (("first", (("alpha", 1.0), ("ready_below", 1.0), ("domain_alpha", 0.0))), ("after_result", ()))
+    assert plain.gentleness() == plain._replace(by_state=neutral).gentleness()
+
+
 @pytest.mark.parametrize(("tau", "share"), [(0.5, 0.0), (0.6, 0.25), (0.9, 0.75)])
 def test_rows_between_the_two_sides_of_the_gate_are_left_alone(tau: float, share: float) -> None:
     assert left_alone(np.array([0.95, 0.7, 0.5, 0.2], dtype=np.float32), tau) == share

@@ -148,6 +148,18 @@ def test_config_cannot_be_changed_in_place() -> None:
         ({"state_marks": {"first": ((1,),)}}, r"state_marks holds \['first'\]; expected 1 to 64 runs for each of"),
         ({"state_marks": {"first": ((1,),), "after_result": ()}}, "expected 1 to 64 runs for each of"),
         ({"state_marks": {"first": ((1,),), "after_result": ((-1,),)}}, "state_marks holds -1; expected token ids"),
+        (
+            {"state_marks": {"first": ((1,) * 13,), "after_result": ((2,),)}},
+            "state_marks holds a run of more than 12 tokens; expected shorter ones",
+        ),
+        (
+            {"alpha": 0.0, "residual_norm": 1e30, "by_state": {"first": {"alpha_down": 2.0}}},
+            r"by_state: a step of 'first' 2 times residual_norm 1e\+30 is beyond the range of float32",
+        ),
+        (
+            {"alpha": 0.0, "residual_norm": 1e30, "by_state": {"first": {"domain_alpha": 3.0}}},
+            r"by_state: a step of 'first' 3 times residual_norm 1e\+30 is beyond the range of float32",
+        ),
         ({"tool_lists": ("abc",)}, "tool_lists holds 'abc'; expected 64 hexadecimal digits"),
         ({"tools": [{"x": float("nan")}]}, "tools cannot be written as JSON"),
         ({"tools": [{"x": {1, 2}}]}, "tools cannot be written as JSON"),

@@ -113,6 +113,14 @@ def test_a_conversation_without_a_name_gets_one_of_its_messages() -> None:
             "row 1: turn 3 of messages is a user's, and the calls before it lack 1 of their results; expected",
         ),
         (
+            {"messages": [user("Hi"), calls("Oslo", "Rome"), result("-9"), said("Cold."), result("20", "c1")]},
+            "row 1: turn 3 of messages is an assistant's, and the calls before it lack 1 of their results; expected",
+        ),
+        (
+            {"messages": [user("Hi"), calls("Oslo"), said("Cold.")]},
+            "row 1: turn 2 of messages is an assistant's, and the calls before it lack 1 of their results; expected",
+        ),
+        (
             {"messages": [user("Hi"), {"role": "assistant", "tool_calls": [3]}]},
             "row 1: turn 1 .*: a tool call",
         ),
@@ -162,3 +170,9 @@ def test_a_conversation_in_two_splits_is_a_leak() -> None:
 def test_rows_without_conversations_have_no_such_column() -> None:
     rows = [{**row, "conversation": [user("a list of turns is no name")]} for row in labelled(56)]
     assert "conversation" not in load_splits(rows)["cal"].column_names
+
+
+def test_a_conversation_without_a_name_may_occur_twice_and_stays_one() -> None:
+    rows = cut([{"messages": TWO}, {"messages": TWO}])
+    assert len({row["id"] for row in rows}) == len(rows) == 6
+    assert len({row["conversation"] for row in rows}) == 1

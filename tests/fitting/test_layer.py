@@ -144,3 +144,13 @@ def test_a_row_with_other_tools_does_not_tell_the_label_of_its_source() -> None:
     right = [((fit.out_of_fold.p_tool("pooled") >= 0.5) == labels).mean() for fit in (told, fair)]
     assert right[0] > 0.95
     assert abs(right[1] - 0.5) < 0.2
+
+
+def test_how_sure_the_router_is_of_train_is_out_of_fold() -> None:
+    train = split(1)
+    fit = fit_layer(split(0), train, split(2), ("a", "b"), (0.1,), 42)
+    known = fit.router.predict_proba(train.states).max(axis=1)
+    assert fit.out_of_fold.sure is not None
+    assert fit.out_of_fold.sure.shape == (80,)
+    assert not np.allclose(fit.out_of_fold.sure, known)
+    assert np.array_equal(fit.predict(train.states).sure, known)

@@ -134,8 +134,17 @@ def test_without_token_ids_one_fitted_kind_acts_as_ever_and_several_leave_the_ro
     assert several.of_row(0) == ("", NO_KIND)
 
 
-def test_a_config_without_marks_takes_those_of_the_tokenizer(tokenizer: Any) -> None:
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_instructions_at_the_end_make_no_other_kind(role: str) -> None:
+    assert kind_of({"messages": [*AFTER, {"role": role, "content": "Be short."}]}) == "after_result"
+    assert kind_of({"messages": [*FIRST, {"role": role, "content": "Be short."}]}) == "first"
+
+
+def test_a_config_of_version_1_takes_the_marks_of_the_tokenizer_and_a_later_one_does_not(tokenizer: Any) -> None:
+    later = config(state_marks={}, tools=TOOLS, prompt_end=(1, 2))
+    assert (later.format_version, with_marks(later, tokenizer)) == (2, later)
     bare = config(state_marks={}, tools=TOOLS)
+    assert bare.format_version == 1
     assert with_marks(bare, tokenizer).state_marks == state_marks(tokenizer, TOOLS)
     assert with_marks(bare, None) is bare
     assert with_marks(config(), tokenizer) == config()

@@ -157,3 +157,34 @@ def test_the_ablation_without_readiness_is_the_gate_alone(states: torch.Tensor) 
 
 def _parts(adapter: ASAAdapter) -> tuple[Any, Any, Any]:
     return adapter.vectors, adapter.router, adapter.probes
+
+
+def test_a_step_of_the_domain_without_a_limit_never_acts_so_the_adapter_abstains() -> None:
+    config = dataclasses.replace(ready_adapter().config, alpha=0.0, by_state={"first": {"domain_alpha": 1.0}})
+    assert config.abstains
+    assert not dataclasses.replace(config, by_state={"first": {"domain_alpha": 1.0, "ready_below": 0.5}}).abstains
+
+
+def test_the_handles_alpha_scales_the_step_of_the_domain_and_0_stops_it() -> None:
+    adapter = calling(ready_adapter(ready_below=0.0, domain_alpha=2.0))
+    model = random_model()
+    with adapter.attach(model) as steering:
+        unit = adapter.config.residual_norm
+        steering.alpha = 2.5  # half of the fitted 5
+        assert steering._controller.readiness is not None
+        assert steering._controller.readiness.step == pytest.approx(1.0 * unit)
+        steering.alpha = 0.0
+        assert steering._controller.readiness.step == 0.0
+        assert not steering._controller.pushes
+
+
+def test_kinds_with_and_without_readiness_share_an_adapter(states: torch.Tensor) -> None:
+    ready = controller(calling(ready_adapter(ready_below=0.5, domain_alpha=2.0)))
+    plain = controller(calling(ready_adapter()))
+    both, rule = dataclasses.replace(ready, others=(plain,)), torch.arange(len(states)) % 2
+    verdicts = both.decide(states, rule)
+    steered = both.steer(states, verdicts, rule)
+    assert bool((verdicts.domain >= len(DOMAINS)).any())
+    for which, one in enumerate((ready, plain)):
+        rows = rule == which
+        assert torch.equal(steered[rows], one.steer(states[rows], one.decide(states[rows])))

@@ -165,6 +165,27 @@ def test_an_answer_that_was_cut_finishes_nothing_and_an_unknown_call_gets_an_err
     assert first.said[-1]["content"] == NO_RESULT
 
 
+def test_a_call_that_cannot_be_read_is_needless_and_ends_the_turn_unfinished() -> None:
+    broken = '<tool_call>{"name": "f", "arguments": {"x": </tool_call>'
+    [course] = gone({(ASKED,): broken}, USER, SAID)
+    assert (course.needless, course.done, course.finished, course.right) == (1, True, False, False)
+
+
+def test_parallel_calls_may_be_made_one_after_the_other() -> None:
+    results = ("one", "two", "three")
+    at_once = calling(*(call("f", x) for x in range(3)))
+    answers = {(ASKED, *results[:x]): text(("f", x)) for x in range(3)}
+    [course] = gone(answers, USER, at_once, *map(tool, results), SAID)
+    assert (course.missing, course.finished, course.right) == (0, True, True)
+
+
+def test_calls_that_are_made_have_other_ids_than_those_before_them() -> None:
+    [_, second] = gone(RIGHT | {("thanks",): text(("g", 2))})
+    [made] = [turn["tool_calls"][0]["id"] for turn in second.said if turn["role"] == "assistant"]
+    assert made not in json.dumps(second.turn.history)
+    assert len(made) == 9  # as Mistral's templates want them
+
+
 def test_whole_conversations_are_drawn_for_the_intervals_and_variants_compared() -> None:
     better = SimpleNamespace(answers_of=RIGHT)
     evaluation: Any = Scripted({(ASKED,): text(("f", 1))})
