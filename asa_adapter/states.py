@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from asa_adapter.data.batches import batches_by_tokens, pad_batch, pad_token_id
 from asa_adapter.data.prompts import Row, check_chat_template, encode_rows
+from asa_adapter.engine.batches import batches_by_tokens, pad_batch, pad_token_id
 from asa_adapter.engine.beginnings import Prompt
 from asa_adapter.engine.protocol import EngineModel, is_engine_model
 from asa_adapter.errors import IncompatibleModelError

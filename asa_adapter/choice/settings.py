@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from asa_adapter.choice.intervals import resamples, upper_bound
 from asa_adapter.choice.objective import Objective, independent_rows
 from asa_adapter.config.fields import ACTIONS
+from asa_adapter.config.prompt_fields import Rule
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.policy.controller import ternary_gate
@@ -28,8 +29,6 @@ class Reader(NamedTuple):
 
 
 POLICY = ("ready_below", "ready_above", "domain_alpha", "route")
-# Values with which a field of the policy plays no part.
-_NO_LIMIT = {"ready_below": 1.0, "ready_above": 0.0, "domain_alpha": 0.0}
 # By kind of state what differs there from a setting's own alpha, tau and beta: a hashable `ASAConfig.by_state`.
 Rules = tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
 
@@ -71,9 +70,7 @@ class Setting(NamedTuple):
         Args:
             alone: share of the rows at hand whose gate is 0, so that they are left as they are.
         """
-        limits = sum(
-            value != _NO_LIMIT[name] for _, rule in self.by_state for name, value in rule if name in _NO_LIMIT
-        )
+        limits = sum(v != Rule._field_defaults[n] for _, r in self.by_state for n, v in r if n in POLICY[:-1])
         how = (len(self.by_state), limits, ACTIONS.index(self.action), self.alpha, self.bias)
         return (*how, -round(alone, 9), -self.tau, len(self.read_layers))
 

@@ -14,7 +14,6 @@ from asa_adapter.cli.terminal import compared, folded, painted, plain, width
 from asa_adapter.comparison.ablation import ablations
 from asa_adapter.comparison.table import ablated, rules_table
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.data.batches import pad_batch, pad_token_id
 from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.data.rows import read_tools
 from asa_adapter.data.sources import read_parts
@@ -22,6 +21,7 @@ from asa_adapter.data.splits import how_made, load_splits
 from asa_adapter.diagnostics.diagnosis import diagnose as diagnosed
 from asa_adapter.diagnostics.diagnosis import findings_table
 from asa_adapter.diagnostics.explanation import answer_verdict
+from asa_adapter.engine.batches import pad_batch, pad_token_id
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.files import make_writable_folder
 from asa_adapter.labelling.folder import LabelledFolder, labels_table

@@ -1,4 +1,4 @@
-"""Labelled rows made ready for a model: splits, chats, prompt tokens, batches. No model is run here."""
+"""Labelled rows made ready for a model: splits, chats, prompt tokens. No model is run here."""
 
 from asa_adapter.data.conversations import cut
 from asa_adapter.data.duplicates import leaks, near_duplicate_groups

@@ -133,8 +133,9 @@ def _check_order(messages: Sequence[Mapping[str, Any]], where: str) -> None:
         # Calls may stand in several turns, one behind the other; whatever else follows waits for the results.
         goes_on = role == "assistant" and turn.get("tool_calls") and messages[i - 1]["role"] == "assistant"
         if waiting and not (role == "tool" or goes_on):
+            article = "an" if role == "assistant" else "a"
             raise ValueError(
-                f"{where}: turn {i} of messages is {'an' if role == 'assistant' else 'a'} {role}'s, and the calls before it lack {waiting} of their "
-                "results; expected as many tool's turns as calls"
+                f"{where}: turn {i} of messages is {article} {role}'s, and the calls before it lack {waiting} "
+                "of their results; expected as many tool's turns as calls"
             )
         waiting += len(turn.get("tool_calls") or []) - (role == "tool")

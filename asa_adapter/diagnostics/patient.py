@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from asa_adapter.data.batches import pad_batch, pad_token_id
 from asa_adapter.data.prompts import Row, encode_prompt, encode_rows, row_tools
+from asa_adapter.engine.batches import pad_batch, pad_token_id
 from asa_adapter.modeling.forward import evaluation_mode, greedy_settings, input_device
 from asa_adapter.notations.schemas import Tools, unwrapped
 from asa_adapter.tool_calls.detection import detected_format

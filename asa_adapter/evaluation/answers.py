@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.data.batches import batches_by_length, pad_token_id
 from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
+from asa_adapter.engine.batches import batches_by_length, pad_token_id
 from asa_adapter.engine.protocol import Answering, EngineModel, Question, is_engine_model
 from asa_adapter.evaluation.decoding import Decoder, Regrouping
 from asa_adapter.evaluation.forcing import Forcing

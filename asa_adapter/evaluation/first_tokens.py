@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from asa_adapter.data.batches import batches_by_length
+from asa_adapter.engine.batches import batches_by_length
 from asa_adapter.engine.protocol import EngineModel
 from asa_adapter.evaluation.prefill import Prefilled, can_branch, logit_sharing
 from asa_adapter.modeling.forward import evaluation_mode

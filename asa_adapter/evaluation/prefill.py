@@ -14,7 +14,7 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
-from asa_adapter.data.batches import pad_batch
+from asa_adapter.engine.batches import pad_batch
 from asa_adapter.engine.beginnings import Prompt
 from asa_adapter.modeling.forward import CACHE, forward, greedy_logits, input_device, rounding
 from asa_adapter.modeling.prefix import SharedPrefix, Sharing, copied, unusable_cache_ignored

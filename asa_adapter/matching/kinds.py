@@ -15,8 +15,8 @@ import torch
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import STATES
 from asa_adapter.config.prompt_fields import LONGEST_MARK
-from asa_adapter.data.batches import pad_batch
 from asa_adapter.data.prompts import Row, encode_prompt, row_messages, row_tools
+from asa_adapter.engine.batches import pad_batch
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.tool_calls.parser import ToolCallParser
 

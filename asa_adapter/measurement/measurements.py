@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.data.batches import pad_token_id
 from asa_adapter.data.duplicates import row_groups, row_names
 from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
+from asa_adapter.engine.batches import pad_token_id
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.evaluation.answers import Evaluation, Variant, of_rows
 from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.data.batches import pad_batch, pad_token_id
+from asa_adapter.engine.batches import pad_batch, pad_token_id
 from asa_adapter.engine.beginnings import Prompt, tokens_run
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.modeling.forward import evaluation_mode, input_device

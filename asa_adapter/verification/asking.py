@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.data.batches import pad_batch, pad_token_id
+from asa_adapter.engine.batches import pad_batch, pad_token_id
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.modeling.forward import evaluation_mode, greedy_settings
 from asa_adapter.verification.record import ANSWER_TOKENS, Record, Seen, Where

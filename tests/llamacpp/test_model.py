@@ -13,7 +13,7 @@ import torch
 from gguf_models import needs_llamacpp
 
 from asa_adapter import ASAAdapter
-from asa_adapter.data.batches import pad_batch
+from asa_adapter.engine.batches import pad_batch
 from asa_adapter.matching.scope import not_fitted
 from asa_adapter.modeling.forward import greedy_settings
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from asa_adapter.data.batches import batches_by_length, batches_by_tokens, pad_batch, pad_token_id
+from asa_adapter.engine.batches import batches_by_length, batches_by_tokens, pad_batch, pad_token_id
 
 
 @pytest.mark.parametrize(
