@@ -139,7 +139,7 @@ examples:
   asa-adapter serve model.gguf --adapter my_adapter \\
       --port 8080
   asa-adapter serve MODEL --adapter my_adapter \\
-      --engine vllm     # vLLM's own server, in its place
+      --engine vllm
 
 Then any client of OpenAI's interface, at
 http://127.0.0.1:8000/v1. Each answer tells the decision, in

@@ -12,7 +12,7 @@ Prompt = Sequence[int]
 # The fewest tokens that a beginning adds to the one it continues, and the fewest that it saves: it costs a pass of its
 # own, and the prompts behind it run apart from the others.
 _SHORTEST = 16
-_LEAST_SAVED = 64
+_LEAST_SAVED = 32
 
 
 @dataclass(eq=False)

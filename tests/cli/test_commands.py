@@ -238,6 +238,7 @@ def test_generate_answers_and_shows_the_decision(
             "position",
             "applied",
             "relative_step",
+            "state",
             "reason",
             "action",
         }

@@ -17,10 +17,19 @@ MODEL = ["--model", str(TINY_LFM2)]
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory, tiny_lfm2: Any) -> Path:
-    """The shipped adapter, with samples."""
+def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped adapter, without samples."""
+    adapter = ASAAdapter.from_pretrained(ROOT / "examples" / "tiny_lfm2_asa")
+    assert adapter.report is not None
+    del adapter.report["samples"]
+    return adapter.save_pretrained(tmp_path_factory.mktemp("without") / "adapter")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, without: Path, tiny_lfm2: Any) -> Path:
+    """The same with samples."""
     folder = tmp_path_factory.mktemp("kept") / "adapter"
-    shutil.copytree(ROOT / "examples" / "tiny_lfm2_asa", folder)
+    shutil.copytree(without, folder)
     assert main(["verify", str(folder), *MODEL, "--store", "--quiet"]) == 0
     return folder
 
@@ -61,16 +70,23 @@ def test_a_difference_has_the_status_1_and_is_named(
     assert found["seconds"] == {"bare": 0.25}
 
 
-def test_storing_changes_the_report_and_its_checksum_alone(kept: Path) -> None:
-    shipped = ROOT / "examples" / "tiny_lfm2_asa"
+def test_storing_changes_the_report_and_its_checksum_alone(without: Path, kept: Path) -> None:
     names = sorted(path.relative_to(kept) for path in kept.rglob("*") if path.is_file())
-    assert names == sorted(path.relative_to(shipped) for path in shipped.rglob("*") if path.is_file())
-    changed = [str(name) for name in names if (kept / name).read_bytes() != (shipped / name).read_bytes()]
+    assert names == sorted(path.relative_to(without) for path in without.rglob("*") if path.is_file())
+    changed = [str(name) for name in names if (kept / name).read_bytes() != (without / name).read_bytes()]
     assert changed == ["asa_config.json", "report.json"]
-    before, after = (json.loads((folder / "report.json").read_text()) for folder in (shipped, kept))
+    before, after = (json.loads((folder / "report.json").read_text()) for folder in (without, kept))
     assert len(after.pop("samples")["rows"]) == 12
-    before.pop("samples", None)
     assert after == before
+
+
+def test_the_shipped_adapter_keeps_what_storing_would_keep(kept: Path) -> None:
+    shipped, stored = (
+        json.loads((folder / "report.json").read_text())["samples"]
+        for folder in (ROOT / "examples" / "tiny_lfm2_asa", kept)
+    )
+    answers = [{**row, "p_tool": round(row["p_tool"], 4)} for row in shipped["rows"]]
+    assert answers == [{**row, "p_tool": round(row["p_tool"], 4)} for row in stored["rows"]]
 
 
 def test_an_adapter_of_an_earlier_version_loads_and_is_told_of(
