@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from asa_adapter.data.prompts import Row, check_chat_template, encode_rows
+from asa_adapter.data.prompts import Row, encode_rows
 from asa_adapter.engine.batches import batches_by_tokens, pad_batch, pad_token_id
 from asa_adapter.engine.beginnings import Prompt
 from asa_adapter.engine.protocol import EngineModel, is_engine_model
@@ -98,9 +98,8 @@ def collect_hidden_states(
     """
     if not len(rows):
         raise ValueError("there are no rows to collect hidden states from")
-    check_chat_template(tokenizer)
     engine = is_engine_model(model)
-    run = _Engine(model) if engine else _Transformers(model, pad_token_id(tokenizer), batch_size, layer_path)
+    run = _Engine(model) if engine else _Transformers(model, tokenizer, batch_size, layer_path)
     shape = (run.layers, len(rows), run.width)
     with (
         evaluation_mode(model),
@@ -171,8 +170,8 @@ class _InFile:
 class _Transformers:
     """Runs prompts through a model of transformers."""
 
-    def __init__(self, model: nn.Module, pad_id: int, batch_size: int, layer_path: str | None) -> None:
-        self._model, self._pad_id, self._batch_size = model, pad_id, batch_size
+    def __init__(self, model: nn.Module, tokenizer: Any, batch_size: int, layer_path: str | None) -> None:
+        self._model, self._tokenizer, self._batch_size = model, tokenizer, batch_size
         self._blocks = decoder_blocks(model, layer_path)
         self._sharing = Sharing(model, self._faithful)
         self.layers, self.width = len(self._blocks), hidden_size(model)
@@ -190,7 +189,7 @@ class _Transformers:
     def _behind(self, prefix: SharedPrefix, prompts: Sequence[Prompt]) -> torch.Tensor:
         # Padding on the right comes after the token that is read, and a causal model does not attend to it.
         suffixes = [prompt[prefix.length :] for prompt in prompts]
-        padded = pad_batch(suffixes, self._pad_id, "right", input_device(self._model))
+        padded = pad_batch(suffixes, pad_token_id(self._tokenizer), "right", input_device(self._model))
         return last_token_states(self._model, self._blocks, *padded, prefix)
 
     def _faithful(self, prefix: SharedPrefix, sample: list[Prompt]) -> bool:

@@ -151,7 +151,7 @@ def test_test_rows_are_not_looked_at_before_the_choice(
     seen: set[str] = set()
 
     def answers(_self: Any, rows: Any, variants: Any, **_: Any) -> dict[str, list[str]]:
-        seen.update(row["id"] for row in rows)
+        seen.update(row["id"] for row in rows if "id" in row)  # the package's own prompts have none
         return {
             name: ["<|tool_call_start|>" if row["label"] and adapter else "no" for row in rows]
             for name, adapter in variants.items()
