@@ -103,6 +103,21 @@ class Controller:
             each.append(replace(one, step=step, down=None, readiness=ready, others=()))
         return replace(each[0], others=tuple(each[1:]))
 
+    def scaled(self, factor: float) -> "Controller":
+        """With each step, and the bias of the openings, multiplied; a kind of state that takes no step takes none."""
+        each = []
+        for one in self.each:
+            down = None if one.down is None else one.down * factor
+            ready = one.readiness and one.readiness._replace(step=one.readiness.step * factor)
+            opening = one.opening and replace(one.opening, amount=one.opening.amount * factor)
+            each.append(replace(one, step=one.step * factor, down=down, readiness=ready, opening=opening, others=()))
+        return replace(each[0], others=tuple(each[1:]))
+
+    @property
+    def longest(self) -> float:
+        """Length of the longest step of any kind of state."""
+        return max(max(one.step, one.down or 0.0, one.readiness.step if one.readiness else 0.0) for one in self.each)
+
     @property
     def pushes(self) -> bool:
         """Whether any kind of state has a step."""

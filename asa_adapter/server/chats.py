@@ -8,7 +8,7 @@ from asa_adapter.files import strict_json
 from asa_adapter.notations.schemas import unwrapped
 from asa_adapter.server.engine import Asked
 from asa_adapter.templates.history import check_calls
-from asa_adapter.vllm.requests import WITHOUT_TOOLS, steering_factor
+from asa_adapter.vllm.requests import ALL_STATES, WITHOUT_TOOLS, steering_factor
 
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 200
@@ -67,6 +67,7 @@ def read_chat(body: bytes, model: str) -> Asked:
         stops=_stops(given.get("stop")),
         factor=steering_factor(steering),
         without_tools=bool(steering.get(WITHOUT_TOOLS, False)),
+        all_states=bool(steering.get(ALL_STATES, False)),
         stream=_flag(given, "stream", False),
         usage=_wants_usage(given),
     )

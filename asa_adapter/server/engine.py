@@ -31,6 +31,7 @@ class Asked:
         stops: texts before which an answer ends.
         factor: what the adapter's step is multiplied by; 0 leaves the request to the bare model.
         without_tools: whether it is steered though it offers no tools.
+        all_states: whether it is steered though it ends in a kind of state that was not fitted.
         stream: whether the answer is sent while it is written.
         usage: whether a stream ends with the numbers of tokens.
     """
@@ -46,6 +47,7 @@ class Asked:
     stops: tuple[str, ...] = ()
     factor: float = 1.0
     without_tools: bool = False
+    all_states: bool = False
     stream: bool = False
     usage: bool = False
 

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.config.fields import MAX_ALPHA
 from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.modeling.forward import greedy_settings
@@ -47,12 +46,11 @@ class SteeredEngine:
         self.parser = adapter.parser(tokenizer)
         kept = (self.parser.start, self.parser.end)
         self.hidden: Sequence[str] = [sign for sign in tokenizer.all_special_tokens if sign not in kept]
-        self._model, self._tokenizer, self._config = model, tokenizer, adapter.config
+        self._model, self._tokenizer = model, tokenizer
         self._max_new_tokens, self._longest = max_new_tokens, _longest(model)
         fitted = adapter.config.tools or []
         self._bare_tools = bool(fitted) and all(unwrapped(tool) is tool for tool in fitted)
         self._handle = adapter.attach(model, tokenizer=tokenizer, allow_mismatch=allow_mismatch)
-        self._bias = self._handle.bias
 
     def close(self) -> None:
         """Takes the adapter off the model."""
@@ -99,19 +97,15 @@ class SteeredEngine:
             with self._handle.disabled():
                 yield
             return
-        if (alpha := self._config.alpha * asked.factor) > MAX_ALPHA:
-            raise ValueError(f"asa_factor is {asked.factor:g}, and the step {alpha:g}; expected at most {MAX_ALPHA:g}")
-        self._set(alpha, self._bias * asked.factor, asked.without_tools)
+        handle = self._handle
+        kept = handle.steer_without_tools, handle.every_state
         try:
-            yield
+            handle.steer_without_tools, handle.every_state = asked.without_tools, asked.all_states
+            # An adapter's own rules, which may differ by the kind of state, hold as they are where nothing is asked.
+            with handle.scaled(asked.factor) if asked.factor != 1 else contextlib.nullcontext():
+                yield
         finally:
-            self._set(self._config.alpha, self._bias, False)
-
-    def _set(self, alpha: float, bias: float, without_tools: bool) -> None:
-        self._handle.alpha = alpha
-        if self._bias:
-            self._handle.bias = bias
-        self._handle.steer_without_tools = without_tools
+            handle.steer_without_tools, handle.every_state = kept
 
     def _settings(self, length: int, asked: Asked) -> dict[str, Any]:
         """The settings of generate() for a prompt of some length."""

@@ -136,6 +136,22 @@ class SteeringHandle(HandleHabits):
     disable_adapter = disabled
 
     @contextlib.contextmanager
+    def scaled(self, factor: float) -> Iterator[None]:
+        """Multiplies each kind's steps, and the bias, by a factor above 0 for the calls inside the `with` block.
+
+        Raises:
+            ValueError: a step would be longer than `alpha` may be.
+        """
+        kept, scaled = self._controller, self._controller.scaled(factor)
+        if (alpha := scaled.longest / self._residual_norm) > MAX_ALPHA:
+            raise ValueError(f"the factor is {factor:g}, and the step {alpha:g}; expected at most {MAX_ALPHA:g}")
+        try:
+            self._controller = scaled
+            yield
+        finally:
+            self._controller = kept
+
+    @contextlib.contextmanager
     def recording(self) -> Iterator[list[list[Decision]]]:
         """Records the decisions of the generate() calls that this thread makes inside the `with` block.
 

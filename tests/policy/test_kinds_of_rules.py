@@ -150,6 +150,19 @@ def test_a_kind_whose_steps_are_0_is_left_as_it_is() -> None:
     assert not_fitted("after_result").startswith("the prompt ends behind a tool's result")
 
 
+def test_a_factor_scales_the_steps_of_each_kind_and_is_undone() -> None:
+    lfm2 = random_model("lfm2")
+    adapter = several(alpha=4.0, by_state={"first": {"alpha_down": 1.0}, "after_result": {"alpha": 0.0}})
+    with adapter.attach(lfm2) as steering:
+        before = steering._controller
+        with steering.scaled(0.5):
+            own = steering._controller.each
+            assert [(one.step, one.down, one.tau) for one in own] == [(2.0, 0.5, 0.6), (0.0, None, 0.6)]
+        assert steering._controller is before
+        with pytest.raises(ValueError, match="the factor is 500, and the step 2000; expected at most 1000"):
+            steering.scaled(500.0).__enter__()
+
+
 def test_alpha_and_tau_set_while_it_runs_hold_in_every_kind() -> None:
     lfm2 = random_model("lfm2")
     with several().attach(lfm2) as steering:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from scripted import events, joined, post, served
 from asa_adapter import ASAAdapter, Decision, ToolCall
 from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.data.splits import read_tools
+from asa_adapter.matching.kinds import with_marks
 from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.server.engine import Answer, Asked, Gone
 from asa_adapter.server.steered import SteeredEngine
@@ -25,6 +27,12 @@ pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
 
 TOOLS = [{"type": "function", "function": tool} for tool in read_tools(DATA / "tools.json")]
 NEW_TOKENS = 24
+CALL = {"id": "a", "type": "function", "function": {"name": "calculator", "arguments": '{"expression": "2 + 2"}'}}
+HISTORY = [
+    {"role": "user", "content": "What is 2 + 2?"},
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "a", "content": "4"},
+]
 
 
 def asked_by(row: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -118,9 +126,42 @@ def test_a_factor_scales_the_step_of_its_request_alone(engine: SteeredEngine, ro
     assert steps(half) == pytest.approx(steps(whole) / 2)
     assert whole == again
     assert ask(engine, row, factor=0.0).decision is None
-    with pytest.raises(ValueError, match="asa_factor is 2000, and the step 2000; expected at most 1000"):
+    with pytest.raises(ValueError, match="the factor is 2000, and the step 2000; expected at most 1000"):
         ask(engine, row, factor=2000.0)
     assert ask(engine, row) == whole
+
+
+def test_a_request_keeps_the_adapter_s_own_steps_and_a_factor_scales_each(
+    tiny_lfm2: tuple[Any, Any], tiny_adapter: ASAAdapter, rows: list[dict[str, Any]]
+) -> None:
+    config = replace(tiny_adapter.config, by_state={"first": {"alpha": 0.0, "alpha_down": 0.25}})
+    own = ASAAdapter(config, tiny_adapter.vectors, tiny_adapter.router, tiny_adapter.probes)
+    expected = [decision for decision, _ in by_the_library(*tiny_lfm2, own, rows)]
+    with contextlib.closing(SteeredEngine("tiny", *tiny_lfm2, own)) as engine:
+        half = [steps(ask(engine, row, factor=0.5)) for row in rows]
+        assert [ask(engine, row).decision for row in rows] == expected
+    assert half == pytest.approx([decision.relative_step / 2 for decision in expected])
+    assert {(decision.gate, decision.relative_step > 0) for decision in expected} == {(1, False), (-1, True)}
+
+
+def test_an_adapter_that_biases_alone_takes_no_step(
+    tiny_lfm2: tuple[Any, Any], tiny_adapter: ASAAdapter, rows: list[dict[str, Any]]
+) -> None:
+    biases = tiny_adapter.with_action("bias", bias=3.0, tokenizer=tiny_lfm2[1])
+    with contextlib.closing(SteeredEngine("tiny", *tiny_lfm2, biases)) as engine:
+        found = [ask(engine, rows[0], factor=factor).decision for factor in (1.0, 2.0)]
+    assert [(decision.action, decision.relative_step) for decision in found if decision] == [("bias", 0.0)] * 2
+
+
+def test_a_kind_of_state_that_was_not_fitted_is_left_alone_unless_the_request_wants_it(
+    tiny_lfm2: tuple[Any, Any], tiny_adapter: ASAAdapter
+) -> None:
+    config = with_marks(tiny_adapter.config, tiny_lfm2[1])
+    adapter = ASAAdapter(config, tiny_adapter.vectors, tiny_adapter.router, tiny_adapter.probes)
+    with contextlib.closing(SteeredEngine("tiny", *tiny_lfm2, adapter)) as engine:
+        found = [ask(engine, {"messages": HISTORY}, all_states=wanted).decision for wanted in (False, True, False)]
+    assert [decision.state for decision in found if decision] == ["after_result"] * 3
+    assert [bool(decision.reason) for decision in found if decision] == [True, False, True]
 
 
 def test_a_prompt_without_tools_is_left_alone_unless_the_request_wants_it(
@@ -182,10 +223,4 @@ def test_an_answer_that_nobody_waits_for_is_left_and_the_next_is_right(
 
 
 def test_a_history_of_calls_is_read(engine: SteeredEngine) -> None:
-    call = {"id": "a", "type": "function", "function": {"name": "calculator", "arguments": '{"expression": "2 + 2"}'}}
-    turns = [
-        {"role": "user", "content": "What is 2 + 2?"},
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "a", "content": "4"},
-    ]
-    assert ask(engine, {"messages": turns}).decision is not None
+    assert ask(engine, {"messages": HISTORY}).decision is not None
