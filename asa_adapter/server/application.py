@@ -10,8 +10,6 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -70,11 +68,10 @@ def application(
             Route("/v1/models", models),
             Route("/health", health),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
-        exception_handlers={HTTPException: _refusal},
+        exception_handlers={HTTPException: _refusal, Exception: _broken},
         lifespan=lifespan,
     )
-    return Guard(app, key=key, most=largest, seconds=seconds)
+    return Guard(app, key=key, hosts=hosts, most=largest, seconds=seconds)
 
 
 async def _chat(desk: Desk, request: Request) -> Response:
@@ -173,3 +170,8 @@ async def _refusal(_: Request, error: Exception) -> Response:
     """What there is no route for."""
     assert isinstance(error, HTTPException)
     return _json(failure(f"{error.detail}; this server has /v1/chat/completions and /v1/models"), error.status_code)
+
+
+async def _broken(_: Request, error: Exception) -> Response:
+    """What nobody foresaw; Starlette raises the error again, behind the answer."""
+    return _json(failure(f"the server failed: {type(error).__name__}", "server_error"), 500)

@@ -1,7 +1,6 @@
 """The body of a chat completion, read and checked: what is not understood is refused, never ignored in silence."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asa_adapter.files import strict_json
@@ -12,6 +11,9 @@ from asa_adapter.vllm.requests import ALL_STATES, WITHOUT_TOOLS, steering_factor
 
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 200
+# A template is rendered once for each call, to see whether it keeps them; each tool's name is looked for in an answer.
+MAX_TURNS, MAX_CALLS, MAX_TOOLS = 2048, 512, 512
+_COLDEST = 1e-2  # of the temperatures with which samples are drawn; scores divided by less may overflow
 _ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 # What would change the answer if it had another value, and is not done here.
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -26,6 +28,13 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "functions": ([],),
     "function_call": ("none", "auto"),
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "ignore_eos": (False,),
+    "repetition_penalty": (1,),
+    "reasoning_effort": ("none",),
+    "chat_template_kwargs": ({},),
 }
 
 
@@ -55,13 +64,14 @@ def read_chat(body: bytes, model: str) -> Asked:
     if not isinstance(extra, dict):
         raise ValueError(f"vllm_xargs is {_kind(extra)}; expected an object")
     steering = {name: value for name, value in {**extra, **given}.items() if name.startswith("asa")}
+    temperature = _number(given, "temperature", 0.0, 0.0, 100.0)
     return Asked(
         messages=_messages(given.get("messages")),
         tools=tools,
         must_call=must_call,
         one_call=not _flag(given, "parallel_tool_calls", True),
         max_tokens=_count(given),
-        temperature=_number(given, "temperature", 0.0, 0.0, 100.0),
+        temperature=temperature if temperature >= _COLDEST else 0.0,
         top_p=_number(given, "top_p", 1.0, 1e-6, 1.0),
         seed=_seed(given),
         stops=_stops(given.get("stop")),
@@ -86,17 +96,27 @@ def _refuse_unsupported(given: Mapping[str, Any]) -> None:
 def _messages(given: Any) -> list[dict[str, Any]]:
     if not isinstance(given, list) or not given:
         raise ValueError(f"messages is {'missing' if given is None else _kind(given)}; expected a list of turns")
-    return [_message(turn, i) for i, turn in enumerate(given)]
+    _bound("messages", given, MAX_TURNS, "turns")
+    turns = [_message(turn, i) for i, turn in enumerate(given)]
+    _bound("messages", [call for turn in turns for call in turn.get("tool_calls", [])], MAX_CALLS, "tool calls")
+    return turns
+
+
+def _bound(name: str, found: Sequence[Any], most: int, what: str) -> None:
+    if len(found) > most:
+        raise ValueError(f"{name} has {len(found)} {what}; expected at most {most}")
 
 
 def _message(turn: Any, i: int) -> dict[str, Any]:
-    if not isinstance(turn, dict) or turn.get("role") not in _ROLES:
+    if not isinstance(turn, dict) or not isinstance(turn.get("role"), str) or turn["role"] not in _ROLES:
         role = f"has the role {turn.get('role')!r:.40}" if isinstance(turn, dict) else f"is {_kind(turn)}"
         raise ValueError(f"messages[{i}] {role}; expected an object with one of the roles {', '.join(_ROLES)}")
     kept = {name: turn[name] for name in ("tool_calls", "tool_call_id", "name") if turn.get(name) is not None}
     for name in ("tool_call_id", "name"):
         if not isinstance(kept.get(name, ""), str):
             raise ValueError(f"messages[{i}].{name} is {_kind(kept[name])}; expected text")
+    if turn.get("function_call") is not None:
+        raise ValueError(f"messages[{i}] has a function_call, which this server does not read; expected tool_calls")
     try:
         check_calls(kept)
     except ValueError as error:
@@ -126,6 +146,7 @@ def _tools(given: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
     tools, choice = given.get("tools", []), given.get("tool_choice", "auto")
     if not isinstance(tools, list):
         raise ValueError(f"tools is {_kind(tools)}; expected a list")
+    _bound("tools", tools, MAX_TOOLS, "tools")
     names = [_tool_name(tool, i) for i, tool in enumerate(tools)]
     if choice == "none":
         return [], False
@@ -160,7 +181,7 @@ def _flag(given: Mapping[str, Any], name: str, default: bool) -> bool:
 
 def _number(given: Mapping[str, Any], name: str, default: float, least: float, most: float) -> float:
     value = given.get(name, default)
-    if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= most:
+    if type(value) not in (int, float) or not least <= value <= most:
         raise ValueError(f"{name} is {value!r:.80}; expected a number from {least:g} to {most:g}")
     return float(value)
 

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import hmac
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+import re
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 from asa_adapter.server.replies import failure
@@ -17,6 +18,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY = 4 * 1024 * 1024
 SECONDS = 30.0
+_PORT = re.compile(r":\d*$")
 
 
 class _Refused(Exception):
@@ -30,15 +32,22 @@ class Guard:
     Args:
         app: what answers.
         key: without it nothing below /v1 is answered; None asks for none.
+        hosts: names by which the server may be called, that of IPv6 in brackets; "*" among them for any.
         most: bytes of the largest body.
         seconds: longest time for a body to come, and for a client to take a part of an answer.
     """
 
     def __init__(
-        self, app: Application, *, key: str | None = None, most: int = MAX_BODY, seconds: float = SECONDS
+        self,
+        app: Application,
+        *,
+        key: str | None = None,
+        hosts: Collection[str] = ("*",),
+        most: int = MAX_BODY,
+        seconds: float = SECONDS,
     ) -> None:
         self._app, self._key = app, None if key is None else key.encode()
-        self._most, self._seconds = most, seconds
+        self._hosts, self._most, self._seconds = hosts, most, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or what a server tells at its start and end."""
@@ -72,6 +81,10 @@ class Guard:
             _Refused: it may not be.
         """
         headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1")
+        if "*" not in self._hosts and _PORT.sub("", host).lower() not in self._hosts:
+            names = ", ".join(self._hosts)
+            raise _Refused(400, f"the server was called by the name {host!r:.80}; expected one of {names}")
         if self._key is not None and scope["path"].startswith("/v1"):
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, b"Bearer " + self._key):

@@ -33,7 +33,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 def own_names(host: str) -> tuple[str, ...]:
     """The names by which clients may call a server that listens on a host; ("*",) for any."""
-    return _LOOPBACK if host in _LOOPBACK else ("*",)
+    return (*_LOOPBACK[:2], f"[{_LOOPBACK[2]}]") if host in _LOOPBACK else ("*",)
 
 
 def is_open(host: str) -> bool:

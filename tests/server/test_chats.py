@@ -42,6 +42,18 @@ def test_everything_that_is_understood_is_read() -> None:
     )
 
 
+def test_what_leaves_the_answer_as_it_is_is_taken() -> None:
+    assert read(top_k=-1, min_p=0, repetition_penalty=1.0, reasoning_effort="none", chat_template_kwargs={}) == read()
+
+
+def test_a_temperature_by_which_scores_would_overflow_is_greedy() -> None:
+    assert [read(temperature=value).temperature for value in (1e-40, 0.0099, 0.01)] == [0.0, 0.0, 0.01]
+
+
+def test_a_request_may_be_steered_in_every_kind_of_state() -> None:
+    assert [read(asa_all_states=value).all_states for value in (0, 1)] == [False, True]
+
+
 def test_a_turn_keeps_what_belongs_to_its_calls_and_has_text() -> None:
     turns = [
         {"role": "developer", "content": [{"type": "text", "text": "Be"}, {"type": "text", "text": "brief."}]},
@@ -80,6 +92,17 @@ def test_tool_choice_tells_which_tools_are_offered(choice: Any, names: list[str]
             "messages[0] is text; expected an object with one of the roles developer",
         ),
         ({"messages": [{"role": "robot", "content": ""}]}, "messages[0] has the role 'robot'; expected"),
+        ({"messages": [{"role": [], "content": ""}]}, "messages[0] has the role []; expected"),
+        ({"messages": [TURN] * 2049}, "messages has 2049 turns; expected at most 2048"),
+        (
+            {"messages": [TURN, *[{"role": "assistant", "tool_calls": [CALL] * 171}] * 3]},
+            "messages has 513 tool calls; expected at most 512",
+        ),
+        (
+            {"messages": [TURN, {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}]},
+            "messages[1] has a function_call, which this server does not read; expected tool_calls",
+        ),
+        ({"tools": [WEATHER] * 513}, "tools has 513 tools; expected at most 512"),
         ({"messages": [{"role": "user"}]}, "messages[0] has no content; expected text"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
@@ -93,6 +116,7 @@ def test_tool_choice_tells_which_tools_are_offered(choice: Any, names: list[str]
         ({"tool_choice": "required"}, "tool_choice is 'required'; expected none, auto, required (with tools), or one"),
         ({"tools": [WEATHER], "tool_choice": {"function": {"name": "x"}}}, "or one of the tools by its name"),
         ({"temperature": -1}, "temperature is -1; expected a number from 0 to 100"),
+        ({"temperature": 10**400}, "temperature is 1000000"),
         ({"temperature": True}, "temperature is True; expected a number from 0 to 100"),
         ({"top_p": 0}, "top_p is 0; expected a number from 1e-06 to 1"),
         ({"max_tokens": 0}, "max_tokens is 0; expected a whole number, 1 or more"),
@@ -103,6 +127,11 @@ def test_tool_choice_tells_which_tools_are_offered(choice: Any, names: list[str]
         ({"stream": 1}, "stream is 1; expected true or false"),
         ({"stream_options": []}, "stream_options is a list; expected an object"),
         ({"n": 2}, "n is 2, which this server does not do; leave it out"),
+        ({"top_k": 40}, "top_k is 40, which this server does not do; leave it out"),
+        ({"min_p": 0.1}, "min_p is 0.1, which"),
+        ({"repetition_penalty": 1.2}, "repetition_penalty is 1.2, which"),
+        ({"reasoning_effort": "high"}, "reasoning_effort is 'high', which"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs is {'enable_thinking': False}"),
         ({"logprobs": True}, "logprobs is True, which this server does not do"),
         (
             {"response_format": {"type": "json_object"}},

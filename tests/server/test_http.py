@@ -129,8 +129,27 @@ def test_another_type_of_body_is_refused_so_no_web_page_can_send_one_unasked(hel
 
 def test_a_server_of_this_machine_is_not_called_by_another_name() -> None:
     with served(HELLO, hosts=("127.0.0.1",)) as place:
-        assert post(place, chat("hi"), {"Host": "evil.example"}).status == 400
+        refused = post(place, chat("hi"), {"Host": "evil.example:80"})
+        assert refused.status == 400
+        assert refused.error == "the server was called by the name 'evil.example:80'; expected one of 127.0.0.1"
         assert post(place, chat("hi")).status == 200
+
+
+@pytest.mark.parametrize("name", ["localhost", "LocalHost:8000", "127.0.0.1:8000", "[::1]", "[::1]:8000"])
+def test_a_server_of_this_machine_answers_by_each_of_its_names(name: str) -> None:
+    from asa_adapter.server.listener import own_names
+
+    with served(HELLO, hosts=own_names("::1")) as place:
+        assert post(place, chat("hi"), {"Host": name}).status == 200
+
+
+def test_a_fault_of_the_server_s_own_is_told_as_json(monkeypatch: pytest.MonkeyPatch, hello: str) -> None:
+    def fails(*_: Any) -> None:
+        raise TypeError("a secret")
+
+    monkeypatch.setattr("asa_adapter.server.application.read_chat", fails)
+    response = post(hello, chat("hi"))
+    assert (response.status, response.error) == (500, "the server failed: TypeError")
 
 
 def test_there_is_no_other_route(hello: str) -> None:
@@ -194,8 +213,9 @@ def test_an_engine_that_fails_in_a_stream_ends_it_with_an_error() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_ends_its_answer(stream: bool) -> None:
-    come, go = threading.Event(), threading.Event()
-    engine = ScriptedEngine(lambda asked: "word " * 100_000, pace=lambda: (come.set(), go.wait(20)))
+    come, go, never = (threading.Event() for _ in range(3))
+    pace = (come.set, lambda: go.wait(20), lambda: never.wait(0.05))  # so that the server sees it leave in time
+    engine = ScriptedEngine(lambda asked: "word " * 100_000, pace=lambda: [wait() for wait in pace])
     with served(engine) as place:
         with _connected(place) as client:
             client.sendall(_head(chat("hi", stream=stream)))
