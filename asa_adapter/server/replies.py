@@ -87,7 +87,7 @@ class Reply:
         found = self._engine.parser.parse(answer.text, asked.tools) if asked.tools else []
         calls = [
             {
-                "id": f"call_{secrets.token_hex(12)}",
+                "id": secrets.token_hex(5)[:9],  # the templates of Mistral take no other length
                 "type": "function",
                 "function": {"name": call.name, "arguments": _arguments(call.arguments)},
             }
@@ -105,7 +105,7 @@ class Reply:
         """The beginning of a text that is part of no call and no stop text, whatever follows."""
         ends = [at for sign in self._signs if (at := text.find(sign)) >= 0]
         text = text[: min(ends, default=len(text))].rstrip(_HALF)
-        for sign in (*self._signs, *self._asked.stops):
+        for sign in (*self._signs, *self._asked.stops, *self._engine.hidden):
             text = text[: len(text) - _begun(sign, text)]
         return text.rstrip() if self._signs else text
 

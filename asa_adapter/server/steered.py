@@ -70,10 +70,14 @@ class SteeredEngine:
             return writing.answer(len(prompt), settings["max_new_tokens"])
         # The model would not call. The bare one goes on behind the beginning of a call: there is nothing to decide.
         opening = [self.parser.opening_id(self._tokenizer)]
+        most = settings["max_new_tokens"]
         with self._handle.disabled():
             forced = Writing(self.parser, asked, told, lambda: writing.decision, opening)
-            self._written([*prompt, *opening], settings, forced)
-        return forced.answer(len(prompt), settings["max_new_tokens"])
+            if most > 1:
+                self._written([*prompt, *opening], {**settings, "max_new_tokens": most - 1}, forced)
+            else:
+                forced.ended(())
+        return forced.answer(len(prompt), most)
 
     def _written(self, prompt: list[int], settings: dict[str, Any], writing: Writing) -> Writing:
         ids = torch.tensor([prompt], device=self._model.device)

@@ -79,6 +79,5 @@ class Writing:
 
     def answer(self, prompt_tokens: int, most: int) -> Answer:
         """The answer, which may have `most` tokens."""
-        written = len(self._ids) - len(self._begun)
-        cut = not self._stopped and not self._complete and written >= most
+        cut = not self._stopped and not self._complete and len(self._ids) >= most
         return Answer(self.text, prompt_tokens, len(self._ids), cut, self.decision, bool(self._begun))

@@ -1,6 +1,7 @@
 """An answer whole and in chunks: the same text, calls and reason, and nothing of a call is shown as text."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -49,11 +50,11 @@ def test_an_answer_in_words_is_shown_as_it_grows() -> None:
     assert pieces[-1] == " <3, they say."
 
 
-def test_without_tools_nothing_is_held_back_and_nothing_is_a_call() -> None:
+def test_without_tools_nothing_is_a_call_nor_held_back_as_one() -> None:
     text = "<|tool_call_start|>[get_weather(city='Oslo')]<|tool_call_end|>"
     whole, stream, pieces = both(text, Asked(messages=[]))
     assert whole == stream == (text, [], "stop")
-    assert len(pieces) == len(text)
+    assert len(pieces) == len(text) - 4  # twice <| could have become the end of the turn
 
 
 def test_a_call_that_cannot_be_read_is_shown_as_it_is() -> None:
@@ -65,6 +66,20 @@ def test_a_call_that_cannot_be_read_is_shown_as_it_is() -> None:
 def test_the_beginning_of_a_stop_text_is_held_back() -> None:
     _, _, pieces = both("So: Obs", Asked(messages=[], stops=("Observation:",)))
     assert pieces == ["S", "o", ":", " ", "Obs"]
+
+
+def test_the_beginning_of_a_text_that_nobody_is_shown_is_held_back() -> None:
+    whole, stream, pieces = both("So.<|im_end|> <|im", Asked(messages=[]))
+    assert whole == stream == ("So. <|im", [], "stop")
+    assert pieces == ["S", "o", ".", " ", "<|im"]
+
+
+def test_a_call_has_an_id_that_every_chat_template_takes() -> None:
+    engine = ScriptedEngine(lambda _: "")
+    body = Reply(engine, ASKED).whole(Answer(engine.parser.write([CALL, CALL]), 1, 1))
+    ids = [call["id"] for call in body["choices"][0]["message"]["tool_calls"]]
+    assert all(re.fullmatch("[a-zA-Z0-9]{9}", name) for name in ids)
+    assert len(set(ids)) == 2
 
 
 def test_a_part_of_a_character_is_held_back() -> None:

@@ -184,6 +184,18 @@ def test_a_model_that_has_to_call_is_made_to(engine: SteeredEngine, rows: list[d
     assert not ask(engine, calling, must_call=True).forced
 
 
+@pytest.mark.parametrize("most", [1, 3])
+def test_an_answer_that_is_made_a_call_is_no_longer_than_others(
+    engine: SteeredEngine, rows: list[dict[str, Any]], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = next(row for row in rows if not engine.parser.triggered(ask(engine, row, factor=0.0).text, TOOLS))
+    length = ask(engine, silent, factor=0.0, max_tokens=1).prompt_tokens
+    monkeypatch.setattr(engine, "_longest", length + most)  # as where the chat nearly fills what the model reads
+    answer = ask(engine, silent, must_call=True, factor=0.0)
+    assert (answer.forced, answer.tokens, answer.cut) == (True, most, True)
+    assert answer.text.startswith(engine.parser.start)
+
+
 def test_samples_depend_on_the_seed(engine: SteeredEngine, rows: list[dict[str, Any]]) -> None:
     hot = {"temperature": 5.0, "top_p": 0.99}
     first, second, other = (ask(engine, rows[0], **hot, seed=seed).text for seed in (1, 1, 2))
