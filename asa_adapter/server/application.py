@@ -79,8 +79,9 @@ async def _chat(desk: Desk, request: Request) -> Response:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         return _json(failure("expected a body of the content type application/json"), 415)
     try:
-        asked = read_chat(await request.body(), desk.engine.name)
-        ticket = desk.ask(asked)
+        body = await request.body()
+        asked = read_chat(body, desk.engine.name)
+        ticket = desk.ask(asked, len(body))
     except LookupError as error:
         return _json(failure(str(error.args[0]), code="model_not_found"), 404)
     except ValueError as error:
@@ -90,16 +91,15 @@ async def _chat(desk: Desk, request: Request) -> Response:
         return _json(busy, 503, {"retry-after": "1"})
     response: Response | None = None
     try:
-        response = await _answered(ticket, request, Reply(desk.engine, asked))
+        response = await _answered(ticket, request, Reply(desk.engine, asked), asked.stream)
     finally:
         if not isinstance(response, _Stream):  # which leaves when it ends
             ticket.leave()
     return response
 
 
-async def _answered(ticket: Ticket, request: Request, reply: Reply) -> Response:
+async def _answered(ticket: Ticket, request: Request, reply: Reply, stream: bool) -> Response:
     """The response to a request, once there is an answer, or a first part of one where it is streamed."""
-    stream = ticket.asked.stream
     if not await _ready(ticket, request, stream):
         return Response(status_code=499)  # nobody reads it
     if ticket.answer.done() and (error := ticket.answer.exception()) is not None:
