@@ -49,7 +49,7 @@ class Reply:
         message: dict[str, Any] = {"role": "assistant", "content": content or (None if calls else "")}
         if calls:
             message["tool_calls"] = calls
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(answer, bool(calls))}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self._reason(answer, bool(calls))}
         body = {**self._frame, "object": "chat.completion", "choices": [choice], "usage": _usage(answer)}
         return {**body, "asa": self._told(answer)}
 
@@ -68,7 +68,7 @@ class Reply:
             yield rest
         for i, call in enumerate(calls):
             yield self._chunk({"tool_calls": [{"index": i, **call}]})
-        yield self._chunk({}, _reason(answer, bool(calls)), asa=self._told(answer))
+        yield self._chunk({}, self._reason(answer, bool(calls)), asa=self._told(answer))
         if self._asked.usage:
             yield _event({**self._frame, "object": "chat.completion.chunk", "choices": [], "usage": _usage(answer)})
         yield END
@@ -94,6 +94,12 @@ class Reply:
             for call in (found[:1] if asked.one_call else found)
         ]
         return (self._sure(shown) if calls else shown), calls
+
+    def _reason(self, answer: Answer, calls: bool) -> str:
+        """Why the answer ended; calls of which the last was cut off are no whole answer."""
+        asked = self._asked
+        whole = not answer.cut or asked.one_call or self._engine.parser.check(answer.text, asked.tools)["format"]
+        return "tool_calls" if calls and whole else "length" if answer.cut else "stop"
 
     def _visible(self, text: str) -> str:
         """The text without what no client wants to see."""
@@ -129,10 +135,6 @@ def _arguments(given: dict[str, Any]) -> str:
     """The arguments of a call as JSON text; half characters, which UTF-8 cannot hold, stay escaped."""
     text = json.dumps(given, ensure_ascii=False)
     return json.dumps(given) if _HALF_PAIR.search(text) else text
-
-
-def _reason(answer: Answer, calls: bool) -> str:
-    return "tool_calls" if calls else "length" if answer.cut else "stop"
 
 
 def _usage(answer: Answer) -> dict[str, int]:

@@ -101,6 +101,16 @@ def test_an_answer_that_is_as_long_as_it_may_be_says_so() -> None:
     assert body["choices"][0]["finish_reason"] == "length"
 
 
+def test_an_answer_that_was_cut_off_in_its_last_call_says_so() -> None:
+    engine = ScriptedEngine(lambda _: "", "hermes")
+    call = engine.parser.write([CALL])
+    reasons = [
+        Reply(engine, ASKED).whole(Answer(text, 1, 2, cut=True))["choices"][0]["finish_reason"]
+        for text in (call, f"{call}\n{call[:40]}")
+    ]
+    assert reasons == ["tool_calls", "length"]
+
+
 def test_half_a_character_in_arguments_can_be_sent() -> None:
     text = '<|tool_call_start|>[{"name": "get_weather", "arguments": {"city": "\\ud800"}}]<|tool_call_end|>'
     body = Reply(ScriptedEngine(lambda _: ""), ASKED).whole(Answer(text, 1, 1))
