@@ -5,9 +5,10 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from asa_adapter.notations.call import ToolCall
 from asa_adapter.notations.schemas import tool_names
 from asa_adapter.policy.decision import Decision
 from asa_adapter.server.engine import Answer, Asked, Engine
@@ -93,7 +94,15 @@ class Reply:
             }
             for call in (found[:1] if asked.one_call else found)
         ]
+        if calls and (at := self._marked(answer.text, found)):
+            return self._visible(answer.text[:at]).rstrip(), calls
         return (self._sure(shown) if calls else shown), calls
+
+    def _marked(self, text: str, found: Sequence[ToolCall]) -> int:
+        """Where the first marker of the calls stands; 0 where none tells that they all come behind it."""
+        markers = [sign for sign in self._signs[len(_SIGNS) :] if len(sign) > 1 and sign[0] in _SIGNS]
+        at = min((at for sign in markers if (at := text.find(sign)) >= 0), default=0)
+        return at if at and self._engine.parser.parse(text[at:], self._asked.tools) == found else 0
 
     def _reason(self, answer: Answer, calls: bool) -> str:
         """Why the answer ended; calls of which the last was cut off are no whole answer."""

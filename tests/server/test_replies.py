@@ -43,6 +43,16 @@ def test_no_part_of_a_call_is_shown_as_text(format: str, before: str) -> None:
     assert whole[2] == "tool_calls"
 
 
+@pytest.mark.parametrize("format", ["lfm2", "hermes", "mistral", "kimi_k2", "deepseek_v3", "granite"])
+def test_words_with_brackets_before_a_call_are_whole(format: str) -> None:
+    before = "I will search the web [as you asked], with `get_weather`, for {x} <y>."
+    text = f"{before}\n{ScriptedEngine(lambda _: '', format).parser.write([CALL])}"
+    whole, stream, _ = both(text, format=format)
+    assert whole == stream
+    assert whole[0] == before
+    assert [call["name"] for call in whole[1]] == [CALL.name]
+
+
 def test_an_answer_in_words_is_shown_as_it_grows() -> None:
     whole, stream, pieces = both("It is sunny.\nAnd warm <3, they say.<|im_end|>")
     assert whole == stream == ("It is sunny.\nAnd warm <3, they say.", [], "stop")
