@@ -52,23 +52,28 @@ class Line:
 
     @property
     def same_bare(self) -> bool:
-        """Whether the bare model answers alike in both places, without which steered answers say nothing."""
+        """Whether the bare model answers alike in both places, as far as answers count."""
         if self.answers_count:
             return self.expected.bare == self.found.bare
+        return self.comparable
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the bare model begins alike in both places, without which steered answers say nothing."""
         return self.expected.bare[:1] == self.found.bare[:1]
 
     @property
     def differs(self) -> str:
-        """What differs by the adapter, in a word; "" where nothing does."""
+        """What differs by the adapter, in a word; "" where nothing does, or nothing can be compared."""
         if not self.same_prompt:
             return "prompt"
         if not self.same_decision:
             return "" if self.near else "decision"
-        if not self.same_bare:
+        if not self.comparable:
             return ""
         if not self.same_first:
             return "first token"
-        return "answer" if self.answers_count and not self.same_answer else ""
+        return "answer" if self.answers_count and self.same_bare and not self.same_answer else ""
 
 
 @dataclass(frozen=True)
@@ -97,18 +102,32 @@ class Verification:
 
     @property
     def equal(self) -> bool:
-        """Whether nothing differs by the adapter."""
-        return not any(line.differs for line in self.lines)
+        """Whether nothing differs by the adapter, and the answers to some prompt could be compared."""
+        return self.comparable > 0 and not any(line.differs for line in self.lines)
+
+    @property
+    def comparable(self) -> int:
+        """Number of prompts whose answers could be compared."""
+        return sum(line.comparable for line in self.lines)
 
     def plain(self) -> dict[str, Any]:
         """As JSON."""
-        flags = ("same_prompt", "same_decision", "same_first", "same_answer", "same_bare", "near", "differs")
+        flags = (
+            "same_prompt",
+            "same_decision",
+            "same_first",
+            "same_answer",
+            "same_bare",
+            "comparable",
+            "near",
+            "differs",
+        )
         rows = [
             {"request": line.request, "expected": asdict(line.expected), "found": asdict(line.found)}
             | {name: getattr(line, name) for name in flags}
             for line in self.lines
         ]
-        names = ("equal", "adapter", "model", "digest", "expected", "found", "seconds", "versions")
+        names = ("equal", "comparable", "adapter", "model", "digest", "expected", "found", "seconds", "versions")
         return {**{name: getattr(self, name) for name in names}, "rows": rows}
 
     def markdown(self) -> str:
@@ -140,6 +159,10 @@ class Verification:
         differing = [line.differs for line in self.lines if line.differs]
         which = ", ".join(f"{differing.count(what)} by the {what}" for what in dict.fromkeys(differing))
         end = f"**{len(differing)} of {n} prompts differ**: {which}" if differing else "No difference by the adapter"
+        if not differing and not self.comparable:
+            end = "**Nothing is shown**"
+        if self.comparable < n:
+            end += f"; {self.comparable} of {n} could be compared, as the bare model begins the others otherwise"
         return f"Equal: {told}; p differs by {apart:.4f} at most. {end}."
 
 
@@ -170,7 +193,8 @@ def _row(line: Line) -> tuple[str, ...]:
         _change(there.gate == here.gate, str(there.gate), str(here.gate)),
         "same" if line.same_first else "other",
         *answers,
-        line.differs or ("near a threshold" if not line.same_decision else ""),
+        line.differs
+        or ("near a threshold" if not line.same_decision else "" if line.comparable else "not comparable"),
     )
 
 

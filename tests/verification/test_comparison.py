@@ -42,7 +42,8 @@ def test_the_same_in_both_places_is_equal() -> None:
         ({"steered": [1, 8, 9]}, "first token"),
         ({"steered": [7, 8, 1]}, "answer"),
         ({"p_tool": 0.95}, ""),
-        ({"bare": [1, 5, 6], "steered": [1, 8, 9]}, ""),
+        ({"bare": [4, 5, 1], "steered": [1, 8, 9]}, "first token"),
+        ({"bare": [4, 5, 1], "steered": [7, 8, 1]}, ""),
     ],
 )
 def test_what_differs_is_named_if_the_bare_model_answers_alike(changes: dict[str, Any], what: str) -> None:
@@ -51,6 +52,18 @@ def test_what_differs_is_named_if_the_bare_model_answers_alike(changes: dict[str
     assert found.equal == (not what)
     if what:
         assert f"**1 of 1 prompts differ**: 1 by the {what}." in found.verdict()
+
+
+def test_where_the_bare_model_begins_otherwise_nothing_is_called_equal() -> None:
+    found = verified(bare=[1, 5, 6], steered=[1, 8, 9])
+    assert (found.lines[0].differs, found.comparable, found.equal) == ("", 0, False)
+    assert found.verdict().endswith(
+        "**Nothing is shown**; 0 of 1 could be compared, as the bare model begins the others otherwise."
+    )
+    assert found.markdown().splitlines()[-3].endswith("| not comparable |")
+    both = dataclasses.replace(found, lines=[*found.lines, *verified().lines])
+    assert (both.comparable, both.equal) == (1, True)
+    assert "No difference by the adapter; 1 of 2 could be compared" in both.verdict()
 
 
 def test_a_decision_so_close_to_a_threshold_that_rounding_turns_it_is_no_difference() -> None:
