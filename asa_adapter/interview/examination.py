@@ -16,6 +16,12 @@ from asa_adapter.notations.call import ToolCall
 
 _SHOWS = 2  # answers that prove a habit
 _TOKENS = 10  # four tools take more
+_LATER = (408, 425, 429)  # statuses that say "not now", and nothing of tools
+_FAILURES = 3  # unanswered questions, after which no more are asked
+_OF_NEEDED = ("bare_json", "call_left_as_text", "answers_instead_of_calling", "announces_and_stops")
+
+
+_Answered = Sequence[tuple[Needed, Answer]]
 
 
 class Examination(NamedTuple):
@@ -51,6 +57,7 @@ class _Examiner:
         self._faults: list[Fault] = []
         self._unshown: dict[str, str] = {}
         self._seen: list[Answer] = []
+        self._failures = 0
 
     def examine(self) -> Examination:
         self._progress(NEEDED[0].text)
@@ -58,11 +65,12 @@ class _Examiner:
         try:
             first = self._ask(said(NEEDED[0].text))
         except ServerError as error:
-            if error.status is None or error.status >= 500:
+            if error.status is None or error.status >= 500 or error.status in _LATER:
                 raise
             self._faults.append(found("refuses_tools", shown(str(error))))
             return self._done()
-        needed = [first, *(self._ask(said(question.text)) for question in NEEDED[1:])]
+        others = [(question, self._try(_OF_NEEDED, said(question.text))) for question in NEEDED[1:]]
+        needed = [(NEEDED[0], first), *((question, answer) for question, answer in others if answer)]
         unseen = self._unseen(plain.prompt_tokens, first.reply.prompt_tokens)
         self._text_calls(needed)
         self._idle()
@@ -78,13 +86,31 @@ class _Examiner:
     def _done(self) -> Examination:
         order = list(FAULTS)
         faults = sorted(self._faults, key=lambda fault: order.index(fault.name))
-        return Examination(faults, self._client.asked, self._unshown)
+        named = {fault.name for fault in faults}
+        unshown = {name: why for name, why in self._unshown.items() if name not in named}
+        return Examination(faults, self._client.asked, unshown)
 
     def _ask(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = TOOLS) -> Answer:
         self._progress(str(next(turn["content"] for turn in reversed(messages) if turn["role"] == "user")))
         answer = read(self._client.ask(messages, tools), tools)
         self._seen.append(answer)
         return answer
+
+    def _try(
+        self, names: Sequence[str], messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = TOOLS
+    ) -> Answer | None:
+        """An answer; None where there is none, by which the faults of some names may not be shown."""
+        if self._failures < _FAILURES:
+            try:
+                return self._ask(messages, tools)
+            except ServerError as error:
+                self._failures += 1
+                why = f"a question was not answered ({shown(str(error))})"
+        else:
+            why = f"{_FAILURES} questions were not answered, and no more were asked"
+        for name in names:
+            self._unshown.setdefault(name, why)
+        return None
 
     def _name(self, name: str, shows: Sequence[tuple[str, Answer]], of: int, least: int = _SHOWS) -> None:
         """Names a fault where enough answers show it."""
@@ -103,65 +129,68 @@ class _Examiner:
         self._faults.append(found("tools_not_in_prompt", told))
         return True
 
-    def _text_calls(self, needed: Sequence[Answer]) -> None:
-        pairs = [(question.text, answer) for question, answer in zip(NEEDED, needed, strict=True) if answer.form]
-        self._name("bare_json", [pair for pair in pairs if pair[1].form == "json"], len(NEEDED))
-        self._name("call_left_as_text", [pair for pair in pairs if pair[1].form != "json"], len(NEEDED))
+    def _text_calls(self, needed: _Answered) -> None:
+        pairs = [(question.text, answer) for question, answer in needed if answer.form]
+        self._name("bare_json", [pair for pair in pairs if pair[1].form == "json"], len(needed))
+        self._name("call_left_as_text", [pair for pair in pairs if pair[1].form != "json"], len(needed))
 
     def _idle(self) -> None:
-        answers = [(text, self._ask(said(text))) for text in IDLE]
-        self._name("calls_on_hello", [(text, answer) for text, answer in answers if answer.calls], len(IDLE))
+        tried = [(text, self._try(["calls_on_hello"], said(text))) for text in IDLE]
+        answers = [(text, answer) for text, answer in tried if answer]
+        self._name("calls_on_hello", [(text, answer) for text, answer in answers if answer.calls], len(answers))
 
-    def _silent(self, needed: Sequence[Answer]) -> None:
+    def _silent(self, needed: _Answered) -> None:
         """Answers without a call where one is needed; right all the same, they are no fault."""
         silent = [
             (question.text, answer)
-            for question, answer in zip(NEEDED, needed, strict=True)
+            for question, answer in needed
             if not answer.calls and not answer.cut and not _is_right(question, answer)
         ]
-        self._name("announces_and_stops", [pair for pair in silent if pair[1].announces], len(NEEDED))
-        self._name("answers_instead_of_calling", [pair for pair in silent if not pair[1].announces], len(NEEDED))
+        self._name("announces_and_stops", [pair for pair in silent if pair[1].announces], len(needed))
+        self._name("answers_instead_of_calling", [pair for pair in silent if not pair[1].announces], len(needed))
 
-    def _repeats(self, needed: Sequence[Answer]) -> None:
+    def _repeats(self, needed: _Answered) -> None:
         shows, tried = [], 0
-        for question, answer in list(zip(NEEDED, needed, strict=True))[:2]:
+        for question, answer in needed[:2]:
             if [call.name for call in answer.calls] == [question.tool]:
-                tried += 1
-                after = self._ask([*said(question.text), *_turns(answer.calls, [question.result])])
-                if answer.calls[0] in after.calls:
+                told = [*said(question.text), *_turns(answer.calls, [question.result])]
+                after = self._try(["repeats_a_call"], told)
+                tried += after is not None
+                if after and answer.calls[0] in after.calls:
                     shows.append((f"{question.text} (and told {question.result})", after))
         self._name("repeats_a_call", shows, tried)
         if tried < _SHOWS:
-            self._unshown["repeats_a_call"] = "too few questions were answered with one call"
+            self._unshown.setdefault("repeats_a_call", "too few questions were answered with one call")
 
     def _pairs(self) -> None:
         shows, tried = [], 0
         for pair in PAIRS:
-            answer = self._ask(said(pair.text))
-            cities = [city for call in answer.calls if (city := _city(call, pair))]
-            if not cities:
+            answer = self._try(["stops_after_the_first_call"], said(pair.text))
+            cities = [city for call in answer.calls if (city := _city(call, pair))] if answer else []
+            if not answer or not cities:
                 continue
             tried += 1
             if len(set(cities)) == 1 and len(answer.calls) == 1:
-                results = [pair.results[cities[0]]]
-                after = self._ask([*said(pair.text), *_turns(answer.calls, results)])
-                if not after.calls and not after.cut:
+                told = [*said(pair.text), *_turns(answer.calls, [pair.results[cities[0]]])]
+                after = self._try(["stops_after_the_first_call"], told)
+                tried -= after is None
+                if after and not after.calls and not after.cut:
                     shows.append((f"{pair.text} (and told of {cities[0]} alone)", after))
         self._name("stops_after_the_first_call", shows, tried)
         if tried < _SHOWS:
-            self._unshown["stops_after_the_first_call"] = "too few questions were answered with a call"
+            self._unshown.setdefault("stops_after_the_first_call", "too few questions were answered with a call")
 
-    def _many(self, needed: Sequence[Answer]) -> None:
+    def _many(self, needed: _Answered) -> None:
         shows, tried = [], 0
-        for question, answer in zip(NEEDED, needed, strict=True):
+        for question, answer in needed:
             if question.tool in [call.name for call in answer.calls]:
-                tried += 1
-                many = self._ask(said(question.text), MANY)
-                if question.tool not in [call.name for call in many.calls] and not many.cut:
+                many = self._try(["too_many_tools"], said(question.text), MANY)
+                tried += many is not None
+                if many and question.tool not in [call.name for call in many.calls] and not many.cut:
                     shows.append((question.text, many))
         self._name("too_many_tools", shows, tried)
         if tried < _SHOWS:
-            self._unshown["too_many_tools"] = "too few questions were answered with the right call by four"
+            self._unshown.setdefault("too_many_tools", "too few questions were answered with the right call by four")
 
     def _arguments(self) -> None:
         wrong = [answer.wrong for answer in self._seen if answer.wrong]
@@ -193,7 +222,7 @@ def _city(call: ToolCall, pair: Pair) -> str:
 
 def _turns(calls: Sequence[ToolCall], results: Sequence[str]) -> list[dict[str, Any]]:
     """The turn that makes calls, and those that tell their results."""
-    ids = [f"call_{i:05d}" for i in range(len(calls))]
+    ids = [f"call{i:05d}" for i in range(len(calls))]
     made = [
         {"id": name, "type": "function", "function": {"name": call.name, "arguments": json.dumps(call.arguments)}}
         for name, call in zip(ids, calls, strict=True)

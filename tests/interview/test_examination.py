@@ -8,7 +8,7 @@ import pytest
 from chatty import Brain, asked, calling, chatty, good, needed, tokens, words
 
 from asa_adapter import ToolCall, ToolCallParser
-from asa_adapter.interview.client import Client
+from asa_adapter.interview.client import Client, ServerError
 from asa_adapter.interview.examination import Examination, examine
 from asa_adapter.interview.faults import FAULTS
 from asa_adapter.interview.questions import MANY
@@ -175,6 +175,49 @@ def test_one_answer_of_three_is_no_habit() -> None:
         return words("About 182 million.") if "48213" in asked(body)[0] else good(body)
 
     assert examined(once).faults == []
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 503])
+def test_a_server_that_is_busy_does_not_refuse_tools(status: int) -> None:
+    with pytest.raises(ServerError, match=f"answered {status}"):
+        examined(lambda body: (status, b"later") if body.get("tools") else good(body))
+
+
+def test_faults_that_were_found_stay_where_a_later_question_is_not_answered() -> None:
+    def failing(body: dict[str, Any]) -> Any:
+        return (500, b"broken") if len(body.get("tools", [])) > 10 else repeating(body)
+
+    examination = examined(failing)
+    assert [fault.name for fault in examination.faults] == ["repeats_a_call"]
+    why = examination.unshown.pop("too_many_tools")
+    assert why.startswith("a question was not answered (")
+    assert why.endswith("answered 500: broken)")
+    assert examination.unshown == {}
+
+
+def test_a_server_that_fails_again_and_again_is_left() -> None:
+    first: list[Any] = []
+
+    def dying(body: dict[str, Any]) -> Any:
+        first.append(body)
+        return good(body) if len(first) < 3 else (429, b"slowly")
+
+    examination = examined(dying)
+    assert (examination.faults, examination.asked, len(first)) == ([], 5, 5)
+    assert "answered 429: slowly" in examination.unshown["announces_and_stops"]
+    assert examination.unshown["too_many_tools"] == "3 questions were not answered, and no more were asked"
+
+
+def test_ids_of_calls_are_nine_letters_or_digits_as_some_templates_demand() -> None:
+    ids: set[str] = set()
+
+    def noting(body: dict[str, Any]) -> Any:
+        ids.update(turn["tool_call_id"] for turn in body["messages"] if turn["role"] == "tool")
+        return good(body)
+
+    examined(noting)
+    assert ids
+    assert all(len(one) == 9 and one.isalnum() for one in ids)
 
 
 def test_it_takes_a_dozen_questions_and_a_few() -> None:
