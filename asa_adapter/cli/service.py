@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from asa_adapter.cli.loading import GGUF, load_adapter, load_model
 from asa_adapter.cli.terminal import printable
+from asa_adapter.interview.client import check_key
 from asa_adapter.server.launch import vllm_environment, vllm_words
 from asa_adapter.server.steered import SteeredEngine
 
@@ -19,8 +20,8 @@ def serve(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Serves until it is told to stop."""
     _check_engine(options)
     key = os.environ.get(_KEY) if options.api_key is None else options.api_key
-    if key is not None and not (key and key.isascii() and key.isprintable()):
-        raise ValueError(f"the API key is {'empty' if not key else 'not plain ASCII'}; expected printable ASCII")
+    if key is not None:
+        check_key(key)
     if options.engine == "vllm":
         _become_vllm(options, key)
     if not (find_spec("starlette") and find_spec("uvicorn")):

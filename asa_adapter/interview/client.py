@@ -5,8 +5,10 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from http.client import HTTPException
+from threading import Thread
 from typing import Any, NamedTuple
 
 from asa_adapter.errors import visible
@@ -74,7 +76,7 @@ class Client:
         asked: number of questions so far.
 
     Raises:
-        ValueError: the address is none, or the server has several models and none is named.
+        ValueError: the address is none, the key cannot be sent, or the server has several models and none is named.
         ServerError: it is not reached, or does not answer.
     """
 
@@ -83,6 +85,8 @@ class Client:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"url is {url!r:.200}; expected one such as http://127.0.0.1:8000/v1")
         self.url = url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
+        if key:
+            check_key(key)
         self.asked = 0
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._seconds = seconds
@@ -112,23 +116,40 @@ class Client:
         return str(names[0])
 
     def _json(self, path: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, self._headers)
         try:
-            with self._opener.open(request, timeout=self._seconds) as response:
-                content = self._bounded(response)
-        except urllib.error.HTTPError as error:
-            with error:
-                said = shown(error.read(_CHUNK).decode("utf-8", "replace"))
-            raise ServerError(f"{self.url}{path} answered {error.code}: {said}", error.code) from error
-        except (OSError, HTTPException) as error:
-            reason = shown(str(getattr(error, "reason", error)) or type(error).__name__)
-            raise ServerError(f"{self.url}{path} did not answer: {reason}") from error
+            content = _in_time(lambda: self._exchanged(path, body), self._seconds)
+        except futures.TimeoutError as error:
+            raise self._late() from error
         try:
             return json.loads(content)
         except (ValueError, RecursionError) as error:
             said = shown(content[:_CHUNK].decode("utf-8", "replace"))
             raise ServerError(f"{self.url}{path} answered with something else than JSON: {said}") from error
+
+    def _exchanged(self, path: str, body: Any) -> bytes:
+        """The body that answers a request.
+
+        Raises:
+            ServerError: there is none, or an error's.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, self._headers)
+        try:
+            try:
+                with self._opener.open(request, timeout=self._seconds) as response:
+                    return self._bounded(response)
+            except urllib.error.HTTPError as error:
+                with error:
+                    said = shown(self._bounded(error).decode("utf-8", "replace"))
+                raise ServerError(f"{self.url}{path} answered {error.code}: {said}", error.code) from error
+        except ServerError:
+            raise
+        except (OSError, HTTPException) as error:
+            reason = shown(str(getattr(error, "reason", error)) or type(error).__name__)
+            raise ServerError(f"{self.url}{path} did not answer: {reason}") from error
+
+    def _late(self) -> ServerError:
+        return ServerError(f"{self.url} did not end its answer within {self._seconds:g} seconds")
 
     def _bounded(self, response: Any) -> bytes:
         """The body, in time and within bounds."""
@@ -138,8 +159,36 @@ class Client:
             if len(content) > MOST_BYTES:
                 raise ServerError(f"{self.url} answered with more than {MOST_BYTES} bytes; the rest was not read")
             if time.monotonic() > end:
-                raise ServerError(f"{self.url} did not end its answer within {self._seconds:g} seconds")
+                raise self._late()
         return bytes(content)
+
+
+def check_key(key: str) -> None:
+    """Refuses a key that cannot stand in a header, without showing it.
+
+    Raises:
+        ValueError: it is empty, or holds more than printable ASCII.
+    """
+    if not (key and key.isascii() and key.isprintable()):
+        raise ValueError(f"the API key is {'empty' if not key else 'not plain ASCII'}; expected printable ASCII")
+
+
+def _in_time(work: Callable[[], bytes], seconds: float) -> bytes:
+    """What some work gives. A thread does it, since a socket's timeout begins anew with each byte of the headers.
+
+    Raises:
+        concurrent.futures.TimeoutError: it is not done in time.
+    """
+    done: futures.Future[bytes] = futures.Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except Exception as error:
+            done.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return done.result(seconds)
 
 
 def shown(text: str, most: int = _SHOWN) -> str:

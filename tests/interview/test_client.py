@@ -1,6 +1,7 @@
 """What is read of a stranger's server: within bounds of size and time, and cleaned."""
 
 import socket
+import struct
 import threading
 from typing import Any
 
@@ -76,14 +77,22 @@ def test_a_server_that_is_not_there_is_told() -> None:
         Client(f"http://127.0.0.1:{port}")
 
 
-def test_a_server_that_drips_is_left() -> None:
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n",
+        b"HTTP/1.1 500 Broken\r\nContent-Length: 1000000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Long: ",
+    ],
+)
+def test_a_server_that_drips_is_left(head: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         stop = threading.Event()
 
         def drip() -> None:
             client = server.accept()[0]
             with client:
-                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                client.sendall(head)
                 while not stop.wait(0.02):
                     try:
                         client.sendall(b" ")
@@ -92,10 +101,36 @@ def test_a_server_that_drips_is_left() -> None:
 
         thread = threading.Thread(target=drip)
         thread.start()
-        with pytest.raises(ServerError, match=r"did not end its answer within 0\.3 seconds"):
-            Client(f"http://127.0.0.1:{server.getsockname()[1]}", "m", seconds=0.3).ask(said("Hello!"))
-        stop.set()
+        try:
+            with pytest.raises(ServerError, match=r"did not end its answer within 0\.3 seconds"):
+                Client(f"http://127.0.0.1:{server.getsockname()[1]}", "m", seconds=0.3).ask(said("Hello!"))
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_a_connection_that_is_reset_within_an_error_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def reset() -> None:
+            client = server.accept()[0]
+            client.recv(65536)
+            client.sendall(b"HTTP/1.1 500 Broken\r\nContent-Length: 1000000\r\n\r\n")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+
+        thread = threading.Thread(target=reset)
+        thread.start()
+        with pytest.raises(ServerError, match=r"did not answer|answered 500"):
+            Client(f"http://127.0.0.1:{server.getsockname()[1]}", "m", seconds=5).ask(said("Hello!"))
         thread.join()
+
+
+@pytest.mark.parametrize("key", ["sk-secret\n", "sk-secret\u00e9", "sk-secret\x00"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ValueError, match="the API key is not plain ASCII; expected printable ASCII") as refused:
+        Client("http://127.0.0.1:9", "m", key)
+    assert "secret" not in str(refused.value)
 
 
 def test_content_in_parts_and_without_calls_is_read() -> None:
