@@ -130,6 +130,8 @@ samples.rows[].p_tool                | number  | the probability that a tool is 
 samples.rows[].gate                  | int     | the gate: -1, 0 or 1
 samples.rows[].steered[]             | int     | the answer's first token ids with the adapter, greedily
 samples.rows[].bare[]                | int     | and without it
+samples.rows[].state                 | text    | kind of state in which the prompt ends; "" where it is not known
+samples.rows[].reason                | text    | why the prompt was left alone; "" where it was not
 versions.*                           | text    | of Python and packages
 seconds.*                            | number  | by stage
 

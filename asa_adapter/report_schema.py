@@ -77,7 +77,7 @@ _VARIED = {**dict.fromkeys(VARIED_COUNTS, _COUNT), **dict.fromkeys(VARIED_SHARES
 _IDS = list_of({"type": "integer"})
 _SEEN = {"gate": {"type": "integer", "minimum": -1, "maximum": 1}, "p_tool": _SHARE, "steered": _IDS, "bare": _IDS}
 _SAMPLE: dict[str, dict[str, Any]] = {**dict.fromkeys(("chat", "prompt"), _WORDS), "domain": _TEXT, **_SEEN}
-_SAMPLES = list_of(with_keys(_SAMPLE, **_SAMPLE, tools=_TEXT), maxItems=64, default=[])
+_SAMPLES = list_of(with_keys(_SAMPLE, **_SAMPLE, tools=_TEXT, state=_TEXT, reason=_TEXT), maxItems=64, default=[])
 _BINS = list_of(_COUNT, minItems=2, maxItems=100)
 _SHOWN = with_keys(("prompt", "base", "asa"), prompt=_WORDS, base=_TEXT, asa=_TEXT)
 SCHEMA = with_keys(

@@ -71,8 +71,10 @@ def ask(
                 steered = _answers(model, tokenizer, some, ends)
             with handle.disabled():
                 bare = _answers(model, tokenizer, some, ends)
-            for prompt, decision, *answers in zip(some, calls[0], steered, bare, strict=True):
-                seen.append(Seen(digest(prompt), decision.domain, decision.p_tool, decision.gate, *answers))
+            for prompt, decision, with_it, without in zip(some, calls[0], steered, bare, strict=True):
+                decided = (decision.domain, decision.p_tool, decision.gate)
+                more = (decision.state, decision.reason)
+                seen.append(Seen(digest(prompt), *decided, with_it, without, *more))
     return Record(samples, seen, where(model))
 
 

@@ -155,7 +155,8 @@ class Verification:
             "answers of the bare model": sum(line.expected.bare == line.found.bare for line in self.lines),
         }
         told = ", ".join(f"{count} of {n} {what}" for what, count in counts.items())
-        apart = max(abs(line.expected.p_tool - line.found.p_tool) for line in self.lines)
+        both = [(line.expected, line.found) for line in self.lines]
+        apart = max((abs(a.p_tool - b.p_tool) for a, b in both if not (a.reason or b.reason)), default=0.0)
         differing = [line.differs for line in self.lines if line.differs]
         which = ", ".join(f"{differing.count(what)} by the {what}" for what in dict.fromkeys(differing))
         end = f"**{len(differing)} of {n} prompts differ**: {which}" if differing else "No difference by the adapter"
@@ -177,8 +178,10 @@ def compared(config: ASAConfig, expected: Record, found: Record) -> list[Line]:
     exact = expected.where.dtype == found.where.dtype == "float32"
     lines = []
     for sample, there, here in zip(found.samples, expected.seen, found.seen, strict=True):
-        off = min(abs(there.p_tool - threshold) for threshold in (config.tau, 1 - config.tau))
-        lines.append(Line(str(sample.messages[-1].get("content", "")), there, here, off <= NEAR, exact))
+        tau = config.rule(there.state or here.state).tau
+        off = min(abs(there.p_tool - threshold) for threshold in (tau, 1 - tau))
+        near = off <= NEAR and not (there.reason or here.reason)
+        lines.append(Line(str(sample.messages[-1].get("content", "")), there, here, near, exact))
     return lines
 
 
@@ -188,8 +191,7 @@ def _row(line: Line) -> tuple[str, ...]:
     return (
         escaped(line.request[:60]),
         escaped(_change(there.domain == here.domain, there.domain, here.domain)),
-        f"{there.p_tool:.4f}",
-        f"{here.p_tool:.4f}",
+        *("left alone" if seen.reason else f"{seen.p_tool:.4f}" for seen in (there, here)),
         _change(there.gate == here.gate, str(there.gate), str(here.gate)),
         "same" if line.same_first else "other",
         *answers,

@@ -22,6 +22,8 @@ class Seen:
         gate: the gate, -1, 0 or 1.
         steered: the answer's first token ids with the adapter, greedily, as far as it goes.
         bare: the same without it.
+        state: kind of state in which the prompt ends; "" where it is not known.
+        reason: why the prompt was left alone; "" where it was not, or where that is not known.
     """
 
     prompt: str
@@ -30,6 +32,8 @@ class Seen:
     gate: int
     steered: list[int]
     bare: list[int]
+    state: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,8 @@ class Record:
             samples = [_sample(row) for row in rows]
         except (ValueError, RecursionError):
             return None
-        seen = [Seen(**{name: row[name] for name in Seen.__dataclass_fields__}) for row in rows]
+        later = {"state": "", "reason": ""}  # which earlier versions do not keep
+        seen = [Seen(**{name: (later | row)[name] for name in Seen.__dataclass_fields__}) for row in rows]
         return cls(samples, seen, Where(*(str(found.get(name, "")) for name in names)))
 
 

@@ -4,6 +4,7 @@ This module is that process, too: `python -m asa_adapter.verification.served SPE
 """
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -48,12 +49,13 @@ def ask_vllm(
     spec = {"engine": {"max_num_seqs": _AT_ONCE, "max_model_len": length, **engine}, "prompts": prompts}
     steered, bare = (_run(spec, name, adapter.commit) for name in (folder, None))
     names = adapter.config.domains
-    seen = [
-        Seen(digest(prompt), names[int(domain)], p_tool, int(gate), *answers)
-        for prompt, (domain, p_tool, gate), *answers in zip(
-            prompts, steered["decided"], steered["answers"], bare["answers"], strict=True
-        )
-    ]
+    seen = []
+    for prompt, decided, with_it, without in zip(
+        prompts, steered["decided"], steered["answers"], bare["answers"], strict=True
+    ):
+        domain, p_tool, gate = (names[int(decided[0])], *decided[1:]) if decided else ("", 0.0, 0)
+        reason = "" if decided else "left alone by the plug-in"
+        seen.append(Seen(digest(prompt), domain, p_tool, int(gate), with_it, without, reason=reason))
     seconds = {"bare": bare["seconds"]["off"], **steered["seconds"]}
     return Record(samples, seen, Where(**steered["where"])), seconds
 
@@ -83,9 +85,16 @@ def _last_error(log: str) -> str:
 
 
 def _decided(model: Any) -> list[float] | None:
-    """The decision about the latest prompt, in a worker; None where the model is not steered."""
+    """The decision about the latest prompt, in a worker, which is then forgotten; None where there is none.
+
+    There is none where the model is not steered, and where the plug-in left the prompt alone.
+    """
     injection = next((part for part in model.modules() if type(part).__name__ == "Injection"), None)
-    return None if injection is None else list(map(float, injection.decided[0].tolist()))
+    if injection is None:
+        return None
+    found = list(map(float, injection.decided[0].tolist()))
+    injection.decided.fill_(math.nan)
+    return None if math.isnan(found[1]) else found
 
 
 def _main(spec: dict[str, Any]) -> None:
@@ -101,6 +110,7 @@ def _main(spec: dict[str, Any]) -> None:
         return [list(output.outputs[0].token_ids) for output in outputs]
 
     answers, decided = [], []
+    llm.apply_model(_decided)  # forgets those of the engine's own start
     for prompt in prompts:  # one by one, so that the decision is that of this prompt
         answers += answered([prompt], ANSWER_TOKENS)
         decided.append(llm.apply_model(_decided)[0])

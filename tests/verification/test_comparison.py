@@ -75,6 +75,25 @@ def test_a_decision_so_close_to_a_threshold_that_rounding_turns_it_is_no_differe
     assert not verified(expected=dataclasses.replace(SEEN, p_tool=0.912), gate=0).equal
 
 
+def test_nearness_is_that_to_the_threshold_of_the_kind_of_state() -> None:
+    config = fitted_adapter(tau=0.9).config
+    config = dataclasses.replace(
+        config, states=("first",), by_state={"first": {"alpha": 1.0, "tau": 0.7, "beta": 0.0}}
+    )
+    samples = [Sample([{"role": "user", "content": "Hi"}])]
+    for p_tool, near in ((0.705, True), (0.905, False)):
+        seen = dataclasses.replace(SEEN, p_tool=p_tool, state="first")
+        record = Record(samples, [seen], EXACT)
+        assert compared(config, record, record)[0].near is near
+
+
+def test_a_prompt_that_was_left_alone_shows_no_p_and_is_near_nothing() -> None:
+    found = verified(expected=dataclasses.replace(SEEN, p_tool=0.905), gate=0, p_tool=0.0, reason="left alone")
+    assert found.lines[0].differs == "decision"
+    assert "| 0.9050 | left alone |" in found.markdown()
+    assert "p differs by 0.0000 at most" in found.verdict()
+
+
 def test_a_closed_gate_has_no_domain() -> None:
     assert verified(expected=dataclasses.replace(SEEN, p_tool=0.5, gate=0), domain="code").equal
 

@@ -59,6 +59,15 @@ def test_an_engine_with_the_adapter_and_one_without_are_asked(
     assert (one.steered, one.bare) == ([2], [1])
 
 
+def test_a_prompt_that_the_plug_in_left_alone_is_told_as_such(
+    tiny_lfm2: Any, tiny_adapter: ASAAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"answers": [[1]], "decided": [None], "where": WHERE, "seconds": {"off": 0.25}}
+    monkeypatch.setattr(served, "_run", lambda *_: found)
+    seen = served.ask_vllm(tiny_adapter, "folder", tiny_lfm2[1], neutral_samples()[:1], {})[0].seen[0]
+    assert (seen.gate, seen.reason) == (0, "left alone by the plug-in")
+
+
 @pytest.mark.parametrize(
     ("log", "told"),
     [
@@ -81,4 +90,5 @@ def test_a_workers_latest_decision_is_read() -> None:
     injection = Injection(controller(), slots=2, device=CPU)
     injection.decided[0] = torch.tensor([1.0, 0.25, -1.0])
     assert served._decided(torch.nn.ModuleList([injection])) == [1.0, 0.25, -1.0]
+    assert served._decided(torch.nn.ModuleList([injection])) is None  # the next prompt was left alone
     assert served._decided(torch.nn.Linear(1, 1)) is None
