@@ -205,7 +205,9 @@ def test_threat_one_member_read_many_times(folder: Path, sound: dict[str, bytes]
     file = schema["content"]["pooled"]["content"]["content"]["coef_"]["file"]
     copies = {}
     for i in range(300):  # each copy has ids of its own, so that skops would read 300 times 50 MB
-        copies[f"d{i}"] = json.loads(re.sub(r'"__id__": (\d+)', lambda m, i=i: f'"__id__": {int(m[1]) + 1}{i:03}', pooled))
+        copies[f"d{i}"] = json.loads(
+            re.sub(r'"__id__": (\d+)', lambda m, i=i: f'"__id__": {int(m[1]) + 1}{i:03}', pooled)
+        )
     schema["content"]["by_domain"]["content"] = copies
     parts |= {"schema.json": json.dumps(schema).encode(), file: npy(np.zeros((1, 6_000_000)))}
     write(folder, sealed({**sound, PROBES: zipped(parts)}))

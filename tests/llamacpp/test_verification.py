@@ -2,8 +2,12 @@
 
 from typing import Any
 
+from gguf_models import needs_llamacpp
+
 from asa_adapter.verification.asking import KeptSamples, ask, step_seconds
 from asa_adapter.verification.comparison import compared
+
+pytestmark = needs_llamacpp
 
 
 def test_what_llama_cpp_sees_of_the_samples_is_what_transformers_sees(pair: Any) -> None:
