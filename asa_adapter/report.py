@@ -125,13 +125,11 @@ samples.*                            | text    | what answered them: engine, dev
 samples.rows[].chat                  | text    | JSON of the chat's turns; neutral ones, unless the user named others
 samples.rows[].tools                 | text    | JSON of the tools that it offers, where not those of the config
 samples.rows[].prompt                | text    | first 16 digits of the SHA-256 of the prompt's token ids
-samples.rows[].domain                | text    | the domain that the router took
 samples.rows[].p_tool                | number  | the probability that a tool is needed
 samples.rows[].gate                  | int     | the gate: -1, 0 or 1
 samples.rows[].steered[]             | int     | the answer's first token ids with the adapter, greedily
 samples.rows[].bare[]                | int     | and without it
-samples.rows[].state                 | text    | kind of state in which the prompt ends; "" where it is not known
-samples.rows[].reason                | text    | why the prompt was left alone; "" where it was not
+samples.rows[].*                     | text    | domain, state in which the prompt ends, and reason if left alone
 versions.*                           | text    | of Python and packages
 seconds.*                            | number  | by stage
 
