@@ -39,7 +39,7 @@ def verify(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
             "is seen here with --store, where you know that it is right"
         )
     found, seconds = _asked(options, adapter, engine, samples)
-    expected = kept or _asked(options, adapter, "transformers", samples)[0]
+    expected = kept or _asked(options, adapter, "transformers", samples, timed=False)[0]
     result = Verification(
         adapter=Path(options.adapter).name if Path(options.adapter).is_dir() else options.adapter,
         model=Path(model).name if Path(model).exists() else model,
@@ -70,14 +70,16 @@ def _engine(options: argparse.Namespace, model: str) -> str:
 
 
 def _asked(
-    options: argparse.Namespace, adapter: ASAAdapter, engine: str, samples: list[Sample]
+    options: argparse.Namespace, adapter: ASAAdapter, engine: str, samples: list[Sample], timed: bool = True
 ) -> tuple[Record, dict[str, float]]:
-    """What an engine says to the samples, and the seconds of a step."""
+    """What an engine says to the samples, and the seconds of a step if it is `timed`; vLLM's come with the answers."""
     if engine == "vllm":
         return _asked_of_vllm(options, adapter, samples)
     model, tokenizer = load_model(options, adapter.config, adapter.config.chat_template)
     how = {"allow_mismatch": options.allow_mismatch}
     found = ask(adapter, model, tokenizer, samples, **how)
+    if not timed:
+        return found, {}
     prompts = [sample.prompt(tokenizer, adapter.config) for sample in samples[:1]]
     return found, step_seconds(adapter, model, tokenizer, prompts, **how)
 
@@ -108,7 +110,7 @@ def _store(
     """Keeps what is seen here in the adapter's folder."""
     if not Path(options.adapter).is_dir():
         raise ValueError(f"--store writes into a folder, and {options.adapter!r} is none; download the adapter first")
-    found, _ = _asked(options, adapter, engine, samples)
+    found, _ = _asked(options, adapter, engine, samples, timed=False)
     replace_report(Path(options.adapter), {**(adapter.report or {}), "samples": found.plain()})
     text = f"{len(samples)} samples, answered by {found.where}, are kept in {options.adapter}"
     return {"equal": True, "stored": found.plain()}, text
