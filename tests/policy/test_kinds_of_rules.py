@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import DEPTH, WIDTH, fitted_adapter, greedy, prompts, random_model
+from models import DEPTH, WIDTH, controller_of, fitted_adapter, greedy, prompts, random_model
 
 from asa_adapter import ASAAdapter, ASAConfig, Probes, SteeringVectors
 from asa_adapter.comparison.ablation import ablations
 from asa_adapter.matching.scope import not_fitted
 from asa_adapter.parts.classifiers import MIN_ROWS_PER_CLASS
-from asa_adapter.policy.controller import Controller
 
 STATES = ("first", "after_result")
 MARKS = {"first": ((40, 41),), "after_result": ((40, 42),)}
@@ -49,19 +48,15 @@ def several(**changes: Any) -> ASAAdapter:
     )
 
 
-def controller(adapter: ASAAdapter) -> Controller:
-    return Controller.build(adapter.config, adapter.vectors, adapter.router, adapter.probes)
-
-
 @pytest.fixture
 def states() -> torch.Tensor:
     return torch.randn(12, WIDTH, generator=torch.Generator().manual_seed(3)) * 4
 
 
 def test_each_row_is_decided_and_steered_by_the_rule_of_its_kind_bit_for_bit(states: torch.Tensor) -> None:
-    both, first = controller(several()), controller(alone(5))
-    second = controller(alone(9, alpha=3.0, tau=0.9, beta=1.0))
-    down = controller(alone(9, alpha=7.0, tau=0.9, beta=1.0))
+    both, first = controller_of(several()), controller_of(alone(5))
+    second = controller_of(alone(9, alpha=3.0, tau=0.9, beta=1.0))
+    down = controller_of(alone(9, alpha=7.0, tau=0.9, beta=1.0))
     rule = torch.arange(12) % 2
     verdicts = both.decide(states, rule)
     steered = both.steer(states, verdicts, rule)
@@ -78,8 +73,8 @@ def test_each_row_is_decided_and_steered_by_the_rule_of_its_kind_bit_for_bit(sta
 
 
 def test_one_kind_decides_and_steers_bit_for_bit_as_a_controller_without_kinds(states: torch.Tensor) -> None:
-    plain, marked = controller(alone(5)), controller(alone(5, state_marks=MARKS))
-    ruled = controller(
+    plain, marked = controller_of(alone(5)), controller_of(alone(5, state_marks=MARKS))
+    ruled = controller_of(
         alone(5, alpha=1.0, tau=0.5, beta=0.0, by_state={"first": {"alpha": 5.0, "tau": 0.6, "beta": 0.5}})
     )
     for other in (marked, ruled):
@@ -92,10 +87,10 @@ def test_one_kind_decides_and_steers_bit_for_bit_as_a_controller_without_kinds(s
 def test_a_kind_without_a_rule_or_parts_of_its_own_takes_the_pooled_ones(states: torch.Tensor) -> None:
     first = alone(5)
     config = dataclasses.replace(first.config, states=STATES, state_marks=MARKS)
-    pooled = controller(ASAAdapter(config, first.vectors, first.router, first.probes))
+    pooled = controller_of(ASAAdapter(config, first.vectors, first.router, first.probes))
     verdicts = pooled.decide(states, torch.ones(12, dtype=torch.long))
     assert torch.equal(
-        pooled.steer(states, verdicts), controller(first).steer(states, controller(first).decide(states))
+        pooled.steer(states, verdicts), controller_of(first).steer(states, controller_of(first).decide(states))
     )
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import WIDTH, fitted_adapter, prompts, random_model
+from models import WIDTH, controller_of, fitted_adapter, prompts, random_model
 from sklearn.linear_model import LogisticRegression
 
 from asa_adapter import ASAAdapter, Probes, SteeringVectors
 from asa_adapter.comparison.ablation import ablations
 from asa_adapter.parts.classifiers import fit_readiness
-from asa_adapter.policy.controller import Controller, Readiness, _with_readiness
+from asa_adapter.policy.controller import Readiness, _with_readiness
 
 DOMAINS = ("code", "math")
 NEUTRAL = {"ready_below": 1.0, "ready_above": 0.0, "domain_alpha": 0.0}
@@ -38,22 +38,18 @@ def calling(adapter: ASAAdapter) -> ASAAdapter:
     return ASAAdapter(adapter.config, adapter.vectors, adapter.router, adapter.probes)
 
 
-def controller(adapter: ASAAdapter) -> Controller:
-    return Controller.build(adapter.config, adapter.vectors, adapter.router, adapter.probes)
-
-
 @pytest.fixture
 def states() -> torch.Tensor:
     return torch.randn(400, WIDTH, generator=torch.Generator().manual_seed(3)) * 3
 
 
 def test_without_limits_and_without_a_step_of_the_domain_it_is_the_gate_bit_for_bit(states: torch.Tensor) -> None:
-    plain = controller(ready_adapter())
+    plain = controller_of(ready_adapter())
     # Also where readiness is read, so that the arithmetic is that of the policy.
     adapter = ready_adapter()
     read = _with_readiness(plain, adapter.config.rule("first"), adapter.probes.ready_, adapter.vectors.own(), 1.0)
     assert read.readiness == Readiness(1.0, 0.0, 0.0, 0.0)
-    for other in (controller(ready_adapter(**NEUTRAL)), read):
+    for other in (controller_of(ready_adapter(**NEUTRAL)), read):
         for mine, theirs in zip(plain.decide(states), other.decide(states), strict=True):
             assert torch.equal(mine, theirs)
         assert torch.equal(plain.steer(states, plain.decide(states)), other.steer(states, other.decide(states)))
@@ -61,7 +57,7 @@ def test_without_limits_and_without_a_step_of_the_domain_it_is_the_gate_bit_for_
 
 def test_states_are_pushed_as_their_need_and_their_readiness_ask_for(states: torch.Tensor) -> None:
     adapter = ready_adapter(ready_below=0.7, ready_above=0.3, domain_alpha=2.0, route=0.6)
-    plain, policy, own = controller(ready_adapter()), controller(adapter), adapter.vectors.own()
+    plain, policy, own = controller_of(ready_adapter()), controller_of(adapter), adapter.vectors.own()
     gate, domain = plain.decide(states).gate, plain.decide(states).domain
     ready = torch.from_numpy(adapter.probes.ready_.predict_proba(states.numpy())[:, 1])  # type: ignore[union-attr]
     sure = torch.from_numpy(adapter.router.predict_proba(states)).amax(dim=1) > 0.6
@@ -123,12 +119,12 @@ def test_readiness_is_platts_map_of_the_place_on_the_direction() -> None:
 
 def test_a_step_is_capped_at_a_share_of_the_states_norm(states: torch.Tensor) -> None:
     given = ready_adapter()
-    capped = controller(ASAAdapter(dataclasses.replace(given.config, cap=0.1), *_parts(given)))
+    capped = controller_of(ASAAdapter(dataclasses.replace(given.config, cap=0.1), *_parts(given)))
     verdicts = capped.decide(states)
     lengths = (capped.steer(states, verdicts) - states).norm(dim=1)
     assert torch.allclose(lengths, torch.where(verdicts.gate != 0, 0.1 * states.norm(dim=1), 0.0), atol=1e-4)
-    plain = controller(given)
-    wide = controller(ASAAdapter(dataclasses.replace(given.config, cap=1000.0), *_parts(given)))
+    plain = controller_of(given)
+    wide = controller_of(ASAAdapter(dataclasses.replace(given.config, cap=1000.0), *_parts(given)))
     assert torch.equal(wide.steer(states, verdicts), plain.steer(states, verdicts))
 
 
@@ -149,7 +145,7 @@ def test_thresholds_without_a_fitted_readiness_are_refused() -> None:
 
 def test_the_ablation_without_readiness_is_the_gate_alone(states: torch.Tensor) -> None:
     found = ablations(ready_adapter(ready_below=0.7, domain_alpha=2.0))
-    alone, plain = found["no readiness"]._controller, controller(ready_adapter())
+    alone, plain = found["no readiness"]._controller, controller_of(ready_adapter())
     assert torch.equal(alone.steer(states, alone.decide(states)), plain.steer(states, plain.decide(states)))
     assert len(found["random direction (seed 0)"]._controller.direction) == 2 * len(DOMAINS)
     assert "no readiness" not in ablations(ready_adapter())
@@ -179,8 +175,8 @@ def test_the_handles_alpha_scales_the_step_of_the_domain_and_0_stops_it() -> Non
 
 
 def test_kinds_with_and_without_readiness_share_an_adapter(states: torch.Tensor) -> None:
-    ready = controller(calling(ready_adapter(ready_below=0.5, domain_alpha=2.0)))
-    plain = controller(calling(ready_adapter()))
+    ready = controller_of(calling(ready_adapter(ready_below=0.5, domain_alpha=2.0)))
+    plain = controller_of(calling(ready_adapter()))
     both, rule = dataclasses.replace(ready, others=(plain,)), torch.arange(len(states)) % 2
     verdicts = both.decide(states, rule)
     steered = both.steer(states, verdicts, rule)

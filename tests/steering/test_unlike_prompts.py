@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import fitted_adapter, greedy, prompts, random_model
+from models import WAYS, fitted_adapter, greedy, prompts, random_model
 
 from asa_adapter import ASAAdapter
 from asa_adapter.data.landmarks import tools_digest
@@ -34,17 +34,7 @@ def lfm2() -> Any:
     return random_model("lfm2")
 
 
-@pytest.mark.parametrize(
-    "keywords",
-    [
-        {},
-        {"use_cache": False},
-        {"prefill_chunk_size": 2},
-        {"num_beams": 2},
-        {"do_sample": True, "num_return_sequences": 2, "temperature": 0.01},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("keywords", WAYS, ids=str)
 def test_rows_without_tools_are_left_alone_and_the_others_are_steered_as_ever(
     lfm2: Any, keywords: dict[str, Any]
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import DEPTH, WIDTH, fitted_adapter
+from models import DEPTH, WIDTH, controller_of, fitted_adapter
 
 from asa_adapter import ASAAdapter
 from asa_adapter.policy.controller import Controller
@@ -20,8 +20,7 @@ def array(*values: int) -> np.ndarray[Any, Any]:
 
 
 def controller() -> Controller:
-    adapter = fitted_adapter(tau=0.5)
-    return Controller.build(adapter.config, adapter.vectors, adapter.router, adapter.probes)
+    return controller_of(fitted_adapter(tau=0.5))
 
 
 def sampling(**extra: Any) -> SimpleNamespace:

@@ -9,6 +9,7 @@ import transformers
 from torch import nn
 
 from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors
+from asa_adapter.policy.controller import Controller
 
 WIDTH, DEPTH, VOCABULARY = 32, 4, 64
 PAD, BOS, EOS = 0, 1, 2
@@ -113,6 +114,21 @@ def prompts(rows: int = 3, length: int = 9, seed: int = 1) -> torch.Tensor:
     """(rows, length) random token ids without special tokens."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(3, VOCABULARY, (rows, length), generator=generator)
+
+
+def controller_of(adapter: ASAAdapter) -> Controller:
+    """What decides and steers for an adapter."""
+    return Controller.build(adapter.config, adapter.vectors, adapter.router, adapter.probes)
+
+
+# Keywords of generate(), for each way through a prompt that a row may be left alone on.
+WAYS: tuple[dict[str, Any], ...] = (
+    {},
+    {"use_cache": False},
+    {"prefill_chunk_size": 2},
+    {"num_beams": 2},
+    {"do_sample": True, "num_return_sequences": 2, "temperature": 0.01},
+)
 
 
 def greedy(model: Any, ids: torch.Tensor, **keywords: Any) -> torch.Tensor:

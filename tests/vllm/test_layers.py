@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import torch
 from engines import CPU, Layer, controller
-from models import WIDTH, fitted_adapter
+from models import WIDTH, controller_of, fitted_adapter
 
 from asa_adapter import IncompatibleModelError
-from asa_adapter.policy.controller import Controller
 from asa_adapter.vllm.injection import INJECTION, Injection
 from asa_adapter.vllm.layers import FIRST, PLAIN, SUM, read_layer, self_check, steer_layer, tell_stream
 
@@ -106,7 +105,7 @@ def test_the_self_check_stops_an_operation_that_does_nothing(forward_context: di
 def test_earlier_layers_are_read_for_the_steered_one(forward_context: dict[str, Any]) -> None:
     """The planned rows get the step that the controller takes for the states of both layers."""
     adapter = fitted_adapter(read_layers=(0, 2), tau=0.5)
-    both = Controller.build(adapter.config, adapter.vectors, adapter.router, adapter.probes)
+    both = controller_of(adapter)
     injection = forward_context[INJECTION] = Injection(both, slots=3, device=CPU)
     first, last = Layer(), Layer()
     read_layer(first, 0)
@@ -126,7 +125,7 @@ def test_earlier_layers_are_read_for_the_steered_one(forward_context: dict[str, 
 
 def test_the_self_check_passes_where_several_layers_are_read(forward_context: dict[str, Any]) -> None:
     adapter = fitted_adapter(read_layers=(0, 1, 2))
-    several = Controller.build(adapter.config, adapter.vectors, adapter.router, adapter.probes)
+    several = controller_of(adapter)
     injection = forward_context[INJECTION] = Injection(several, slots=4, device=CPU)
     self_check(injection, SimpleNamespace(model_config=SimpleNamespace(dtype=torch.float32)))
     assert injection.ran.tolist() == [0, 0]
