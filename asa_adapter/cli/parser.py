@@ -233,7 +233,7 @@ def _add_serve(commands: Any) -> None:
     _add_trust(serve)
     serve.add_argument(
         "--engine",
-        choices=("transformers", "gguf", "vllm"),
+        choices=ENGINES,
         help="what runs it (default: by the model)",
     )
     serve.add_argument("--name", metavar="N", help="what clients call the model (default: the end of MODEL)")

@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any
 
-from asa_adapter.cli.terminal import folded, painted, printable
+from asa_adapter.cli.terminal import folded, painted, say
 from asa_adapter.interview.client import Client
 from asa_adapter.interview.examination import Examination, examine
 
@@ -18,8 +18,7 @@ def diagnose(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     def progress(question: str) -> None:
         if not quiet:
-            sys.stderr.write(printable(f"asa-adapter: asks {question}\n", sys.stderr))
-            sys.stderr.flush()
+            say(f"asks {question}")
 
     examination = examine(client, progress)
     result = {

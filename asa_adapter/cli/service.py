@@ -2,13 +2,12 @@
 
 import argparse
 import os
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 from asa_adapter.cli.loading import GGUF, load_adapter, load_model
-from asa_adapter.cli.terminal import printable
+from asa_adapter.cli.terminal import say
 from asa_adapter.interview.client import check_key
 from asa_adapter.server.launch import vllm_environment, vllm_words
 from asa_adapter.server.steered import SteeredEngine
@@ -35,8 +34,8 @@ def serve(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         host, port = listener.getsockname()[:2]
         place = f"[{host}]" if ":" in host else host
         if is_open(options.host) and key is None:
-            _say(f"whoever reaches {place} port {port} may use this server; --api-key asks for a key")
-        _say(f"serving {engine.name!r} at http://{place}:{port}/v1; Ctrl-C stops it")
+            say(f"whoever reaches {place} port {port} may use this server; --api-key asks for a key")
+        say(f"serving {engine.name!r} at http://{place}:{port}/v1; Ctrl-C stops it")
         try:
             run(application(engine, key=key, hosts=own_names(options.host)), listener)
         finally:
@@ -67,7 +66,7 @@ def _become_vllm(options: argparse.Namespace, key: str | None) -> NoReturn:
     more = {name: getattr(options, name) for name in ("tokenizer", "revision", "dtype")}
     words = vllm_words(options.model, _name(options), options.host, options.port, adapter.config, more)
     environment = vllm_environment(options.adapter, adapter.commit or options.adapter_revision, key)
-    _say(f"starts {' '.join(words[1:])}")
+    say(f"starts {' '.join(words[1:])}")
     os.execve(words[0], words, environment)
 
 
@@ -79,8 +78,3 @@ def _check_engine(options: argparse.Namespace) -> None:
     if options.engine is not None and is_file != (options.engine == "gguf"):
         right = "a .gguf file is run by gguf" if is_file else "gguf runs .gguf files"
         raise ValueError(f"engine is {options.engine!r} and the model {options.model!r}; {right}")
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(printable(f"asa-adapter: {text}\n", sys.stderr))
-    sys.stderr.flush()

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import textwrap
 import traceback
 from collections.abc import Iterator
@@ -116,3 +117,9 @@ def _wrapped(text: str, columns: int) -> str:
     """The text's own lines, each folded; control characters other than line ends become spaces."""
     lines = ["".join(c if c.isprintable() else " " for c in line) for line in text.splitlines()]
     return "\n".join(part for line in lines for part in AnswerWrapper(columns).wrap(line) or [""]) or "(nothing)"
+
+
+def say(text: str) -> None:
+    """A line on stderr of what is being done."""
+    sys.stderr.write(printable(f"asa-adapter: {text}\n", sys.stderr))
+    sys.stderr.flush()

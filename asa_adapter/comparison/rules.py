@@ -17,8 +17,8 @@ from asa_adapter.comparison.thresholds import fitted_thresholds, needed, shown
 from asa_adapter.comparison.wordings import BEGINNINGS, NO, SENTENCES, YES, with_question, with_sentence
 from asa_adapter.evaluation.answers import Variant
 from asa_adapter.evaluation.forcing import Forcing
-from asa_adapter.matching.kinds import kind_of
 from asa_adapter.measurement.baselines import word_scores
+from asa_adapter.measurement.decisions import decisions
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.tool_calls.parser import first_tokens
 
@@ -75,11 +75,7 @@ class Setup(NamedTuple):
 
     def gates(self, split: str) -> NDArray[np.int64]:
         """(N,) gates of the adapter."""
-        states = self.measured.states(split).states[list(self.adapter.config.hooked)]
-        several = len(self.adapter.config.states) > 1
-        kinds = [kind_of(row) for row in self.measured.rows(split)] if several else None
-        decisions = self.adapter.decide(states if len(states) > 1 else states[0], kinds)
-        return np.array([decision.gate for decision in decisions])
+        return np.array([decision.gate for decision in decisions(self.measured, split, self.adapter)])
 
     def forced(self, amounts: NDArray[Any]) -> Treatment:
         """What is added to the logits of the tokens with which calls begin, (N,)."""

@@ -58,7 +58,7 @@ def landmarks(
     """
     lists = {json.dumps(row_tools(row, tools)): row_tools(row, tools) for row in rows}
     samples = [encode_prompt(tokenizer, _CHATS[0], next(iter(lists.values()))), *_rendered(tokenizer, None)]
-    end = _shared_end([*prompts, *samples])
+    end = shared_end([*prompts, *samples], _LONGEST_END)
     marks: list[tuple[int, ...]] = []
     if all(lists.values()):  # an adapter that was fitted without tools steers without them
         marks = _tools_marks(tokenizer, [offered for offered in lists.values() if offered])
@@ -86,9 +86,9 @@ def tools_digest(tools: Tools | None) -> str:
     return hashlib.sha256(json.dumps(tool_schemas(tools)).encode()).hexdigest()
 
 
-def _shared_end(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The last token ids that all prompts share."""
-    backwards = zip(*(reversed(prompt[-_LONGEST_END:]) for prompt in prompts), strict=False)
+def shared_end(prompts: Sequence[Sequence[int]], most: int) -> tuple[int, ...]:
+    """The last token ids that all prompts share, at most so many."""
+    backwards = zip(*(reversed(prompt[-most:]) for prompt in prompts), strict=False)
     shared = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, backwards)
     return tuple(tokens[0] for tokens in shared)[::-1]
 

@@ -7,8 +7,7 @@ from typing import Any
 from torch import nn
 
 from asa_adapter.data.prompts import Row, encode_prompt, encode_rows, row_tools
-from asa_adapter.engine.batches import pad_batch, pad_token_id
-from asa_adapter.modeling.forward import evaluation_mode, greedy_settings, input_device
+from asa_adapter.modeling.forward import evaluation_mode, greedy_answers
 from asa_adapter.notations.schemas import Tools, unwrapped
 from asa_adapter.tool_calls.detection import detected_format
 from asa_adapter.tool_calls.habits import Habit, habit
@@ -104,7 +103,8 @@ class Patient:
                 encode_prompt(self.tokenizer, [{"role": "user", "content": request}], self.tools, self.parser)
                 for request in _requests(self.tools)
             ]
-            self._answers = _answered(self.model, self.tokenizer, prompts, self._max_new_tokens)
+            with evaluation_mode(self.model):
+                self._answers = greedy_answers(self.model, self.tokenizer, prompts, self._max_new_tokens)
         return self._answers
 
     @property
@@ -133,18 +133,11 @@ def model_habit(
     Raises:
         ValueError: a row cannot be rendered.
     """
-    answers = _answered(model, tokenizer, encode_rows(tokenizer, rows, tools), max_new_tokens)
+    prompts = encode_rows(tokenizer, rows, tools)
+    with evaluation_mode(model):
+        answers = greedy_answers(model, tokenizer, prompts, max_new_tokens)
     texts = [str(tokenizer.decode(answer, skip_special_tokens=False)) for answer in answers]
     return habit(texts, [row_tools(row, tools) for row in rows], detected_format(tokenizer))
-
-
-def _answered(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
-    """The token ids of a model's greedy answers, run as one batch."""
-    ids, mask = pad_batch(prompts, pad_token_id(tokenizer), "left", input_device(model))
-    with evaluation_mode(model):
-        output = model.generate(input_ids=ids, attention_mask=mask, **greedy_settings(tokenizer, max_new_tokens))
-    found: list[list[int]] = output[:, ids.shape[1] :].tolist()
-    return found
 
 
 def _requests(tools: list[dict[str, Any]]) -> list[str]:

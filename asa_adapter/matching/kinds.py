@@ -15,6 +15,7 @@ import torch
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import STATES
 from asa_adapter.config.prompt_fields import LONGEST_MARK
+from asa_adapter.data.landmarks import shared_end
 from asa_adapter.data.prompts import Row, encode_prompt, row_messages, row_tools
 from asa_adapter.engine.batches import pad_batch
 from asa_adapter.notations.schemas import Tools
@@ -92,7 +93,8 @@ def state_marks(
     together, apart = dict[str, Any](), dict[str, Any]()
     for state in STATES:
         begun = [[_shared_beginning(some) for some in variants] for name, variants in samples if name == state]
-        ends = [_shared_end(list(itertools.chain.from_iterable(begun)))], [_shared_end(some) for some in begun]
+        every = list(itertools.chain.from_iterable(begun))
+        ends = [shared_end(every, LONGEST_MARK)], [shared_end(some, LONGEST_MARK) for some in begun]
         special = frozenset(getattr(tokenizer, "all_special_ids", ()))
         together[state], apart[state] = (_shortest([_from_last(special, run) for run in runs]) for runs in ends)
     return next((marks for marks in (together, apart) if _tells(marks, samples)), {})
@@ -152,12 +154,6 @@ def _shared_beginning(prompts: Sequence[Sequence[int]]) -> list[int]:
     """The tokens that all prompts begin with."""
     shared = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False))
     return [tokens[0] for tokens in shared]
-
-
-def _shared_end(beginnings: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The last tokens that all of some runs end with, at most as many as a mark has."""
-    backwards = [list(reversed(run[-LONGEST_MARK:])) for run in beginnings]
-    return tuple(reversed(_shared_beginning(backwards)))
 
 
 def _from_last(special: Collection[int], run: tuple[int, ...]) -> tuple[int, ...]:

@@ -5,14 +5,14 @@ Also which of its parts were compiled by torch.compile().
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import GenerationMixin
 
-from asa_adapter.engine.batches import pad_token_id
+from asa_adapter.engine.batches import pad_batch, pad_token_id
 
 # Names of a model's cache in transformers, both as an argument and as an attribute of the output. 5.24 renamed it: the
 # older names still work there, with a warning.
@@ -95,6 +95,25 @@ def forward_keywords(model: nn.Module, **keywords: Any) -> dict[str, Any]:
 def greedy_settings(tokenizer: Any, max_new_tokens: int) -> dict[str, Any]:
     """Keywords of generate() for greedy decoding, whatever the model's own generation_config says."""
     return {**_GREEDY, "max_new_tokens": max_new_tokens, "pad_token_id": pad_token_id(tokenizer)}
+
+
+def greedy_answers(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, **more: Any
+) -> list[list[int]]:
+    """The token ids of greedy answers to some prompts, run as one batch; padded to one length.
+
+    Args:
+        model: a causal language model in evaluation mode, also one that another engine runs.
+        tokenizer: its tokenizer.
+        prompts: prompts as token ids.
+        max_new_tokens: most tokens of an answer.
+        more: further keywords of generate().
+    """
+    ids, mask = pad_batch(prompts, pad_token_id(tokenizer), "left", input_device(model))
+    settings = greedy_settings(tokenizer, max_new_tokens) | more
+    output = model.generate(input_ids=ids, attention_mask=mask, **settings)
+    answers: list[list[int]] = output[:, ids.shape[1] :].tolist()
+    return answers
 
 
 _GREEDY = {

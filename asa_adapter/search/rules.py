@@ -51,10 +51,7 @@ def with_rules(
         The best first; none where one rule is for all rows.
     """
     rows, found = race.rows, list[Scored]()
-    leaders: dict[tuple[Reader, str], Setting] = {}
-    for one in sorted(scored, key=Scored.rank):
-        leaders.setdefault((one.setting.reader, one.setting.probe), one.setting)
-    for (place, probe), leader in leaders.items():
+    for (place, probe), (leader, *_) in _best_of_each(scored).items():
         if (rule := predictions[place].rule) is None:
             continue
         kinds = [rule[rows] == index for index in range(len(STATES))]
@@ -64,10 +61,15 @@ def with_rules(
         tried = [_together(leader, some, kinds) for some in itertools.product(*best)]
         scores = [float(objective.rank(Counts.of(labels[rows], one.triggered))) for one in tried]
         found += [one._replace(score=score) for one, score in zip(tried, scores, strict=True)]
-    best_of: dict[tuple[Reader, str], Scored] = {}
-    for one in sorted(found, key=Scored.rank):
-        best_of.setdefault((one.setting.reader, one.setting.probe), one)
-    return list(best_of.values())
+    return list(_best_of_each(found).values())
+
+
+def _best_of_each(scored: Sequence[Scored]) -> dict[tuple[Reader, str], Scored]:
+    """The best setting for each place and probe, the best of all first."""
+    best: dict[tuple[Reader, str], Scored] = {}
+    for one in sorted(scored, key=Scored.rank):
+        best.setdefault((one.setting.reader, one.setting.probe), one)
+    return best
 
 
 def _rules(

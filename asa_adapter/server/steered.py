@@ -9,6 +9,7 @@ import torch
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.engine.protocol import is_engine_model
+from asa_adapter.evaluation.decoding import text_ends
 from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.notations.schemas import tool_schemas, unwrapped
 from asa_adapter.policy.decision import Decision
@@ -83,7 +84,7 @@ class SteeredEngine:
         ids = torch.tensor([prompt], device=self._model.device)
         with contextlib.suppress(Stopped):
             self._model.generate(ids, attention_mask=torch.ones_like(ids), streamer=writing, **settings)
-        return writing.ended(self._ends())
+        return writing.ended(text_ends(self._model))
 
     def _decided(self, asked: Asked) -> Any:
         """Gives the decision on the prompt that is being answered, once its first token is there."""
@@ -124,11 +125,6 @@ class SteeredEngine:
         if asked.temperature:
             settings |= {"do_sample": True, "temperature": asked.temperature, "top_p": asked.top_p, "top_k": 0}
         return settings
-
-    def _ends(self) -> frozenset[int]:
-        """Ids of the tokens at which generate() ends an answer."""
-        found = self._model.generation_config.eos_token_id
-        return frozenset([found] if isinstance(found, int) else found or [])
 
 
 def _longest(model: Any) -> int | None:

@@ -46,7 +46,7 @@ def settings_table(config: ASAConfig) -> str:
     ]
     if config.read_layers:
         rows.append(["layers that the probe reads", ", ".join(map(str, config.read_layers))])
-    if len(config.states) > 1 or config.states != STATES[:1]:
+    if config.states != STATES[:1]:
         rows.append(["kinds of state that it was fitted on", ", ".join(config.states)])
     rows += [[f"where the prompt ends {WHERE[state]}", rule_words(config, state)] for state in config.by_state]
     return table(["setting", "value"], rows, numbers=1)

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.landmarks import landmarks
-from asa_adapter.matching.kinds import kind_of, state_fields
+from asa_adapter.matching.kinds import state_fields
+from asa_adapter.measurement.decisions import decisions
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.parts.classifiers import Probes
 from asa_adapter.policy.controller import ternary_gate
+from asa_adapter.policy.decision import Decision
 from asa_adapter.report_schema import GATES_BY_LABEL, VARIATIONS
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.training.variations import mixed, varied
@@ -100,33 +102,22 @@ class Robustness:
         config = adapter.config
 
         def gate(name: str) -> NDArray[np.bool_]:
-            p_tool = self._p_tool(name, adapter)
-            kinds = self._kinds(name, adapter)
-            # An abstaining adapter has a gate too, so it is not asked for its own.
-            found = np.zeros(len(p_tool), dtype=bool)
-            for state in config.states:
-                own = np.array([kind == state for kind in kinds or [state] * len(p_tool)])
-                found |= own & (ternary_gate(torch.from_numpy(p_tool), config.rule(state).tau) == 1).numpy()
+            made = decisions(self._measured, name, adapter)
+            p_tool, states = _p_tool(made), np.array([decision.state for decision in made])
+            found = np.zeros(len(made), dtype=bool)
+            for state in set(states.tolist()):
+                # An abstaining adapter has a gate too, so it is not asked for its own.
+                opens = (ternary_gate(torch.from_numpy(p_tool), config.rule(state).tau) == 1).numpy()
+                found |= opens & (states == state)
             return found
 
         return self._compared(split, gate)
 
     def by_label(self, split: str, adapter: ASAAdapter) -> dict[str, list[int]]:
         """How often p(tool) lies in each twentieth of 0 to 1, for rows that need a tool and for those that do not."""
-        p_tool, labels = self._p_tool(split, adapter), self._measured.labels(split)
+        p_tool, labels = _p_tool(decisions(self._measured, split, adapter)), self._measured.labels(split)
         counts = (np.histogram(p_tool[labels == label], _BINS, (0, 1))[0].tolist() for label in (1, 0))
         return dict(zip(GATES_BY_LABEL, counts, strict=True))
-
-    def _p_tool(self, split: str, adapter: ASAAdapter) -> NDArray[np.float32]:
-        """(N,) what an adapter's probes say of the rows of a split."""
-        layers = list(adapter.config.hooked)
-        states = self._measured.states(split).states[layers]
-        decisions = adapter.decide(states if len(layers) > 1 else states[0], self._kinds(split, adapter))
-        return np.array([decision.p_tool for decision in decisions], dtype=np.float32)
-
-    def _kinds(self, split: str, adapter: ASAAdapter) -> list[str] | None:
-        """The kind of state of each row, where an adapter has several."""
-        return [kind_of(row) for row in self._measured.rows(split)] if len(adapter.config.states) > 1 else None
 
     def _compared(self, split: str, gate: Gate) -> dict[str, dict[str, float]]:
         self._add(split)
@@ -230,3 +221,8 @@ def _by_label(
     """(2,) share of rows that are right, of label 0 and 1; where a label has no row, the share in `otherwise`."""
     chosen = [labels == label for label in (0, 1)]
     return np.array([right[rows].mean() if rows.any() else otherwise[i] for i, rows in enumerate(chosen)])
+
+
+def _p_tool(made: Sequence[Decision]) -> NDArray[np.float32]:
+    """(N,) what the probes say of the rows of some decisions."""
+    return np.array([decision.p_tool for decision in made], dtype=np.float32)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.engine.batches import pad_batch, pad_token_id
 from asa_adapter.engine.protocol import is_engine_model
-from asa_adapter.modeling.forward import evaluation_mode, greedy_settings
+from asa_adapter.evaluation.decoding import text_ends
+from asa_adapter.modeling.forward import evaluation_mode, greedy_answers
 from asa_adapter.verification.record import ANSWER_TOKENS, Record, Seen, Where
 from asa_adapter.verification.samples import Sample, digest, neutral_samples, read_samples
 
@@ -62,7 +62,7 @@ def ask(
         ValueError: a prompt cannot be rendered.
     """
     prompts = [sample.prompt(tokenizer, adapter.config) for sample in samples]
-    ends = _ends(model)
+    ends = set(text_ends(model))
     seen: list[Seen] = []
     with evaluation_mode(model), adapter.attach(model, tokenizer=tokenizer, **how) as handle:
         for start in range(0, len(prompts), batch_size):
@@ -89,7 +89,7 @@ def step_seconds(
 
     def seconds() -> float:
         began = time.perf_counter()
-        _generated(model, tokenizer, prompts, eos_token_id=_NO_TOKEN)
+        greedy_answers(model, tokenizer, prompts, ANSWER_TOKENS, eos_token_id=_NO_TOKEN)
         return (time.perf_counter() - began) / ANSWER_TOKENS
 
     found: dict[str, list[float]] = {"bare": [], "off": [], "steered": []}
@@ -116,25 +116,11 @@ def where(model: Any) -> Where:
     return Where(f"transformers {version('transformers')}", name, str(model.dtype).removeprefix("torch."), method)
 
 
-def _ends(model: Any) -> set[int]:
-    """The tokens that end an answer."""
-    ends = getattr(model.generation_config, "eos_token_id", None)
-    return set() if ends is None else set(ends) if isinstance(ends, list | tuple | set) else {int(ends)}
-
-
 def _answers(model: Any, tokenizer: Any, prompts: Sequence[list[int]], ends: set[int]) -> list[list[int]]:
-    return [until(answer, ends) for answer in _generated(model, tokenizer, prompts)]
+    return [until(answer, ends) for answer in greedy_answers(model, tokenizer, prompts, ANSWER_TOKENS)]
 
 
 def until(answer: Sequence[int], ends: set[int]) -> list[int]:
     """An answer up to the first token that ends it, which belongs to it; the rest is padding."""
     end = next((i for i, token in enumerate(answer) if token in ends), len(answer))
     return list(answer[: end + 1])
-
-
-def _generated(model: Any, tokenizer: Any, prompts: Sequence[list[int]], **more: Any) -> list[list[int]]:
-    ids, mask = pad_batch(prompts, pad_token_id(tokenizer), "left", model.device)
-    settings = {**greedy_settings(tokenizer, ANSWER_TOKENS), **more}
-    output = model.generate(ids, attention_mask=mask, **settings)
-    answers: list[list[int]] = output[:, ids.shape[1] :].tolist()
-    return answers
