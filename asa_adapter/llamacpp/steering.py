@@ -11,7 +11,7 @@ from asa_adapter.policy.controller import Controller
 from asa_adapter.policy.decision import Decision
 from asa_adapter.steering.hook import SteeringHandle
 from asa_adapter.steering.methods import Attached
-from asa_adapter.steering.windows import Ending, Record, Window
+from asa_adapter.steering.steered_passes import Ending, Record, Window
 
 
 class GGUFSteering(SteeringHandle):

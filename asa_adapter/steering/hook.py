@@ -30,7 +30,7 @@ from asa_adapter.parts.openings import logits_of
 from asa_adapter.policy.controller import Controller
 from asa_adapter.policy.decision import Decision
 from asa_adapter.steering.methods import NO_PICKLE, Methods, methods_of
-from asa_adapter.steering.windows import Record, Slot, Window
+from asa_adapter.steering.steered_passes import Record, Slot, Window
 
 
 class SteeringHandle(HandleHabits):

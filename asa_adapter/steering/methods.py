@@ -25,9 +25,9 @@ from asa_adapter.steering.arguments import (
     prompt_tokens,
     visible_tokens,
 )
+from asa_adapter.steering.loop_prompts import Loop
 from asa_adapter.steering.plan import Call
-from asa_adapter.steering.runs import Loop
-from asa_adapter.steering.windows import Record
+from asa_adapter.steering.steered_passes import Record
 
 NO_PICKLE = "a steered model cannot be pickled; call remove() first, and attach the adapter again later"
 

@@ -3,7 +3,7 @@
 transformers runs a prompt in many ways: padded on either side, in chunks, followed by draft tokens, after a cache, or
 again at every step without one. So the token's index is computed once for each run of its loop, and is then found in a
 forward pass by counting the tokens of the passes before. A decoding strategy may run the loop several times and with
-other prompts than generate() was given: `asa_adapter.steering.runs` reads each run's own prompt from its first pass.
+other prompts than generate() was given: `asa_adapter.steering.loop_prompts` reads each run's own from its first pass.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from asa_adapter.errors import IncompatibleModelError
-from asa_adapter.steering.runs import Loop, Prompt, own_prompt, shared_by_beams, whole_rows
-from asa_adapter.steering.windows import Ending, Record, Window
+from asa_adapter.steering.loop_prompts import Loop, Prompt, own_prompt, shared_by_beams, whole_rows
+from asa_adapter.steering.steered_passes import Ending, Record, Window
 
 
 @dataclass

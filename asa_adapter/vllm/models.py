@@ -16,11 +16,11 @@ from asa_adapter.matching.weights import WatchedWeights
 from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.policy.controller import Controller
 from asa_adapter.vllm.injection import INJECTION, Injection
-from asa_adapter.vllm.layers import read_layer, self_check, steer_layer, tell_stream
 from asa_adapter.vllm.plugin import CONFIG_KEY, Plugin, active
 from asa_adapter.vllm.points import LOG
 from asa_adapter.vllm.refusals import PROVEN
 from asa_adapter.vllm.runners import hook_first_runner, steered_model_state
+from asa_adapter.vllm.steered_layers import read_layer, self_check, steer_layer, tell_stream
 
 
 def __getattr__(name: str) -> type[nn.Module]:

@@ -102,7 +102,7 @@ def test_sizes_below_one_are_refused(written: Callable[..., Path], name: str, co
 def test_an_error_inside_a_visit_is_raised_and_the_model_answers_on(
     pair: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from asa_adapter.steering.windows import Window
+    from asa_adapter.steering.steered_passes import Window
 
     prompt = torch.tensor([pair.prompts[0]])
     before = pair.file.generate(prompt, max_new_tokens=4)

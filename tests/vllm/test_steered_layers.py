@@ -10,7 +10,7 @@ from models import WIDTH, controller_of, fitted_adapter
 
 from asa_adapter import IncompatibleModelError
 from asa_adapter.vllm.injection import INJECTION, Injection
-from asa_adapter.vllm.layers import FIRST, PLAIN, SUM, read_layer, self_check, steer_layer, tell_stream
+from asa_adapter.vllm.steered_layers import FIRST, PLAIN, SUM, read_layer, self_check, steer_layer, tell_stream
 
 
 class Single(torch.nn.Module):
