@@ -87,10 +87,14 @@ def reason_to_abstain(
 
 def reason_to_choose(setting: Setting, tried: int, objective: Objective, gain: Gain) -> str:
     """Why a setting was chosen among as many as were tried, and how much it gains."""
+    least = f"at least {gain.lower_bound:+.3f} with 95 % confidence ({objective.gain_name})"
+    told = f"{gain.mean:+.3f}, {least}"
+    if gain.mean <= gain.lower_bound:  # the estimate ends at the bound, which a reader would take for the gain
+        told = f"{least} (measured: {gain.apparent:+.3f}; so few rows do not tell how much of it is luck)"
     return (
         f"{_acting(setting)}the gentlest of {tried} finalists within one standard error of the best on VALID, ranked "
-        f"by {objective} of real generation; the gain over the bare model, freed of the luck of being chosen, is "
-        f"{gain.mean:+.3f}, at least {gain.lower_bound:+.3f} with 95 % confidence ({objective.gain_name})"
+        f"by {objective} of real generation; the gain over the bare model, freed of the luck of being chosen, "
+        f"is {told}"
     )
 
 
