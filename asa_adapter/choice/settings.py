@@ -5,7 +5,7 @@ Everything here is arithmetic on arrays of triggers; no model is needed.
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,70 +144,6 @@ def gated(
     """
     gate = ternary_gate(torch.from_numpy(p_tool), tau).numpy()
     return np.where(gate > 0, up, np.where(gate < 0, down, base))
-
-
-def layer_effects(changes: Mapping[tuple[Any, int], float]) -> dict[int, dict[str, float]]:
-    """How much a push changes the probability of the token that opens a call, at each layer.
-
-    Args:
-        changes: mean change over rows, by (layer, beta, alpha) and sign; the steps of a layer are equally long.
-
-    Returns:
-        For each layer the mean change over betas, `up` for steps towards a call and `down` for steps away, at `alpha`.
-    """
-    effects = {}
-    for layer in sorted({key[0] for key, _ in changes}):
-        [alpha] = {key[2] for key, _ in changes if key[0] == layer}
-        up, down = (
-            float(np.mean([change for (key, sign), change in changes.items() if (key[0], sign) == (layer, wanted)]))
-            for wanted in (1, -1)
-        )
-        effects[layer] = {"alpha": alpha, "up": up, "down": down}
-    return effects
-
-
-def screen_facts(
-    objective: Objective,
-    labels: NDArray[np.int64],
-    base: NDArray[np.bool_],
-    scored: Sequence[Scored],
-    groups: NDArray[np.int64] | None = None,
-) -> dict[str, Any]:
-    """Results of the screen, for the report.
-
-    Args:
-        objective: what the screen ranked by.
-        labels: (N,) 1 where a tool is needed.
-        base: (N,) triggers of the bare model.
-        scored: the settings that were measured on all rows, with their results.
-        groups: (N,) numbers from 0; rows with the same number belong together. None makes each row a group.
-
-    Returns:
-        split, settings (their number), base, best_of_each_layer, front (the Pareto front of low FPR and high recall)
-        and alpha_tau (scores by alpha and tau, the rest as in the best setting).
-    """
-    ranked = sorted(scored, key=Scored.rank)
-    best = ranked[0].setting
-    leaders = shortlist(scored, len({s.setting.layer for s in scored}))
-    points = [(facts(objective, labels, s.triggered, groups), s.setting) for s in scored]
-    front: list[dict[str, Any]] = []
-    for numbers, setting in sorted(points, key=lambda point: (point[0]["fpr"], -point[0]["recall"], point[1].alpha)):
-        if not front or numbers["recall"] > front[-1]["recall"]:
-            front.append({**setting.plain(), "recall": numbers["recall"], "fpr": numbers["fpr"]})
-    return {
-        "split": "train",
-        "settings": len(scored),
-        "base": facts(objective, labels, base, groups),
-        "best_of_each_layer": [
-            {**s.setting.plain(), **facts(objective, labels, s.triggered, groups)} for s in leaders
-        ],
-        "front": front,
-        "alpha_tau": [
-            {"alpha": s.setting.alpha, "tau": s.setting.tau, "score": s.score}
-            for s in scored
-            if s.setting._replace(alpha=best.alpha, tau=best.tau) == best
-        ],
-    }
 
 
 def readers(args: ASATrainingArguments, layers: Sequence[int]) -> list[Reader]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from asa_adapter.interview.client import Reply
 from asa_adapter.notations.call import ToolCall
 from asa_adapter.notations.schemas import schema_errors, tool_names
-from asa_adapter.tool_calls.formats import FORMATS
+from asa_adapter.tool_calls.known_formats import FORMATS
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 _THOUGHT = re.compile(r"<(think|thinking)>.*?(</\1>|\Z)", re.DOTALL)

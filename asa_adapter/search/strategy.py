@@ -23,9 +23,7 @@ from asa_adapter.choice.settings import (
     Setting,
     choose,
     facts,
-    layer_effects,
     readers,
-    screen_facts,
     shortlist,
 )
 from asa_adapter.choice.success import Success, success_gain
@@ -41,6 +39,7 @@ from asa_adapter.search.alternatives import Alternatives, despair
 from asa_adapter.search.fits import Fits
 from asa_adapter.search.racing import Race
 from asa_adapter.search.rules import with_rules
+from asa_adapter.search.screen_facts import layer_effects, screen_facts
 from asa_adapter.search.verdict import (
     cut_on_valid,
     disagreement,

@@ -12,7 +12,7 @@ from asa_adapter.notations.call import ToolCall
 from asa_adapter.notations.schemas import tool_names
 from asa_adapter.policy.decision import Decision
 from asa_adapter.server.engine import Answer, Asked, Engine
-from asa_adapter.tool_calls.formats import FORMATS
+from asa_adapter.tool_calls.known_formats import FORMATS
 
 HEADER = "x-asa-decision"
 END = "data: [DONE]\n\n"

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from asa_adapter.steering.arguments import (
+from asa_adapter.steering.generate_arguments import (
     drafts_for_another,
     drafts_tokens,
     named_arguments,

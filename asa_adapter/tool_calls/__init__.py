@@ -5,8 +5,8 @@ What a model wrote is data: a reader returns the calls that it could read, and n
 
 from asa_adapter.notations.call import ToolCall
 from asa_adapter.notations.schemas import tool_schemas, unwrapped
-from asa_adapter.tool_calls.formats import FORMATS
 from asa_adapter.tool_calls.gold import matches_gold
+from asa_adapter.tool_calls.known_formats import FORMATS
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 __all__ = ["FORMATS", "ToolCall", "ToolCallParser", "matches_gold", "tool_schemas", "unwrapped"]

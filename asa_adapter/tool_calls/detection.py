@@ -4,8 +4,8 @@ from collections.abc import Container
 from typing import Any
 
 from asa_adapter.notations.call import ToolCall
-from asa_adapter.tool_calls.blocks import ToolCallFormat
-from asa_adapter.tool_calls.formats import FORMATS
+from asa_adapter.tool_calls.call_format import ToolCallFormat
+from asa_adapter.tool_calls.known_formats import FORMATS
 
 SAMPLE_CALL = ToolCall("probe_tool", {"text": "probe text"})
 _SAMPLE_SCHEMA = {

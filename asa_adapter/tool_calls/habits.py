@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asa_adapter.notations.schemas import Tools, tool_names, tool_schemas
-from asa_adapter.tool_calls.formats import FORMATS
+from asa_adapter.tool_calls.known_formats import FORMATS
 
 # A format in which fewer of the calls come is an accident.
 _LEAST_SHARE = 0.1

@@ -7,10 +7,10 @@ from typing import Any
 from asa_adapter.notations.as_tags import typed
 from asa_adapter.notations.call import ToolCall
 from asa_adapter.notations.schemas import Tools, properties, schema_errors, tool_names, tool_schemas, unwrapped
-from asa_adapter.tool_calls.blocks import Block, ToolCallFormat
+from asa_adapter.tool_calls.call_format import Block, ToolCallFormat
 from asa_adapter.tool_calls.detection import detected_format
-from asa_adapter.tool_calls.formats import FORMATS
 from asa_adapter.tool_calls.habits import Habit, a_few
+from asa_adapter.tool_calls.known_formats import FORMATS
 
 # Reads an answer in place of our own reader, as `tokenizer.parse_response` does.
 _Respond = Callable[[str, list[dict[str, Any]]], Mapping[str, Any]]

@@ -13,10 +13,8 @@ from asa_adapter.choice.settings import (
     facts,
     gated,
     grid,
-    layer_effects,
     left_alone,
     readers,
-    screen_facts,
     shortlist,
 )
 from asa_adapter.evaluation.metrics import Counts
@@ -179,30 +177,6 @@ def test_copies_do_not_narrow_the_standard_error() -> None:
     gentle = scored(ARGS, setting(alpha=0.5), np.flatnonzero((copy_of == 0) | (copy_of == 2)))
     assert choose(ARGS, LABELS, [best, gentle])[0] is best
     assert choose(ARGS, LABELS, [best, gentle], copy_of)[0] is gentle
-
-
-def test_layer_effects_are_the_mean_over_directions() -> None:
-    changes = {((3, beta, 0.5), sign): sign * 0.1 + 0.05 * beta for beta in (0.0, 1.0) for sign in (1, -1)}
-    effects = layer_effects(changes)
-    assert effects[3]["alpha"] == 0.5
-    assert effects[3]["up"] == pytest.approx(0.125)
-    assert effects[3]["down"] == pytest.approx(-0.075)
-
-
-def test_the_screens_front_has_more_recall_wherever_it_has_more_false_calls() -> None:
-    generator = np.random.default_rng(3)
-    settings = grid(ARGS, [Reader(1), Reader(2)])
-    candidates = [scored(ARGS, s, np.flatnonzero(generator.random(ROWS) < 0.3)) for s in settings]
-    found = screen_facts(Objective.of(ARGS), LABELS, np.zeros(ROWS, dtype=bool), candidates)
-    front = [(point["fpr"], point["recall"]) for point in found["front"]]
-    assert front == sorted(front)
-    assert len({recall for _, recall in front}) == len(front)
-    every = [facts(Objective.of(ARGS), LABELS, s.triggered) for s in candidates]
-    for numbers in every:
-        assert any(fpr <= numbers["fpr"] and recall >= numbers["recall"] for fpr, recall in front)
-    assert found["settings"] == 32
-    assert len(found["alpha_tau"]) == 4
-    assert max(point["score"] for point in found["alpha_tau"]) == max(s.score for s in candidates)
 
 
 def test_objectives_score_what_they_name() -> None:

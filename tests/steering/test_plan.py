@@ -12,7 +12,7 @@ from models import greedy, prompts, random_model, traces
 from asa_adapter import ASAAdapter
 from asa_adapter.modeling.forward import CACHE, CACHE_NAMES
 from asa_adapter.modeling.residual import decoder_blocks
-from asa_adapter.steering.arguments import prompt_tokens
+from asa_adapter.steering.generate_arguments import prompt_tokens
 from asa_adapter.steering.plan import Call
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asa_adapter import ToolCall, ToolCallParser
-from asa_adapter.tool_calls.formats import FORMATS
+from asa_adapter.tool_calls.known_formats import FORMATS
 
 # --- what is written comes back
 

@@ -26,7 +26,7 @@ from asa_adapter.notations.as_tags import (
 )
 from asa_adapter.notations.call import ToolCall
 from asa_adapter.notations.values import json_text
-from asa_adapter.tool_calls.blocks import ToolCallFormat
+from asa_adapter.tool_calls.call_format import ToolCallFormat
 
 
 def _each(write: Callable[[ToolCall], str]) -> Callable[[Sequence[ToolCall]], str]:

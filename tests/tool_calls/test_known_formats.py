@@ -5,7 +5,7 @@ from answers import OSLO_ARGUMENTS, OSLO_JSON
 from answers import WEATHER_TOOLS as TOOLS
 
 from asa_adapter import ToolCall, ToolCallParser
-from asa_adapter.tool_calls.formats import FORMATS
+from asa_adapter.tool_calls.known_formats import FORMATS
 
 OSLO = ToolCall("get_weather", {"city": "Oslo", "days": 3})
 NOW = ToolCall("now", {})
