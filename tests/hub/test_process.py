@@ -1,5 +1,6 @@
 """The whole way in processes of their own, which know the Hub by their environment alone, as users' do."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -10,6 +11,33 @@ import pytest
 from checkout import ROOT
 from hub import LocalHub
 from models import fitted_adapter
+
+
+def by_xet(hub: LocalHub, tmp_path: Path, *words: str, token: str) -> subprocess.CompletedProcess[str]:
+    """What a user's own Python says, whose client takes Xet wherever the Hub offers it."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
+    ours = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": token, "PYTHONPATH": str(ROOT)}
+    ours["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    command = [sys.executable, *words]
+    return subprocess.run(command, env=kept | ours, capture_output=True, text=True, cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_an_adapter_goes_up_and_comes_down_by_xet(tmp_path: Path) -> None:
+    adapter = fitted_adapter()
+    folder = adapter.save_pretrained(tmp_path / "adapter")
+    load = "from asa_adapter import ASAAdapter; print(ASAAdapter.from_pretrained('alice/lfm-asa').digest())"
+    with LocalHub() as hub:
+        hub.xet_store = tmp_path / "store"
+        contents = [path.read_bytes() for path in folder.iterdir() if path.is_file()]
+        hub.xet_files = {hashlib.sha256(content).hexdigest(): content for content in contents}
+        pushed = by_xet(hub, tmp_path, "-m", "asa_adapter.cli", "push", str(folder), "lfm-asa", token="hf_alice")
+        assert pushed.returncode == 0, pushed.stderr
+        loaded = by_xet(hub, tmp_path, "-c", load, token="hf_alice")
+        assert loaded.stdout.strip() == adapter.digest(), loaded.stderr
+        tokens = [kind for kind in ("write", "read") if any(f"xet-{kind}-token" in r.path for r in hub.log)]
+        assert tokens == ["write", "read"]
+        assert not [request for request in hub.log if request.method == "PUT" or "/objects/" in request.path]
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
 """A small Hugging Face Hub on 127.0.0.1, for the real client: models only, all in memory, standard library only.
 
 It has users with tokens, private and gated repositories, branches, pull requests, commits, regular and LFS files, a
-"CDN" under another name that LFS downloads are redirected to, byte ranges, and faults on request. Answers follow what
-huggingface_hub 1.31 to 2.4 reads; where the real Hub says more, this one says less.
+"CDN" under another name that LFS downloads are redirected to, byte ranges, and faults on request; or, in place of LFS,
+a Xet store, which is a folder that hf_xet writes and reads itself. Answers follow what huggingface_hub 1.31 to 2.4
+reads; where the real Hub says more, this one says less.
 """
 
 import base64
@@ -10,10 +11,13 @@ import hashlib
 import json
 import re
 import socket
+import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -100,6 +104,17 @@ class HubError(Exception):
         self.status, self.code, self.message = status, code, message or code
 
 
+def xet_hash(content: bytes) -> str:
+    """The id under which a Xet store keeps a file."""
+    import hf_xet
+
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        [info] = hf_xet.hash_files([file.name])
+    return str(info.hash)
+
+
 class LocalHub:
     """The Hub; a context manager that serves while it is open."""
 
@@ -110,6 +125,8 @@ class LocalHub:
         self.faults: list[Fault] = []
         self.log: list[Request] = []  # every request that was answered
         self.lfs_names: tuple[str, ...] = (".safetensors", ".skops", ".png")  # endings of files stored by LFS
+        self.xet_store: Path | None = None  # where large files go and come from by Xet; the Hub itself has no copy
+        self.xet_files: dict[str, bytes] = {}  # what will come there, by SHA-256: the Hub cannot read the store
         self.size_lies: dict[str, int] = {}  # sizes to tell by path, where they are not the true ones
         self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), self._handler(cdn)) for cdn in (False, True)]
         ports = [server.server_port for server in self._servers]
@@ -278,7 +295,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not blob.lfs:
             self._ranged(blob.content, headers)
             return
-        self.hub.uploaded[blob.sha256] = blob.content
+        if self.hub.xet_store is None:
+            self.hub.uploaded[blob.sha256] = blob.content
+        else:
+            route = f"{self.hub.url}/api/models/{repo_id}/xet-read-token/{sha}"
+            headers |= {"X-Xet-Hash": xet_hash(blob.content), "X-Xet-Refresh-Route": route}
         linked = {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(len(blob.content))}
         self._send(302, b"", headers | linked | {"Location": f"{self.hub.cdn_url}/objects/{blob.sha256}"})
 
@@ -364,6 +385,14 @@ class _Handler(BaseHTTPRequestHandler):
         actions = [{"upload": {"href": f"{self.hub.cdn_url}/objects/{o['oid']}"}} for o in objects]
         self._json({"objects": [{**o, "actions": a} for o, a in zip(objects, actions, strict=True)]})
 
+    def _xet_token(self, repo_id: str, kind: str, revision: str) -> None:
+        self._repo(repo_id, write=kind == "write")
+        expires = int(time.time()) + 3600
+        found = {"accessToken": "xet", "exp": expires, "casUrl": f"local://{self.hub.xet_store}"}
+        names = ("X-Xet-Access-Token", "X-Xet-Token-Expiration", "X-Xet-Cas-Url")
+        headers = {name: str(value) for name, value in zip(names, found.values(), strict=True)}
+        self._send(200, json.dumps(found).encode(), headers | {"Content-Type": "application/json"})
+
     def _put_object(self, sha256: str) -> None:
         if hashlib.sha256(self.body).hexdigest() != sha256:
             raise HubError(400, "", "the content is not what its id says")
@@ -379,7 +408,8 @@ class _Handler(BaseHTTPRequestHandler):
             if operation["key"] == "file":
                 tree[path] = Blob(base64.b64decode(operation["value"]["content"]), lfs=False)
             elif operation["key"] == "lfsFile":
-                tree[path] = Blob(self.hub.uploaded[operation["value"]["oid"]], lfs=True)
+                stored = self.hub.uploaded if self.hub.xet_store is None else self.hub.xet_files
+                tree[path] = Blob(stored[operation["value"]["oid"]], lfs=True)
             else:
                 del tree[path]
         number = 1 + sum(ref.startswith("refs/pr/") for ref in repo.refs)
@@ -405,5 +435,6 @@ _ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", rf"/api/models/{_ID}/preupload/([^/]+)", _Handler._preupload),
     ("POST", rf"/api/models/{_ID}/commit/([^/]+)", _Handler._commit),
     ("POST", rf"/{_ID}.git/info/lfs/objects/batch", _Handler._lfs_batch),
+    ("GET", rf"/api/models/{_ID}/xet-(read|write)-token/([^/]+)", _Handler._xet_token),
     ("PUT", r"/objects/([0-9a-f]{64})", _Handler._put_object),
 ]
