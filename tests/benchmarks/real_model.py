@@ -10,6 +10,7 @@ from where a run that was stopped goes on.
 
 import argparse
 import json
+import resource
 import statistics
 import time
 from collections.abc import Mapping
@@ -85,9 +86,12 @@ def one_seed(model: Any, tokenizer: Any, splits: Any, seed: int, args: argparse.
     if args.ablations and not trainer.report["chosen"]["abstains"]:
         variants |= {name: found for name, found in trainer.ablate("test").items() if name != "base"}
     report = trainer.report
+    spent["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    files = [path for path in (args.output / f"seed_{seed}").iterdir() if path.is_file()]
     return {
         "seed": seed,
         "train": spent | {"seconds": report["seconds"]},
+        "adapter_bytes": {path.name: path.stat().st_size for path in files},
         "chosen": report["chosen"],
         "variants": {name: shown(metrics) for name, metrics in variants.items()},
         "intervals": report["evaluations"]["test"]["intervals"],
@@ -129,8 +133,10 @@ def main() -> None:
     print(table(runs))
     for run in runs:
         gain = run["intervals"]["gain"]
+        spent, size = run["train"], sum(run["adapter_bytes"].values()) / 1000
         print(
-            f"\nseed {run['seed']}: {run['train']['cpu_minutes']:.1f} minutes of CPU time; gain of F1 "
+            f"\nseed {run['seed']}: {spent['cpu_minutes']:.1f} minutes of CPU time, at most "
+            f"{spent['peak_memory_gib']:.1f} GiB, an adapter of {size:.0f} kB; gain of F1 "
             f"[{gain['f1'][0]:+.3f}, {gain['f1'][1]:+.3f}]; {run['chosen']['why']}"
         )
         known = Report.read({"rules": run["rules"]}).rules
