@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,47 @@ def load_adapter(options: argparse.Namespace) -> tuple[ASAAdapter, list[dict[str
 
 
 GGUF = ".gguf"  # how the name of a model file of llama.cpp ends
+_NOT_OF_VLLM = ("device", "threads", "n_ctx", "max_new_tokens", "allow_mismatch")
+
+
+def engine_of(options: argparse.Namespace, model: str) -> str:
+    """What runs a model: the engine that is named, else the one for such a model.
+
+    Raises:
+        ValueError: it cannot run the model, or an option does nothing there.
+        ModuleNotFoundError: vLLM is not installed.
+    """
+    is_file = model.endswith(GGUF)
+    engine = str(options.engine or ("gguf" if is_file else "transformers"))
+    if (engine == "gguf") != is_file:
+        raise ValueError(f"--engine {engine} does not run {model}; expected a {GGUF} file for gguf, and for no other")
+    if engine != "vllm":
+        _refuse(options, "for vllm", "engine_args")
+    else:
+        _refuse(options, "not of vLLM (--engine-args has its own arguments)", *_NOT_OF_VLLM)
+        if find_spec("vllm") is None:
+            raise ModuleNotFoundError("vLLM is not installed here: see asa_adapter/vllm/README.md")
+    return engine
+
+
+def vllm_arguments(options: argparse.Namespace, config: ASAConfig) -> dict[str, Any]:
+    """What vLLM is told about the model: arguments of `vllm.LLM`, the user's own among them.
+
+    Raises:
+        ValueError: `--engine-args` is no object of JSON, or no model is named.
+    """
+    try:
+        more = json.loads(options.engine_args or "{}")
+    except ValueError as error:
+        raise ValueError(f"--engine-args is not valid JSON: {error}") from error
+    if not isinstance(more, dict):
+        raise ValueError(f'--engine-args is {options.engine_args!r:.80}; expected an object, as {{"block_size": 32}}')
+    name, revision = named_model(options, config)
+    found = {"model": name, "revision": revision, "tokenizer": options.tokenizer or name}
+    # vLLM would look for the model's revision in another repository, too.
+    found["tokenizer_revision"] = "main" if options.tokenizer else revision
+    found["dtype"] = options.dtype or ("auto" if torch.cuda.is_available() else "float32")
+    return {**found, **more}
 
 
 def load_model(
@@ -47,9 +90,10 @@ def load_model(
     """
     name, revision = named_model(options, config)
     if name.endswith(GGUF):
-        _refuse(options, name, "device", "dtype", "revision", of="models of transformers")
+        why = f"for models of transformers, and {name} is another kind"
+        _refuse(options, why, "device", "dtype", "revision")
         return _load_gguf(name, options, chat_template)
-    _refuse(options, name, "n_ctx", "threads", of="model files of llama.cpp (.gguf)")
+    _refuse(options, f"for model files of llama.cpp (.gguf), and {name} is another kind", "n_ctx", "threads")
     if not Path(name).exists() and looks_like_path(name):
         raise FileNotFoundError(f"no model folder at {name}")
     transformers.logging.set_verbosity_error()
@@ -74,10 +118,13 @@ def load_model(
     return model.to(place).eval(), with_bounded_template(tokenizer, chat_template)
 
 
-def _refuse(options: argparse.Namespace, model: str, *names: str, of: str) -> None:
-    """Refuses options that the engine of the named model does not have, rather than ignore them."""
-    if given := [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]:
-        raise ValueError(f"{' and '.join(given)}: for {of}, and {model} is another kind; leave out what does nothing")
+def _refuse(options: argparse.Namespace, why: str, *names: str) -> None:
+    """Refuses options that an engine does not have, rather than ignore them."""
+    values = {name: getattr(options, name, None) for name in names}
+    if given := [
+        f"--{name.replace('_', '-')}" for name, value in values.items() if value is not None and value is not False
+    ]:
+        raise ValueError(f"{' and '.join(given)}: {why}; leave out what does nothing")
 
 
 def _load_gguf(name: str, options: argparse.Namespace, chat_template: str | None) -> tuple[Any, Any]:

@@ -111,6 +111,12 @@ def _add_running(command: Any) -> None:
     command.add_argument("--quiet", action="store_true", help="no progress bars, and no lines about stages")
 
 
+def _add_engine(command: Any) -> None:
+    told = "what runs it (default: gguf for a .gguf, else transformers)"
+    command.add_argument("--engine", choices=ENGINES, help=told)
+    command.add_argument("--engine-args", metavar="JSON", help="of vllm: further arguments of vllm.LLM")
+
+
 def _add_label(commands: Any) -> None:
     label = _plain_command(commands, "label", "Label rows by trying: a tool is needed where the model alone fails.")
     label.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
@@ -206,10 +212,7 @@ def _add_explain(commands: Any) -> None:
 def _add_verify(commands: Any) -> None:
     verify = _plain_command(commands, "verify", "Does the adapter do here what it did where it was fitted?")
     verify.add_argument("--model", metavar="M", help=f"{_MODEL_HELP} (default: the one that the adapter names)")
-    verify.add_argument(
-        "--engine", choices=ENGINES, help="what runs it (default: gguf for a .gguf, else transformers)"
-    )
-    verify.add_argument("--engine-args", default="{}", metavar="JSON", help="of vllm: further arguments of vllm.LLM")
+    _add_engine(verify)
     verify.add_argument(
         "--store", action="store_true", help="keep what is seen in the adapter's folder; replaces that"
     )
@@ -231,11 +234,7 @@ def _add_serve(commands: Any) -> None:
     serve.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
     serve.add_argument("--adapter", required=True, metavar="A", help=_ADAPTER_HELP)
     _add_trust(serve)
-    serve.add_argument(
-        "--engine",
-        choices=ENGINES,
-        help="what runs it (default: by the model)",
-    )
+    _add_engine(serve)
     serve.add_argument("--name", metavar="N", help="what clients call the model (default: the end of MODEL)")
     serve.add_argument("--host", default="127.0.0.1", metavar="H", help="where it listens (default: 127.0.0.1)")
     serve.add_argument("--port", type=int, default=8000, metavar="N", help="0 takes a free one (default: 8000)")

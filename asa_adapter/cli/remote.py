@@ -6,14 +6,24 @@ import sys
 from typing import Any
 
 from asa_adapter.cli.terminal import folded, painted, say
-from asa_adapter.interview.client import Client
+from asa_adapter.interview.client import Client, check_key
 from asa_adapter.interview.examination import Examination, examine
+
+
+def given_key(options: argparse.Namespace) -> str | None:
+    """The key that is named, else that of ASA_API_KEY; None where there is none.
+
+    Raises:
+        ValueError: it cannot stand in a header.
+    """
+    if (key := os.environ.get("ASA_API_KEY") if options.api_key is None else options.api_key) is not None:
+        check_key(key)
+    return key
 
 
 def diagnose(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The faults that a server's answers prove."""
-    key = os.environ.get("ASA_API_KEY") if options.api_key is None else options.api_key
-    client = Client(options.url, options.model, key)
+    client = Client(options.url, options.model, given_key(options))
     quiet = options.quiet or options.json
 
     def progress(question: str) -> None:

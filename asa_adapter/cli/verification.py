@@ -1,17 +1,15 @@
 """The command `verify`: samples answered by an engine, compared with what the adapter keeps of them."""
 
 import argparse
-import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.cli.loading import GGUF, load_model, named_model
+from asa_adapter.cli.loading import engine_of, load_model, named_model, vllm_arguments
 from asa_adapter.hub.folder import replace_report
 from asa_adapter.templates.rendering import refuse_template_from_hub, with_bounded_template
 from asa_adapter.verification.asking import ask, step_seconds
@@ -28,7 +26,7 @@ def verify(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     adapter = ASAAdapter.from_pretrained(options.adapter, revision=options.adapter_revision)
     refuse_template_from_hub(adapter.config.chat_template, adapter.commit, options.trust_template)
     model = named_model(options, adapter.config)[0]
-    engine = _engine(options, model)
+    engine = engine_of(options, model)
     kept = Record.of(adapter.report)
     samples = [sample.offering(adapter.config) for sample in (kept.samples if kept else neutral_samples())]
     if options.store:
@@ -54,27 +52,17 @@ def verify(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return result.plain(), result.markdown()
 
 
-def _engine(options: argparse.Namespace, model: str) -> str:
-    """What runs the model.
-
-    Raises:
-        ValueError: something that cannot run it, or options that mean nothing to it.
-    """
-    is_file = model.endswith(GGUF)
-    engine = str(options.engine or ("gguf" if is_file else "transformers"))
-    if (engine == "gguf") != is_file:
-        raise ValueError(f"--engine {engine} does not run {model}; expected a {GGUF} file for gguf, and for no other")
-    if options.engine_args != "{}" and engine != "vllm":
-        raise ValueError("--engine-args: for vllm; leave out what does nothing")
-    return engine
-
-
 def _asked(
     options: argparse.Namespace, adapter: ASAAdapter, engine: str, samples: list[Sample], timed: bool = True
 ) -> tuple[Record, dict[str, float]]:
     """What an engine says to the samples, and the seconds of a step if it is `timed`; vLLM's come with the answers."""
     if engine == "vllm":
-        return _asked_of_vllm(options, adapter, samples)
+        arguments = vllm_arguments(options, adapter.config)
+        transformers.logging.set_verbosity_error()
+        names = arguments["tokenizer"], arguments["tokenizer_revision"]
+        tokenizer = transformers.AutoTokenizer.from_pretrained(names[0], revision=names[1])
+        tokenizer = with_bounded_template(tokenizer, adapter.config.chat_template)
+        return ask_vllm(adapter, options.adapter, tokenizer, samples, arguments)
     model, tokenizer = load_model(options, adapter.config, adapter.config.chat_template)
     how = {"allow_mismatch": options.allow_mismatch}
     found = ask(adapter, model, tokenizer, samples, **how)
@@ -82,26 +70,6 @@ def _asked(
         return found, {}
     prompts = [sample.prompt(tokenizer, adapter.config) for sample in samples[:1]]
     return found, step_seconds(adapter, model, tokenizer, prompts, **how)
-
-
-def _asked_of_vllm(
-    options: argparse.Namespace, adapter: ASAAdapter, samples: list[Sample]
-) -> tuple[Record, dict[str, float]]:
-    try:
-        more = json.loads(options.engine_args)
-    except ValueError as error:
-        raise ValueError(f"--engine-args is not valid JSON: {error}") from error
-    if not isinstance(more, dict):
-        raise ValueError(f'--engine-args is {options.engine_args!r:.80}; expected an object, as {{"block_size": 32}}')
-    name, revision = named_model(options, adapter.config)
-    words = (options.tokenizer, None) if options.tokenizer else (name, revision)
-    transformers.logging.set_verbosity_error()
-    tokenizer = with_bounded_template(
-        transformers.AutoTokenizer.from_pretrained(words[0], revision=words[1]), adapter.config.chat_template
-    )
-    engine = {"model": name, "revision": revision, "tokenizer": words[0]}
-    engine["dtype"] = options.dtype or ("auto" if torch.cuda.is_available() else "float32")
-    return ask_vllm(adapter, options.adapter, tokenizer, samples, {**engine, **more})
 
 
 def _store(

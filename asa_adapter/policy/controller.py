@@ -239,10 +239,20 @@ class Controller:
             return length
         return torch.where(domain >= len(self.direction) // 2, self.readiness.step, length)
 
-    def steer(self, states: torch.Tensor, verdicts: Verdicts, rule: torch.Tensor | None = None) -> torch.Tensor:
+    def steer(
+        self,
+        states: torch.Tensor,
+        verdicts: Verdicts,
+        rule: torch.Tensor | None = None,
+        stream: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """(n, D) states after h' = h + gate * step * direction[domain]; rows with gate 0 are bit for bit the same.
 
-        `rule` is that of `decide`.
+        Args:
+            states: (n, D) residual streams, or a part of each that the rest is added to later.
+            verdicts: those about them.
+            rule: that of `decide`.
+            stream: (n, D) the whole streams, whose norm caps the steps; None where `states` are that.
         """
         gate = verdicts.gate[:, None]
         if rule is None:
@@ -251,7 +261,7 @@ class Controller:
             # Of the kinds that a row is not of, some may have fewer directions; what they say is not taken.
             delta = _picked([one._delta(gate, verdicts.domain % len(one.direction)) for one in self.each], rule)
         if self.cap:
-            most = self.cap * states.float().norm(dim=1, keepdim=True)
+            most = self.cap * (states if stream is None else stream).float().norm(dim=1, keepdim=True)
             delta = delta * (most / delta.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
         return torch.where(gate != 0, (states.float() + delta).to(states.dtype), states)
 

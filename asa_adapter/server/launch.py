@@ -32,16 +32,15 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-def vllm_words(model: str, name: str, host: str, port: int, config: ASAConfig, more: Mapping[str, Any]) -> list[str]:
+def vllm_words(name: str, host: str, port: int, config: ASAConfig, arguments: Mapping[str, Any]) -> list[str]:
     """The command that starts vLLM's server; the adapter and the key are told by the environment.
 
     Args:
-        model: folder or Hub id of the model.
         name: what clients call it.
         host: where it listens.
         port: likewise.
         config: the adapter's.
-        more: further options of vLLM's by their name; those that are None are left out.
+        arguments: those of `vllm.LLM`, among them `model`; what is None is left out.
 
     Raises:
         ValueError: vLLM has no parser for the format of the model's calls, or the adapter has a chat template.
@@ -56,11 +55,20 @@ def vllm_words(model: str, name: str, host: str, port: int, config: ASAConfig, m
             f"the adapter's format of calls is {config.tool_call_format!r}, and vLLM's parsers are known for "
             f"{', '.join(PARSERS)}: start vllm serve by hand, with --tool-call-parser"
         )
-    words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--host", host]
+    words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", host]
     words += ["--port", str(port), "--served-model-name", name, "--enable-auto-tool-choice"]
     words += ["--tool-call-parser", PARSERS[config.tool_call_format], "--middleware", f"{__name__}.Fields"]
-    given = {option: value for option, value in more.items() if value is not None}
-    return words + [word for option, value in given.items() for word in (f"--{option}", str(value))]
+    given = {option: value for option, value in arguments.items() if value is not None}
+    return words + [word for option, value in given.items() for word in _option(option.replace("_", "-"), value)]
+
+
+def _option(name: str, value: Any) -> list[str]:
+    """An argument of `vllm.LLM` as an option of its server."""
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    if isinstance(value, list):
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
 
 
 def vllm_environment(adapter: str, revision: str | None, key: str | None) -> dict[str, str]:

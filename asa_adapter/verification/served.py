@@ -53,7 +53,8 @@ def ask_vllm(
     for prompt, decided, with_it, without in zip(
         prompts, steered["decided"], steered["answers"], bare["answers"], strict=True
     ):
-        domain, p_tool, gate = (names[int(decided[0])], *decided[1:]) if decided else ("", 0.0, 0)
+        # A direction that is a domain's own has a number behind those of all domains.
+        domain, p_tool, gate = (names[int(decided[0]) % len(names)], *decided[1:]) if decided else ("", 0.0, 0)
         reason = "" if decided else "left alone by the plug-in"
         seen.append(Seen(digest(prompt), domain, p_tool, int(gate), with_it, without, reason=reason))
     seconds = {"bare": bare["seconds"]["off"], **steered["seconds"]}

@@ -14,6 +14,7 @@ from torch import nn
 from asa_adapter.policy.controller import Controller
 
 INJECTION = "asa_adapter.injection"  # its name in an engine's forward context
+_PARTS = ("weight", "bias", "direction")  # of a controller, on the model's device
 
 
 class Injection(nn.Module):
@@ -28,16 +29,15 @@ class Injection(nn.Module):
     Attributes:
         ran: (2,) int64: how often the operation ran, and how many rows were due in all.
         planned: number of rows that `plan` was given so far.
+        width: of the residual stream.
         decided: (slots, 3) domain, p(tool) and gate of the rows of the latest plan, for whoever asks.
         looked: whether the stream in the layers' outputs was told; nothing is served before.
     """
 
-    weight: torch.Tensor
-    bias: torch.Tensor
-    direction: torch.Tensor
     earlier: torch.Tensor
     rows: torch.Tensor
     factors: torch.Tensor
+    rules: torch.Tensor
     due: torch.Tensor
     ran: torch.Tensor
     decided: torch.Tensor
@@ -48,16 +48,15 @@ class Injection(nn.Module):
         self.planned = 0
         self.looked = False
         self._given = controller
-        width = controller.direction.shape[1]
+        self.width = width = controller.direction.shape[1]
         layers = controller.weight.shape[1] // width
         # Buffers, so that an engine that sleeps keeps them; not of the checkpoint, so not in the state_dict.
         buffers = {
-            "weight": controller.weight,
-            "bias": controller.bias,
-            "direction": controller.direction,
+            **{_named(part, i): getattr(one, part) for i, one in enumerate(controller.each) for part in _PARTS},
             "earlier": torch.zeros(layers - 1, slots, width, dtype=torch.float32, device="cpu"),
             "rows": torch.zeros(slots, dtype=torch.int64, device="cpu"),
             "factors": torch.zeros(slots, dtype=torch.float32, device="cpu"),
+            "rules": torch.zeros(slots, dtype=torch.int64, device="cpu"),
             "due": torch.tensor([1, 0], dtype=torch.int64, device="cpu"),
             "ran": torch.zeros(2, dtype=torch.int64, device="cpu"),
             "decided": torch.zeros(slots, 3, dtype=torch.float32, device="cpu"),
@@ -71,14 +70,19 @@ class Injection(nn.Module):
     @property
     def controller(self) -> Controller:
         """The controller on the model's device."""
-        return replace(self._given, weight=self.weight, bias=self.bias, direction=self.direction)
+        first, *others = (
+            replace(one, **{part: getattr(self, _named(part, i)) for part in _PARTS}, others=())
+            for i, one in enumerate(self._given.each)
+        )
+        return replace(first, others=tuple(others))
 
-    def plan(self, rows: Sequence[int], factors: Sequence[float]) -> None:
+    def plan(self, rows: Sequence[int], factors: Sequence[float], rules: Sequence[int] | None = None) -> None:
         """Says what the next step steers; holds until the next plan or `clear`.
 
         Args:
             rows: indices among the step's tokens.
             factors: what the step is multiplied by in each of them, more than 0.
+            rules: which kind's controller decides each of them; None for the first.
 
         Raises:
             ValueError: more rows than slots.
@@ -92,6 +96,9 @@ class Injection(nn.Module):
         left = self.slots - len(rows)
         self._write("rows", [*rows, *[rows[0]] * left])
         self._write("factors", [*factors, *[factors[0]] * left])
+        if self._given.others:
+            rules = rules or [0] * len(rows)
+            self._write("rules", [*rules, *[rules[0]] * left])
         self._write("due", [1, len(rows)])
         self.planned += len(rows)
         self._is_clear = False
@@ -153,13 +160,13 @@ class Injection(nn.Module):
                 the whole stream.
         """
         controller, rows = self.controller, self.rows
+        rules = self.rules if controller.others else None
         added = hidden[rows]
-        states = added if residual is None else added + residual[rows]
-        if len(self.earlier):
-            states = torch.cat([*self.earlier, states.float()], dim=1)
-        verdicts = controller.decide(states)
+        stream = added if residual is None else added + residual[rows]
+        states = torch.cat([*self.earlier, stream.float()], dim=1) if len(self.earlier) else stream
+        verdicts = controller.decide(states, rules)
         scaled = verdicts._replace(gate=verdicts.gate * self.factors)
-        hidden[rows] = controller.steer(added, scaled)
+        hidden[rows] = controller.steer(added, scaled, rules, stream)
         decided = torch.stack([part.float() for part in verdicts], dim=1)
         self.decided.copy_(torch.where((self.factors > 0)[:, None], decided, self.decided))
         self.ran += self.due
@@ -171,3 +178,8 @@ class Injection(nn.Module):
         if target.device.type == "cuda":
             source = source.pin_memory()
         target.copy_(source, non_blocking=True)
+
+
+def _named(part: str, kind: int) -> str:
+    """The buffer that holds a part of the controller of one kind of state."""
+    return f"{part}_{kind}"

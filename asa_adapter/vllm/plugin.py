@@ -16,7 +16,7 @@ from asa_adapter.matching.resemblance import Resemblance
 from asa_adapter.vllm.keys import install_block_keys
 from asa_adapter.vllm.points import check_vllm
 from asa_adapter.vllm.refusals import architecture_of, check_engine, own_class
-from asa_adapter.vllm.requests import steering_factor, unless_left_alone
+from asa_adapter.vllm.requests import steering_factor, told
 
 ADAPTER, REVISION = "ASA_ADAPTER", "ASA_ADAPTER_REVISION"
 CONFIG_KEY = "asa_adapter"  # in vLLM's additional_config, which goes into the key of its compile cache
@@ -120,7 +120,7 @@ def _check_requests(fitted: Resemblance) -> None:
             raise VLLMValidationError("a steered model takes no streaming input: its prompt has no one end")
         if request.prompt_token_ids is not None:
             params = request.sampling_params
-            params.extra_args = unless_left_alone(params.extra_args, request.prompt_token_ids, fitted)
+            params.extra_args = told(params.extra_args, request.prompt_token_ids, fitted)
         return request
 
     @functools.wraps(resolve)

@@ -30,17 +30,6 @@ def architecture_of(config: ASAConfig) -> str:
             f"the adapter's action is {config.action!r}: it biases the logits of the first answer token, which the "
             'plug-in does not. Serve it with transformers, or save `adapter.with_action("steer")` and serve that'
         )
-    if len(config.states) > 1:
-        raise IncompatibleModelError(
-            f"the adapter was fitted for several kinds of state ({', '.join(config.states)}), each with a rule of its "
-            "own, and the plug-in knows one rule. Serve it with transformers or llama.cpp, or fit it on rows of one "
-            "kind"
-        )
-    if config.cap:
-        raise IncompatibleModelError(
-            f"the adapter's steps are capped at {config.cap:g} of the state's norm, which the plug-in does not know. "
-            "Serve it with transformers or llama.cpp"
-        )
     name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type or "")
     if not isinstance(name, str):
         raise IncompatibleModelError(

@@ -1,7 +1,7 @@
 """How far one request is steered, and which of a step's tokens end a prompt. Nothing here needs vLLM."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,28 @@ from asa_adapter.matching.scope import Scope
 
 SWITCH, FACTOR, WITHOUT_TOOLS, ALL_STATES = "asa", "asa_factor", "asa_without_tools", "asa_all_states"
 MAX_FACTOR = 100.0
+_RULE = "_asa_rule"  # set where a request comes in, whatever it says itself; no key of the user's begins so
+
+
+class Asked(NamedTuple):
+    """What is done to one request.
+
+    Attributes:
+        factor: what the adapter's step is multiplied by; 0 leaves the request to the bare model.
+        rule: by which of the kinds of state that were fitted it is decided.
+    """
+
+    factor: float
+    rule: int = 0
+
+
+def asked(extra_args: Mapping[str, Any] | None) -> Asked:
+    """What is done to a request, by the `extra_args` that `told` gave it.
+
+    Raises:
+        ValueError: as in `steering_factor`.
+    """
+    return Asked(steering_factor(extra_args), int((extra_args or {}).get(_RULE, 0)))
 
 
 def steering_factor(extra_args: Mapping[str, Any] | None) -> float:
@@ -38,21 +60,26 @@ def steering_factor(extra_args: Mapping[str, Any] | None) -> float:
     return float(factor) if switch else 0.0
 
 
-def unless_left_alone(
-    extra_args: Mapping[str, Any] | None, prompt: Sequence[int], adapter: Resemblance
-) -> dict[str, Any]:
-    """The `extra_args` of a request, with steering switched off where the adapter does not act on its prompt.
+def told(extra_args: Mapping[str, Any] | None, prompt: Sequence[int], adapter: Resemblance) -> dict[str, Any]:
+    """The `extra_args` of a request with what its prompt tells.
+
+    Steering is switched off where the adapter does not act on such prompts; of an adapter with a rule for each of
+    several kinds of state, the prompt's is noted, for `asked`.
 
     Args:
         extra_args: those of the request; "asa_without_tools" 1 steers prompts without tools too, "asa_all_states" 1
-            those that end in a kind of state that was not fitted.
+            those that end in a kind of state that was not fitted, by the rule of the first kind.
         prompt: its token ids.
         adapter: what the prompts of the adapter's fit look like.
     """
-    given = dict(extra_args or {})
+    given = {key: value for key, value in (extra_args or {}).items() if key != _RULE}
     scope = Scope(adapter, bool(given.get(WITHOUT_TOOLS)), bool(given.get(ALL_STATES)))
-    acts = scope.look(torch.tensor([list(prompt)]), 1).acts
-    return given if acts is None or bool(acts.all()) else {**given, SWITCH: 0}
+    seen = scope.look(torch.tensor([list(prompt)]), 1)
+    if seen.acts is not None and not bool(seen.acts.all()):
+        return {**given, SWITCH: 0}
+    if len(seen.states) > 1 and (rule := int(seen.rules)) > 0:
+        given[_RULE] = rule
+    return given
 
 
 def prompt_ends(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.vllm.injection import INJECTION, Injection
-from asa_adapter.vllm.requests import FACTOR, prompt_ends, steering_factor
+from asa_adapter.vllm.requests import FACTOR, Asked, asked, prompt_ends
 
 
 def plan_step(
@@ -16,7 +16,7 @@ def plan_step(
     starts: NDArray[np.integer[Any]],
     counts: NDArray[np.integer[Any]],
     lengths: NDArray[np.integer[Any]],
-    factor_of: Callable[[int], float],
+    asked_of: Callable[[int], Asked],
 ) -> None:
     """Plans the coming step, of requests in the order of their tokens.
 
@@ -25,16 +25,16 @@ def plan_step(
         starts: (n,) number of tokens of each request that were computed before.
         counts: (n,) number of its tokens in this step.
         lengths: (n,) number of its prompt tokens.
-        factor_of: the factor of a request, by its index; 0 where it is not steered.
+        asked_of: what is done to a request, by its index.
 
     Raises:
         RuntimeError: the previous steps were not steered as planned.
     """
     injection.check()
     met, rows = prompt_ends(starts, counts, lengths)
-    factors = [factor_of(int(request)) for request in met]
-    due = [(int(row), factor) for row, factor in zip(rows, factors, strict=True) if factor]
-    injection.plan([row for row, _ in due], [factor for _, factor in due])
+    due = [(int(row), asked_of(int(request))) for request, row in zip(met, rows, strict=True)]
+    due = [(row, one) for row, one in due if one.factor]
+    injection.plan([row for row, _ in due], [one.factor for _, one in due], [one.rule for _, one in due])
 
 
 def hook_first_runner() -> None:
@@ -50,11 +50,11 @@ def hook_first_runner() -> None:
         batch = self.input_batch
         n = batch.num_reqs
 
-        def factor_of(request: int) -> float:
-            return steering_factor(self.requests[batch.req_ids[request]].sampling_params.extra_args)
+        def asked_of(request: int) -> Asked:
+            return asked(self.requests[batch.req_ids[request]].sampling_params.extra_args)
 
         counts = np.diff(self.query_start_loc.np[: n + 1])
-        plan_step(injection, batch.num_computed_tokens_cpu[:n], counts, batch.num_prompt_tokens[:n], factor_of)
+        plan_step(injection, batch.num_computed_tokens_cpu[:n], counts, batch.num_prompt_tokens[:n], asked_of)
         try:
             return original(self, *args, **kwargs)
         finally:
@@ -88,7 +88,7 @@ def _check_first_runner(runner_class: type[Any]) -> None:
         runner_class._model_forward(runner)
     except Exception as error:
         done.append(f"{type(error).__name__}: {error}")
-    if done != [([2], [0.5]), "ran", "cleared"]:
+    if done != [([2], [0.5], [0]), "ran", "cleared"]:
         raise RuntimeError(
             f"a made-up step of vLLM's model runner V1 went {done!r:.300}; expected that its row 2 is planned, that "
             "the model runs, and that the plan is cleared. This vLLM cannot be steered; report it with its version"
@@ -102,11 +102,11 @@ def steered_model_state(base: type[Any]) -> type[Any]:
         def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
             super().__init__(vllm_config, *args, **kwargs)
             self.asa_injection: Injection = vllm_config.compilation_config.static_forward_context[INJECTION]
-            self.asa_factors: dict[int, float] = {}
+            self.asa_asked: dict[int, Asked] = {}
 
         def add_request(self, req_index: int, new_req_data: Any) -> None:
             super().add_request(req_index, new_req_data)
-            self.asa_factors[req_index] = steering_factor(new_req_data.sampling_params.extra_args)
+            self.asa_asked[req_index] = asked(new_req_data.sampling_params.extra_args)
 
         def prepare_inputs(self, input_batch: Any, req_states: Any) -> dict[str, Any]:
             n = input_batch.num_reqs
@@ -117,7 +117,7 @@ def steered_model_state(base: type[Any]) -> type[Any]:
                 np.diff(input_batch.query_start_loc_np[: n + 1]),
                 # Not the batch's prefill length, which grows when a preempted request is resumed.
                 req_states.prompt_len.np[indices],
-                lambda request: self.asa_factors[int(indices[request])],
+                lambda request: self.asa_asked[int(indices[request])],
             )
             inputs: dict[str, Any] = super().prepare_inputs(input_batch, req_states)
             return inputs

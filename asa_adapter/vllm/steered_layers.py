@@ -120,11 +120,12 @@ def self_check(injection: Injection, vllm_config: Any) -> None:
     from vllm.forward_context import create_forward_context, override_forward_context
 
     rows = list(range(1, 1 + min(16, injection.slots)))
-    shape = (len(rows) + 2, injection.direction.shape[1])
+    shape = (len(rows) + 2, injection.width)
     generator = torch.Generator("cpu").manual_seed(0)
     drawn = torch.randn(2, *shape, generator=generator, device="cpu") * 10
     hidden, residual = drawn.to(injection.rows.device, vllm_config.model_config.dtype)
-    injection.plan(rows, [1.0] * len(rows))
+    kinds = len(injection.controller.each)
+    injection.plan(rows, [1.0] * len(rows), [row % kinds for row in rows])
     for part in range(len(injection.earlier)):
         injection.read(hidden, residual, part)
     by_hand, by_operation = hidden.clone(), hidden.clone()

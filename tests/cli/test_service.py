@@ -54,7 +54,8 @@ def test_it_serves_the_adapter_until_it_is_stopped(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--engine", "gguf"], f"engine is 'gguf' and the model '{TINY_LFM2}'; gguf runs .gguf files"),
+        (["--engine", "gguf"], f"--engine gguf does not run {TINY_LFM2}; expected a .gguf file for gguf"),
+        (["--engine-args", "{}"], "--engine-args: for vllm; leave out what does nothing"),
         (["--api-key", ""], "the API key is empty; expected printable ASCII"),
         (["--api-key", "é"], "the API key is not plain ASCII; expected printable ASCII"),
         (["--max-new-tokens", "0"], "max_new_tokens is 0; expected 1 or more"),
@@ -82,7 +83,7 @@ def test_a_taken_port_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_file_is_run_by_the_engine_for_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["serve", str(tmp_path / "m.gguf"), "--adapter", str(ADAPTER), "--engine", "transformers"]
     assert main(words) == 2
-    assert "a .gguf file is run by gguf" in capsys.readouterr().err
+    assert "--engine transformers does not run" in capsys.readouterr().err
 
 
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from checkout import ROOT, TINY_LFM2
 
 from asa_adapter import ASAAdapter
-from asa_adapter.cli import verification
+from asa_adapter.cli import loading, verification
 from asa_adapter.cli.entrypoint import main
 from asa_adapter.verification.asking import ask
 
@@ -110,14 +110,15 @@ def test_vllm_is_compared_with_transformers_where_nothing_is_kept(
         asked.append((folder, engine))
         return ask(adapter, *tiny_lfm2, samples), {"bare": 0.1}
 
+    monkeypatch.setattr(loading, "find_spec", lambda name: name)
     monkeypatch.setattr(verification, "ask_vllm", ask_vllm)
     monkeypatch.setattr(verification, "step_seconds", lambda *_, **__: {})
     folder = tiny_adapter.save_pretrained(tmp_path / "old")
     words = ["--engine", "vllm", "--engine-args", '{"block_size": 32}', "--dtype", "float32", "--quiet"]
     assert main(["verify", str(folder), *MODEL, *words]) == 0
     assert "asked now, since the adapter keeps no samples" in capsys.readouterr().out
-    engine = {"model": str(TINY_LFM2), "revision": None, "tokenizer": str(TINY_LFM2), "dtype": "float32"}
-    assert asked == [(str(folder), {**engine, "block_size": 32})]
+    names = {"model": str(TINY_LFM2), "revision": None, "tokenizer": str(TINY_LFM2), "tokenizer_revision": None}
+    assert asked == [(str(folder), {**names, "dtype": "float32", "block_size": 32})]
 
 
 @pytest.mark.parametrize(
@@ -130,9 +131,35 @@ def test_vllm_is_compared_with_transformers_where_nothing_is_kept(
     ],
 )
 def test_what_means_nothing_is_one_line(
-    words: list[str], told: str, kept: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], told: str, kept: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loading, "find_spec", lambda name: name)
     assert told in failure(["verify", str(kept), *MODEL, *words], capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["--device", "cuda:1"], "--device"),
+        (["--threads", "0"], "--threads"),
+        (["--n-ctx", "512"], "--n-ctx"),
+        (["--allow-mismatch"], "--allow-mismatch"),
+        (["--device", "cpu", "--threads", "2"], "--device and --threads"),
+    ],
+)
+def test_options_that_vllm_would_not_heed_are_refused(
+    words: list[str], name: str, kept: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "ask_vllm", None)
+    told = failure(["verify", str(kept), *MODEL, "--engine", "vllm", *words], capsys)
+    assert f"{name}: not of vLLM (--engine-args has its own arguments); leave out what does nothing" in told
+
+
+def test_vllm_that_is_not_installed_is_named(
+    kept: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    assert "vLLM is not installed here" in failure(["verify", str(kept), *MODEL, "--engine", "vllm"], capsys)
 
 
 def test_samples_are_stored_in_folders_alone(

@@ -10,8 +10,9 @@ import pytest
 from checkout import DATA, TINY_LFM2
 
 from asa_adapter import ASAAdapter
-from asa_adapter.cli import service
+from asa_adapter.cli import loading, service
 from asa_adapter.cli.entrypoint import main
+from asa_adapter.cli.parser import command_parser
 from asa_adapter.server.launch import PARSERS, Fields, vllm_words
 from asa_adapter.tool_calls import FORMATS
 
@@ -89,7 +90,7 @@ def test_serve_becomes_vllm_s_server(monkeypatch: pytest.MonkeyPatch, capsys: py
         raise SystemExit
 
     monkeypatch.setattr(service.os, "execve", execve)
-    monkeypatch.setattr(service, "find_spec", lambda name: name)
+    monkeypatch.setattr(loading, "find_spec", lambda name: name)
     words = [
         "serve",
         str(TINY_LFM2),
@@ -102,26 +103,51 @@ def test_serve_becomes_vllm_s_server(monkeypatch: pytest.MonkeyPatch, capsys: py
         "--name",
         "mine",
     ]
+    arguments = (
+        '{"enforce_eager": true, "enable_prefix_caching": false, "compilation_config": {"custom_ops": ["all"]}}'
+    )
     with pytest.raises(SystemExit):
-        main([*words, "--dtype", "float32"])
+        main([*words, "--dtype", "bfloat16", "--engine-args", arguments])
     ((program, line, environment),) = started
     assert program == sys.executable
     assert " ".join(line[1:]) == (
-        f"-m vllm.entrypoints.openai.api_server --model {TINY_LFM2} --host 127.0.0.1 --port 8000 --served-model-name "
-        "mine --enable-auto-tool-choice --tool-call-parser lfm2 --middleware asa_adapter.server.launch.Fields "
-        "--dtype float32"
+        "-m vllm.entrypoints.openai.api_server --host 127.0.0.1 --port 8000 --served-model-name mine "
+        "--enable-auto-tool-choice --tool-call-parser lfm2 --middleware asa_adapter.server.launch.Fields "
+        f"--model {TINY_LFM2} --tokenizer {TINY_LFM2} --dtype bfloat16 --enforce-eager --no-enable-prefix-caching "
+        '--compilation-config {"custom_ops": ["all"]}'
     )
     assert (environment["ASA_ADAPTER"], environment["VLLM_API_KEY"]) == (str(ADAPTER), "k")
     assert "k" not in line
     assert capsys.readouterr().err.startswith("asa-adapter: starts -m vllm.entrypoints.openai.api_server ")
-    assert main([*words, "--threads", "2"]) == 2
-    assert "--threads: not of vLLM; leave it out, or start vllm serve by hand" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--threads", "2"], ["--max-new-tokens", "8"], ["--device", "cpu"], ["--allow-mismatch"]]
+)
+def test_options_that_vllm_would_not_heed_are_refused(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(service.os, "execve", None)
+    assert main(["serve", str(TINY_LFM2), "--adapter", str(ADAPTER), "--engine", "vllm", *words]) == 2
+    told = f"{words[0]}: not of vLLM (--engine-args has its own arguments); leave out what does nothing"
+    assert told in capsys.readouterr().err
+
+
+def test_the_revision_of_the_model_is_not_that_of_another_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading.torch.cuda, "is_available", lambda: False)
+    words = ["serve", "user/m", "--adapter", "a", "--revision", "r"]
+    config = ASAAdapter.from_pretrained(ADAPTER).config
+    for more, expected in (([], ("user/m", "r")), (["--tokenizer", "user/t"], ("user/t", "main"))):
+        found = loading.vllm_arguments(command_parser().parse_args([*words, *more]), config)
+        assert (found["model"], found["revision"]) == ("user/m", "r")
+        assert (found["tokenizer"], found["tokenizer_revision"]) == expected
+        assert found["dtype"] == "float32"
 
 
 def test_vllm_that_is_not_installed_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(service, "find_spec", lambda name: None)
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
     assert main(["serve", str(TINY_LFM2), "--adapter", str(ADAPTER), "--engine", "vllm"]) == 2
     assert "vLLM is not installed here" in capsys.readouterr().err
 
@@ -140,4 +166,4 @@ def test_vllm_that_is_not_installed_is_named(
 def test_what_vllm_cannot_be_told_is_refused(changes: dict[str, Any], told: str) -> None:
     config = replace(ASAAdapter.from_pretrained(ADAPTER).config, **changes)
     with pytest.raises(ValueError, match=told):
-        vllm_words("m", "m", "127.0.0.1", 1, config, {})
+        vllm_words("m", "127.0.0.1", 1, config, {"model": "m"})

@@ -2,7 +2,8 @@
 
 Needs an environment with vLLM (its CPU wheel will do) in which this package is installed. For each model folder (by
 default those of the tiny models that are there) it fits an adapter at the middle layer, asks transformers, and then
-vLLM in many ways: all token ids must be equal. With --architectures the models are random ones instead, of all kinds.
+vLLM in many ways: all token ids must be equal. With --architectures the models are random ones instead, of all kinds;
+with --kinds the prompts are states of conversations, and the adapter has a rule for each kind of state.
 Prints a table; the exit code is 1 where a line of it failed.
 """
 
@@ -43,6 +44,11 @@ SHORT_RUNS = (
     UNSTEERED,
     Case("cache on; last pass every third off", passes=("on", "on", "third")),
     Case("cache off, chunks of 48, every third off", {**NO_CACHE, **CHUNKS}, passes=("third",)),
+)
+# Prompts of both kinds of state in one batch, for an adapter with two rules and capped steps.
+KIND_RUNS = (
+    *SHORT_RUNS,
+    Case("cache on, chunks of 48, twice", CHUNKS, passes=("on", "on")),
 )
 # For each architecture, in one engine: 16 requests at once, chunks, the prefix cache twice over, every third off.
 ARCHITECTURE_RUN = Case(
@@ -89,6 +95,10 @@ def trials(bed: Bed, options: argparse.Namespace) -> dict[str, Trial]:
     """What is run about one model, by name."""
     if options.architectures is not None:
         return {ARCHITECTURE_RUN.name: _run_architecture}
+    if options.kinds:
+        return (
+            _by_name(SHORT_RUNS) if options.short else {**_by_name(KIND_RUNS), "compile": compiled, "turn": next_turns}
+        )
     if options.short:
         return {**_by_name(SHORT_RUNS), "server": serve}
     others = {"tensor parallel": halved, "compile": compiled, "next turn": next_turns, "refused": refused}
@@ -135,7 +145,8 @@ def sources(options: argparse.Namespace, work: Path) -> Iterator[Path]:
         few = FEW_ARCHITECTURES if options.short else ARCHITECTURES
         yield from (tiny(name, work / "random") for name in options.architectures or few)
         return
-    models = options.models or [ROOT / "examples" / f"tiny_{name}" for name in ("lfm2", "qwen3")]
+    names = ("lfm2_chat", "qwen3") if options.kinds else ("lfm2", "qwen3")
+    models = options.models or [ROOT / "examples" / f"tiny_{name}" for name in names]
     models = [folder for folder in models if (folder / "config.json").is_file()]
     yield from models[:1] if options.short else models
 
@@ -152,6 +163,7 @@ def main() -> int:
         choices=[*ARCHITECTURES],
         help="random models of these types, or all",
     )
+    parser.add_argument("--kinds", action="store_true", help="both kinds of state, each with a rule of its own")
     parser.add_argument("--prompts", type=int, default=160, help="number of prompts (default: 160)")
     parser.add_argument(
         "--v2-prompts", type=int, default=V2_PROMPTS, help=f"for the slow ones (default: {V2_PROMPTS})"
@@ -164,7 +176,7 @@ def main() -> int:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
         for source in sources(options, work):
-            rows += rows_of(make_bed(source, work, options.prompts), work, options)
+            rows += rows_of(make_bed(source, work, options.prompts, options.kinds), work, options)
     passed, failed = sum(row.passed for row in rows), sum(row.shown and not row.passed for row in rows)
     print("\n| run | model | equal | counted |\n|---|---|---:|---|", *rows, sep="\n")
     print(f"\n{passed} passed, {failed} failed, {len(rows) - passed - failed} not shown")

@@ -1,10 +1,12 @@
 """Adapters fitted at a layer that is given, where it does not matter which is best."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors
-from asa_adapter.data.prompts import row_domain
+from asa_adapter.data.prompts import encode_rows, row_domain
+from asa_adapter.matching.kinds import kind_of, state_fields
 from asa_adapter.states import collect_hidden_states
 
 
@@ -34,3 +36,34 @@ def fitted_at(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], layer:
     )
     probes = Probes.averaged([Probes.fit(collected[read], labels, names) for read in config.read_layers])
     return ASAAdapter(config, SteeringVectors.fit(states, labels, names, domains), Router.fit(states, names), probes)
+
+
+def kinds_fitted_at(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[dict[str, Any]],
+    layer: int,
+    by_state: Mapping[str, Mapping[str, float]],
+    **fields: Any,
+) -> ASAAdapter:
+    """The same with probes and directions for each kind of state in the rows, whose rules differ `by_state`.
+
+    Raises:
+        ValueError: the tokenizer's chat template does not tell the kinds of the rows apart.
+    """
+    told = state_fields(tokenizer, rows, encode_rows(tokenizer, rows), None)
+    if len(told["states"]) < 2:
+        raise ValueError(f"the rows are told apart as {told['states']}; expected both kinds")
+    every, *apart = (
+        fitted_at(model, tokenizer, some, layer, **fields)
+        for some in (rows, *([row for row in rows if kind_of(row) == state] for state in told["states"]))
+    )
+    own = dict(zip(told["states"], apart, strict=True))
+    vectors = {state: one.vectors for state, one in own.items()}
+    probes = {state: one.probes for state, one in own.items()}
+    return ASAAdapter(
+        dataclasses.replace(every.config, **told, by_state={state: dict(rule) for state, rule in by_state.items()}),
+        dataclasses.replace(every.vectors, by_state=vectors),
+        every.router,
+        Probes(every.probes.pooled_, every.probes.by_domain_, probes),
+    )

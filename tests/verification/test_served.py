@@ -68,6 +68,16 @@ def test_a_prompt_that_the_plug_in_left_alone_is_told_as_such(
     assert (seen.gate, seen.reason) == (0, "left alone by the plug-in")
 
 
+def test_the_direction_of_a_domain_s_own_is_told_by_the_domain(
+    tiny_lfm2: Any, tiny_adapter: ASAAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = len(tiny_adapter.config.domains)
+    found = {"answers": [[1]], "decided": [[count + 1.0, 0.9, 1.0]], "where": WHERE, "seconds": {"off": 0.25}}
+    monkeypatch.setattr(served, "_run", lambda *_: found)
+    seen = served.ask_vllm(tiny_adapter, "folder", tiny_lfm2[1], neutral_samples()[:1], {})[0].seen[0]
+    assert seen.domain == tiny_adapter.config.domains[1]
+
+
 @pytest.mark.parametrize(
     ("log", "told"),
     [

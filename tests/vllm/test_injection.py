@@ -7,8 +7,9 @@ import pytest
 import torch
 from engines import CPU, controller
 from models import WIDTH
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from asa_adapter.policy.controller import Readiness
+from asa_adapter.policy.controller import Controller, Readiness
 from asa_adapter.vllm.injection import Injection
 
 
@@ -153,3 +154,67 @@ def test_an_adapter_that_asks_for_readiness_is_steered_as_the_controller_does() 
     assert (verdicts.domain >= len(plain.direction)).any()
     assert not torch.equal(verdicts.gate, plain.decide(hidden + residual).gate)
     assert torch.equal(steered, one.steer(hidden, verdicts))
+
+
+def of_two_kinds(cap: float = 0.0) -> Controller:
+    """Rules that differ in all that a kind of state may have of its own, even in the number of directions."""
+    plain, generator = controller(), torch.Generator().manual_seed(3)
+    second = replace(
+        plain,
+        weight=torch.randn(len(plain.weight) + 1, WIDTH, generator=generator),
+        bias=torch.randn(len(plain.bias) + 1, generator=generator),
+        direction=torch.cat([plain.direction.flip(1), plain.direction.flip(0)]),
+        readiness=Readiness(1.0, 0.0, 0.0, 2.0),
+        step=3.0,
+        down=7.0,
+        tau=0.6,
+    )
+    return replace(plain, others=(second,)).changed(cap=cap)
+
+
+@pytest.mark.parametrize("cap", [0.0, 0.1])
+@pytest.mark.parametrize("is_pair", [True, False])
+def test_each_row_is_steered_by_the_rule_of_its_kind(is_pair: bool, cap: float) -> None:
+    one = of_two_kinds(cap)
+    injection = Injection(one, slots=16, device=CPU)
+    hidden, residual = torch.randn(2, 12, WIDTH, generator=torch.Generator().manual_seed(0)) * 3
+    stream = hidden + residual if is_pair else hidden
+    rows, rules = list(range(1, 11)), [0, 1] * 5
+    steered = hidden.clone()
+    injection.plan(rows, [1.0, 0.5] * 5, rules)
+    injection.steer(steered, residual if is_pair else None)
+    signs = set()
+    for row, rule, factor in zip(rows, rules, [1.0, 0.5] * 5, strict=True):
+        own = replace(one.each[rule], others=())
+        verdicts = own.decide(stream[row : row + 1])
+        signs.add((rule, int(verdicts.gate)))
+        expected = own.scaled(factor).steer(stream[row : row + 1], verdicts)
+        found = steered[row : row + 1] + (residual[row : row + 1] if is_pair else 0)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        if cap:
+            assert float((found - stream[row]).norm()) <= cap * float(stream[row].norm()) * 1.001
+    assert {(0, 1), (1, 1), (1, -1)} <= signs
+    assert torch.equal(steered[[0, 11]], hidden[[0, 11]])
+
+
+def test_a_later_plan_does_not_keep_the_rules_of_an_earlier_one() -> None:
+    injection = Injection(of_two_kinds(), slots=3, device=CPU)
+    injection.plan([0, 1], [1.0, 1.0], [1, 1])
+    assert injection.rules.tolist() == [1, 1, 1]
+    injection.plan([0], [1.0])
+    assert injection.rules.tolist() == [0, 0, 0]
+
+
+def test_the_operation_waits_for_nothing_of_the_device() -> None:
+    """A graph holds it: what it does, and on which shapes, is the same whatever is planned."""
+    injection = Injection(of_two_kinds(0.1), slots=4, device=CPU)
+
+    def run(hidden: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        injection.steer(hidden, residual)
+        return hidden
+
+    hidden, residual = torch.randn(2, 6, WIDTH, generator=torch.Generator().manual_seed(0))
+    graph = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)(hidden.clone(), residual)
+    assert not {"aten._local_scalar_dense.default", "aten.nonzero.default"} & {
+        str(n.target) for n in graph.graph.nodes
+    }

@@ -44,20 +44,6 @@ def test_an_adapter_that_biases_logits_is_refused(action: str) -> None:
         architecture_of(config)
 
 
-def test_an_adapter_with_rules_for_several_kinds_of_state_is_refused() -> None:
-    marks = {"first": ((1,),), "after_result": ((2,),)}
-    config = lfm2_adapter(states=("first", "after_result"), state_marks=marks).config
-    with pytest.raises(
-        IncompatibleModelError, match=r"fitted for several kinds of state \(first, after_result\), .* knows one rule"
-    ):
-        architecture_of(config)
-
-
-def test_an_adapter_whose_steps_are_capped_is_refused() -> None:
-    with pytest.raises(IncompatibleModelError, match=r"capped at 0\.15 of the state's norm"):
-        architecture_of(lfm2_adapter(cap=0.15).config)
-
-
 @pytest.mark.parametrize("method", [None, "ngram"])
 def test_a_usual_engine_passes(method: str | None) -> None:
     speculation = method and SimpleNamespace(method=method)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asa_adapter import ASAConfig
 from asa_adapter.matching.resemblance import Resemblance
-from asa_adapter.vllm.requests import prompt_ends, steering_factor, unless_left_alone
+from asa_adapter.vllm.requests import Asked, asked, prompt_ends, steering_factor, told
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ FITTED = Resemblance(ASAConfig(hidden_size=8, num_layers=2, layer=0, domains=("a
 def test_a_prompt_without_tools_is_left_alone_unless_asked_for(
     extra: dict[str, Any] | None, prompt: list[int], expected: dict[str, Any]
 ) -> None:
-    assert unless_left_alone(extra, prompt, FITTED) == expected
+    assert told(extra, prompt, FITTED) == expected
 
 
 KINDS = {"first": ((5,),), "after_result": ((6,),)}
@@ -98,12 +98,44 @@ def test_a_prompt_of_a_kind_that_was_not_fitted_is_left_alone_unless_asked_for(
     extra: dict[str, Any] | None, prompt: list[int], expected: dict[str, Any]
 ) -> None:
     fitted = Resemblance(ASAConfig(hidden_size=8, num_layers=2, layer=0, domains=("a",), state_marks=KINDS))
-    assert unless_left_alone(extra, prompt, fitted) == expected
+    assert told(extra, prompt, fitted) == expected
+
+
+BOTH = Resemblance(
+    ASAConfig(
+        hidden_size=8, num_layers=2, layer=0, domains=("a",), state_marks=KINDS, states=("first", "after_result")
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("extra", "prompt", "expected"),
+    [
+        (None, [6, 1, 5, 2], Asked(1.0, 0)),
+        (None, [5, 1, 6, 2], Asked(1.0, 1)),
+        ({"asa_factor": 0.5}, [6], Asked(0.5, 1)),
+        ({"asa": 0}, [6], Asked(0.0, 1)),
+        (None, [1, 2], Asked(0.0, 0)),
+        ({"asa_all_states": 1}, [1, 2], Asked(1.0, 0)),
+    ],
+)
+def test_a_request_is_decided_by_the_rule_of_its_prompt_s_kind(
+    extra: dict[str, Any] | None, prompt: list[int], expected: Asked
+) -> None:
+    assert asked(told(extra, prompt, BOTH)) == expected
+
+
+@pytest.mark.parametrize(("prompt", "rule"), [([5], 0), ([6], 1), ([1], 0)])
+def test_a_request_cannot_say_itself_by_which_rule(prompt: list[int], rule: int) -> None:
+    marked = told(None, [6], BOTH)
+    (own,) = marked
+    assert asked(told({own: 7, "x": 1}, prompt, BOTH)).rule == rule
+    assert told({own: 7, "x": 1}, [5], FITTED) == {"x": 1, "asa": 0}
 
 
 def test_an_adapter_that_knows_no_marks_steers_every_prompt() -> None:
     first = Resemblance(ASAConfig(hidden_size=8, num_layers=2, layer=0, domains=("a",)))
-    assert unless_left_alone({"asa_factor": 2}, [1, 2], first) == {"asa_factor": 2}
+    assert told({"asa_factor": 2}, [1, 2], first) == {"asa_factor": 2}
 
 
 def test_prompt_ends_of_whole_prompts_decodes_and_chunks() -> None:

@@ -7,6 +7,7 @@ import pytest
 from engines import CPU, array, controller, fake, sampling
 
 from asa_adapter.vllm.injection import INJECTION, Injection
+from asa_adapter.vllm.requests import Asked
 from asa_adapter.vllm.runners import hook_first_runner, plan_step, steered_model_state
 
 
@@ -15,10 +16,10 @@ class Planned(Injection):
 
     def __init__(self) -> None:
         super().__init__(controller(), slots=8, device=CPU)
-        self.plans: list[tuple[list[int], list[float]]] = []
+        self.plans: list[tuple[list[int], list[float], list[int]]] = []
 
-    def plan(self, rows: Any, factors: Any) -> None:
-        self.plans.append((list(rows), list(factors)))
+    def plan(self, rows: Any, factors: Any, rules: Any = None) -> None:
+        self.plans.append((list(rows), list(factors), list(rules)))
 
     def check(self) -> None:
         """Nothing runs here."""
@@ -26,8 +27,9 @@ class Planned(Injection):
 
 def test_a_step_is_planned_without_those_that_are_off() -> None:
     injection = Planned()
-    plan_step(injection, array(0, 0, 4), array(3, 2, 1), array(3, 2, 4), lambda i: [0.0, 2.0, 1.0][i])
-    assert injection.plans == [([4], [2.0])]
+    wishes = [Asked(0.0, 1), Asked(2.0, 1), Asked(1.0)]
+    plan_step(injection, array(0, 0, 4), array(3, 2, 1), array(3, 2, 4), wishes.__getitem__)
+    assert injection.plans == [([4], [2.0], [1])]
 
 
 def test_the_first_runner_plans_before_its_forward_and_clears_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +44,7 @@ def test_the_first_runner_plans_before_its_forward_and_clears_behind_it(monkeypa
             self.requests = {
                 "a": SimpleNamespace(sampling_params=sampling()),
                 "b": SimpleNamespace(sampling_params=sampling()),
-                "c": SimpleNamespace(sampling_params=sampling(asa_factor=0.25)),
+                "c": SimpleNamespace(sampling_params=sampling(asa_factor=0.25, _asa_rule=1)),
             }
             self.input_batch = SimpleNamespace(
                 num_reqs=3,
@@ -61,7 +63,7 @@ def test_the_first_runner_plans_before_its_forward_and_clears_behind_it(monkeypa
     hook_first_runner()
     hook_first_runner()
     assert GPUModelRunner()._model_forward(1, b=2) == ((1,), {"b": 2}, 1, 0)
-    assert injection.plans == [([2, 8], [1.0, 0.25])]
+    assert injection.plans == [([2, 8], [1.0, 0.25], [0, 1])]
     assert cleared == [1]
 
 
@@ -71,7 +73,9 @@ def test_a_runner_whose_method_does_not_run_the_model_is_refused(monkeypatch: py
             """Runs nothing."""
 
     fake(monkeypatch, "vllm.v1.worker.gpu_model_runner", GPUModelRunner=GPUModelRunner)
-    with pytest.raises(RuntimeError, match=r"model runner V1 went \[\(\[2\], \[0\.5\]\), 'cleared'\]; expected"):
+    with pytest.raises(
+        RuntimeError, match=r"model runner V1 went \[\(\[2\], \[0\.5\], \[0\]\), 'cleared'\]; expected"
+    ):
         hook_first_runner()
 
 
@@ -106,7 +110,7 @@ def test_the_second_runner_plans_where_it_prepares_a_step() -> None:
     config = SimpleNamespace(compilation_config=SimpleNamespace(static_forward_context={INJECTION: injection}))
     state = steered_model_state(State)(config, "model")
     state.add_request(5, SimpleNamespace(sampling_params=sampling(asa=0)))
-    state.add_request(2, SimpleNamespace(sampling_params=sampling(asa_factor=3)))
+    state.add_request(2, SimpleNamespace(sampling_params=sampling(asa_factor=3, _asa_rule=1)))
     batch = SimpleNamespace(
         num_reqs=2,
         idx_mapping_np=array(2, 5),
@@ -115,7 +119,7 @@ def test_the_second_runner_plans_where_it_prepares_a_step() -> None:
     )
     lengths = SimpleNamespace(prompt_len=SimpleNamespace(np=array(0, 0, 4, 0, 0, 2)))
     assert state.prepare_inputs(batch, lengths) == {"planned": 1}
-    assert injection.plans == [([3], [3.0])]
+    assert injection.plans == [([3], [3.0], [1])]
     assert (state.model, state.added) == ("model", 2)
     injection._is_clear = False
     assert state.prepare_dummy_inputs(1, 9) == {"tokens": 9}
