@@ -38,7 +38,8 @@ class Explanation(dict[str, Any]):
             what it is unlike the prompts of the fit).
         domain, domains: the routed domain, and the router's probability of each.
         p_tool, p_by_domain, tau, gate: the probe's answer, what the probe of each domain says, and the gate.
-        step: layer, alpha, absolute (length of what is added, signed), state_norm, relative (to that norm).
+        step: layer, alpha (with a cap or readiness, that of the step as it was made), absolute (length of what is
+            added, signed), state_norm, relative (to that norm).
         action: what was changed, "steer", "bias" or "both", as in `Decision`.
         start: marker, token (the likeliest, for the bare model, of those with which answers that call begin), the
             probability of all of them together before and after the action, and `bias`, what was added to their
@@ -196,6 +197,9 @@ def _step(config: ASAConfig, decision: Decision, norm: float) -> dict[str, Any]:
     """What is added, in the residual's own units and as a share of the state's norm."""
     rule = config.rule(decision.state)
     alpha = rule.alpha if decision.gate >= 0 or rule.alpha_down is None else rule.alpha_down
+    if decision.gate and (config.cap or rule.asks_readiness):
+        # A cap shortens the step, and readiness may take another one: its length is what the controller made of it.
+        alpha = decision.relative_step * norm / config.residual_norm
     absolute = 0.0 if config.action == "bias" else decision.gate * (alpha * config.residual_norm)
     return {
         "layer": config.layer,

@@ -25,6 +25,8 @@ class Course:
         needless: number of calls that are not needed, have other arguments, or cannot be read.
         repeated: number of calls that were made before, and are not needed once more.
         answers: number of answers that call.
+        asked: number of all answers.
+        cut: number of those that `max_new_tokens` ended before a call was complete.
         finished: whether an answer without a call ended it.
         done: whether nothing more is asked.
         first: whether the first call is one of those that are needed first.
@@ -36,6 +38,8 @@ class Course:
     needless: int = 0
     repeated: int = 0
     answers: int = 0
+    asked: int = 0
+    cut: int = 0
     finished: bool = False
     done: bool = False
     first: bool = False
@@ -54,6 +58,8 @@ class Course:
             cut: whether it ended only because it was as long as it may be.
             triggered: whether a call begins in it; one that cannot be read is needless, and ends the turn.
         """
+        self.asked += 1
+        self.cut += cut and not calls
         if not calls:
             self.needless += triggered
             self.finished, self.done = not (cut or triggered), True

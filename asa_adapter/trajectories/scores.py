@@ -39,12 +39,15 @@ def of_conversations(
     Returns:
         `conversations`, `turns` and `needed` (numbers of conversations, user's turns and needed calls), for each
         variant its shares (see `shares`), and `intervals`: 95 % ones by variant and for "gain", "asa" minus "base".
+        Where more than 5 % of a variant's answers were cut by `max_new_tokens`, a warning says so.
 
     Raises:
         ValueError: a conversation of another shape, or one that cannot be rendered.
     """
     turns = user_turns(conversations)
     courses = {name: gone_through(evaluation, turns, adapter, name) for name, adapter in variants.items()}
+    cut = {name: sum(one.cut for one in some) / sum(one.asked for one in some) for name, some in courses.items()}
+    evaluation.warn_of_cut({name: {"cut_share": share} for name, share in cut.items()}, "these conversations")
     counts = {name: _counts(some) for name, some in courses.items()}
     weights = resamples(len(next(iter(counts.values()))), draws, seed)
     drawn = {name: _ratios(some, weights) for name, some in counts.items()}

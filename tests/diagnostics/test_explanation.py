@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import peft
 import pytest
 import torch
@@ -12,6 +13,7 @@ from models import traces
 from asa_adapter import ASAAdapter, IncompatibleModelError
 from asa_adapter.data.prompts import chat_template_sha256, encode_prompt, with_chat_template
 from asa_adapter.diagnostics.explanation import Explanation
+from asa_adapter.parts.linear import fitted_logistic
 from asa_adapter.states import collect_hidden_states
 
 HUB_COMMIT = "0" * 40
@@ -57,6 +59,27 @@ def test_the_step_and_what_it_does_are_measured(explained: Explanation, adapter:
     assert 0.5 < step["relative"] < 2
     assert start["token"] == start["marker"] == "<|tool_call_start|>"
     assert 0 < start["before"] < 0.5 < start["after"] < 1
+
+
+def test_a_capped_step_is_told_as_short_as_it_was_made(adapter: ASAAdapter, tiny_lfm2: Any) -> None:
+    config = dataclasses.replace(adapter.config, cap=0.25)
+    step = ASAAdapter(config, adapter.vectors, adapter.router, adapter.probes).explain(*tiny_lfm2, LAZY)["step"]
+    assert step["relative"] == pytest.approx(0.25)
+    assert step["absolute"] == pytest.approx(0.25 * step["state_norm"])
+    assert step["alpha"] == pytest.approx(step["absolute"] / config.residual_norm)
+    assert step["alpha"] < config.alpha
+
+
+def test_the_step_along_what_is_the_domains_own_is_told_by_its_own_length(adapter: ASAAdapter, tiny_lfm2: Any) -> None:
+    """Readiness is 1/2 for every state here, so that one that needs a call counts as ready."""
+    rule = {"ready_below": 0.4, "domain_alpha": 0.3}
+    config = dataclasses.replace(adapter.config, by_state={"first": rule})
+    even = fitted_logistic(np.array([0, 1]), np.zeros((1, config.hidden_size)), np.zeros(1), 1.0, 0)
+    own = ASAAdapter(config, adapter.vectors, adapter.router, adapter.probes.with_readiness({"": even}))
+    found = own.explain(*tiny_lfm2, LAZY)
+    assert found["gate"] == 1
+    assert found["step"]["alpha"] == pytest.approx(0.3)
+    assert found["step"]["absolute"] == pytest.approx(0.3 * config.residual_norm)
 
 
 def test_a_call_begins_with_any_token_that_opens_one(adapter: ASAAdapter, tiny_lfm2: Any) -> None:

@@ -1,6 +1,7 @@
 """Gold conversations run again: which calls are right, missing, needless, repeated, and how sure the shares are."""
 
 import json
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,6 +59,8 @@ class Scripted:
 
     parser = ToolCallParser("hermes")
     tools = None
+    max_new_tokens = 7
+    warn_of_cut = Evaluation.warn_of_cut
 
     def __init__(self, answers: dict[tuple[str, ...], str], cut: bool = False) -> None:
         self._answers, self._cut = answers, cut
@@ -165,6 +168,22 @@ def test_an_answer_that_was_cut_finishes_nothing_and_an_unknown_call_gets_an_err
     assert first.said[-1]["content"] == NO_RESULT
 
 
+@pytest.mark.parametrize(
+    ("talk", "cut", "warned"),
+    [([THANKS, SAID], True, "100 % of them"), ([THANKS, SAID], False, ""), (TWO[:6], True, "33 % of them")],
+)
+def test_answers_that_were_cut_are_warned_of_as_by_evaluate(talk: Any, cut: bool, warned: str) -> None:
+    """Of two calls and an answer in words only the words were cut: a call that can be read is whole."""
+    evaluation: Any = Scripted(RIGHT, cut)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        of_conversations(evaluation, [conversation(*talk)] * 2, {"base": None}, draws=100)
+    told = [str(one.message) for one in caught]
+    assert bool(told) == bool(warned)
+    assert all(warned.replace("them", "the answers") in one and "'base' on these conversations" in one for one in told)
+    assert all("Give a greater max_new_tokens, such as 14" in one for one in told)
+
+
 def test_a_call_that_cannot_be_read_is_needless_and_ends_the_turn_unfinished() -> None:
     broken = '<tool_call>{"name": "f", "arguments": {"x": </tool_call>'
     [course] = gone({(ASKED,): broken}, USER, SAID)
@@ -229,6 +248,7 @@ def test_what_is_no_gold_conversation_is_refused(messages: Any, message: str) ->
         user_turns([{"messages": messages}])
 
 
+@pytest.mark.filterwarnings("default:100 % of the answers")
 def test_a_model_goes_through_conversations_and_the_command_shows_it(
     tiny_lfm2: tuple[Any, Any], tiny_adapter: Any, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,10 +259,13 @@ def test_a_model_goes_through_conversations_and_the_command_shows_it(
     file = tmp_path / "talks.jsonl"
     file.write_text(json.dumps(given) + "\n" + json.dumps(given) + "\n")
     evaluation = Evaluation(model, tokenizer, ToolCallParser("lfm2"), max_new_tokens=4, progress=False)
-    expected = of_conversations(evaluation, [given] * 2, {"base": None, "asa": tiny_adapter})
+    with pytest.warns(UserWarning, match=r"'base' on these conversations ended because max_new_tokens \(4\) ran out"):
+        expected = of_conversations(evaluation, [given] * 2, {"base": None, "asa": tiny_adapter})
     folder = tiny_adapter.save_pretrained(tmp_path / "adapter")
     where = ["--model", str(TINY_LFM2), "--max-new-tokens", "4", "--quiet", "--json"]
     assert main(["evaluate", str(folder), "--conversations", str(file), *where]) == 0
-    assert json.loads(capsys.readouterr().out)["conversations"] == expected
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["conversations"] == expected
+    assert "Give a greater max_new_tokens, such as 8" in shown.err
     assert main(["evaluate", str(folder), "--conversations", str(file), "--ablations", *where]) == 2
     assert "--ablations is of labelled data" in capsys.readouterr().err
