@@ -76,7 +76,7 @@ class Forecast:
         seconds = (self._clock() - self._began) * self._whole / self._done
         if seconds >= _EVERY:
             self._said = True
-            say(f"rough estimate: {span(seconds)} for the whole training, without TEST")
+            say(f"estimated anew, at the speed of these rows: {span(seconds)} for the whole training, without TEST")
 
 
 _FORECAST: ContextVar[Forecast | None] = ContextVar("forecast", default=None)

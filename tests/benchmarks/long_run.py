@@ -40,7 +40,7 @@ def measured(
         first, stages = _called(trainer), dict(trainer.report["seconds"])
         lines = said.getvalue().splitlines()
         again = _called(trainer)
-    forecast = next((_seconds(line) for line in lines if "rough estimate" in line), None)
+    forecast = next((_seconds(line) for line in lines if "estimated anew" in line), None)
     return {
         "cpu_seconds": first["cpu"],
         "wall_seconds": first["wall"],

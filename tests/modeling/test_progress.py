@@ -70,7 +70,7 @@ def test_the_first_minute_estimates_the_whole_once(capsys: pytest.CaptureFixture
         whole.worked(50)
     whole.say()
     assert capsys.readouterr().err == (
-        "asa-adapter: rough estimate: 10 min 0 s for the whole training, without TEST\n"
+        "asa-adapter: estimated anew, at the speed of these rows: 10 min 0 s for the whole training, without TEST\n"
     )
 
 
