@@ -58,10 +58,10 @@ def decided(decision: dict[str, Any]) -> Decided:
 
 
 @contextlib.contextmanager
-def served(model: Path, *options: str) -> Iterator[tuple[str, int]]:
+def served(model: Path, *options: str, adapter: Path = ADAPTER, name: str = "tiny") -> Iterator[tuple[str, int]]:
     """`asa-adapter serve`, its address and its process id."""
-    words = [sys.executable, "-m", "asa_adapter.cli", "serve", str(model), "--adapter", str(ADAPTER), *options]
-    words += ["--port", "0", "--name", "tiny", "--allow-mismatch"]
+    words = [sys.executable, "-m", "asa_adapter.cli", "serve", str(model), "--adapter", str(adapter), *options]
+    words += ["--port", "0", "--name", name, "--allow-mismatch"]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stderr is not None
         told = []
