@@ -33,7 +33,7 @@ from asa_adapter.policy.decision import Decision
 from asa_adapter.report import Report
 from asa_adapter.summary.conversations import conversations_table
 from asa_adapter.summary.markdown import calls_table, metrics_table
-from asa_adapter.summary.rules import ablations_markdown, rules_markdown, verdict
+from asa_adapter.summary.rules import ablations_markdown, rules_markdown, rules_verdict
 from asa_adapter.summary.setting import setting_words
 from asa_adapter.summary.weaknesses import weaknesses
 from asa_adapter.training.trainer import ASATrainer
@@ -121,7 +121,7 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         read = Report.read({"rules": found["rules"], "ablations": variants})
         known = read.rules
         text += f"\n\nABLATIONS\n{ablations_markdown(read.ablations)}"
-        text += f"\n\nSIMPLER RULES\n{rules_markdown(known)}\n\n{verdict(known)}"
+        text += f"\n\nSIMPLER RULES\n{rules_markdown(known)}\n\n{rules_verdict(known)}"
     return found, text
 
 

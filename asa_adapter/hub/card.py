@@ -17,7 +17,7 @@ from asa_adapter.report import Comparison, Interval, Report
 from asa_adapter.report_schema import RATIOS
 from asa_adapter.summary.conversations import conversations_section
 from asa_adapter.summary.markdown import calls_table, code, escaped, table, variations_table
-from asa_adapter.summary.rules import ablations_markdown, rules_markdown, verdict
+from asa_adapter.summary.rules import ablations_markdown, rules_markdown, rules_verdict
 from asa_adapter.summary.setting import settings_table
 from asa_adapter.summary.weaknesses import weaknesses
 
@@ -77,7 +77,7 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         conversations=conversations_section(report.conversations),
         variations=_variations(report),
         ablations=_ablations(report),
-        verdict=verdict(report.rules),
+        verdict=rules_verdict(report.rules),
         rules=rules_markdown(report.rules),
         plots=[
             {"file": name, "title": _plot_title(name), "caption": caption(name)}

@@ -60,7 +60,7 @@ def _row(name: str, row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def verdict(rules: Mapping[str, Any]) -> str | None:
+def rules_verdict(rules: Mapping[str, Any]) -> str | None:
     """Whether steering is worth it beside the rule that is best on VALID, in one sentence; None if unknown."""
     rows, best = rules.get("rows", {}), str(rules.get("best"))
     gain = rules.get("steering_against_best", {}).get("intervals", {}).get("gain", {}).get("f1")

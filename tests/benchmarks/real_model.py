@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from asa_adapter import ASATrainer, ASATrainingArguments, load_splits
 from asa_adapter.report import Report
 from asa_adapter.summary.markdown import table as markdown_table
-from asa_adapter.summary.rules import rules_markdown, verdict
+from asa_adapter.summary.rules import rules_markdown, rules_verdict
 
 SHOWN = ("f1", "recall", "fpr", "balanced_accuracy")
 
@@ -141,7 +141,7 @@ def main() -> None:
         )
         known = Report.read({"rules": run["rules"]}).rules
         if rules := rules_markdown(known):
-            print(f"\n{rules}\n\n{verdict(known)}")
+            print(f"\n{rules}\n\n{rules_verdict(known)}")
 
 
 if __name__ == "__main__":

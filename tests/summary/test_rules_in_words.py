@@ -6,7 +6,7 @@ import pytest
 
 from asa_adapter.evaluation.metrics import trigger_metrics
 from asa_adapter.report import Report
-from asa_adapter.summary.rules import rules_markdown, verdict
+from asa_adapter.summary.rules import rules_markdown, rules_verdict
 
 LABELS = [1, 1, 1, 0, 0, 0]
 CHECK = {"format": True, "tool_name": True, "arguments": False}
@@ -65,7 +65,7 @@ def test_each_row_has_gain_test_validity_and_cost() -> None:
 def test_one_sentence_says_whether_steering_is_worth_it_whichever_way_it_falls(
     low: float, high: float, said: str
 ) -> None:
-    found = verdict(rules(low, high)) or ""
+    found = rules_verdict(rules(low, high)) or ""
     assert found.startswith(said)
     assert found.endswith(
         f"(difference +0.057, 95 % {low:+.3f} to {high:+.3f}; of calls that are needed and fit their schema 0.000 and "
@@ -74,15 +74,15 @@ def test_one_sentence_says_whether_steering_is_worth_it_whichever_way_it_falls(
 
 
 def test_where_successful_calls_are_lost_steering_is_not_worth_it_whatever_the_triggers_gain() -> None:
-    found = verdict(rules(0.01, 0.11, success_gain=[-0.3, -0.1])) or ""
+    found = rules_verdict(rules(0.01, 0.11, success_gain=[-0.3, -0.1])) or ""
     assert found.startswith("Steering is not worth it here: F1 is 0.857 with it and 0.800")
     assert "fit their schema 0.000 and 0.000, -0.300 to -0.100; FPR" in found
-    assert (verdict(rules(0.01, 0.11, success_gain=[-0.3, 0.1])) or "").startswith("Steering is worth it here")
+    assert (rules_verdict(rules(0.01, 0.11, success_gain=[-0.3, 0.1])) or "").startswith("Steering is worth it here")
 
 
 @pytest.mark.parametrize("broken", [{"best": "soft"}, {"best": 3}, {"steering_against_best": {}}, {"rows": {}}])
 def test_nothing_is_said_of_what_a_report_does_not_hold(broken: dict[str, Any]) -> None:
-    assert verdict(rules(**broken)) is None
+    assert rules_verdict(rules(**broken)) is None
 
 
 def test_without_rows_there_is_no_table_and_a_row_may_lack_what_was_not_measured() -> None:
