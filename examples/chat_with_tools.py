@@ -165,7 +165,7 @@ def main(words: Sequence[str] | None = None) -> None:
     with adapter.attach(model, tokenizer=tokenizer) as steering:
         parser_of_calls, offered = adapter.parser(tokenizer), adapter.config.tools
         behind = "after_result" in adapter.config.states
-        how = {"rounds": options.rounds, "behind_results": behind}
+        how: dict[str, Any] = {"rounds": options.rounds, "behind_results": behind}
         chat = Chat(model, tokenizer, steering, parser_of_calls, tools, offered, **how)
         names = ", ".join(unwrapped(schema)["name"] for schema in tool_schemas(chat.tools))
         print(f"Tools: {names}. /new forgets; an empty line or Ctrl-C ends.")

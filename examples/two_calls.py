@@ -38,7 +38,7 @@ def shown(model: Any, tokenizer: Any, adapter: ASAAdapter, request: str) -> Iter
     behind, parser = "after_result" in adapter.config.states, adapter.parser(tokenizer)
     with adapter.attach(model, tokenizer=tokenizer) as steering:
         for name, steered in (("The model alone", False), ("With the adapter", True)):
-            how = {"max_new_tokens": 64, "behind_results": behind, "steered": steered}
+            how: dict[str, Any] = {"max_new_tokens": 64, "behind_results": behind, "steered": steered}
             chat = Chat(model, tokenizer, steering, parser, [calculator], adapter.config.tools, **how)
             yield f"\n{name}: {request}"
             yield from chat.turn(request)

@@ -74,11 +74,11 @@ def answering(evaluation: Evaluation, adapter: ASAAdapter | None) -> Answerer:
     return lambda rows, _: evaluation.answers(rows, adapter)
 
 
-def told(evaluation: Evaluation, adapter: ASAAdapter) -> Answerer:
-    """Answers with the adapter's push, towards a call where one is due and away from one where none is."""
+def told(evaluation: Evaluation, adapter: ASAAdapter, factor: float = 1.0) -> Answerer:
+    """Answers with a factor of the adapter's push, towards a call where one is due and away from one where none is."""
     ways = {due: copy.copy(adapter) for due in (True, False)}
     for due, gate in ((True, 1), (False, -1)):
-        ways[due]._controller = adapter._controller.changed(gates=(gate, gate))
+        ways[due]._controller = adapter._controller.scaled(factor).changed(gates=(gate, gate))
 
     def answer(rows: list[Row], due: list[bool]) -> Sequence[str]:
         found: dict[int, str] = {}
@@ -130,7 +130,8 @@ def main() -> None:
     adapter = trainer.train()
     evaluation, turns = trainer._measured.evaluation, user_turns(parts[options.split])
     answerers = {name: answering(evaluation, one) for name, one in variants_of(trainer, adapter).items()}
-    answerers |= {"right gate, its push": told(evaluation, adapter), "right gate, forced": forced(evaluation)}
+    answerers |= {f"right gate, {factor} x its push": told(evaluation, adapter, factor) for factor in (1, 2, 4)}
+    answerers |= {"right gate, forced": forced(evaluation)}
     lines = []
     for name, answer in answerers.items():
         found = shares(gone_through(evaluation, turns, answer))

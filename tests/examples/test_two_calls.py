@@ -72,6 +72,7 @@ def test_an_adapter_of_first_turns_leaves_results_to_the_model(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default:cal has")
 def test_without_an_adapter_one_is_fitted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     example.main(["--output", str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
