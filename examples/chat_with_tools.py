@@ -38,6 +38,8 @@ class Chat:
         offered: schemas of the tools that the model sees; those of `tools` where None.
         rounds: how often the model may call tools before it must answer.
         max_new_tokens: longest answer.
+        behind_results: whether the adapter was fitted on prompts that end behind a tool's result, too.
+        steered: whether the adapter acts at all.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class Chat:
         offered: Sequence[dict[str, Any]] | None = None,
         rounds: int = 4,
         max_new_tokens: int = 256,
+        behind_results: bool = False,
+        steered: bool = True,
     ) -> None:
         self.model, self.tokenizer, self.steering, self.parser = model, tokenizer, steering, parser
         self.functions = {tool.__name__: tool for tool in tools}
@@ -57,16 +61,19 @@ class Chat:
         self.decided: list[tuple[str, Decision]] = []
         self.rounds = rounds
         self.max_new_tokens = max_new_tokens
+        self.behind_results, self.steered = behind_results, steered
         self.messages: list[dict[str, Any]] = []
 
     def turn(self, request: str) -> Iterator[str]:
         """Answers one request; yields the lines to show: the decision, the calls with their results, the answer."""
         self.messages.append({"role": "user", "content": request})
         for round in range(self.rounds):
-            ids = self.answer(steered=round == 0)
-            if round == 0:
+            acts = self.steered and (round == 0 or self.behind_results)
+            ids = self.answer(steered=acts)
+            if acts and round == 0:
                 self.decided.append((request, self.steering.decisions[0]))
-            yield f"  [{self.steering.decisions[0] if round == 0 else 'not steered: it reads results'}]"
+            alone = "not steered: it reads results" if self.steered else "not steered"
+            yield f"  [{self.steering.decisions[0] if acts else alone}]"
             text = self.parser.text(ids)
             calls = self.parser.parse(text, self.tools)
             if not calls:
@@ -88,7 +95,7 @@ class Chat:
         """The model's answer to the conversation so far, as token ids."""
         prompt = encode_prompt(self.tokenizer, self.messages, self.tools, self.parser)
         ids = torch.tensor([prompt], device=self.model.device)
-        # The adapter learnt from prompts that end with a request. What its probe says behind a tool's result is
+        # Many adapters learnt from prompts that end with a request. What their probes say behind a tool's result is
         # anybody's guess, so the model goes on by itself there.
         with contextlib.nullcontext() if steered else self.steering.disabled():
             output = self.model.generate(
@@ -157,7 +164,9 @@ def main(words: Sequence[str] | None = None) -> None:
     tools: list[Callable[..., str]] = [calculator, convert_units, *searches]
     with adapter.attach(model, tokenizer=tokenizer) as steering:
         parser_of_calls, offered = adapter.parser(tokenizer), adapter.config.tools
-        chat = Chat(model, tokenizer, steering, parser_of_calls, tools, offered, options.rounds)
+        behind = "after_result" in adapter.config.states
+        how: dict[str, Any] = {"rounds": options.rounds, "behind_results": behind}
+        chat = Chat(model, tokenizer, steering, parser_of_calls, tools, offered, **how)
         names = ", ".join(unwrapped(schema)["name"] for schema in tool_schemas(chat.tools))
         print(f"Tools: {names}. /new forgets; an empty line or Ctrl-C ends.")
         talk(chat)

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.config.fields import STATES
+from asa_adapter.parts.classifiers import Probes
 from asa_adapter.parts.linear import Linear
-from asa_adapter.policy.controller import Controller, reading
+from asa_adapter.policy.controller import Controller, acting_like, reading
 
 RANDOM_SEEDS = (0, 1, 2)
 
@@ -24,10 +26,15 @@ def ablations(adapter: ASAAdapter) -> dict[str, ASAAdapter]:
     - "random direction (seed n)": a random unit direction for each domain.
     - "mismatched domain": each domain uses the direction of the domain before it in the config's order.
     - "no router": the pooled probe and the global direction, whatever the domain.
+    - "one kind of state": probes and directions of all rows, whatever the kind of state; its rules stay.
+    - "left alone behind results": the gate is 0 behind a tool's result.
     - "no readiness": the gate alone, of an adapter whose policy asks how ready a state is.
+    - "no residual": no step along what is a domain's own, of such an adapter.
+    - "no cap": steps of any length, of an adapter that limits them.
 
-    "mismatched domain" and "no router" need more than one domain, and those of the direction an adapter that steers. A
-    variant equal to the adapter, such as "global direction only" where beta is 1, is left out.
+    "mismatched domain" and "no router" need more than one domain, those of the direction an adapter that steers, and
+    those of kinds one that was fitted on several. A variant equal to the adapter, such as "global direction only"
+    where beta is 1, is left out.
 
     Raises:
         ValueError: the adapter abstains (alpha 0), so there is nothing to remove.
@@ -66,11 +73,32 @@ def ablations(adapter: ASAAdapter) -> dict[str, ASAAdapter]:
         read = [dict(zip(("weight", "bias"), reading(config, anywhere, one), strict=True)) for one in pooled]
         one_for_all = [{"direction": some.mixed(1.0)[:1], "readiness": None} for some in vectors]
         found["no router"] = _in_each(own, [{**one, **rest} for one, rest in zip(read, one_for_all, strict=True)])
-    if any(one.readiness for one in own.each):
-        found["no readiness"] = _in_each(own, [_gate_alone(one) for one in own.each])
+    found |= _of_kinds(adapter) | _of_policy(own)
     variants = {name: _with_controller(adapter, controller) for name, controller in found.items()}
     full = adapter.digest()
     return {name: variant for name, variant in variants.items() if name == "full" or variant.digest() != full}
+
+
+def _of_kinds(adapter: ASAAdapter) -> dict[str, Controller]:
+    """An adapter of several kinds of state with one for all, and with the first alone."""
+    own, states, probes = adapter._controller, adapter.config.states, adapter.probes
+    if len(states) < 2:
+        return {}
+    together = Probes(probes.pooled_, probes.by_domain_, ready=probes.ready_)
+    one = Controller.build(adapter.config, replace(adapter.vectors, by_state={}), adapter.router, together)
+    shut = [{} if state == STATES[0] else {"gates": (0, 0)} for state in states]
+    return {"one kind of state": acting_like(one, own), "left alone behind results": _in_each(own, shut)}
+
+
+def _of_policy(own: Controller) -> dict[str, Controller]:
+    """A controller without readiness, its part of the step, or its cap, where it has them."""
+    found = {"no cap": own.changed(cap=0.0)} if own.cap else {}
+    if any(one.readiness for one in own.each):
+        found["no readiness"] = _in_each(own, [_gate_alone(one) for one in own.each])
+    if any(one.readiness and one.readiness.step for one in own.each):
+        still = [{"readiness": one.readiness and one.readiness._replace(step=0.0)} for one in own.each]
+        found["no residual"] = _in_each(own, still)
+    return found
 
 
 def _gate_alone(one: Controller) -> dict[str, Any]:

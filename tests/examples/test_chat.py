@@ -199,6 +199,22 @@ def test_a_call_is_run_and_its_result_answered(chat: Any) -> None:
     assert [message["role"] for message in chat.messages] == ["user", "assistant", "tool", "assistant"]
 
 
+def test_an_adapter_that_was_fitted_behind_results_decides_there_too(chat: Any) -> None:
+    chat.behind_results = True
+    steered = scripted(chat, CALL, WORDS)
+    lines = list(chat.turn("what is 6 times 7"))
+    assert lines[0] == lines[2] == "  [math, p(tool) 0.900, gate +1, left as it was]"
+    assert steered == [True, True]
+    assert chat.decided == [("what is 6 times 7", Decision("math", 0.9, 1))]
+
+
+def test_a_chat_without_the_adapter_decides_nothing(chat: Any) -> None:
+    chat.behind_results, chat.steered = True, False
+    steered = scripted(chat, CALL, WORDS)
+    assert [line for line in chat.turn("what is 6 times 7") if "[" in line] == ["  [not steered]"] * 2
+    assert (steered, chat.decided) == ([False, False], [])
+
+
 def test_an_answer_in_words_ends_the_turn(chat: Any) -> None:
     scripted(chat, WORDS)
     assert list(chat.turn("hello"))[1:] == ["That is 42."]

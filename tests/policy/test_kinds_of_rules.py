@@ -218,3 +218,20 @@ def test_files_with_probes_or_vectors_of_a_kind_that_was_not_fitted_are_refused(
         Probes.from_bytes(adapter.probes.to_bytes(), WIDTH, DOMAINS, ("first",))
     with pytest.raises(ValueError, match=r"steering_vectors.safetensors: holds .*after_result.v_domain"):
         SteeringVectors.from_bytes(adapter.vectors.to_bytes(), WIDTH, 2, ("first",))
+
+
+def test_the_ablations_of_kinds_put_one_for_all_or_leave_what_ends_behind_results(states: torch.Tensor) -> None:
+    adapter = several()
+    found = {name: variant._controller for name, variant in ablations(adapter).items()}
+    together, shut, full = found["one kind of state"], found["left alone behind results"], found["full"]
+    [second] = together.others
+    assert torch.equal(second.weight, together.weight)
+    assert torch.equal(second.direction, adapter.vectors.mixed(RULE["beta"]))
+    assert (second.step, second.down, second.tau) == (3.0, 7.0, 0.9)
+    rule = torch.arange(12) % 2
+    expected = full.decide(states, rule)
+    assert expected.gate[rule == 1].any()
+    verdicts = shut.decide(states, rule)
+    assert torch.equal(verdicts.gate, torch.where(rule == 1, 0, expected.gate))
+    assert torch.equal(shut.steer(states, verdicts, rule)[rule == 1], states[rule == 1])
+    assert not {"one kind of state", "left alone behind results"} & ablations(alone(5)).keys()

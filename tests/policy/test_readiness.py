@@ -151,6 +151,24 @@ def test_the_ablation_without_readiness_is_the_gate_alone(states: torch.Tensor) 
     assert "no readiness" not in ablations(ready_adapter())
 
 
+def test_the_ablation_without_the_residual_leaves_ready_states_alone(states: torch.Tensor) -> None:
+    found = ablations(ready_adapter(ready_below=0.7, domain_alpha=2.0))
+    full, still = found["full"]._controller, found["no residual"]._controller
+    expected, verdicts = full.decide(states), still.decide(states)
+    along = expected.domain >= len(DOMAINS)
+    assert along.any()
+    assert torch.equal(verdicts.gate, torch.where(along, 0, expected.gate))
+    assert "no residual" not in ablations(ready_adapter(ready_below=0.7))
+
+
+def test_the_ablation_without_the_cap_takes_steps_of_full_length(states: torch.Tensor) -> None:
+    given = ready_adapter()
+    capped = ASAAdapter(dataclasses.replace(given.config, cap=0.1), *_parts(given))
+    free, plain = ablations(capped)["no cap"]._controller, controller_of(given)
+    assert torch.equal(free.steer(states, free.decide(states)), plain.steer(states, plain.decide(states)))
+    assert "no cap" not in ablations(given)
+
+
 def _parts(adapter: ASAAdapter) -> tuple[Any, Any, Any]:
     return adapter.vectors, adapter.router, adapter.probes
 
