@@ -74,7 +74,7 @@ class Injection(nn.Module):
             replace(one, **{part: getattr(self, _named(part, i)) for part in _PARTS}, others=())
             for i, one in enumerate(self._given.each)
         )
-        return replace(first, others=tuple(others))
+        return replace(first, others=tuple(others)) if others else first
 
     def plan(self, rows: Sequence[int], factors: Sequence[float], rules: Sequence[int] | None = None) -> None:
         """Says what the next step steers; holds until the next plan or `clear`.

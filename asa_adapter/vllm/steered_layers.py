@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.vllm.injection import INJECTION, Injection
@@ -240,9 +241,9 @@ class _Reader:
 
     def _is_second_used(self, run: Callable[[], torch.Tensor]) -> bool:
         """Whether the output's second part comes to anything, even if not in the reader."""
-        with self._layer.register_forward_hook(lambda layer, args, output: (output[0], output[1] * float("nan"))):
-            # What attention leaves uninitialised in such a run may be no number either, but hardly three times.
-            return all(bool(run().isnan().all()) for _ in range(3))
+        hook = self._layer.register_forward_hook(lambda layer, args, output: (output[0], output[1] * float("nan")))
+        with hook, _Zeroed():
+            return bool(run().isnan().all())
 
     def _asked(self, *parts: torch.Tensor) -> torch.Tensor:
         """What the reader makes of other states in the place of the output."""
@@ -264,6 +265,20 @@ class _Reader:
         first = output[0] if isinstance(output, tuple) else output
         assert isinstance(first, torch.Tensor)
         return first.clone()
+
+
+class _Zeroed(TorchFunctionMode):
+    """Memory that is taken is zero. Attention without requests leaves its output as it is taken.
+
+    That is often no number, where a tensor without numbers was given back just before.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        return found.zero_() if func in _TAKING else found
+
+
+_TAKING = (torch.empty, torch.empty_like, torch.Tensor.new_empty)
 
 
 def _same(value: Any, part: torch.Tensor) -> bool:

@@ -52,6 +52,12 @@ def expected(rows: list[dict[str, Any]]) -> list[Decided]:
     return found
 
 
+def chosen(prompts: int) -> list[dict[str, Any]]:
+    """Rows of TEST, evenly."""
+    rows = list(load_splits(ROOT / "examples" / "data")["test"])
+    return rows[:: max(1, len(rows) // prompts)][:prompts]
+
+
 def decided(decision: dict[str, Any]) -> Decided:
     """What of a decision is compared."""
     return decision["domain"], decision["gate"], round(decision["p_tool"], 4)
@@ -144,8 +150,7 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=320, help="how many of the prompts of TEST")
     parser.add_argument("--minutes", type=float, default=0.0, help="how long 64 clients go on")
     options = parser.parse_args()
-    rows = list(load_splits(ROOT / "examples" / "data")["test"])
-    rows = rows[:: max(1, len(rows) // options.prompts)][: options.prompts]
+    rows = chosen(options.prompts)
     right = expected(rows)
     print(f"gates: {json.dumps({gate: [r[1] for r in right].count(gate) for gate in (1, 0, -1)})}", flush=True)
     good = list(lines("transformers", MODEL, rows, right, options.minutes))

@@ -17,7 +17,7 @@ from bed import ROOT, Bed
 from cases import AT_ONCE, Row, environment, factors, usual
 from engine import NEW_TOKENS
 
-START_LIMIT = 300  # seconds
+START_LIMIT = 900  # seconds
 CALL_PARSERS = {"lfm2": "lfm2", "qwen3": "hermes"}
 # A request's vllm_xargs, and a part of the error that it must be answered with.
 WRONG = (
@@ -31,12 +31,18 @@ WRONG = (
 )
 
 
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
 @contextlib.contextmanager
 def served(bed: Bed, work: Path, log: Path) -> Iterator[str]:
     """A steered server while the block runs; gives its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     arguments = usual(bed)
     options = ["--host", "127.0.0.1", "--port", str(port), "--model", arguments.pop("model"), "--enforce-eager"]
     arguments.pop("enforce_eager")
@@ -55,7 +61,7 @@ def served(bed: Bed, work: Path, log: Path) -> Iterator[str]:
             stderr=subprocess.STDOUT,
         )
         try:
-            _wait(f"http://127.0.0.1:{port}/health", process)
+            wait(f"http://127.0.0.1:{port}/health", process)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
@@ -65,7 +71,7 @@ def served(bed: Bed, work: Path, log: Path) -> Iterator[str]:
                 process.kill()
 
 
-def _wait(url: str, process: subprocess.Popen[Any]) -> None:
+def wait(url: str, process: subprocess.Popen[Any]) -> None:
     """Waits until the server answers.
 
     Raises:

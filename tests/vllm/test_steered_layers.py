@@ -1,5 +1,6 @@
 """The steered layer, and its self-check."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -143,7 +144,10 @@ class Norm(torch.nn.Module):
 
 
 class Rotating(torch.nn.Module):
-    """A kind of layer, by how it hands on the stream: "sum", "first", "plain", "difference" or "late"."""
+    """A kind of layer, by how it hands on the stream: "sum", "first", "plain", "difference" or "late".
+
+    Like vLLM's attention without requests, it leaves memory uninitialised.
+    """
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -193,6 +197,31 @@ def test_the_stream_is_told_by_what_reads_it(
     steer_layer(model.layers[layer], injection)
     assert tell_stream(model, model.layers[layer], model) == stream
     assert not [part for part in model.modules() if part._forward_pre_hooks or part._forward_hooks]
+
+
+@pytest.fixture
+def memory_holds_no_numbers() -> Iterator[None]:
+    """What is not initialised is NaN, as memory often is that was NaN before."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("memory_holds_no_numbers")
+def test_attention_that_leaves_its_output_as_it_was_does_not_hide_the_stream(forward_context: dict[str, Any]) -> None:
+    class Attentive(Decoder):
+        def forward(self) -> torch.Tensor:
+            hidden, residual = torch.randn(2, 2, WIDTH)
+            for layer in self.layers:
+                given = hidden + torch.empty(hidden.shape) + torch.empty_like(hidden) + hidden.new_empty(hidden.shape)
+                hidden, residual = layer(given, residual)
+            return self.norm(hidden)
+
+    injection = forward_context[INJECTION] = Injection(controller(), slots=1, device=CPU)
+    model = Attentive("first")
+    assert model().isnan().all()
+    steer_layer(model.layers[2], injection)
+    assert tell_stream(model, model.layers[2], model) == FIRST
 
 
 @pytest.mark.parametrize("kind", ["difference", "late"])
