@@ -20,6 +20,7 @@ from asa_adapter.verification.comparison import Verification, compared
 from asa_adapter.verification.samples import Sample
 from asa_adapter.verification.served import ask_vllm
 
+MEMORY = {"gpu_memory_utilization": 0.4}  # on a CPU of its memory, which others use too
 DATA = Path(__file__).resolve().parents[2] / "examples" / "data"
 
 
@@ -41,7 +42,7 @@ def main() -> int:
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=getattr(torch, options.dtype)).eval()
     expected = ask(adapter, model, tokenizer, samples, batch_size=1)
     del model  # leaves the memory to vLLM
-    engine = {"model": options.model, "dtype": options.dtype, **json.loads(options.engine_args)}
+    engine = {"model": options.model, "dtype": options.dtype, **MEMORY, **json.loads(options.engine_args)}
     found, seconds = ask_vllm(adapter, options.adapter, tokenizer, samples, engine)
     lines = compared(adapter.config, expected, found)
     names = (Path(options.adapter).name, Path(options.model).name, adapter.digest())
