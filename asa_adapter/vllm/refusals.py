@@ -15,7 +15,8 @@ from asa_adapter.matching.compatibility import misfits, other_origin
 PROVEN = (
     *("Lfm2ForCausalLM", "Qwen3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM"),
     *("Qwen3MoeForCausalLM", "Phi3ForCausalLM", "Gemma3ForCausalLM", "GraniteForCausalLM", "Olmo2ForCausalLM"),
-    *("SmolLM3ForCausalLM", "Lfm2MoeForCausalLM", "Gemma2ForCausalLM"),
+    *("SmolLM3ForCausalLM", "Lfm2MoeForCausalLM", "Gemma2ForCausalLM", "GPT2LMHeadModel", "CohereForCausalLM"),
+    *("MixtralForCausalLM", "OlmoeForCausalLM", "Starcoder2ForCausalLM", "Glm4ForCausalLM", "StableLmForCausalLM"),
 )
 
 

@@ -36,7 +36,6 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
     "smollm3": {"no_rope_layers": [1, 1, 1, 0]},
     "olmo2": {},
-    # Beyond those that were asked for.
     "cohere": _TIED,
     "gpt2": {"n_embd": 128, "n_layer": LAYERS, "n_head": 4, "n_positions": 1024},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
