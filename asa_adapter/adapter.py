@@ -3,10 +3,11 @@
 import copy
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -169,22 +170,26 @@ class ASAAdapter(AdapterHabits):
             ValueError: the model already has an adapter at this layer, or the adapter biases the tokens with which
                 calls begin, and neither its config nor a tokenizer tells them; or another value of `states`.
         """
-        config, scope = self.config, {"steer_without_tools": steer_without_tools, "every_state": states == "all"}
         if states not in ("fitted", "all"):
             raise ValueError(f"states is {states!r:.80}; expected 'fitted' or 'all'")
-        model, blocks = fitting_model(model, config)
-        for warning in differences(model, tokenizer, tools, config, allow_mismatch):
-            warnings.warn(warning, stacklevel=2)
-        controller, tokens = self._controller, fitting_openings(model, config, tokenizer)
-        if opening := controller.opening:
-            controller = controller.changed(opening=replace(opening, tokens=tokens))
-        config = with_marks(config, tokenizer)
+        scope = {"steer_without_tools": steer_without_tools, "every_state": states == "all"}
+        return self._attaching(model, tokenizer, tools, allow_mismatch, **scope)()
+
+    def _attaching(
+        self, model: Any, tokenizer: Any = None, tools: Tools | None = None, mismatch: bool = False, **scope: bool
+    ) -> Callable[[], SteeringHandle]:
+        """Makes all checks of `attach`, and returns what attaches the adapter, as often as it is called."""
+        model, blocks = fitting_model(model, self.config)
+        for warning in differences(model, tokenizer, tools, self.config, mismatch):
+            warnings.warn(warning, stacklevel=3)
+        controller, tokens = self._controller, fitting_openings(model, self.config, tokenizer)
+        controller = controller.changed(opening=controller.opening and replace(controller.opening, tokens=tokens))
+        config = with_marks(self.config, tokenizer)
         if blocks is None:
-            return cast(SteeringHandle, model.attach(controller, config, **scope))
+            return partial(model.attach, controller, config, **scope)
         for layer in config.hooked:
             verify_block(model, blocks, layer)
-        read = [blocks[layer] for layer in config.hooked]
-        return SteeringHandle(model, read, controller, config, **scope)
+        return partial(SteeringHandle, model, [blocks[layer] for layer in config.hooked], controller, config, **scope)
 
     def generate(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         """Attaches the adapter, returns `model.generate(*args, **kwargs)`, and removes the adapter.

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from asa_adapter.adapter import ASAAdapter
 from asa_adapter.cli.loading import given_chat, given_template, given_tools, load_adapter, load_model, shows_progress
 from asa_adapter.cli.terminal import compared, folded, painted, plain, width
 from asa_adapter.comparison.ablation import ablations
-from asa_adapter.comparison.table import ablated, rules_table
+from asa_adapter.comparison.table import with_rules
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.data.rows import read_tools
@@ -110,15 +111,20 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         ablations(adapter)  # refuses one that abstains
     arguments = _measuring(options, adapter)
     measured = Measurements(model, tokenizer, splits, arguments, adapter.parser(tokenizer), tools)
-    results = measured.evaluation.compare(list(splits[options.split]), adapter)
+    if options.ablations:
+        variants, rules = with_rules(measured, adapter, options.split, arguments)
+        bare = {key: value for key, value in variants.pop("base").items() if key != "against_full"}
+        results: dict[str, Mapping[str, Any]] = {"base": bare, "asa": variants["full"]}
+        measured.warn_of_cut(results, options.split)
+    else:
+        results = measured.evaluation.compare(list(splits[options.split]), adapter)
     found: dict[str, Any] = {options.split: results}
     head = f"{options.split.upper()}, {results['base']['n']} prompts (splits: {how_made(splits)['splits']})"
     text = f"{head}\n{metrics_table(results)}\n\n{calls_table(results)}"
     if options.ablations:
-        variants = ablated(measured, adapter, options.split, arguments)
-        found["ablations"] = {name: variants[name] for name in variants if name not in ("base", "full")}
-        found["rules"] = rules_table(measured, adapter, arguments, options.split)
-        read = Report.read({"rules": found["rules"], "ablations": variants})
+        found["ablations"] = {name: variants[name] for name in variants if name != "full"}
+        found["rules"] = rules
+        read = Report.read({"rules": rules, "ablations": variants})
         known = read.rules
         text += f"\n\nABLATIONS\n{ablations_markdown(read.ablations)}"
         text += f"\n\nSIMPLER RULES\n{rules_markdown(known)}\n\n{rules_verdict(known)}"

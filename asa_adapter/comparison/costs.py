@@ -2,16 +2,18 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.answering.forcing import Forcing
+from asa_adapter.answering.leads import Variant
 from asa_adapter.comparison.rules import Treatment
 from asa_adapter.engine.protocol import Answering, EngineModel, Question, is_engine_model
-from asa_adapter.evaluation.answers import Variant, of_rows
-from asa_adapter.evaluation.forcing import Forcing
+from asa_adapter.evaluation.answers import of_rows
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.modeling.forward import evaluation_mode, forward, greedy_settings, input_device
 
@@ -33,13 +35,19 @@ class Cost(NamedTuple):
     milliseconds: float
 
 
-def cost(treatment: Treatment, split: str, answers: Sequence[str]) -> Cost:
+# Seconds by all that is done for an answer: what is read before and then, whether an adapter acts, and the answer.
+Times = dict[Hashable, float]
+
+
+def cost(treatment: Treatment, split: str, answers: Sequence[str], times: Times) -> Cost:
     """The cost of answering the rows of a split.
 
     Args:
         treatment: what is done with the rows.
         split: name of the split.
         answers: the answers that came of it.
+        times: of requests that were timed before, to which those of this treatment are added. Rules that come to the
+            same answer to the same prompt do the same work, which is timed once.
     """
     measured, variant, before = treatment
     tokenizer = measured.evaluation.tokenizer
@@ -49,13 +57,19 @@ def cost(treatment: Treatment, split: str, answers: Sequence[str]) -> Cost:
     labels = measured.labels(split)
     rows = [int(i) for label in (0, 1) for i in (labels == label).nonzero()[0][:_TIMED]]
     asked = [[part[i] for part in prompts] for i in rows]
-    return Cost(read, written, 1000 * _seconds(measured, variant, rows, asked))
+    acts = variant.digest() if isinstance(variant, ASAAdapter) else ""
+    keys = [(acts, answers[i], *map(tuple, some)) for i, some in zip(rows, asked, strict=True)]
+    new = [place for place, key in enumerate(keys) if key not in times]
+    if new:
+        found = _seconds(measured, variant, [rows[i] for i in new], [asked[i] for i in new])
+        times.update(zip((keys[i] for i in new), found, strict=True))
+    return Cost(read, written, 1000 * statistics.median(times[key] for key in keys))
 
 
 def _seconds(
     measured: Measurements, variant: Variant, rows: Sequence[int], asked: Sequence[Sequence[Sequence[int]]]
-) -> float:
-    """Median seconds until the answer to one of these rows is there; the first run is not counted.
+) -> list[float]:
+    """Seconds until the answer to each of these rows is there; a first run is not counted.
 
     Args:
         measured: the rows.
@@ -80,7 +94,7 @@ def _seconds(
 
     with evaluation_mode(evaluation.model), evaluation.steered(variant):
         times = [answer(row, prompts) for row, prompts in zip([rows[0], *rows], [asked[0], *asked], strict=True)]
-    return statistics.median(times[1:])
+    return times[1:]
 
 
 def _seconds_of_engine(

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.answering.forcing import Forcing
+from asa_adapter.answering.leads import Variant
 from asa_adapter.choice import actions
 from asa_adapter.choice.objective import Objective
 from asa_adapter.comparison.thresholds import fitted_thresholds, needed, shown
 from asa_adapter.comparison.wordings import BEGINNINGS, NO, SENTENCES, YES, with_question, with_sentence
-from asa_adapter.evaluation.answers import Variant
-from asa_adapter.evaluation.forcing import Forcing
 from asa_adapter.measurement.baselines import word_scores
 from asa_adapter.measurement.decisions import decisions
 from asa_adapter.measurement.measurements import Measurements
@@ -187,10 +187,7 @@ def ask_first(setup: Setup) -> list[Candidate]:
     asked = setup.measured.changed(with_question)
 
     def scores(split: str) -> NDArray[np.float64]:
-        p_yes, p_no = (
-            asked.first_tokens(split, [], tokens=sorted(tokens)).probability[0].astype(np.float64)
-            for tokens in (yes - no, no - yes)
-        )
+        p_yes, p_no = asked.probabilities(split, [sorted(yes - no), sorted(no - yes)]).astype(np.float64)
         found: NDArray[np.float64] = p_yes / np.maximum(p_yes + p_no, 1e-30)
         return found
 

@@ -11,7 +11,7 @@ from asa_adapter.choice.intervals import comparison, resamples
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import success_f1
 from asa_adapter.comparison.ablation import ablations
-from asa_adapter.comparison.costs import cost
+from asa_adapter.comparison.costs import Times, cost
 from asa_adapter.comparison.rules import RULES, Candidate, NotApplicableError, Setup, Treatment
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.measurement.measurements import Measurements
@@ -65,28 +65,49 @@ def rules_table(measured: Measurements, adapter: ASAAdapter, args: ASATrainingAr
         `success_gain`: the 95 % interval of steering's gain over it in the F1 of successful calls.
     """
     setup = Setup(measured, adapter, Objective.of(args), split, args.seed)
+    return _table(setup, args, *_chosen(setup))
+
+
+def with_rules(
+    measured: Measurements, adapter: ASAAdapter, split: str, args: ASATrainingArguments
+) -> tuple[Results, dict[str, Any]]:
+    """What `ablated` and `rules_table` return, whose answers are made together, so that equal ones are made once.
+
+    Raises:
+        ValueError: the adapter abstains, or a row cannot be scored.
+    """
+    variants = ablations(adapter)
+    measured.metrics(split, [""] * len(measured.rows(split)))  # refuses rows before anything is generated
+    setup = Setup(measured, adapter, Objective.of(args), split, args.seed)
     chosen, left_out = _chosen(setup)
-    treatments = {"base": Treatment(measured), **{name: c.candidate.treat(split) for name, c in chosen.items()}}
-    treatments["steering"] = Treatment(measured, adapter)
+    together = {name: Treatment(measured, variant) for name, variant in variants.items()}
+    _answers(together | {f"rule {name}": one.candidate.treat(split) for name, one in chosen.items()}, split)
+    return ablated(measured, adapter, split, args), _table(setup, args, chosen, left_out)
+
+
+def _table(
+    setup: Setup, args: ASATrainingArguments, chosen: Mapping[str, Chosen], left_out: Mapping[str, str]
+) -> dict[str, Any]:
+    measured, split = setup.measured, setup.split
+    treatments = {name: one.candidate.treat(split) for name, one in chosen.items()}
     answers = _answers(treatments, split)
     triggered = {name: measured.triggered(split, found) for name, found in answers.items()}
     compared = _Pairs(measured, args, split, triggered)
-    on_valid = _scores(setup, {"base": Treatment(measured), "steering": Treatment(measured, adapter)})
-    on_valid |= {name: found.score for name, found in chosen.items()}
-    best = max(chosen, key=lambda name: round(chosen[name].score, 9))
+    rules, times = [name for name in chosen if name in RULES], Times()
+    best = max(rules, key=lambda name: round(chosen[name].score, 9))
     rows = {
         name: {
             "metrics": measured.metrics(split, found),
-            "valid": on_valid[name],
-            "choice": chosen[name].candidate.choice if name in chosen else "",
-            "cost": cost(treatments[name], split, found)._asdict(),
+            "valid": chosen[name].score,
+            "choice": chosen[name].candidate.choice,
+            "cost": cost(treatments[name], split, found, times)._asdict(),
             **({} if name == "base" else {"against_base": compared.of("base", name)}),
         }
         for name, found in answers.items()
     }
     return {
         "rows": rows,
-        "left_out": left_out,
+        "left_out": dict(left_out),
         "best": best,
         "steering_against_best": compared.of(best, "steering"),
         "success_gain": _success_gain(measured, args, split, [answers[name] for name in (best, "steering")]),
@@ -130,14 +151,15 @@ class _Pairs(NamedTuple):
 
 
 def _chosen(setup: Setup) -> tuple[dict[str, Chosen], dict[str, str]]:
-    """The rules with what VALID chose, and why others were left out."""
-    found: dict[str, list[Candidate]] = {}
+    """The rows of the table with what VALID chose, and why rules were left out."""
+    found = {"base": [Candidate("", lambda _: Treatment(setup.measured))]}
     left_out = {}
     for name, rule in RULES.items():
         try:
             found[name] = rule(setup)
         except NotApplicableError as error:
             left_out[name] = str(error)
+    found["steering"] = [Candidate("", lambda _: Treatment(setup.measured, setup.adapter))]
     names = {f"{name} {i}": (name, one) for name, some in found.items() for i, one in enumerate(some)}
     scores = _scores(setup, {key: one.treat("valid") for key, (_, one) in names.items()})
     chosen: dict[str, Chosen] = {}

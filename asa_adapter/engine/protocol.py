@@ -24,6 +24,7 @@ class Facts(NamedTuple):
         num_layers: number of decoder blocks L.
         length: most tokens that a prompt and its answer may have.
         quantised: how the weights are packed, such as "Q4_0"; "" where they are plain numbers.
+        longest: what `length` could be if the model was opened for it; 0 where that is not known.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Facts(NamedTuple):
     num_layers: int
     length: int
     quantised: str
+    longest: int = 0
 
 
 @dataclass(frozen=True)
@@ -132,3 +134,11 @@ class EngineModel(Protocol):
 def is_engine_model(model: Any) -> TypeGuard[EngineModel]:
     """Whether a model is asked through `EngineModel`, and not through transformers."""
     return not isinstance(model, torch.nn.Module) and isinstance(model, EngineModel)
+
+
+def or_opened_for_more(facts: Facts) -> str:
+    """The other cure of a prompt that is too long, behind "Shorten it"; "" where the model cannot be longer."""
+    if facts.longest and facts.length >= facts.longest:
+        return "; it was made for no more"
+    most = f", of {facts.longest} at most" if facts.longest else ""
+    return f", or open it with a greater n_ctx (--n-ctx){most}"

@@ -3,31 +3,27 @@
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.answering.decoding import Decoder
+from asa_adapter.answering.forcing import Forcing
+from asa_adapter.answering.leads import Lead, Leads, Variant
+from asa_adapter.answering.prompt_batches import PromptBatches
 from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
-from asa_adapter.engine.batches import batches_by_length, pad_token_id
 from asa_adapter.engine.protocol import Answering, EngineModel, Question, is_engine_model
-from asa_adapter.evaluation.decoding import Decoder, Regrouping
-from asa_adapter.evaluation.forcing import Forcing
 from asa_adapter.evaluation.metrics import gold_metrics, ratio, trigger_metrics
-from asa_adapter.evaluation.prefill import Prefilled, can_branch, logit_sharing, takes_a_cache
 from asa_adapter.modeling.forward import compiled_parts, evaluation_mode, greedy_settings
-from asa_adapter.modeling.prefix import SharedPrefix, Sharing
 from asa_adapter.modeling.processes import Processes, progress_bar
 from asa_adapter.notations.schemas import Tools
 from asa_adapter.steering.hook import is_steered
 from asa_adapter.tool_calls.gold import matches_gold
 from asa_adapter.tool_calls.outcomes import Answer, Outcome, cut_note
 from asa_adapter.tool_calls.parser import ToolCallParser
-
-# What acts on a model's answers: an adapter, the first token forced; None for nothing.
-Variant = ASAAdapter | Forcing | None
 
 
 @dataclass(frozen=True)
@@ -104,6 +100,7 @@ class Evaluation:
         until_call: bool = False,
         part: str = "",
         begun: Sequence[str] | None = None,
+        prompts: Sequence[Sequence[int]] | None = None,
     ) -> dict[str, list[Answer]]:
         """The `answers` for each of several adapters, by name; the prompts are run once for all of them.
 
@@ -113,26 +110,28 @@ class Evaluation:
             until_call: as in `answers`.
             part: text after the label of the progress bar, which says which rows these are.
             begun: for each row the text with which its answer begins, before the model's own; None for nothing.
+            prompts: what `prompts` returns for rows and `begun`, if it is known.
         """
         self._refuse_steered()
         if len(variants) > 1 and compiled_parts(self.model):  # attaching and removing discards compiled graphs
-            return {
-                name: self.answers_of_each(rows, {name: one}, until_call=until_call, part=part, begun=begun)[name]
-                for name, one in variants.items()
-            }
+            how: dict[str, Any] = {"until_call": until_call, "part": part, "begun": begun, "prompts": prompts}
+            return {name: self.answers_of_each(rows, {name: one}, **how)[name] for name, one in variants.items()}
         processes = Processes()
         mine = processes.part(len(rows))
-        prompts = self.prompts([rows[i] for i in mine], begun and [begun[i] for i in mine])
+        if prompts is None:
+            own = self.prompts([rows[i] for i in mine], begun and [begun[i] for i in mine])
+        else:
+            own = [list(prompts[i]) for i in mine]
         variants = {name: of_rows(variant, mine) for name, variant in variants.items()}
         label = ", ".join(variants) if len(variants) < 3 else f"{len(variants)} variants"
-        total = len(prompts) * len(variants)
+        total = len(own) * len(variants)
         with evaluation_mode(self.model), progress_bar(total, f"answers ({label}{part})", self.progress) as bar:
-            texts = self._answered(prompts, variants, until_call, bar.update)
+            texts = self._answered(own, variants, until_call, bar.update)
         starts = begun or [""] * len(rows)
-        whole = {name: _gathered(processes, own, len(rows)) for name, own in texts.items()}
+        whole = {name: _gathered(processes, found, len(rows)) for name, found in texts.items()}
         return {
-            name: [Answer(start + answer, answer.cut) for start, answer in zip(starts, own, strict=True)]
-            for name, own in whole.items()
+            name: [Answer(start + answer, answer.cut) for start, answer in zip(starts, found, strict=True)]
+            for name, found in whole.items()
         }
 
     def prompts(self, rows: Sequence[Row], begun: Sequence[str] | None = None) -> list[list[int]]:
@@ -163,14 +162,15 @@ class Evaluation:
             return texts
         compiled = bool(compiled_parts(self.model))
         several = not compiled and len(prompts) * len(variants) > self.batch_size
-        decoder = self._decoder(until_call, deliver)
-        with self.steered(next(iter(variants.values())) if compiled else None):
-            for taken, prompt, regroups in self._batches(prompts, several):
-                for name, variant in variants.items():
-                    some = of_rows(variant, taken)
-                    with self.steered(None if compiled else some):
-                        forcing = some if isinstance(some, Forcing) else None
-                        decoder.begin(prompt, [(name, i) for i in taken], regroups, forcing)
+        decoder = self._decoder(until_call)
+        attaching = {name: self._attaching(variant) for name, variant in variants.items()}
+        with attaching[next(iter(variants))]() if compiled else contextlib.nullcontext():
+            for taken, prompt, regroups, guesses in self._batches(prompts, several):
+                leads = Leads(taken, deliver, self.temperature is None, guesses)
+                for begun in leads.rounds({name: of_rows(variant, taken) for name, variant in variants.items()}):
+                    with contextlib.nullcontext() if compiled else attaching[begun.name]() as handle:
+                        joined = functools.partial(leads.joined, begun, handle)
+                        decoder.begin(prompt.chosen(begun.rows), begun.leads, regroups, begun.forcing, joined)
                     decoder.go_on()
             decoder.go_on(to_the_end=True)
         return texts
@@ -183,11 +183,13 @@ class Evaluation:
         until_call: bool,
         deliver: Callable[[tuple[str, int], list[int], bool], None],
     ) -> None:
+        attaching = {name: self._attaching(variant) for name, variant in variants.items()}
+
         def asked(i: int) -> Iterator[Question]:
             for name, variant in variants.items():
                 one = of_rows(variant, [i])
                 first = one.of_one if isinstance(one, Forcing) else None
-                yield Question((name, i), functools.partial(self.steered, variant), first)
+                yield Question((name, i), attaching[name], first)
 
         how = Answering(self.max_new_tokens, self._stops(until_call), self._complete(until_call), self.temperature)
         for answer in model.answers(prompts, asked, how):
@@ -260,56 +262,28 @@ class Evaluation:
         self.warn_of_cut(results)
         return results
 
-    def _batches(self, prompts: Sequence[Sequence[int]], several: bool) -> Iterator[tuple[list[int], Prefilled, bool]]:
-        """All prompts in batches of similar length.
-
-        Args:
-            prompts: the prompts.
-            several: whether more answers are asked for than make a batch.
-
-        Yields:
-            The indices of the prompts, the batch ready to be answered, and whether its rows may leave it.
-        """
-        pad_id = pad_token_id(self.tokenizer)
-        for prefix, members in self._prefixes(prompts):
-            alike = [prompts[i] for i in members]
-            begun = prefix if prefix.length or self._can_branch(alike) else None
-            regroups = several and begun is not None and self._regrouping.holds(self.model, alike, begun, pad_id)
-            for batch in batches_by_length(alike, self.batch_size):
-                prompt = Prefilled(self.model, [alike[i] for i in batch], begun, pad_id)
-                yield [members[i] for i in batch], prompt, regroups and prompt.cache is not None
-
-    def _prefixes(self, prompts: Sequence[Sequence[int]]) -> Iterable[tuple[SharedPrefix, Sequence[int]]]:
-        """Each shared prefix with the indices of its prompts; none is shared where generate() takes no cache."""
-        return self._sharing.prefixes(prompts) if takes_a_cache(self.model) else self._sharing.whole(prompts)
-
-    def _can_branch(self, prompts: Sequence[Sequence[int]]) -> bool:
-        """Whether several answers can start from copies of one cache, for prompts without a shared prefix."""
-        pad_id = pad_token_id(self.tokenizer)
-        return takes_a_cache(self.model) and can_branch(self.model, prompts, SharedPrefix(), pad_id)
-
     def steered(self, variant: Variant) -> contextlib.AbstractContextManager[Any]:
         """Steers the model inside the `with` block, if the variant is an adapter."""
+        return self._attaching(variant)()
+
+    def _attaching(self, variant: Variant) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+        """What `steered` returns, each time it is called; the model is compared with the adapter's once."""
         if isinstance(variant, ASAAdapter):
-            return variant.attach(self.model, allow_mismatch=True)
-        return contextlib.nullcontext()
+            return variant._attaching(self.model, mismatch=True)
+        return contextlib.nullcontext
 
     @functools.cached_property
-    def _sharing(self) -> Sharing:
-        return logit_sharing(self.model, pad_token_id(self.tokenizer))
+    def _batches(self) -> PromptBatches:
+        return PromptBatches(self.model, self.tokenizer, self.batch_size)
 
-    @functools.cached_property
-    def _regrouping(self) -> Regrouping:
-        return Regrouping()
-
-    def _decoder(self, until_call: bool, deliver: Callable[[tuple[str, int], list[int], bool], None]) -> Decoder:
+    def _decoder(self, until_call: bool) -> Decoder:
         return Decoder(
             self.model,
             self._settings,
             2 * self.batch_size,  # as in the screen: one token of a row takes little room
             self._stops(until_call),
             self._complete(until_call),
-            deliver,
+            Lead.end,
         )
 
     def _stops(self, until_call: bool) -> frozenset[int]:

@@ -14,13 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from asa_adapter.answering.prefill import Prefilled, can_branch, logit_sharing
 from asa_adapter.engine.batches import batches_by_length
-from asa_adapter.engine.protocol import EngineModel
-from asa_adapter.evaluation.prefill import Prefilled, can_branch, logit_sharing
 from asa_adapter.modeling.forward import evaluation_mode
 from asa_adapter.modeling.processes import progress_bar
 from asa_adapter.modeling.recording import BlockCall, pushed, recorded, resumed
 from asa_adapter.modeling.residual import hidden_state, replace_hidden_state
+
+# Of pushes or of prompts: a number for each row of logits, or one for all.
+Numbers = list[int] | int
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,13 @@ class Push:
     def at(self, row: int) -> torch.Tensor | None:
         """The (D,) vector for one prompt; None where it is not pushed."""
         return self.steps[self.domain[row]] if self.rows is None or self.rows[row] else None
+
+
+def parts_of(pushes: Sequence[Push]) -> list[Any]:
+    """All that tells pushes from others: numbers and arrays."""
+    asked = [p.rows if p.rows is not None else torch.ones(len(p.domain), dtype=torch.bool) for p in pushes]
+    steps = [part for p in pushes for part in (p.layer, p.steps.numpy(), p.domain.numpy())]
+    return [*steps, *(some.numpy() for some in asked)]
 
 
 class Screened(NamedTuple):
@@ -88,11 +97,60 @@ def first_tokens(
     """
     shape = (1 + len(pushes), len(prompts))
     screened = Screened(np.zeros(shape, dtype=bool), *np.zeros((2, *shape), dtype=np.float32))
+
+    def keep(numbers: Numbers, rows: Numbers, logits: torch.Tensor) -> None:
+        for part, values in zip(screened, _opens(logits, openings), strict=True):
+            part[numbers, rows] = values
+
+    _run(model, blocks, prompts, pushes, keep, pad_id=pad_id, batch_size=batch_size, progress=progress)
+    return screened
+
+
+def probabilities(
+    model: Any,
+    blocks: nn.ModuleList | None,
+    prompts: Sequence[Sequence[int]],
+    sets: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    batch_size: int,
+    progress: bool,
+) -> NDArray[np.float32]:
+    """(S, N) probabilities that the answer of the bare model begins with a token of each of S sets, in one run.
+
+    Args:
+        sets: S lists of token ids.
+        model, blocks, prompts, pad_id, batch_size, progress: as in `first_tokens`.
+    """
+    found = np.zeros((len(sets), len(prompts)), dtype=np.float32)
+
+    def keep(_: Numbers, rows: Numbers, logits: torch.Tensor) -> None:
+        for part, tokens in zip(found, sets, strict=True):
+            part[rows] = _opens(logits, tokens).probability
+
+    _run(model, blocks, prompts, [], keep, pad_id=pad_id, batch_size=batch_size, progress=progress)
+    return found
+
+
+def _run(
+    model: Any,
+    blocks: nn.ModuleList | None,
+    prompts: Sequence[Sequence[int]],
+    pushes: Sequence[Push],
+    keep: Callable[[Numbers, Numbers, torch.Tensor], None],
+    *,
+    pad_id: int,
+    batch_size: int,
+    progress: bool,
+) -> None:
+    """Gives the numbers of pushes, the indices of prompts and the (M, V) logits of each pass to `keep`."""
     total = len(prompts) + sum(len(prompts) if p.rows is None else int(p.rows.sum()) for p in pushes)
     with evaluation_mode(model), progress_bar(total, "screen", progress) as bar:
         if blocks is None:
-            _fill_by_engine(screened, model, prompts, pushes, openings, bar.update)
-            return screened
+            asked = [(push.layer, push.at) for push in pushes]
+            for given in model.pushed_logits(prompts, asked, bar.update):
+                keep(*given)
+            return
         sharing = logit_sharing(model, pad_id)
         for prefix, members in sharing.prefixes(prompts):
             # Some caches cannot be shared, but can still be continued by one token; some cannot even be that.
@@ -105,25 +163,8 @@ def first_tokens(
                 prompt = Prefilled(model, [prompts[i] for i in rows], begun, pad_id)
                 of_batch = [push.of(rows) for push in pushes]
                 for numbers, places, logits in _each_push(model, blocks, prompt, of_batch, layers, batch_size):
-                    found = numbers, [rows[place] for place in places]
-                    for part, values in zip(screened, _opens(logits, openings), strict=True):
-                        part[found] = values
+                    keep(numbers, [rows[place] for place in places], logits)
                     bar.update(len(places))
-    return screened
-
-
-def _fill_by_engine(
-    screened: Screened,
-    model: EngineModel,
-    prompts: Sequence[Sequence[int]],
-    pushes: Sequence[Push],
-    openings: Sequence[int],
-    done: Callable[[int], Any],
-) -> None:
-    asked = [(push.layer, push.at) for push in pushes]
-    for numbers, row, logits in model.pushed_logits(prompts, asked, done):
-        for part, values in zip(screened, _opens(logits, openings), strict=True):
-            part[numbers, row] = values
 
 
 def _opens(logits: torch.Tensor, openings: Sequence[int]) -> Screened:

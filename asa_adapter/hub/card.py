@@ -69,6 +69,7 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         sample=None if config.abstains else _sample(report),
         repo_id=repo_id if _HUB_ID.fullmatch(repo_id or "") else PLACEHOLDER,
         model_id=on_hub or "path/to/the/model",
+        file=_file(config),
         fitted_for=_fitted_for(config, report),
         serving=_serving(config, report),
         tools=_tools(config.tools),
@@ -127,6 +128,12 @@ def _metadata(report: Report, name: str | None, on_hub: str | None, repo_id: str
             for ratio in RATIOS
         ]
     return data
+
+
+def _file(config: ASAConfig) -> str | None:
+    """How the weights are stored of the model file of llama.cpp that an adapter was fitted on; None for others."""
+    found = re.match(r"gguf:(\w+):", config.base_model_fingerprint or "")
+    return f"the one in {found[1]} that it was fitted on" if found else None
 
 
 def _headline(report: Report) -> str | None:

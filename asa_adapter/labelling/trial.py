@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from asa_adapter.answering.decoding import text_ends
 from asa_adapter.data.prompts import Row
 from asa_adapter.data.rows import complete_row, row_text
 from asa_adapter.evaluation.answers import Evaluation
-from asa_adapter.evaluation.decoding import text_ends
 from asa_adapter.labelling.checker import Result, expected_results, is_right
 from asa_adapter.modeling.forward import input_device
 from asa_adapter.tool_calls.detection import detected_format

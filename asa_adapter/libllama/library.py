@@ -6,6 +6,7 @@ the library gives by default must be found where they are expected: another layo
 
 import ctypes
 import functools
+import hashlib
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -176,6 +177,12 @@ class Library:
         self._check_layout()
         self.log_set(self._log, None)
         self.backend_init()
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 of the library's file: another build rounds otherwise."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(name)  # tells a type checker that there are attributes of any name

@@ -11,7 +11,7 @@ import torch
 from transformers import GenerationConfig
 
 from asa_adapter.config.asa_config import ASAConfig
-from asa_adapter.engine.protocol import Answered, Answering, Facts, Pushed, Question
+from asa_adapter.engine.protocol import Answered, Answering, Facts, Pushed, Question, or_opened_for_more
 from asa_adapter.errors import IncompatibleModelError, visible
 from asa_adapter.files import sha256
 from asa_adapter.libllama.context import Context, Run
@@ -116,6 +116,7 @@ class GGUFModel:
             num_layers=library.model_n_layer(model),
             length=min(n_ctx, trained) if trained > 0 else n_ctx,
             quantised="" if self._stored in _PLAIN else self._stored,
+            longest=max(trained, 0),
         )
 
     def __repr__(self) -> str:
@@ -142,9 +143,9 @@ class GGUFModel:
         return f"gguf:{self._stored}:{self._digest}"
 
     def digest(self) -> str:
-        """Digest of what results depend on: the weights, the library's file name and the tokens that end a text."""
+        """Digest of what results depend on: the weights, the library and the tokens that end a text."""
         ends = self.generation_config.eos_token_id
-        return sha256(repr((self.fingerprint(), self.facts, str(self._library.path.name), ends)).encode())
+        return sha256(repr((self.fingerprint(), self.facts, self._library.digest, ends)).encode())
 
     @property
     def is_steered(self) -> bool:
@@ -248,7 +249,7 @@ class GGUFModel:
         if tokens > self.facts.length:
             raise ValueError(
                 f"prompt and answer may have {tokens} tokens; this model was opened for {self.facts.length}. Shorten "
-                "them, or open it with a greater n_ctx"
+                f"them{or_opened_for_more(self.facts)}"
             )
 
     def last_states(self, prompts: Sequence[Sequence[int]], done: Callable[[int], Any]) -> torch.Tensor:

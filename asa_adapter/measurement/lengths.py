@@ -21,13 +21,14 @@ def room(model: nn.Module, tokenizer: Any, answer: int = 0) -> int | None:
     return None if most is None else most - answer
 
 
-def check_lengths(lengths: Mapping[str, int], most: int | None, answer: int) -> None:
+def check_lengths(lengths: Mapping[str, int], most: int | None, answer: int, cure: str = "") -> None:
     """Refuses prompts that are too long.
 
     Args:
         lengths: tokens of each prompt, by a name for errors.
         most: what `room` returned.
         answer: tokens of the longest answer.
+        cure: what can be done beside shortening them.
 
     Raises:
         ValueError: a prompt and the longest answer have more tokens than `most`.
@@ -37,7 +38,7 @@ def check_lengths(lengths: Mapping[str, int], most: int | None, answer: int) -> 
         raise ValueError(
             f"{len(too_long)} of {len(lengths)} prompts are too long: the model takes {most} tokens, the longest "
             f"prompt has {max(lengths.values())}, and an answer up to {answer} (max_new_tokens). Shorten or leave out "
-            f"{', '.join(too_long[:5])}" + (f" and {len(too_long) - 5} more" if len(too_long) > 5 else "")
+            f"{', '.join(too_long[:5])}" + (f" and {len(too_long) - 5} more" if len(too_long) > 5 else "") + cure
         )
 
 

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from asa_adapter.answering.leads import Variant
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.duplicates import row_groups, row_names
 from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
 from asa_adapter.engine.batches import pad_token_id
-from asa_adapter.engine.protocol import is_engine_model
-from asa_adapter.evaluation.answers import Evaluation, Variant, of_rows
-from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens
+from asa_adapter.engine.protocol import is_engine_model, or_opened_for_more
+from asa_adapter.evaluation.answers import Evaluation, of_rows
+from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens, parts_of, probabilities
 from asa_adapter.matching.kinds import kind_of
 from asa_adapter.measurement.labelled import LabelledStates, labels_of
 from asa_adapter.measurement.lengths import check_lengths, room, usable
@@ -71,7 +72,8 @@ class Measurements:
         parser: ToolCallParser,
         tools: Tools | None,
     ) -> None:
-        self._model, self._tokenizer, self._given = model, tokenizer, splits
+        self._model, self._tokenizer = model, tokenizer
+        self._given = {name: list(rows) for name, rows in splits.items()}  # a data set makes a row anew at each look
         self._args, self._parser, self._tools = args, parser, tools
         self._evaluation = Evaluation(
             model,
@@ -82,7 +84,7 @@ class Measurements:
             batch_size=args.batch_size,
             progress=args.progress,
         )
-        self._splits: dict[str, Sequence[Row]] = dict(splits)
+        self._splits: dict[str, list[Row]] = dict(self._given)
         self._sources: dict[str, NDArray[np.int64]] = {}
         self._encoded: dict[str, _Prompts] = {}
         self._states: dict[str, HiddenStates] = {}
@@ -137,7 +139,8 @@ class Measurements:
             for split, rows in self._splits.items()
             for name, ids in zip(row_names(rows), self._prompts(split).ids, strict=True)
         }
-        check_lengths(lengths, room(self._model, self._tokenizer), self._args.max_new_tokens)
+        cure = or_opened_for_more(self._model.facts) if is_engine_model(self._model) else ""
+        check_lengths(lengths, room(self._model, self._tokenizer), self._args.max_new_tokens, cure)
 
     def add(self, name: str, split: str, rows: Sequence[Row], of: Sequence[int]) -> None:
         """Adds rows that were made from those of a split, as a split of its own, with the groups of their sources.
@@ -214,7 +217,6 @@ class Measurements:
         split: str,
         pushes: Sequence[Push],
         rows: NDArray[np.int64] | None = None,
-        tokens: Sequence[int] | None = None,
     ) -> Screened:
         """The first token of each row's answer, by the bare model and under each push.
 
@@ -222,34 +224,41 @@ class Measurements:
             split: name of the split.
             pushes: pushes for all of its rows.
             rows: indices of the rows to run; None for all.
-            tokens: ids of the tokens to look for; None for those with which calls begin.
         """
         prompts = self._prompts(split)
         chosen = np.arange(len(prompts.ids)) if rows is None else rows
-        openings = list(self._parser.opening_ids(self._tokenizer) if tokens is None else tokens)
+        openings = list(self._parser.opening_ids(self._tokenizer))
 
         def compute() -> dict[str, NDArray[Any]]:
             processes = Processes()
             mine = chosen[processes.part(len(chosen))].tolist()
-            screened = first_tokens(
-                self._model,
-                None if is_engine_model(self._model) else decoder_blocks(self._model, self._args.layer_path),
-                [prompts.ids[i] for i in mine],
-                [push.of(mine) for push in pushes],
-                openings,
-                pad_id=pad_token_id(self._tokenizer),
-                batch_size=2 * self._args.batch_size,
-                progress=self._args.progress,
-            )
+            how = {**self._screening, "prompts": [prompts.ids[i] for i in mine], "openings": openings}
+            screened = first_tokens(self._model, pushes=[push.of(mine) for push in pushes], **how)
             return {name: processes.arrays(found, len(chosen)) for name, found in screened._asdict().items()}
 
-        asked = [p.rows if p.rows is not None else torch.ones(len(p.domain), dtype=torch.bool) for p in pushes]
-        pushed = digest(
-            *(part for p in pushes for part in (p.layer, p.steps.numpy(), p.domain.numpy())),
-            *(some.numpy() for some in asked),
-        )
+        pushed = digest(*parts_of(pushes))
         depends = {"prompts": prompts.digest, "rows": digest(chosen), "pushes": pushed, "openings": openings}
         return Screened(**self._stages.arrays(f"first-tokens-{split}", depends, compute))
+
+    def probabilities(self, split: str, sets: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """(S, N) probabilities that the bare model's answer to each row begins with a token of each of S sets."""
+        prompts = self._prompts(split)
+
+        def compute() -> dict[str, NDArray[Any]]:
+            processes = Processes()
+            some = [prompts.ids[i] for i in processes.part(len(prompts.ids))]
+            found = probabilities(self._model, prompts=some, sets=sets, **self._screening)
+            return {"probabilities": processes.arrays(found, len(prompts.ids))}
+
+        depends = {"prompts": prompts.digest, "sets": [list(tokens) for tokens in sets]}
+        return self._stages.arrays(f"probabilities-{split}", depends, compute)["probabilities"]
+
+    @property
+    def _screening(self) -> dict[str, Any]:
+        """How first tokens are computed."""
+        size, pad_id = 2 * self._args.batch_size, pad_token_id(self._tokenizer)
+        blocks = None if is_engine_model(self._model) else decoder_blocks(self._model, self._args.layer_path)
+        return {"blocks": blocks, "pad_id": pad_id, "batch_size": size, "progress": self._args.progress}
 
     def answers(
         self, split: str, variants: Mapping[str, Variant], *, until_call: bool = False
@@ -269,14 +278,14 @@ class Measurements:
         self, split: str, part: range, variants: Mapping[str, Variant], until_call: bool
     ) -> dict[str, list[Answer]]:
         """The answers to the rows of one stage."""
-        rows = self._splits[split]
+        rows, prompts = self._splits[split], [self._prompts(split).ids[i] for i in part]
         depends = {
-            "prompts": digest([self._prompts(split).ids[i] for i in part]),
+            "prompts": digest(prompts),
             "max_new_tokens": self._args.max_new_tokens,
             "until_call": until_call,
             "markers": [*self._parser.forms, self._parser.start, self._parser.end],
         }
-        digests = {name: None if variant is None else variant.digest() for name, variant in variants.items()}
+        of_each = {name: {**depends, "adapter": one and one.digest()} for name, one in variants.items()}
         begun = self._begun.get(split)
 
         def compute(missing: list[str]) -> dict[str, list[Answer]]:
@@ -285,12 +294,11 @@ class Measurements:
                 {name: variants[name] for name in missing},
                 until_call=until_call,
                 begun=None if begun is None else [begun[i] for i in part],
+                prompts=prompts,
                 part=f"; {split} {part.start + 1} to {part.stop} of {len(rows)}",
             )
 
-        return self._stages.answers(
-            f"answers-{split}", {name: {**depends, "adapter": digests[name]} for name in variants}, compute
-        )
+        return self._stages.answers(f"answers-{split}", of_each, compute)
 
     def triggers(self, split: str, variants: Mapping[str, Variant]) -> dict[str, NDArray[np.bool_]]:
         """By variant, (N,) bool: whether each row's answer calls a tool; answers end where a call begins."""

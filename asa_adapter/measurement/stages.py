@@ -99,11 +99,13 @@ class Stages:
 
         files = {key: f"{name}-{self._key(name, of_one)}.json" for key, of_one in depends.items()}
         found = {key: self._found(file_name, name, read) for key, file_name in files.items()}
-        if missing := [key for key, value in found.items() if value is None]:
-            for key, value in compute(missing).items():
-                self._keep(files[key], name, value, written)
-                found[key] = value
-        return {key: list(value) for key, value in found.items()}
+        # Equal stages are computed once.
+        missing = {files[key]: key for key, value in found.items() if value is None}
+        computed = {}
+        for key, value in (compute([*missing.values()]) if missing else {}).items():
+            self._keep(files[key], name, value, written)
+            computed[files[key]] = value
+        return {key: list(computed[files[key]] if value is None else value) for key, value in found.items()}
 
     def _found(self, file_name: str, name: str, read: Callable[[bytes], Any]) -> Any:
         """The value of a stored stage; None if it is missing or damaged."""

@@ -38,11 +38,12 @@ def forward(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: Any 
         keywords: further keyword arguments, such as `use_cache`; those that the model does not accept are left out.
 
     Returns:
-        The model's output. Models that accept `logits_to_keep` compute the logits of the last token only.
+        The model's output. Models that accept `logits_to_keep` compute the logits of the last token only,
+        where nothing else is asked for.
     """
     # The same positions as in generate(); without them some models, such as RoBERTa, would count differently.
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    keywords = forward_keywords(model, position_ids=positions, logits_to_keep=1, **keywords)
+    keywords = forward_keywords(model, **{"position_ids": positions, "logits_to_keep": 1, **keywords})
     if cache is not None:
         keywords[CACHE] = cache
     return model(input_ids=ids, attention_mask=mask, **keywords)

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.answering.decoding import text_ends
 from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.engine.protocol import is_engine_model
-from asa_adapter.evaluation.decoding import text_ends
 from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.notations.schemas import tool_schemas, unwrapped
 from asa_adapter.policy.decision import Decision

@@ -17,11 +17,13 @@ class Prompt(NamedTuple):
         last: (rows,) index of the last prompt token in each row of the tokens that are fed to the model.
         width: number of prompt tokens that are fed in each row.
         before: number of tokens in each row that are not fed, since a cache holds them.
+        mask: the attention mask that tells the last tokens; None where there is none, or another one tells them.
     """
 
     last: NDArray[np.int64]
     width: int
     before: int
+    mask: torch.Tensor | None = None
 
 
 class Loop(NamedTuple):
@@ -77,15 +79,18 @@ def own_prompt(
     if first and count < length and not given.before:
         return given  # tokens are left out, though no filled cache was seen
     width, mask = count - drafted, asked.get("attention_mask")
+    fed = inputs["inputs_embeds"] if embedded else inputs["input_ids"]
+    as_given = (width, length - count, fed.shape[0]) == (given.width, given.before, len(given.last))
+    if as_given and not drafted and mask is not None and mask is given.mask:
+        return given  # it was looked at when generate() was called
     if isinstance(mask, torch.Tensor) and mask.ndim == 2 and drafted:
         mask = mask[:, :-drafted]
-    fed = inputs["inputs_embeds"] if embedded else inputs["input_ids"]
     return Prompt(_last(mask, width, fed.shape[0]), width, length - count)
 
 
 def shared_by_beams(last: NDArray[np.int64], rows: int, given: int) -> NDArray[np.int64]:
     """(B,) the indices of the rows that generate() was given, where their beams share them; else `last`, (rows,)."""
-    if len(last) == rows and rows % given == 0:
+    if len(last) == rows != given and rows % given == 0:
         grouped = last.reshape(given, -1)
         if (grouped == grouped[:, :1]).all():
             return grouped[:, 0]

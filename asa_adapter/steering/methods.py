@@ -208,7 +208,8 @@ class Methods:
             result = self._run(_Running(self, None, outer.depth + 1), original, args, kwargs)
             call.asked_inside = True
             return result
-        call.expect(*prompt_tokens(self._model, args, named), drafts_tokens(self._model, args, named))
+        drafts = drafts_tokens(self._model, args, named)
+        call.expect(*prompt_tokens(self._model, args, named), drafts, named.get("attention_mask"))
         before = call.looped
         try:
             return self._run(_Running(self, call, outer.depth + 1), original, args, kwargs)
@@ -239,7 +240,7 @@ class Methods:
         tokens = visible_tokens(args, named)
         records = {id(handle): handle._open(last + cached, tokens) for handle in active}
         call = Call(last, width, list(records.values()))
-        call.expect(last, width, cached, drafts_tokens(self._model, args, named))
+        call.expect(last, width, cached, drafts_tokens(self._model, args, named), named.get("attention_mask"))
         return call, records
 
     def _prepare(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

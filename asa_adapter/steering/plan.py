@@ -58,9 +58,11 @@ class Call:
         """Whether the call was steered, in each run of the loop."""
         return not (self.missed or self.asked_inside) and all(record.whole for record in self.records)
 
-    def expect(self, last: NDArray[np.int64], width: int, cached: int, drafts: bool) -> None:
-        """The next run of the loop comes from a generate() with this prompt (see `prompt_tokens`)."""
-        self.given, self.drafts = Prompt(last, width, cached), drafts
+    def expect(
+        self, last: NDArray[np.int64], width: int, cached: int, drafts: bool, mask: torch.Tensor | None = None
+    ) -> None:
+        """The next run of the loop comes from a generate() with this prompt (see `prompt_tokens`) and this mask."""
+        self.given, self.drafts = Prompt(last, width, cached, mask), drafts
 
     def locate(
         self,

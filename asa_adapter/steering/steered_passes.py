@@ -64,11 +64,13 @@ class Window:
             verdicts = self.record.met[0].verdicts
         else:
             verdicts = self.record.allowed(controller.decide(self._read_with(states), rule), where[0])
-            self.record.met.append(Met(self.rows, states, verdicts))
-        if not controller.pushes:
+        left = controller.steer(states, verdicts, rule) if controller.pushes else states
+        if not self.again:
+            self.record.met.append(Met(self.rows, states, verdicts, left))
+        if left is states:
             return hidden
         steered = hidden if in_place else hidden.clone()
-        steered[where] = controller.steer(states, verdicts, rule)
+        steered[where] = left
         return steered
 
     def _read_with(self, states: torch.Tensor) -> torch.Tensor:
@@ -142,11 +144,13 @@ class Met(NamedTuple):
         rows: (n,) indices of the rows.
         states: (n, D) their states before the step.
         verdicts: their decisions.
+        left: (n, D) their states behind the step.
     """
 
     rows: NDArray[np.int64]
     states: torch.Tensor
     verdicts: Verdicts
+    left: torch.Tensor
 
 
 @dataclass
@@ -185,7 +189,7 @@ class Record:
     def gates(self, logits: torch.Tensor) -> torch.Tensor:
         """(B,) the gates of the rows of (B, T, V) logits, on their device; 0 for rows that are not decided."""
         found = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
-        for rows, _, verdicts in self.met:
+        for rows, _, verdicts, _ in self.met:
             found[torch.from_numpy(rows).to(found.device)] = verdicts.gate.to(found.device)
         return found
 
@@ -205,12 +209,22 @@ class Record:
             return verdicts
         return verdicts._replace(gate=verdicts.gate * acts.to(rows.device)[rows // self.expand])
 
+    def change(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """The (D,) state of a row before its step and behind it; None where they are the same."""
+        for met in self.met:
+            for place in np.flatnonzero(met.rows == row):
+                before, after = met.states[place], met.left[place]
+                return (
+                    None if torch.equal(before, after) else (before.float().cpu().numpy(), after.float().cpu().numpy())
+                )
+        return None
+
     def decisions(self) -> list[Decision]:
         """One decision for each row decided so far, in order; the beams of a row share its prompt and its decision."""
         found: dict[int, Decision] = {}
         controller = self.controller if self.biased else replace(self.controller, opening=None)
         action = controller.action
-        for rows, states, verdicts in self.met:
+        for rows, states, verdicts, _ in self.met:
             rule = self.rules(torch.from_numpy(rows).to(states.device))
             shares = self.controller.lengths(verdicts, rule) / states.float().norm(dim=1).clamp(min=1e-12)
             if self.controller.cap:

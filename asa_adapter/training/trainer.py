@@ -15,7 +15,7 @@ from typing import Any, Unpack
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Setting
-from asa_adapter.comparison.table import ablated, metrics_of_rules, rules_table
+from asa_adapter.comparison.table import ablated, metrics_of_rules, with_rules
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.fields import checked_domains
 from asa_adapter.config.training_arguments import ASATrainingArguments
@@ -265,8 +265,8 @@ class ASATrainer:
         """
         chosen = self._chosen(split, adapter)
         with self._timed(f"ablations ({split})", chosen) as told:
-            results = ablated(self._measured, chosen, split, self.args)
-            table = rules_table(self._measured, chosen, self.args, split) if rules else None
+            asked = (self._measured, chosen, split, self.args)
+            results, table = with_rules(*asked) if rules else (ablated(*asked), None)
             told.append(f"{len(results)} variants, {len(table['rows']) if table else 0} rules")
         if chosen is self._adapter and split == "test":
             self.report |= {"ablations": results} | ({"rules": table} if table else {})

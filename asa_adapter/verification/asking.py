@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.answering.decoding import text_ends
 from asa_adapter.engine.protocol import is_engine_model
-from asa_adapter.evaluation.decoding import text_ends
 from asa_adapter.modeling.forward import evaluation_mode, greedy_answers
 from asa_adapter.verification.record import ANSWER_TOKENS, Record, Seen, Where
 from asa_adapter.verification.samples import Sample, digest, neutral_samples, read_samples

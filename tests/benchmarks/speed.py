@@ -7,6 +7,7 @@ Without --model the tiny LFM2 and the tiny Qwen3 are measured, and what `port.py
     screen    the race of the settings and the whole grid, in units of the states of CAL, TRAIN and VALID (race.py)
     answers   64 new tokens of finalists and of an evaluation, beside plain generate() (generation.py)
     tree      tokens of TRAIN's prompts: in all, in the tree of what they begin with, and run
+    ablations `evaluate --ablations`: the adapter's variants and ten rows of rules, in units of one evaluation
     training  all of train(), what its first stage forecasts, and what a second call costs (long_run.py)
     port      extraction, screen and hook, beside the way of the method's first public port (port.py)
 
@@ -36,14 +37,16 @@ import transformers
 from real_model import balanced
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, load_splits
+from asa_adapter.comparison.table import rules_table, with_rules
 from asa_adapter.data.prompts import encode_rows
 from asa_adapter.engine.beginnings import common_tokens, tokens_run
 from asa_adapter.evaluation.answers import Evaluation
+from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.summary.markdown import table
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SHIPPED = {EXAMPLES / "tiny_lfm2": EXAMPLES / "tiny_lfm2_asa", EXAMPLES / "tiny_qwen3": None}  # with their adapters
-PARTS = ("screen", "answers", "tree", "training", "port")
+PARTS = ("screen", "answers", "tree", "ablations", "training", "port")
 WORDS = {"rounds": "ours", "whole_batches": "whole batches", "plain": "plain generate()"}
 SHOWN = 8  # functions of a profile
 
@@ -120,6 +123,31 @@ class Subject:
             "tree": sum(added),
             "run": tokens_run(prompts),
         }
+
+    def ablations(self) -> dict[str, float]:
+        """CPU seconds of one evaluation on TEST, and of the whole table, which holds one."""
+        args = ASATrainingArguments(progress=False, **self.settings)
+
+        def measured() -> Measurements:
+            return Measurements(self.model, self.trainer.tokenizer, self.splits, args, self.trainer.parser, None)
+
+        def one() -> None:
+            fresh = measured()
+            for texts in fresh.answers("test", {"base": None, "asa": self.adapter}).values():
+                fresh.metrics("test", texts)
+
+        works = {
+            "evaluation": one,
+            "rules": lambda: rules_table(measured(), self.adapter, args, "test"),
+            "table": lambda: with_rules(measured(), self.adapter, "test", args),
+        }
+        found = {}
+        one()  # warms up
+        for name, work in works.items():
+            began = time.process_time()
+            work()
+            found[name] = time.process_time() - began
+        return found
 
     def training(self) -> dict[str, Any]:
         """All of train()."""
@@ -202,6 +230,20 @@ def tree_table(found: Mapping[str, Any]) -> str:
     return table(["", "prompts", "tokens in all", "in their tree", "run", "run / tree"], rows, 5)
 
 
+def ablations_table(found: Mapping[str, Any]) -> str:
+    """The cost of the table of each model."""
+    rows = [
+        [
+            name,
+            *(f"{one[part]:.1f} s" for part in ("evaluation", "rules", "table")),
+            *(f"{one[part] / one['evaluation']:.2f}" for part in ("rules", "table")),
+        ]
+        for name, one in found.items()
+    ]
+    head = ["", "one evaluation", "ten rows of rules", "rules and variants", "rules / one", "both / one"]
+    return table(head, rows, len(head) - 1)
+
+
 def training_table(found: Mapping[str, Any]) -> str:
     """The whole training of each model."""
     rows = [
@@ -239,6 +281,7 @@ SHOWS: dict[str, Callable[[Any], str]] = {
     "screen": screen_table,
     "answers": answers_table,
     "tree": tree_table,
+    "ablations": ablations_table,
     "training": training_table,
     "profiles": profile_tables,
     "port": port.table,

@@ -22,6 +22,7 @@ from asa_adapter import ASAAdapter, ASATrainingArguments, Decision, ToolCallPars
 from asa_adapter.cli import commands, entrypoint
 from asa_adapter.cli.entrypoint import main
 from asa_adapter.cli.parser import command_parser
+from asa_adapter.comparison.table import ablated
 from asa_adapter.evaluation.answers import Evaluation
 
 FAST = ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "1", "--finalists", "1"]
@@ -151,12 +152,13 @@ def test_evaluate_measures_ablations_where_asked(
         asked.extend(variants)
         return {name: [""] * len(rows) for name in variants}
 
-    def rules(measured: Any, _: Any, args: ASATrainingArguments, split: str) -> dict[str, Any]:
+    def rules(measured: Any, adapter: Any, split: str, args: ASATrainingArguments) -> tuple[Any, dict[str, Any]]:
         assert (args.objective, args.max_new_tokens, measured.evaluation.max_new_tokens) == ("f1", 64, 64)
-        return {"rows": {"force": {"metrics": measured.metrics(split, [""] * len(measured.rows(split)))}}}
+        force = {"metrics": measured.metrics(split, [""] * len(measured.rows(split)))}
+        return ablated(measured, adapter, split, args), {"rows": {"force": force}}
 
     monkeypatch.setattr(Evaluation, "answers_of_each", answers)
-    monkeypatch.setattr(commands, "rules_table", rules)
+    monkeypatch.setattr(commands, "with_rules", rules)
     words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--ablations", "--json"]
     assert main(words) == 0
     result = json.loads(capsys.readouterr().out)

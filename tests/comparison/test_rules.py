@@ -11,11 +11,12 @@ import torch
 from models import WIDTH, fitted_adapter
 
 from asa_adapter import ASATrainingArguments
+from asa_adapter.answering.forcing import Forcing
 from asa_adapter.choice.settings import Objective
-from asa_adapter.comparison.rules import BIASES, RULES, NotApplicableError, Setup, ask_first, sentence
-from asa_adapter.comparison.table import rules_table
+from asa_adapter.comparison.costs import Times, cost
+from asa_adapter.comparison.rules import BIASES, RULES, NotApplicableError, Setup, Treatment, ask_first, sentence
+from asa_adapter.comparison.table import ablated, rules_table, with_rules
 from asa_adapter.comparison.wordings import BEGINNINGS, QUESTION, SENTENCES
-from asa_adapter.evaluation.forcing import Forcing
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.report_schema import RATIOS
 from asa_adapter.states import HiddenStates
@@ -208,3 +209,32 @@ def test_what_was_answered_is_kept_and_not_asked_again(
     monkeypatch.setattr("asa_adapter.evaluation.answers.Evaluation.answers_of_each", refuse)
     monkeypatch.setattr("asa_adapter.measurement.measurements.collect_hidden_states", refuse)
     assert run() == first
+
+
+def test_variants_and_rules_together_are_those_apart(measured: Measurements, tiny_adapter: Any, table: Any) -> None:
+    variants, rules = with_rules(measured, tiny_adapter, "test", ARGUMENTS)
+    assert variants == ablated(measured, tiny_adapter, "test", ARGUMENTS)
+    for found in (rules, table):
+        for row in found["rows"].values():
+            row["cost"].pop("milliseconds", None)
+    assert rules == table
+
+
+def test_the_same_answer_to_the_same_prompt_is_timed_once(
+    measured: Measurements, tiny_adapter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[list[int]] = []
+
+    def seconds(_measured: Any, _variant: Any, rows: list[int], _asked: Any) -> list[float]:
+        timed.append(rows)
+        return [0.5] * len(rows)
+
+    monkeypatch.setattr("asa_adapter.comparison.costs._seconds", seconds)
+    answers = measured.answers("test", {"base": None})["base"]
+    times = Times()
+    bare, forced = Treatment(measured), Treatment(measured, Forcing((4,), np.zeros(len(answers), dtype=np.float32)))
+    assert cost(bare, "test", answers, times) == cost(forced, "test", answers, times)
+    assert len(timed) == 1  # it is the same work
+    cost(Treatment(measured, tiny_adapter), "test", answers, times)
+    cost(bare, "test", ["other", *answers[1:]], times)
+    assert len(timed) == 3

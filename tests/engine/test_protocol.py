@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from asa_adapter import ASAConfig, IncompatibleModelError
-from asa_adapter.engine.protocol import Facts, is_engine_model
+from asa_adapter.engine.protocol import Facts, is_engine_model, or_opened_for_more
 from asa_adapter.matching.compatibility import fitting_model, quantisation, suspicions
 from asa_adapter.modeling.fingerprint import same_weights
 
@@ -93,3 +93,15 @@ def test_an_adapter_of_a_file_on_a_model_of_transformers_is_told_of(tiny_lfm2: t
     told = quantisation(tiny_lfm2[0], config(base_model_fingerprint=OWN))
     assert told is not None
     assert told.startswith("the adapter was fitted on a GGUF file, whose states are not quite those of this model")
+
+
+@pytest.mark.parametrize(
+    ("longest", "cure"),
+    [
+        (0, ", or open it with a greater n_ctx (--n-ctx)"),
+        (128, ", or open it with a greater n_ctx (--n-ctx), of 128 at most"),
+        (64, "; it was made for no more"),
+    ],
+)
+def test_the_cure_of_a_prompt_that_is_too_long_is_told_where_there_is_one(longest: int, cure: str) -> None:
+    assert or_opened_for_more(Engine(longest=longest).facts) == cure

@@ -8,8 +8,9 @@ import torch
 from models import fitted_adapter, random_model, traces
 
 from asa_adapter import ASAAdapter, ToolCall, ToolCallParser
+from asa_adapter.answering.prefill import Prefilled
+from asa_adapter.answering.prompt_batches import PromptBatches
 from asa_adapter.evaluation.answers import Evaluation
-from asa_adapter.evaluation.prefill import Prefilled
 from asa_adapter.modeling.prefix import SharedPrefix
 from asa_adapter.tool_calls.known_formats import FORMATS
 from asa_adapter.tool_calls.outcomes import Answer
@@ -94,9 +95,9 @@ def test_answers_are_the_same_behind_a_shared_prefix_and_cost_a_fraction(
     given = (rows, adapter) if steered else (rows,)
     evaluation = Evaluation(model, tokenizer, ToolCallParser.from_tokenizer(tokenizer), None, 12, 6, False)
     evaluation.answers(rows[:8])  # looks at samples, once
-    assert evaluation._sharing.holds
+    assert evaluation._batches._sharing.holds
     tokens, answers = tokens_fed(model, lambda: evaluation.answers(*given))
-    monkeypatch.setattr(Evaluation, "_prefixes", lambda _self, prompts: [(SharedPrefix(), range(len(prompts)))])
+    monkeypatch.setattr(PromptBatches, "_prefixes", lambda _self, prompts: [(SharedPrefix(), range(len(prompts)))])
     whole_tokens, whole = tokens_fed(model, lambda: evaluation.answers(*given))
     assert answers == whole
     assert 3 * tokens < whole_tokens
@@ -114,7 +115,7 @@ def test_several_adapters_answer_from_one_prefill(
     shape = {"width": model.config.hidden_size, "num_layers": len(model.model.layers)}
     variants = {"base": None, "asa": fitted_adapter(**shape, alpha=3.0), "less": fitted_adapter(**shape, alpha=1.0)}
     if not shared_prefix:
-        monkeypatch.setattr(Evaluation, "_prefixes", lambda _self, prompts: [(SharedPrefix(), range(len(prompts)))])
+        monkeypatch.setattr(PromptBatches, "_prefixes", lambda _self, prompts: [(SharedPrefix(), range(len(prompts)))])
     expected = {name: evaluation.answers(rows, adapter) for name, adapter in variants.items()}
     one, _ = tokens_fed(model, lambda: evaluation.answers_of_each(rows, {"asa": variants["asa"]}))
     three, found = tokens_fed(model, lambda: evaluation.answers_of_each(rows, variants))
@@ -145,8 +146,11 @@ def test_where_a_cache_cannot_be_gone_on_from_each_adapter_runs_the_prompts(
     fresh = dataclasses.replace(evaluation)
     fresh.answers(rows)  # looks at a sample, once
     tokens, expected = tokens_fed(tiny_lfm2[0], lambda: fresh.answers(rows))
-    twice, found = tokens_fed(tiny_lfm2[0], lambda: fresh.answers_of_each(rows, {"one": None, "two": None}))
-    assert found == {"one": expected, "two": expected}
+    model = tiny_lfm2[0]
+    adapter = fitted_adapter(width=model.config.hidden_size, num_layers=len(model.model.layers), alpha=3.0)
+    steered = fresh.answers(rows, adapter)
+    twice, found = tokens_fed(model, lambda: fresh.answers_of_each(rows, {"one": None, "two": adapter}))
+    assert found == {"one": expected, "two": steered}
     assert twice > 1.7 * tokens
 
 
@@ -164,7 +168,7 @@ def test_a_generation_with_its_own_ways_of_caching_gets_whole_prompts(
 ) -> None:
     monkeypatch.setattr(getattr(tiny_lfm2[0], place), name, value)
     prompts = [[*range(5, 40), i] for i in range(3)]
-    assert [(prefix.length, list(rows)) for prefix, rows in evaluation._prefixes(prompts)] == [(0, [0, 1, 2])]
+    assert [(prefix.length, list(rows)) for prefix, rows in evaluation._batches._prefixes(prompts)] == [(0, [0, 1, 2])]
 
 
 def written(call: dict[str, Any]) -> str:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from models import PAD, WIDTH, fitted_adapter, prompts, random_model, traces
 
+from asa_adapter.answering.prefill import Prefilled
 from asa_adapter.evaluation.first_tokens import Push, Screened
 from asa_adapter.evaluation.first_tokens import first_tokens as screen_first_tokens
-from asa_adapter.evaluation.prefill import Prefilled
 from asa_adapter.modeling.prefix import SharedPrefix
 from asa_adapter.modeling.residual import decoder_blocks
 

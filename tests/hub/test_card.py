@@ -715,3 +715,13 @@ def test_a_text_in_place_of_the_domains_is_left_out_and_one_data_set_is_a_list_o
     found = Report.read({"domains": "math", "metadata": {"datasets": "user/data"}})
     assert found.domains == ()
     assert found.metadata == {"datasets": ["user/data"]}
+
+
+def test_an_adapter_of_a_model_file_shows_how_to_open_that() -> None:
+    text = model_card(config(base_model_fingerprint="gguf:Q4_0:0123456789abcdef"), Report())
+    assert 'model = GGUFModel("path/to/the/model.gguf")  # the one in Q4_0 that it was fitted on' in text
+    assert 'pip install "asa-adapter[gguf]"' in text
+    assert "AutoModelForCausalLM" not in text
+    of_torch = model_card(config(base_model_fingerprint="bfloat16:0123456789abcdef:-"), Report())
+    assert "GGUFModel" not in of_torch
+    assert 'AutoModelForCausalLM.from_pretrained("LiquidAI/LFM2.5-1.2B-Instruct")' in of_torch

@@ -7,11 +7,11 @@ import pytest
 import torch
 from gguf_models import needs_llamacpp
 
+from asa_adapter.answering.forcing import Forcing
 from asa_adapter.diagnostics.diagnosis import diagnose
 from asa_adapter.engine.beginnings import beginnings
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.first_tokens import Push, first_tokens
-from asa_adapter.evaluation.forcing import Forcing
 from asa_adapter.modeling.residual import decoder_blocks
 from asa_adapter.states import collect_hidden_states
 from asa_adapter.tool_calls.parser import ToolCallParser

@@ -198,8 +198,17 @@ def test_a_setting_that_is_not_known_is_refused(pair: Any) -> None:
 
 
 def test_a_prompt_that_is_too_long_is_refused(pair: Any) -> None:
-    with pytest.raises(ValueError, match="may have 1100 tokens; this model was opened for 1024"):
+    with pytest.raises(
+        ValueError, match=r"may have 1100 tokens; this model was opened for 1024\..* n_ctx \(--n-ctx\), of \d+ at most"
+    ):
         pair.file.generate(torch.ones(1, 1000, dtype=torch.long), max_new_tokens=100)
+
+
+def test_results_of_another_library_are_other_results(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, library = pair.file.digest(), pair.file._library
+    assert len(library.digest) == 64
+    monkeypatch.setitem(library.__dict__, "digest", "0" * 64)
+    assert pair.file.digest() != before
 
 
 def test_a_prompt_of_several_passes_is_steered_once_at_its_end(pair: Any, written: Callable[..., Path]) -> None:

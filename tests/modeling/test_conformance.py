@@ -17,7 +17,7 @@ from models import WIDTH
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from asa_adapter import ASAAdapter, IncompatibleModelError
-from asa_adapter.evaluation.prefill import Prefilled
+from asa_adapter.answering.prefill import Prefilled
 from asa_adapter.steering.hook import SteeringHandle
 from asa_adapter.steering.steered_passes import Window
 

@@ -8,7 +8,7 @@ import transformers
 from architectures import tiny_model
 from models import FAMILIES, PAD, greedy, prompts, random_model, traces
 
-from asa_adapter.evaluation.prefill import Prefilled, logit_sharing
+from asa_adapter.answering.prefill import Prefilled, logit_sharing
 from asa_adapter.modeling.forward import CACHE, evaluation_mode, forward
 from asa_adapter.modeling.prefix import SharedPrefix, Sharing, copied, unusable_cache_ignored
 

@@ -6,7 +6,7 @@ and may be steered. Later ones are not, since steering acts on the prompt's last
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,9 +14,11 @@ from torch import nn
 from transformers import StoppingCriteria
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from asa_adapter.answering.forcing import Forcing
+from asa_adapter.answering.guesses import confirmed
+from asa_adapter.answering.leads import Lead
+from asa_adapter.answering.prefill import Prefilled, alike, joined
 from asa_adapter.engine.beginnings import Prompt
-from asa_adapter.evaluation.forcing import Forcing
-from asa_adapter.evaluation.prefill import Prefilled, alike, joined
 from asa_adapter.modeling.forward import CACHE, forward, given_cache
 from asa_adapter.modeling.prefix import SharedPrefix, copied
 
@@ -46,14 +48,14 @@ class Running(NamedTuple):
         begins: (B,) column where each answer begins.
     """
 
-    names: list[Hashable]
+    names: list[Any]
     ids: torch.Tensor
     mask: torch.Tensor
     cache: Any
     begins: list[int]
 
     @classmethod
-    def of(cls, prompt: Prefilled, names: Sequence[Hashable]) -> "Running":
+    def of(cls, prompt: Prefilled, names: Sequence[Any]) -> "Running":
         """A batch of prompts without any answer yet; the prompts' cache is copied."""
         rows, width = prompt.ids.shape
         return cls(list(names), prompt.ids, prompt.mask, prompt.branch(), [width] * rows)
@@ -125,9 +127,15 @@ class Decoder:
         self._model, self._settings, self._batch_size = model, settings, batch_size
         self._stops, self._complete, self._deliver = {*stops, *text_ends(model)}, complete, deliver
         self._waiting: list[Running] = []
+        self._guessing: list[Running] = []
 
     def begin(
-        self, prompt: Prefilled, names: Sequence[Hashable], regroups: bool, forcing: Forcing | None = None
+        self,
+        prompt: Prefilled,
+        names: Sequence[Any],
+        regroups: bool,
+        forcing: Forcing | None = None,
+        joined: Callable[[int, int], bool] | None = None,
     ) -> None:
         """The first round of a batch of prompts, which an adapter may steer; the rows that go on wait afterwards.
 
@@ -136,14 +144,47 @@ class Decoder:
             names: what its rows are called.
             regroups: whether rows may leave the batch (see `Regrouping`); if not, all of them are answered now.
             forcing: what happens to the first token of each row; None for nothing.
+            joined: takes the index of a row that goes on, and its first token; tells whether another row does so in
+                its place. None where none does.
         """
-        self._round(Running.of(prompt, names), tokens=1 if regroups else None, forcing=forcing)
+        self._round(Running.of(prompt, names), tokens=1 if regroups else None, forcing=forcing, joined=joined)
 
     def go_on(self, to_the_end: bool = False) -> None:
         """Answers the waiting rows while they fill a batch, or all of them. No adapter may steer the model."""
-        while sum(len(part.names) for part in self._waiting) >= (1 if to_the_end else self._batch_size):
-            running = self._taken()
-            self._round(running, enough=max(1, len(running.names) // _ONE_IN))
+        least = 1 if to_the_end else self._batch_size
+        while self._confirms(least) or sum(len(part.names) for part in self._waiting) >= least:
+            if self._waiting:
+                running = self._taken()
+                self._round(running, enough=max(1, len(running.names) // _ONE_IN))
+
+    def _confirms(self, least: int) -> bool:
+        """Looks whether answers are those that are guessed, if so many rows can be looked at."""
+        ready = [part for part in self._guessing if all(name.guess for name in part.names)]
+        if sum(len(part.names) for part in ready) < least:
+            return False
+        parts: list[Running] = []
+        while ready and sum(len(part.names) for part in parts) < self._batch_size:
+            parts.append(ready.pop(0))
+        self._guessing = [part for part in self._guessing if not any(part is one for one in parts)]
+        running = Running.together(parts)
+        found = confirmed(self._model, running.mask, running.cache, [name.guess for name in running.names])
+        for name, right in zip(running.names, found, strict=True):
+            if right:
+                name.confirm()
+            else:
+                name.refuse()
+        if left := [row for row, right in enumerate(found) if not right]:
+            self._keep(running.only(left))
+        return True
+
+    def _keep(self, running: Running) -> None:
+        """Rows that are to go on, in which those wait apart that have guesses."""
+        rows = range(len(running.names))
+        guessing = [row for row in rows if isinstance(running.names[row], Lead) and running.names[row].guesses]
+        if guessing:
+            self._guessing.append(running._replace(cache=copied(running.cache)).only(guessing))
+        if others := [row for row in rows if row not in guessing]:
+            self._waiting.append(running.only(others) if guessing else running)
 
     def _taken(self) -> Running:
         """As many of the waiting rows as make a batch, those first that have waited longest."""
@@ -164,6 +205,7 @@ class Decoder:
         tokens: int | None = None,
         enough: int | None = None,
         forcing: Forcing | None = None,
+        joined: Callable[[int, int], bool] | None = None,
     ) -> None:
         """One call of generate(): delivers the rows that have ended, and lets the others wait.
 
@@ -172,6 +214,7 @@ class Decoder:
             tokens: greatest number of tokens to add; None for as many as an answer may have.
             enough: the round ends when so many rows have ended; None for all of them.
             forcing: what happens to the next token of each row.
+            joined: as in `begin`.
         """
         limit, width = self._settings["max_new_tokens"], running.ids.shape[1]
         ends = _Ends(running.begins, limit, self._stops, self._complete, enough or len(running.names))
@@ -191,9 +234,12 @@ class Decoder:
         for row, (name, begin) in enumerate(zip(running.names, running.begins, strict=True)):
             if whole or row in ends.found:
                 self._deliver(name, ids[row, begin : ends.found.get(row)].tolist(), row in ends.cut)
-        if not whole and (left := [row for row in range(len(ids)) if row not in ends.found]):
+        left = [] if whole else [row for row in range(len(ids)) if row not in ends.found]
+        if joined is not None:
+            left = [row for row in left if not joined(row, int(ids[row, width]))]
+        if left:
             mask = nn.functional.pad(running.mask, (0, ids.shape[1] - width), value=1)
-            self._waiting.append(running._replace(ids=ids, mask=mask, cache=given_cache(output)).only(left))
+            self._keep(running._replace(ids=ids, mask=mask, cache=given_cache(output)).only(left))
 
 
 class _Ends(StoppingCriteria):

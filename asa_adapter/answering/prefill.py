@@ -69,6 +69,8 @@ class Prefilled:
     def chosen(self, places: Sequence[int]) -> "Prefilled":
         """The prompts at some places of the batch, which may be named several times."""
         some = copy.copy(self)
+        if list(places) == list(range(len(self.ids))):
+            return some
         index = torch.tensor(list(places), device=self.ids.device)
         some.ids, some.mask, some.cache = self.ids[index], self.mask[index], self.branch()
         if some.cache is not None:

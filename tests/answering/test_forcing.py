@@ -9,10 +9,10 @@ from architectures import tiny_model
 from models import PAD, VOCABULARY
 
 from asa_adapter import ASAAdapter, ToolCallParser
+from asa_adapter.answering.decoding import Decoder
+from asa_adapter.answering.forcing import Forcing
+from asa_adapter.answering.prefill import Prefilled
 from asa_adapter.evaluation.answers import Evaluation
-from asa_adapter.evaluation.decoding import Decoder
-from asa_adapter.evaluation.forcing import Forcing
-from asa_adapter.evaluation.prefill import Prefilled
 from asa_adapter.modeling.forward import evaluation_mode
 from asa_adapter.modeling.prefix import SharedPrefix
 

@@ -8,8 +8,8 @@ import torch
 from architectures import tiny_model
 from models import EOS, PAD, VOCABULARY
 
-from asa_adapter.evaluation.decoding import Decoder, Regrouping
-from asa_adapter.evaluation.prefill import Prefilled, can_branch
+from asa_adapter.answering.decoding import Decoder, Regrouping
+from asa_adapter.answering.prefill import Prefilled, can_branch
 from asa_adapter.modeling.forward import evaluation_mode
 from asa_adapter.modeling.prefix import SharedPrefix
 
