@@ -375,7 +375,7 @@ def anchors(text: str) -> set[str]:
 def test_the_citation_is_of_the_paper_that_it_opens_with() -> None:
     [entry] = [block.text for block in blocks_of(README) if block.language == "bibtex"]
     opening = README.partition("\n## ")[0]
-    number = re.search(r"eprint\s+= \{(.*)\}", entry)
+    number = re.search(r"eprint\s*=\s*\{([\d.]+)\}", entry)
     assert number is not None
     assert f"[arXiv {number[1]}](https://arxiv.org/abs/{number[1]})" in opening
     assert entry.count("{") == entry.count("}")

@@ -18,13 +18,13 @@ import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, load_splits
+from asa_adapter.answering.forcing import Forcing
 from asa_adapter.choice.settings import Setting
 from asa_adapter.comparison.ablation import ablations
 from asa_adapter.data.prompts import Row
 from asa_adapter.data.rows import read_tools
 from asa_adapter.data.sources import read_parts
 from asa_adapter.evaluation.answers import Evaluation
-from asa_adapter.evaluation.forcing import Forcing
 from asa_adapter.fitting.readiness import Policy, with_policy
 from asa_adapter.report_schema import OF_CONVERSATIONS
 from asa_adapter.search.strategy import Search
