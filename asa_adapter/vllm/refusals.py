@@ -17,6 +17,7 @@ PROVEN = (
     *("Qwen3MoeForCausalLM", "Phi3ForCausalLM", "Gemma3ForCausalLM", "GraniteForCausalLM", "Olmo2ForCausalLM"),
     *("SmolLM3ForCausalLM", "Lfm2MoeForCausalLM", "Gemma2ForCausalLM", "GPT2LMHeadModel", "CohereForCausalLM"),
     *("MixtralForCausalLM", "OlmoeForCausalLM", "Starcoder2ForCausalLM", "Glm4ForCausalLM", "StableLmForCausalLM"),
+    "Qwen2MoeForCausalLM",
 )
 
 
