@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 from importlib.util import find_spec
@@ -50,26 +49,6 @@ def engine_of(options: argparse.Namespace, model: str) -> str:
         if find_spec("vllm") is None:
             raise ModuleNotFoundError("vLLM is not installed here: see asa_adapter/vllm/README.md")
     return engine
-
-
-def vllm_arguments(options: argparse.Namespace, config: ASAConfig) -> dict[str, Any]:
-    """What vLLM is told about the model: arguments of `vllm.LLM`, the user's own among them.
-
-    Raises:
-        ValueError: `--engine-args` is no object of JSON, or no model is named.
-    """
-    try:
-        more = json.loads(options.engine_args or "{}")
-    except ValueError as error:
-        raise ValueError(f"--engine-args is not valid JSON: {error}") from error
-    if not isinstance(more, dict):
-        raise ValueError(f'--engine-args is {options.engine_args!r:.80}; expected an object, as {{"block_size": 32}}')
-    name, revision = named_model(options, config)
-    found = {"model": name, "revision": revision, "tokenizer": options.tokenizer or name}
-    # vLLM would look for the model's revision in another repository, too.
-    found["tokenizer_revision"] = "main" if options.tokenizer else revision
-    found["dtype"] = options.dtype or ("auto" if torch.cuda.is_available() else "float32")
-    return {**found, **more}
 
 
 def load_model(

@@ -6,10 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from asa_adapter.cli.loading import engine_of, load_adapter, load_model, vllm_arguments
+from asa_adapter.cli.loading import engine_of, load_adapter, load_model
 from asa_adapter.cli.remote import given_key
 from asa_adapter.cli.terminal import say
-from asa_adapter.server.launch import vllm_environment, vllm_words
+from asa_adapter.server.launch import vllm_arguments, vllm_environment, vllm_words
 from asa_adapter.server.steered import SteeredEngine
 
 
@@ -55,7 +55,7 @@ def _engine(options: argparse.Namespace) -> SteeredEngine:
 def _become_vllm(options: argparse.Namespace, key: str | None) -> NoReturn:
     """Becomes vLLM's own server, with the adapter in its plug-in, which makes its own checks."""
     adapter, _ = load_adapter(options)
-    arguments = vllm_arguments(options, adapter.config)
+    arguments = vllm_arguments(options.model, options.revision, options.tokenizer, options.dtype, options.engine_args)
     words = vllm_words(_name(options), options.host, options.port, adapter.config, arguments)
     environment = vllm_environment(options.adapter, adapter.commit or options.adapter_revision, key)
     say(f"starts {' '.join(words[1:])}")

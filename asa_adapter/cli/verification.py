@@ -9,8 +9,9 @@ from typing import Any
 import transformers
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.cli.loading import engine_of, load_model, named_model, vllm_arguments
+from asa_adapter.cli.loading import engine_of, load_model, named_model
 from asa_adapter.hub.folder import replace_report
+from asa_adapter.server.launch import vllm_arguments
 from asa_adapter.templates.rendering import refuse_template_from_hub, with_bounded_template
 from asa_adapter.verification.asking import ask, step_seconds
 from asa_adapter.verification.comparison import Verification, compared
@@ -57,7 +58,8 @@ def _asked(
 ) -> tuple[Record, dict[str, float]]:
     """What an engine says to the samples, and the seconds of a step if it is `timed`; vLLM's come with the answers."""
     if engine == "vllm":
-        arguments = vllm_arguments(options, adapter.config)
+        named = named_model(options, adapter.config)
+        arguments = vllm_arguments(*named, options.tokenizer, options.dtype, options.engine_args)
         transformers.logging.set_verbosity_error()
         names = arguments["tokenizer"], arguments["tokenizer_revision"]
         tokenizer = transformers.AutoTokenizer.from_pretrained(names[0], revision=names[1])

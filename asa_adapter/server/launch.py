@@ -6,6 +6,8 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+import torch
+
 from asa_adapter.config.asa_config import ASAConfig
 
 # Our formats, and vLLM's parsers of them.
@@ -30,6 +32,33 @@ _MOST = 4 * 1024 * 1024  # bytes of a body that is looked into
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+def vllm_arguments(
+    model: str, revision: str | None, tokenizer: str | None, dtype: str | None, more: str | None
+) -> dict[str, Any]:
+    """What vLLM is told about a model: arguments of `vllm.LLM`.
+
+    Args:
+        model: folder or Hub id of the model.
+        revision: its branch, tag or commit.
+        tokenizer: folder or Hub id; None for the model's own.
+        dtype: precision; None for the checkpoint's on a GPU, else float32.
+        more: the user's own, as JSON; they come before all others.
+
+    Raises:
+        ValueError: these are no object of JSON.
+    """
+    try:
+        own = json.loads(more or "{}")
+    except ValueError as error:
+        raise ValueError(f"--engine-args is not valid JSON: {error}") from error
+    if not isinstance(own, dict):
+        raise ValueError(f'--engine-args is {more!r:.80}; expected an object, as {{"block_size": 32}}')
+    # vLLM would look for the model's revision in another repository, too.
+    names = {"tokenizer": tokenizer or model, "tokenizer_revision": "main" if tokenizer else revision}
+    dtype = dtype or ("auto" if torch.cuda.is_available() else "float32")
+    return {"model": model, "revision": revision, **names, "dtype": dtype, **own}
 
 
 def vllm_words(name: str, host: str, port: int, config: ASAConfig, arguments: Mapping[str, Any]) -> list[str]:

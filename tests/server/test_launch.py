@@ -12,7 +12,7 @@ from checkout import DATA, TINY_LFM2
 from asa_adapter import ASAAdapter
 from asa_adapter.cli import loading, service
 from asa_adapter.cli.entrypoint import main
-from asa_adapter.cli.parser import command_parser
+from asa_adapter.server import launch
 from asa_adapter.server.launch import PARSERS, Fields, vllm_words
 from asa_adapter.tool_calls import FORMATS
 
@@ -134,14 +134,12 @@ def test_options_that_vllm_would_not_heed_are_refused(
 
 
 def test_the_revision_of_the_model_is_not_that_of_another_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading.torch.cuda, "is_available", lambda: False)
-    words = ["serve", "user/m", "--adapter", "a", "--revision", "r"]
-    config = ASAAdapter.from_pretrained(ADAPTER).config
-    for more, expected in (([], ("user/m", "r")), (["--tokenizer", "user/t"], ("user/t", "main"))):
-        found = loading.vllm_arguments(command_parser().parse_args([*words, *more]), config)
+    monkeypatch.setattr(launch.torch.cuda, "is_available", lambda: False)
+    for tokenizer, expected in ((None, ("user/m", "r")), ("user/t", ("user/t", "main"))):
+        found = launch.vllm_arguments("user/m", "r", tokenizer, None, '{"seed": 3}')
         assert (found["model"], found["revision"]) == ("user/m", "r")
         assert (found["tokenizer"], found["tokenizer_revision"]) == expected
-        assert found["dtype"] == "float32"
+        assert (found["dtype"], found["seed"]) == ("float32", 3)
 
 
 def test_vllm_that_is_not_installed_is_named(
