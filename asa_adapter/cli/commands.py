@@ -5,14 +5,12 @@ import dataclasses
 import json
 import sys
 import textwrap
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.cli.loading import given_chat, given_template, given_tools, load_adapter, load_model, shows_progress
 from asa_adapter.cli.terminal import compared, folded, painted, plain, width
-from asa_adapter.comparison.ablation import ablations
 from asa_adapter.comparison.table import with_rules
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.prompts import encode_prompt
@@ -34,7 +32,7 @@ from asa_adapter.policy.decision import Decision
 from asa_adapter.report import Report
 from asa_adapter.summary.conversations import conversations_table
 from asa_adapter.summary.markdown import calls_table, metrics_table
-from asa_adapter.summary.rules import ablations_markdown, rules_markdown, rules_verdict
+from asa_adapter.summary.rules import comparison_text
 from asa_adapter.summary.setting import setting_words
 from asa_adapter.summary.weaknesses import weaknesses
 from asa_adapter.training.trainer import ASATrainer
@@ -107,14 +105,11 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     model, tokenizer = _model_of(options, adapter)
     # Refuses a model that does not fit, before any work.
     adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch).remove()
-    if options.ablations:
-        ablations(adapter)  # refuses one that abstains
     arguments = _measuring(options, adapter)
     measured = Measurements(model, tokenizer, splits, arguments, adapter.parser(tokenizer), tools)
     if options.ablations:
         variants, rules = with_rules(measured, adapter, options.split, arguments)
-        bare = {key: value for key, value in variants.pop("base").items() if key != "against_full"}
-        results: dict[str, Mapping[str, Any]] = {"base": bare, "asa": variants["full"]}
+        results = {name: rules["rows"][row]["metrics"] for name, row in (("base", "base"), ("asa", "steering"))}
         measured.warn_of_cut(results, options.split)
     else:
         results = measured.evaluation.compare(list(splits[options.split]), adapter)
@@ -122,12 +117,9 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     head = f"{options.split.upper()}, {results['base']['n']} prompts (splits: {how_made(splits)['splits']})"
     text = f"{head}\n{metrics_table(results)}\n\n{calls_table(results)}"
     if options.ablations:
-        found["ablations"] = {name: variants[name] for name in variants if name != "full"}
-        found["rules"] = rules
+        found["ablations"] = {name: variants[name] for name in variants if name not in ("base", "full")}
         read = Report.read({"rules": rules, "ablations": variants})
-        known = read.rules
-        text += f"\n\nABLATIONS\n{ablations_markdown(read.ablations)}"
-        text += f"\n\nSIMPLER RULES\n{rules_markdown(known)}\n\n{rules_verdict(known)}"
+        found["rules"], text = rules, f"{text}\n\n{comparison_text(read.ablations, read.rules)}"
     return found, text
 
 

@@ -43,6 +43,12 @@ def ablations_markdown(
     return table([first, *names, "change of F1 (95 %)"], rows, numbers=len(RATIOS) + 1)
 
 
+def comparison_text(ablations: Mapping[str, Any], rules: Mapping[str, Any]) -> str:
+    """Both tables for a terminal, and the sentence, of a report's sound `ablations` and `rules`."""
+    text = f"ABLATIONS\n{ablations_markdown(ablations)}\n\nSIMPLER RULES\n{rules_markdown(rules)}"
+    return f"{text}\n\n{rules_verdict(rules)}"
+
+
 def _row(name: str, row: Mapping[str, Any]) -> list[str]:
     metrics, sure, cost = row["metrics"], row.get("against_base", {}), row.get("cost", {})
     gain = sure.get("intervals", {}).get("gain", {}).get("f1")

@@ -154,8 +154,8 @@ def test_evaluate_measures_ablations_where_asked(
 
     def rules(measured: Any, adapter: Any, split: str, args: ASATrainingArguments) -> tuple[Any, dict[str, Any]]:
         assert (args.objective, args.max_new_tokens, measured.evaluation.max_new_tokens) == ("f1", 64, 64)
-        force = {"metrics": measured.metrics(split, [""] * len(measured.rows(split)))}
-        return ablated(measured, adapter, split, args), {"rows": {"force": force}}
+        row = {"metrics": measured.metrics(split, [""] * len(measured.rows(split)))}
+        return ablated(measured, adapter, split, args), {"rows": {"base": row, "force": row, "steering": row}}
 
     monkeypatch.setattr(Evaluation, "answers_of_each", answers)
     monkeypatch.setattr(commands, "with_rules", rules)
