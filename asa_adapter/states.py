@@ -118,7 +118,7 @@ class _InMemory(contextlib.nullcontext[Any]):
     """(L, N, D) states in memory."""
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
-        self._states = torch.empty(shape)
+        self._states = torch.empty(shape, dtype=torch.float32, device="cpu")
         super().__init__(self)
 
     @contextlib.contextmanager
@@ -149,7 +149,7 @@ class _InFile:
     def part(self, begin: int, rows: int) -> Iterator[torch.Tensor]:
         """The (L, n, D) states of n rows, to be filled; written behind."""
         layers, count, width = self._shape
-        states = torch.empty(layers, rows, width)
+        states = torch.empty(layers, rows, width, dtype=torch.float32, device="cpu")
         yield states
         for layer, some in enumerate(states.numpy().astype("<f4", copy=False)):
             self._stream.seek(self._start + 4 * width * (layer * count + begin))

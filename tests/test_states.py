@@ -224,3 +224,18 @@ def test_an_error_leaves_the_older_file_and_nothing_else(tiny_lfm2: Any, splits:
 def test_a_file_in_no_folder_is_refused(tiny_lfm2: Any, splits: Any, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         collect_hidden_states(*tiny_lfm2, alike(splits, 2), progress=False, file=tmp_path / "nowhere" / "states.npy")
+
+
+def test_states_are_float32_whatever_the_default_dtype_is(tiny_lfm2: Any, tmp_path: Path) -> None:
+    """As where a user makes bfloat16 the default, to load models in it."""
+    rows = [{"instruction": text} for text in ("what is 2 + 2", "hello", "translate this")]
+    usual = collect_hidden_states(*tiny_lfm2, rows, progress=False).states
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        found = collect_hidden_states(*tiny_lfm2, rows, progress=False).states
+        kept = collect_hidden_states(*tiny_lfm2, rows, progress=False, file=tmp_path / "states.npy").states
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(found, usual)
+    assert torch.equal(kept, usual)

@@ -57,7 +57,8 @@ def ablations(adapter: ASAAdapter) -> dict[str, ASAAdapter]:
         }
         for seed in RANDOM_SEEDS:
             shape = (len(config.domains), config.hidden_size)
-            aside = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+            drawn = torch.Generator("cpu").manual_seed(seed)
+            aside = torch.randn(shape, generator=drawn, dtype=torch.float32, device="cpu")
             directions[f"random direction (seed {seed})"] = [aside / aside.norm(dim=1)[:, None]] * len(states)
         if several:
             betas = [config.rule(state).beta for state in states]
@@ -68,7 +69,8 @@ def ablations(adapter: ASAAdapter) -> dict[str, ASAAdapter]:
             whole = [torch.cat([one, part.direction[len(one) :]]) for one, part in zip(some, own.each, strict=True)]
             found[name] = _in_each(own, [{"direction": one} for one in whole])
     if several:
-        anywhere = Linear(torch.zeros(1, config.hidden_size), torch.zeros(1))
+        nothing = torch.zeros(1, config.hidden_size, dtype=torch.float32, device="cpu")
+        anywhere = Linear(nothing, nothing[0, :1])
         pooled = [adapter.probes.of(state).linear(config.domains[:1], "pooled") for state in states]
         read = [dict(zip(("weight", "bias"), reading(config, anywhere, one), strict=True)) for one in pooled]
         one_for_all = [{"direction": some.mixed(1.0)[:1], "readiness": None} for some in vectors]

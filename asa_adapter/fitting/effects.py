@@ -54,7 +54,8 @@ def step_effects(
         `domain_cosines`: (K, K) cosines of the domains' directions; `marker_probability`: for each alpha, the mean
         probability of the token that opens a call, with a step along the direction, against it, and in a random one.
     """
-    aside = torch.randn(fit.vectors.v_domain.shape, generator=torch.Generator().manual_seed(args.seed))
+    drawn, shape = torch.Generator("cpu").manual_seed(args.seed), fit.vectors.v_domain.shape
+    aside = torch.randn(shape, generator=drawn, dtype=torch.float32, device="cpu")
     random = aside / aside.norm(dim=1, keepdim=True) * fit.residual_norm
     alphas = [alpha for alpha in args.alphas if alpha]
     pushes = [

@@ -168,7 +168,8 @@ class Context:
             return False
 
     def _visit(self, tensor: int, visit: Visit) -> None:
-        states = torch.empty(self._library.ggml_nbytes(tensor) // (4 * self._width), self._width)
+        rows = self._library.ggml_nbytes(tensor) // (4 * self._width)
+        states = torch.empty(rows, self._width, dtype=torch.float32, device="cpu")
         size = states.nbytes
         self._library.ggml_backend_tensor_get(tensor, states.data_ptr(), 0, size)
         if (changed := visit(states)) is not None:

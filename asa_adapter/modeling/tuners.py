@@ -73,7 +73,7 @@ def _own_parameters(tuner: Any) -> list[torch.Tensor]:
     ]
     scaling = getattr(tuner, "scaling", None)
     scales = [float(scaling[name]) for name in sorted(active) if name in scaling] if isinstance(scaling, dict) else []
-    return [*found, torch.tensor(scales)] if scales else found
+    return [*found, torch.tensor(scales, dtype=torch.float32)] if scales else found
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from safetensors.torch import save as write_tensors
 
 from asa_adapter.config.fields import VECTORS_NAME
 from asa_adapter.errors import AdapterFormatError
-from asa_adapter.parts.linear import float64_states
+from asa_adapter.parts.linear import float32_tensor, float64_states
 
 _NORM_TOLERANCE = 1e-3
 _SMALLEST_DIFFERENCE = 1e-6
@@ -47,7 +47,7 @@ class SteeringVectors:
 
     def __post_init__(self) -> None:
         for name in ("v_global", "v_domain"):
-            value = torch.as_tensor(getattr(self, name)).detach().to(device="cpu", dtype=torch.float32)
+            value = float32_tensor(getattr(self, name))
             object.__setattr__(self, name, value.contiguous())
         if self.v_global.ndim != 1 or self.v_domain.ndim != 2 or self.v_domain.shape[1] != len(self.v_global):
             raise ValueError(

@@ -293,7 +293,9 @@ def reading(config: ASAConfig, route: Linear, probe: Linear) -> tuple[torch.Tens
         if (width := linear.weight.shape[1]) != size * len(read):
             of = "" if len(read) == 1 else f" for each of the {len(read)} layers {read}"
             raise ValueError(f"the {name} read states of width {width}; expected the config's {size}{of}")
-    weight = torch.zeros(len(route.weight) + len(probe.weight), len(layers), size)
+    # By name: vLLM builds models, and what is in them, under the model's own dtype and device as defaults.
+    rows = len(route.weight) + len(probe.weight)
+    weight = torch.zeros(rows, len(layers), size, dtype=torch.float32, device="cpu")
     weight[: len(route.weight), -1] = route.weight
     for part, layer in enumerate(config.reading):
         weight[len(route.weight) :, layers.index(layer)] = probe.weight[:, part * size : (part + 1) * size]
@@ -311,7 +313,8 @@ def _with_readiness(
     linear = Linear.of(ready)
     if (width := linear.weight.shape[1]) != (expected := plain.direction.shape[1]):
         raise ValueError(f"the readiness reads states of width {width}; expected the config's {expected}")
-    row = torch.cat([torch.zeros(1, plain.weight.shape[1] - width), linear.weight], dim=1)
+    aside = torch.zeros(1, plain.weight.shape[1] - width, dtype=torch.float32, device="cpu")
+    row = torch.cat([aside, linear.weight], dim=1)
     return replace(
         plain,
         weight=torch.cat([plain.weight, row]),

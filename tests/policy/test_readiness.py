@@ -202,3 +202,22 @@ def test_kinds_with_and_without_readiness_share_an_adapter(states: torch.Tensor)
     for which, one in enumerate((ready, plain)):
         rows = rule == which
         assert torch.equal(steered[rows], one.steer(states[rows], one.decide(states[rows])))
+
+
+def test_tensors_are_float32_on_the_cpu_whatever_the_defaults_are(tmp_path: Path) -> None:
+    """vLLM builds models, and what is in them, under the model's own dtype and device as defaults."""
+    adapter = ready_adapter(ready_below=0.5, domain_alpha=2.0)
+    folder, usual = adapter.save_pretrained(tmp_path), adapter._controller
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        loaded = ASAAdapter.from_pretrained(folder)
+        with torch.device("meta"):
+            again = ASAAdapter(loaded.config, loaded.vectors, loaded.router, loaded.probes)
+            found, variants = again._controller, ablations(again)
+    finally:
+        torch.set_default_dtype(before)
+    for name in ("weight", "bias", "direction"):
+        assert torch.equal(getattr(found, name), getattr(usual, name))
+    expected = ablations(adapter)
+    assert {name: one.digest() for name, one in variants.items()} == {n: one.digest() for n, one in expected.items()}
