@@ -89,11 +89,11 @@ class ASAAdapter(AdapterHabits):
         Raises:
             ValueError: `states` has another shape, or a kind was not fitted.
         """
-        tensor = torch.as_tensor(states).detach().to(device="cpu", dtype=torch.float32)
+        tensor = torch.as_tensor(states, dtype=torch.float32, device="cpu").detach()
         together, names = self._controller.side_by_side(tensor), self.config.states
         if kinds is not None and (len(kinds) != len(together) or not {*kinds} <= {*names}):
             raise ValueError(f"kinds is {list(kinds)!r:.80}; expected {len(together)} of {names}")
-        rule = None if kinds is None else torch.tensor([names.index(kind) for kind in kinds])
+        rule = None if kinds is None else torch.tensor([names.index(kind) for kind in kinds], device="cpu")
         found = self._controller.decide(together, rule)
         values = zip(*(part.tolist() for part in found), strict=True)
         told = [names[0]] * len(together) if kinds is None else kinds

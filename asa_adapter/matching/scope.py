@@ -86,7 +86,7 @@ class Scope:
         config = self.fitted.config
         several = len(config.states) > 1
         if tokens is None:
-            unknown = torch.full((rows,), -1) if several else None
+            unknown = torch.full((rows,), -1, device="cpu") if several else None
             return Seen(config.states, None, unknown, self.every_state)
         offers = None if self.without_tools else self.fitted.offers_tools(tokens)
         kinds = told_kinds(tokens, config.state_marks) if config.state_marks else None

@@ -181,3 +181,13 @@ def test_generating_past_the_models_own_generate_warns(lfm2: Any, adapter: ASAAd
         assert len(seen) == 1
         with steering.disabled():
             before(ids, **settings)
+
+
+def test_a_default_device_that_is_not_the_models_is_borne(lfm2: Any, adapter: ASAAdapter) -> None:
+    """As where a user makes the GPU the default device: what we make on the CPU must stay there."""
+    ids = prompts()
+    masked = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 4, "do_sample": False}
+    expected, decided = adapter.generate(lfm2, ids, **masked), adapter.decide(torch.ones(2, WIDTH))
+    with torch.device("meta"):
+        assert torch.equal(adapter.generate(lfm2, ids, **masked), expected)
+        assert adapter.decide(torch.ones(2, WIDTH, device="cpu"), ["first", "first"]) == decided
