@@ -6,7 +6,7 @@
 list of tools and its call markers, are those of `examples/tiny_lfm2`. What it answers means nothing.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -18,9 +18,9 @@ ATTENTION = (2, 5, 8, 10, 12, 14)
 
 def main() -> None:
     """Writes the model into the folder that the command line names."""
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        sys.exit(__doc__)
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    folder = parser.parse_args().folder
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     config = Lfm2Config(
         vocab_size=65536,

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import decisions
-import smolagents
-from smolagents.memory import ActionStep
 
 from asa_adapter import load_splits
 from asa_adapter.summary.markdown import table
@@ -26,7 +24,6 @@ DATA = Path(__file__).resolve().parents[2] / "examples" / "data"
 STEPS = 4
 
 
-@smolagents.tool
 def calculator(expression: str) -> str:
     """Compute an expression.
 
@@ -36,7 +33,6 @@ def calculator(expression: str) -> str:
     return f"the value of {expression} is 42"
 
 
-@smolagents.tool
 def python_interpreter(code: str) -> str:
     """Run Python code.
 
@@ -46,7 +42,6 @@ def python_interpreter(code: str) -> str:
     return "it printed 42"
 
 
-@smolagents.tool
 def web_search(query: str) -> str:
     """Search the web.
 
@@ -56,7 +51,6 @@ def web_search(query: str) -> str:
     return f"the best page about {query} says: 42"
 
 
-@smolagents.tool
 def translator(text: str, target_language: str) -> str:
     """Translate a text.
 
@@ -71,16 +65,20 @@ TOOLS = [calculator, python_interpreter, web_search, translator]
 
 
 def task(url: str, row: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """What the agent does with one prompt: its first call, whether it came to an end, and the first decision."""
+    """What the agent does with one prompt: whether it calls, whether it came to an end, and the first decision."""
+    import smolagents
+    from smolagents.memory import ActionStep
+
+    tools = [smolagents.tool(function) for function in TOOLS]
     model = smolagents.OpenAIModel("served", api_base=url, api_key="none", max_tokens=128, extra_body=fields)
-    agent = smolagents.ToolCallingAgent(TOOLS, model, max_steps=STEPS, verbosity_level=0)
+    agent = smolagents.ToolCallingAgent(tools, model, max_steps=STEPS, verbosity_level=0)
     agent.run(row["instruction"])
     steps = [step for step in agent.memory.steps if isinstance(step, ActionStep)]
     calls = [call.name for step in steps for call in step.tool_calls or []]
     message = steps[0].model_output_message
     decision = message.raw.asa["decision"] if message is not None and fields.get("asa") != 0 else None
     return {
-        "called": any(name in {tool.name for tool in TOOLS} for name in calls),
+        "called": any(name in {tool.name for tool in tools} for name in calls),
         "ended": "final_answer" in calls,
         "gate": decision["gate"] if decision and decision["applied"] else 0,
         "steps": len(steps),
