@@ -42,43 +42,50 @@ def ablations(adapter: ASAAdapter) -> dict[str, ASAAdapter]:
     if adapter.config.abstains:
         raise ValueError("the adapter abstains (alpha 0): it changes nothing, so there is nothing to take away")
     own, config, states = adapter._controller, adapter.config, adapter.config.states
-    several = len(config.domains) > 1
     found = {
         "full": own,
         "no gate": own.changed(gates=(1, 1)),
         "positive gate only": own.changed(gates=(0, 1)),
         "negative gate only": own.changed(gates=(-1, 0)),
     }
-    vectors = [adapter.vectors.of(state) for state in states]
     if own.pushes:
-        directions = {
-            "global direction only": [some.mixed(1.0) for some in vectors],
-            "domain direction only": [some.mixed(0.0) for some in vectors],
-        }
-        for seed in RANDOM_SEEDS:
-            shape = (len(config.domains), config.hidden_size)
-            drawn = torch.Generator("cpu").manual_seed(seed)
-            aside = torch.randn(shape, generator=drawn, dtype=torch.float32, device="cpu")
-            directions[f"random direction (seed {seed})"] = [aside / aside.norm(dim=1)[:, None]] * len(states)
-        if several:
-            betas = [config.rule(state).beta for state in states]
-            rolled = [replace(some, v_domain=some.v_domain.roll(1, 0)) for some in vectors]
-            directions["mismatched domain"] = [some.mixed(beta) for some, beta in zip(rolled, betas, strict=True)]
-        for name, some in directions.items():
-            # What is the domains' own, with the policy "readiness", stays.
-            whole = [torch.cat([one, part.direction[len(one) :]]) for one, part in zip(some, own.each, strict=True)]
-            found[name] = _in_each(own, [{"direction": one} for one in whole])
-    if several:
+        found |= _of_directions(adapter)
+    if len(config.domains) > 1:
         nothing = torch.zeros(1, config.hidden_size, dtype=torch.float32, device="cpu")
         anywhere = Linear(nothing, nothing[0, :1])
         pooled = [adapter.probes.of(state).linear(config.domains[:1], "pooled") for state in states]
         read = [dict(zip(("weight", "bias"), reading(config, anywhere, one), strict=True)) for one in pooled]
-        one_for_all = [{"direction": some.mixed(1.0)[:1], "readiness": None} for some in vectors]
+        ways = [adapter.vectors.of(state).mixed(1.0)[:1] for state in states]
+        one_for_all = [{"direction": way, "readiness": None} for way in ways]
         found["no router"] = _in_each(own, [{**one, **rest} for one, rest in zip(read, one_for_all, strict=True)])
     found |= _of_kinds(adapter) | _of_policy(own)
     variants = {name: _with_controller(adapter, controller) for name, controller in found.items()}
     full = adapter.digest()
     return {name: variant for name, variant in variants.items() if name == "full" or variant.digest() != full}
+
+
+def _of_directions(adapter: ASAAdapter) -> dict[str, Controller]:
+    """An adapter that steers along other directions than its own."""
+    own, config, states = adapter._controller, adapter.config, adapter.config.states
+    vectors = [adapter.vectors.of(state) for state in states]
+    directions = {
+        "global direction only": [some.mixed(1.0) for some in vectors],
+        "domain direction only": [some.mixed(0.0) for some in vectors],
+    }
+    for seed in RANDOM_SEEDS:
+        shape, drawn = (len(config.domains), config.hidden_size), torch.Generator("cpu").manual_seed(seed)
+        aside = torch.randn(shape, generator=drawn, dtype=torch.float32, device="cpu")
+        directions[f"random direction (seed {seed})"] = [aside / aside.norm(dim=1)[:, None]] * len(states)
+    if len(config.domains) > 1:
+        betas = [config.rule(state).beta for state in states]
+        rolled = [replace(some, v_domain=some.v_domain.roll(1, 0)) for some in vectors]
+        directions["mismatched domain"] = [some.mixed(beta) for some, beta in zip(rolled, betas, strict=True)]
+    # What is the domains' own, with the policy "readiness", stays.
+    whole = {
+        name: [torch.cat([one, part.direction[len(one) :]]) for one, part in zip(some, own.each, strict=True)]
+        for name, some in directions.items()
+    }
+    return {name: _in_each(own, [{"direction": one} for one in some]) for name, some in whole.items()}
 
 
 def _of_kinds(adapter: ASAAdapter) -> dict[str, Controller]:
