@@ -148,14 +148,13 @@ class Leads:
         if state in others:
             own.follow(others[state])
             return True
-        if not self._guesses:
-            pass
-        elif change is None:
-            own.guesses = [*others.values()][:_GUESSES]
-        else:  # an answer that is given behind a state like this one
-            before, own.state = change
-            away = {one: _distance(own.state, before if one.state is None else one.state) for one in others.values()}
-            own.guesses = sorted(away, key=away.__getitem__)[:_GUESSES]
+        if self._guesses:
+            likeliest = [*others.values()]
+            if change is not None:  # an answer that is given behind a state like this one
+                before, after = change
+                own.state = after
+                likeliest.sort(key=lambda one: _distance(after, before if one.state is None else one.state))
+            own.guesses = likeliest[:_GUESSES]
         others[state] = own
         return False
 
