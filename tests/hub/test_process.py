@@ -13,13 +13,20 @@ from hub import LocalHub
 from models import fitted_adapter
 
 
-def by_xet(hub: LocalHub, tmp_path: Path, *words: str, token: str) -> subprocess.CompletedProcess[str]:
-    """What a user's own Python says, whose client takes Xet wherever the Hub offers it."""
+def users_python(
+    hub: LocalHub, tmp_path: Path, *words: str, token: str | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """What a user's own Python says, with `more` in its environment."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
-    ours = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": token, "PYTHONPATH": str(ROOT)}
-    ours["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    command = [sys.executable, *words]
-    return subprocess.run(command, env=kept | ours, capture_output=True, text=True, cwd=tmp_path)
+    environment = kept | {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONPATH": str(ROOT),
+        **({"HF_TOKEN": token} if token else {}),
+        **more,
+    }
+    return subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, cwd=tmp_path)
 
 
 @pytest.mark.slow
@@ -31,9 +38,10 @@ def test_an_adapter_goes_up_and_comes_down_by_xet(tmp_path: Path) -> None:
         hub.xet_store = tmp_path / "store"
         contents = [path.read_bytes() for path in folder.iterdir() if path.is_file()]
         hub.xet_files = {hashlib.sha256(content).hexdigest(): content for content in contents}
-        pushed = by_xet(hub, tmp_path, "-m", "asa_adapter.cli", "push", str(folder), "lfm-asa", token="hf_alice")
+        push = ("-m", "asa_adapter.cli", "push", str(folder), "lfm-asa")
+        pushed = users_python(hub, tmp_path, *push, token="hf_alice")  # the client takes Xet wherever it is offered
         assert pushed.returncode == 0, pushed.stderr
-        loaded = by_xet(hub, tmp_path, "-c", load, token="hf_alice")
+        loaded = users_python(hub, tmp_path, "-c", load, token="hf_alice")
         assert loaded.stdout.strip() == adapter.digest(), loaded.stderr
         tokens = [kind for kind in ("write", "read") if any(f"xet-{kind}-token" in r.path for r in hub.log)]
         assert tokens == ["write", "read"]
@@ -43,19 +51,10 @@ def test_an_adapter_goes_up_and_comes_down_by_xet(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_push_and_inspect_from_the_shell(tmp_path: Path) -> None:
     folder = fitted_adapter().save_pretrained(tmp_path / "adapter")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
 
     def shell(*words: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
-        environment = kept | {
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(tmp_path / "home"),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "PYTHONPATH": str(ROOT),
-            **({"HF_TOKEN": token} if token else {}),
-        }
-        command = [sys.executable, "-m", "asa_adapter.cli", *words]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+        command = ("-m", "asa_adapter.cli", *words)
+        return users_python(hub, tmp_path, *command, token=token, HF_HUB_DISABLE_XET="1")
 
     with LocalHub() as hub:
         pushed = shell("push", str(folder), "lfm-asa", "--private", "--json", token="hf_alice")
