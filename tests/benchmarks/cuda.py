@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from lfm25_shape import lfm25_config
 from torch.profiler import ProfilerActivity, profile
 
 from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors, load_splits
@@ -138,11 +139,7 @@ def waits(work: Callable[[], Any]) -> int:
 def costs(repeats: int) -> dict[str, Any]:
     """What steering adds to a prompt and to a step."""
     torch.manual_seed(0)
-    layers = ["full_attention" if i in (2, 5, 8, 10, 12, 14) else "conv" for i in range(16)]
-    config = transformers.Lfm2Config(
-        hidden_size=2048, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8, layer_types=layers
-    )
-    model = transformers.AutoModelForCausalLM.from_config(config).eval().to("cuda", torch.bfloat16)
+    model = transformers.AutoModelForCausalLM.from_config(lfm25_config()).eval().to("cuda", torch.bfloat16)
     rng = np.random.default_rng(0)
     rows = [{"label": i // 4 % 2, "domain": "abcd"[i % 4]} for i in range(160)]
     states = rng.normal(size=(160, 2048)) + np.array([[row["label"]] for row in rows])
