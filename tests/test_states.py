@@ -7,7 +7,7 @@ import torch
 import transformers
 from architectures import tiny_model
 from checkout import TINY_LFM2
-from models import fitted_adapter, greedy, prompts, random_model, traces
+from models import default_dtype, fitted_adapter, greedy, prompts, random_model, traces
 
 import asa_adapter.states
 from asa_adapter import IncompatibleModelError
@@ -230,12 +230,8 @@ def test_states_are_float32_whatever_the_default_dtype_is(tiny_lfm2: Any, tmp_pa
     """As where a user makes bfloat16 the default, to load models in it."""
     rows = [{"instruction": text} for text in ("what is 2 + 2", "hello", "translate this")]
     usual = collect_hidden_states(*tiny_lfm2, rows, progress=False).states
-    before = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(torch.bfloat16)
+    with default_dtype(torch.bfloat16):
         found = collect_hidden_states(*tiny_lfm2, rows, progress=False).states
         kept = collect_hidden_states(*tiny_lfm2, rows, progress=False, file=tmp_path / "states.npy").states
-    finally:
-        torch.set_default_dtype(before)
     assert torch.equal(found, usual)
     assert torch.equal(kept, usual)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import reference as reference
 import torch
+from models import default_dtype
 
 from asa_adapter import ASAConfig, Decision, Probes, Router, SteeringVectors
 from asa_adapter.policy.controller import Controller, Verdicts, ternary_gate
@@ -161,11 +162,8 @@ def test_step_does_not_depend_on_the_default_dtype(dtype: torch.dtype) -> None:
     states, one = random_states(), controller(step=2.7182818)
     made = one.decide(states)
     expected = one.steer(states, made)
-    torch.set_default_dtype(dtype)
-    try:
+    with default_dtype(dtype):
         steered = one.steer(states, made)
-    finally:
-        torch.set_default_dtype(torch.float32)
     assert torch.equal(steered, expected)
 
 

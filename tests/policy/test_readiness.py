@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import WIDTH, controller_of, fitted_adapter, prompts, random_model
+from models import WIDTH, controller_of, default_dtype, fitted_adapter, prompts, random_model
 from sklearn.linear_model import LogisticRegression
 
 from asa_adapter import ASAAdapter, Probes, SteeringVectors
@@ -208,15 +208,11 @@ def test_tensors_are_float32_on_the_cpu_whatever_the_defaults_are(tmp_path: Path
     """vLLM builds models, and what is in them, under the model's own dtype and device as defaults."""
     adapter = ready_adapter(ready_below=0.5, domain_alpha=2.0)
     folder, usual = adapter.save_pretrained(tmp_path), adapter._controller
-    before = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(torch.bfloat16)
+    with default_dtype(torch.bfloat16):
         loaded = ASAAdapter.from_pretrained(folder)
         with torch.device("meta"):
             again = ASAAdapter(loaded.config, loaded.vectors, loaded.router, loaded.probes)
             found, variants = again._controller, ablations(again)
-    finally:
-        torch.set_default_dtype(before)
     for name in ("weight", "bias", "direction"):
         assert torch.equal(getattr(found, name), getattr(usual, name))
     expected = ablations(adapter)

@@ -1,6 +1,7 @@
 """Tiny random models, an adapter that fits them, prompts, and what an adapter could leave on a model."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,17 @@ def random_model(family: str = "lfm2", seed: int = 0) -> Any:
             if parameter.ndim > 1:
                 parameter.mul_(3)
     return model
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """PyTorch's default dtype is another one inside the `with` block."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def fitted_adapter(domains: tuple[str, ...] = ("code", "math"), width: int = WIDTH, **changes: Any) -> ASAAdapter:
