@@ -75,7 +75,8 @@ valid.success.base                   | number  | F1 of successful calls: needed,
 valid.success.chosen                 | number  | the same with the choice
 valid.success.lower_bound            | number  | one-sided 95 % bound of the gain, whichever was chosen
 valid.success.upper_bound            | number  | the same from above
-valid.chosen_again                   | number  | share of resamples of VALID in which the same setting is chosen
+valid.chosen_again                   | number  | share of resamples in which the same setting is chosen
+valid.train_rows                     | number  | rows of TRAIN, by first tokens, that counted in the choice; 0 for none
 valid.success_note                   | text    | only where the triggers' gain is sure, and none in successful calls is
 chosen.SETTING                       |         | the choice; alpha 0 where it abstains
 chosen.absolute_step                 | number  | length of the step in the model's own units
@@ -293,8 +294,7 @@ class Report:
             marker=_marker(diagnostics["marker_probability"]) if "marker_probability" in diagnostics else None,
             why=chosen.get("why"),
             router_left_out=found.get("router_left_out"),
-            success_note=found["valid"].get("success_note"),
-            chosen_again=found["valid"].get("chosen_again"),
+            **{name: found["valid"].get(name) for name in ("success_note", "chosen_again")},
             habit=found["habit"] if found["habit"].get("calls") and found["habit"].get("shares") else {},
             **{name: found[name] for name in _WHOLE},
         )

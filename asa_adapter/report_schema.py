@@ -93,7 +93,7 @@ SCHEMA = with_keys(
     splits=by_name(with_keys(("rows", "tool_needed"), rows=_COUNT, tool_needed=_COUNT)),
     layers=by_name(by_name(_NUMBER, properties={"effect": _EFFECT})),
     screen=with_keys(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),
-    valid=with_keys(base=_POINT, finalists=_SETTINGS, success_note=_WORDS, chosen_again=_SHARE),
+    valid=with_keys(base=_POINT, finalists=_SETTINGS, success_note=_WORDS, chosen_again=_SHARE, train_rows=_COUNT),
     gates=by_name(with_keys(GATES_BY_LABEL, **dict.fromkeys(GATES_BY_LABEL, _BINS))),
     demonstration=with_keys(("shown", "asked", "changed"), asked=_COUNT, changed=_COUNT, shown=_SHOWN)
     | {"default": {}},

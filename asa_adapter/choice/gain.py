@@ -16,11 +16,12 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from asa_adapter.choice.intervals import LEVEL, resamples
+from asa_adapter.choice.finalists import Evidence, Screened, all_fits, gentlest_near_best, standard_errors
+from asa_adapter.choice.intervals import LEVEL
 from asa_adapter.choice.objective import Objective, independent_rows
-from asa_adapter.choice.settings import Scored, all_fits, gentlest_near_best, standard_errors, success_f1
+from asa_adapter.choice.settings import Scored
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.evaluation.metrics import Counts, success_f1
 
 # Below this many groups with the rarer label no gain is sure: there is too little to resample.
 MIN_GROUPS = 10
@@ -95,7 +96,7 @@ class Redraw:
         labels: (N,) 1 where a tool is needed.
         finalists: F settings with their results on these rows.
         index: which of them was chosen.
-        weights: (B, N) how often each row counts in each of B resamples.
+        weights: (B, N) how often each row of VALID counts in each of B resamples.
         settled: (B,) index of the finalist that is chosen in each resample, were all of them equally good.
         again: share of the resamples in which the same one is chosen, by what each has there.
         groups: number of groups with the rarer label.
@@ -118,6 +119,7 @@ class Redraw:
         finalists: Sequence[Scored],
         chosen: Scored,
         groups: NDArray[np.int64] | None = None,
+        screened: Screened | None = None,
     ) -> "Redraw":
         """Draws the rows again.
 
@@ -127,12 +129,13 @@ class Redraw:
             finalists: the settings with their results on these rows.
             chosen: one of them.
             groups: (N,) numbers from 0; rows with the same number are drawn together. None makes each row a group.
+            screened: as `choose` was given.
         """
         objective = Objective.of(args)
         index = next(i for i, finalist in enumerate(finalists) if finalist is chosen)
-        weights = resamples(len(labels), args.resamples, args.seed, groups)
-        chosen_again, settled = _chosen_again(objective, labels, finalists, groups, weights)
-        again = float((chosen_again == index).mean())
+        evidence = Evidence.of(args, labels, finalists, groups, screened)
+        chosen_again, settled = _chosen_again(objective, labels, finalists, groups, evidence)
+        again, weights = float((chosen_again == index).mean()), evidence.weights[:, : len(labels)]
         return cls(objective, labels, finalists, index, weights, settled, again, min(groups_by_label(labels, groups)))
 
     @property
@@ -183,15 +186,15 @@ def _chosen_again(
     labels: NDArray[np.int64],
     finalists: Sequence[Scored],
     groups: NDArray[np.int64] | None,
-    weights: NDArray[np.int64],
+    evidence: Evidence,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(B,) index of the finalist chosen in each resample: by what each has there, and as if all were as good."""
-    called = np.stack([finalist.triggered for finalist in finalists])
-    drawn = Counts.of(labels, called, weights)
-    scores = objective.value(drawn)
-    noise = scores - objective.value(Counts.of(labels, called))[:, None]
+    called, weights = evidence.called[:, : len(labels)], evidence.weights[:, : len(labels)]
+    scores = objective.value(Counts.of(*evidence))
+    noise = scores - objective.value(Counts.of(evidence.labels, evidence.called))[:, None]
     independent = np.array([independent_rows(labels, finalist.triggered, groups) for finalist in finalists])
-    errors, keeps = standard_errors(scores), objective.keeps(drawn, independent[:, None])
+    errors = standard_errors(scores)
+    keeps = objective.keeps(Counts.of(labels, called, weights), independent[:, None])
     success = success_noise = None
     if (fits := all_fits(finalists)) is not None:
         successes = success_f1(labels, called, fits, weights)

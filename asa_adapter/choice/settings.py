@@ -1,4 +1,4 @@
-"""Chooses a setting from measured triggers: which ones are tried on VALID, which one wins, and whether it is a gain.
+"""Settings, the grid of them, what each reaches on some rows, and which are tried on VALID.
 
 Everything here is arithmetic on arrays of triggers; no model is needed.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asa_adapter.choice.intervals import resamples, upper_bound
+from asa_adapter.choice.intervals import upper_bound
 from asa_adapter.choice.objective import Objective, independent_rows
 from asa_adapter.config.fields import ACTIONS
 from asa_adapter.config.prompt_fields import Rule
@@ -173,114 +173,6 @@ def shortlist(scored: Sequence[Scored], finalists: int) -> list[Scored]:
     return [*leaders.values(), *(candidate for candidate in ranked if candidate.setting not in taken)][:finalists]
 
 
-def choose(
-    args: ASATrainingArguments,
-    labels: NDArray[np.int64],
-    finalists: Sequence[Scored],
-    groups: NDArray[np.int64] | None = None,
-) -> tuple[Scored, list[float]]:
-    """The gentlest finalist within one standard error of the best; one that meets max_fpr, if any does.
-
-    Where it is known which calls fit an offered tool, it is the gentlest of those finalists that are also within one
-    standard error of the best of them in the F1 of successful calls.
-
-    Small differences between finalists are mostly noise, and a smaller step is safer. The standard error is that of
-    the difference from the best finalist on the same rows, by a paired bootstrap.
-
-    Args:
-        args: of these, the objective with its limit, resamples and seed are used.
-        labels: (N,) 1 where a tool is needed.
-        finalists: F settings with their results on these rows.
-        groups: (N,) numbers from 0; rows with the same number are drawn together. None makes each row a group.
-
-    Returns:
-        The chosen finalist, and the F standard errors.
-    """
-    objective = Objective.of(args)
-    best = min(range(len(finalists)), key=lambda i: finalists[i].rank())
-    called = np.stack([finalist.triggered for finalist in finalists])
-    weights = resamples(len(labels), args.resamples, args.seed, groups)
-    errors = standard_errors(objective.value(Counts.of(labels, called, weights)))
-    plain = objective.value(Counts.of(labels, called))
-    keeps = np.array([args.max_fpr is None or finalist.score >= 0 for finalist in finalists])
-    success = None
-    if (fits := all_fits(finalists)) is not None:
-        drawn = success_f1(labels, called, fits, weights)
-        success = success_f1(labels, called, fits)[:, None], standard_errors(drawn)
-    chosen = gentlest_near_best([f.gentleness() for f in finalists], plain[:, None], errors, keeps[:, None], success)
-    return finalists[int(chosen[0])], errors[best].tolist()
-
-
-def all_fits(finalists: Sequence[Scored]) -> NDArray[np.bool_] | None:
-    """(F, N) whether the calls of each finalist fit an offered tool; None if that is unknown of one."""
-    fits = [finalist.fits for finalist in finalists if finalist.fits is not None]
-    return np.stack(fits) if fits and len(fits) == len(finalists) else None
-
-
-def success_f1(
-    labels: NDArray[np.int64],
-    triggered: NDArray[np.bool_],
-    fits: NDArray[np.bool_],
-    weights: NDArray[np.int64] | None = None,
-) -> NDArray[np.float64]:
-    """F1 of the calls that are needed and fit an offered tool: their number against all calls and all needs.
-
-    Args:
-        labels: (N,) 1 where a tool is needed.
-        triggered: (..., N) whether a call began.
-        fits: (..., N) whether all calls of the answer fit an offered tool.
-        weights: (B, N) how often each row counts in each of B resamples; None counts each row once.
-
-    Returns:
-        (..., B), or (...) if `weights` is None; 0 where nothing is called and nothing needed.
-    """
-    times = np.ones(len(labels)) if weights is None else weights.T.astype(np.float64)
-    needed = labels == 1
-    successes, calls, needs = (triggered & fits & needed) @ times, triggered @ times, needed @ times
-    return np.divide(2 * successes, calls + needs, out=np.zeros_like(successes), where=calls + needs > 0)
-
-
-def standard_errors(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(F, F) standard errors of the differences between (F, B) resampled scores."""
-    return np.stack([(scores - one).std(axis=1) for one in scores])
-
-
 def left_alone(p_tool: NDArray[np.float32], tau: float) -> float:
     """Share of (N,) rows whose gate is 0 at this tau."""
     return float((ternary_gate(torch.from_numpy(p_tool), tau) == 0).float().mean())
-
-
-def gentlest_near_best(
-    gentleness: Sequence[tuple[float, ...]],
-    scores: NDArray[np.float64],
-    errors: NDArray[np.float64],
-    keeps: NDArray[np.bool_],
-    success: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
-) -> NDArray[np.int64]:
-    """The gentlest setting within one standard error of the best, in each of B trials.
-
-    Args:
-        gentleness: sort keys of F settings, the gentlest first.
-        scores: (F, B) results, higher is better.
-        errors: (F, F) standard errors of their differences.
-        keeps: (F, B) whether the limit of the FPR is kept; settings that keep it come first.
-        success: (F, B) results and (F, F) standard errors by which the near ones must be near the best of them too.
-
-    Returns:
-        (B,) int64 indices.
-    """
-    first = keeps == keeps.any(axis=0)
-    ranked = np.where(first, scores, -np.inf)
-    near = first & _near_best(ranked, errors)
-    if success is not None:
-        near &= _near_best(np.where(near, success[0], -np.inf), success[1])
-    # Of equally gentle ones, the one that scores higher.
-    ranks = np.unique(np.array(gentleness), axis=0, return_inverse=True)[1].reshape(-1, 1)
-    gentlest = near & (ranks == np.where(near, ranks, len(ranks)).min(axis=0))
-    return np.where(gentlest, ranked, -np.inf).argmax(axis=0)
-
-
-def _near_best(ranked: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(F, B) which of the (F, B) results lie within the (F, F) standard errors of the best one's difference."""
-    best = ranked.argmax(axis=0)
-    return ranked[best, np.arange(ranked.shape[1])] - ranked <= errors[best].T

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asa_adapter.choice.gain import Redraw, bound_quantile
-from asa_adapter.choice.settings import success_f1
+from asa_adapter.evaluation.metrics import success_f1
 from asa_adapter.tool_calls.outcomes import Outcome
 
 

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.intervals import comparison, resamples
 from asa_adapter.choice.objective import Objective
-from asa_adapter.choice.settings import success_f1
 from asa_adapter.comparison.ablation import ablations
 from asa_adapter.comparison.costs import Times, cost
 from asa_adapter.comparison.rules import RULES, Candidate, NotApplicableError, Setup, Treatment
 from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.evaluation.metrics import success_f1
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.tool_calls.outcomes import Answer
 

@@ -170,3 +170,26 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
         raise ValueError("a score is NaN; expected numbers that can be ranked")
     rank_sum = rankdata(values)[needed].sum()
     return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def success_f1(
+    labels: NDArray[np.int64],
+    triggered: NDArray[np.bool_],
+    fits: NDArray[np.bool_],
+    weights: NDArray[np.int64] | None = None,
+) -> NDArray[np.float64]:
+    """F1 of the calls that are needed and fit an offered tool: their number against all calls and all needs.
+
+    Args:
+        labels: (N,) 1 where a tool is needed.
+        triggered: (..., N) whether a call began.
+        fits: (..., N) whether all calls of the answer fit an offered tool.
+        weights: (B, N) how often each row counts in each of B resamples; None counts each row once.
+
+    Returns:
+        (..., B), or (...) if `weights` is None; 0 where nothing is called and nothing needed.
+    """
+    times = np.ones(len(labels)) if weights is None else weights.T.astype(np.float64)
+    needed = labels == 1
+    successes, calls, needs = (triggered & fits & needed) @ times, triggered @ times, needed @ times
+    return np.divide(2 * successes, calls + needs, out=np.zeros_like(successes), where=calls + needs > 0)

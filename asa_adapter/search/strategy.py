@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.choice.finalists import Screened, choose
 from asa_adapter.choice.gain import Gain, Redraw, sure_gain
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import (
     Reader,
     Scored,
     Setting,
-    choose,
     facts,
     readers,
     shortlist,
@@ -79,10 +79,9 @@ class Search(Fits):
         states: Sequence[str] = STATES[:1],
     ) -> None:
         super().__init__(measured, Objective.of(args), build, states)
-        self.args = args
-        self.domains = domains
-        self.report = report
+        self.args, self.domains, self.report = args, domains, report
         self._hopeless = ""  # why, once the screen finds that it is
+        self._ran = np.zeros(0, dtype=np.int64)  # rows of TRAIN, once the screen has run them
         self._alternatives: Alternatives | None = None  # other actions, once the screen has looked at them
 
     def fit(self, layers: Sequence[int], also: Sequence[str] = ()) -> list[int]:
@@ -166,7 +165,8 @@ class Search(Fits):
             lambda rows, pushes: self.measured.first_tokens("train", pushes, rows),
             calls=self.report.get("habit", {}).get("calls") != 0,
         )
-        scored, ran = race.run(), race.rows
+        scored = race.run()
+        ran = self._ran = race.rows
         self.report["screen"] = {
             "rows": len(ran),
             **screen_facts(objective, labels[ran], race.base[ran], scored, groups[ran]),
@@ -231,15 +231,15 @@ class Search(Fits):
     def decide(self, candidates: Sequence[Scored]) -> ASAAdapter:
         """Generates on VALID with the first candidates, and chooses one of them.
 
-        Where the first token of the answer tells too little of what the model generates, the screen may have ranked
-        the wrong settings first, so twice as many generate.
+        TRAIN's first tokens count too. Where they tell too little of what the model generates, VALID alone counts, and
+        twice as many generate, since the screen may have ranked the wrong settings first.
 
         Args:
             candidates: what `screen` returned.
 
         Returns:
-            The adapter of the chosen setting; with alpha 0 (it abstains) unless a gain over the bare model is certain.
-            Where the screen found no push that moves anything, it abstains without generating.
+            The adapter of the chosen setting; with alpha 0 (it abstains) unless a gain over the bare model is certain,
+            and without generating where the screen found no push that moves anything.
         """
         others = self._alternatives.asked(bool(self._hopeless)) if self._alternatives else []
         if self._hopeless and not others:
@@ -254,8 +254,10 @@ class Search(Fits):
             found, further = self._generated(more)
             outcomes, finalists = [*outcomes, *found[1:]], [*finalists, *further]
             agreements += self._agreements(further)
-        chosen, errors = choose(self.args, labels, finalists, groups)
-        redraw = Redraw.of(self.args, labels, finalists, chosen, groups)
+        train = self.measured.labels("train"), self.measured.groups("train")
+        on_train = None if note or not len(self._ran) else Screened.of(first, self._ran, *train)
+        chosen, errors = choose(self.args, labels, finalists, groups, on_train)
+        redraw = Redraw.of(self.args, labels, finalists, chosen, groups, on_train)
         gain, success = sure_gain(redraw, outcomes[0].triggered), success_gain(redraw, outcomes[0])
         screened = [
             {"screen_score": candidate.score, "screen_agreement": agreement, "standard_error": error}
@@ -270,6 +272,7 @@ class Search(Fits):
             "gain": gain._asdict(),
             "success": success._asdict(),
             "chosen_again": redraw.again,
+            "train_rows": 0 if on_train is None else len(on_train.labels),
         }
         if note:
             self.report["valid"]["screen_note"] = note
@@ -304,8 +307,8 @@ class Search(Fits):
         why = reason_to_abstain(self.args, self.objective, chosen, gain, success)
         abstains = bool(why)
         if not abstains:
-            tried = len(valid["finalists"])
-            why = reason_to_choose(chosen.setting, tried, self.objective, gain)
+            tried, train_rows = len(valid["finalists"]), valid["train_rows"]
+            why = reason_to_choose(chosen.setting, tried, train_rows, self.objective, gain)
             if note := success_note(success):
                 valid["success_note"] = note
                 warnings.warn(note, stacklevel=4)

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from asa_adapter.choice.gain import Gain
 from asa_adapter.choice.intervals import effective_rows, upper_bound
 from asa_adapter.choice.objective import Objective
-from asa_adapter.choice.settings import Scored, Setting, facts, success_f1
+from asa_adapter.choice.settings import Scored, Setting, facts
 from asa_adapter.choice.success import Success
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.prompts import DEFAULT_DOMAIN
+from asa_adapter.evaluation.metrics import success_f1
 from asa_adapter.tool_calls.outcomes import Outcome, cut_note
 
 # Share of VALID rows on which first token and generation must agree, or the screen has ranked something else.
@@ -85,16 +86,26 @@ def reason_to_abstain(
     return ""
 
 
-def reason_to_choose(setting: Setting, tried: int, objective: Objective, gain: Gain) -> str:
-    """Why a setting was chosen among as many as were tried, and how much it gains."""
+def reason_to_choose(setting: Setting, tried: int, train_rows: int, objective: Objective, gain: Gain) -> str:
+    """Why a setting was chosen among as many as were tried, and how much it gains.
+
+    Args:
+        setting: the setting.
+        tried: number of finalists.
+        train_rows: number of rows of TRAIN that counted in the choice; 0 where VALID alone did.
+        objective: what they were ranked by.
+        gain: over the bare model, on VALID.
+    """
     least = f"at least {gain.lower_bound:+.3f} with 95 % confidence ({objective.gain_name})"
     told = f"{gain.mean:+.3f}, {least}"
     if gain.mean <= gain.lower_bound:  # the estimate ends at the bound, which a reader would take for the gain
         told = f"{least} (measured: {gain.apparent:+.3f}; so few rows do not tell how much of it is luck)"
+    where = "of real generation on VALID"
+    if train_rows:
+        where += f" and of first tokens on {train_rows} rows of TRAIN"
     return (
-        f"{_acting(setting)}the gentlest of {tried} finalists within one standard error of the best on VALID, ranked "
-        f"by {objective} of real generation; the gain over the bare model, freed of the luck of being chosen, "
-        f"is {told}"
+        f"{_acting(setting)}the gentlest of {tried} finalists within one standard error of the best, ranked by "
+        f"{objective} {where}; the gain over the bare model on VALID, freed of the luck of being chosen, is {told}"
     )
 
 

@@ -142,8 +142,8 @@ def _unsettled(report: Report) -> Iterator[str]:
     """Where other rows of the same kind would have led to another choice."""
     if report.chosen_again is not None and report.chosen_again < _SETTLED:
         yield (
-            f"Its setting is not settled: it is chosen again in {100 * report.chosen_again:.0f} % of resamples of "
-            "VALID, so that other rows, or another seed, may choose another one."
+            f"Its setting is not settled: it is chosen again in {100 * report.chosen_again:.0f} % of resamples, "
+            "so that other rows, or another seed, may choose another one."
         )
 
 

@@ -19,7 +19,8 @@ from redraw import redrawn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASATrainer, ASATrainingArguments, load_splits
-from asa_adapter.choice.settings import Scored, choose, gated
+from asa_adapter.choice.finalists import Screened, choose
+from asa_adapter.choice.settings import Scored, gated
 from asa_adapter.evaluation.metrics import Counts
 from asa_adapter.search.strategy import Search
 
@@ -66,10 +67,11 @@ def one_seed(
     candidates = search.screen(search.fit(trainer._layers, trainer._robustness.fitted_on))[: args.finalists]
     valid, test = (triggers(search, split, candidates) for split in ("valid", "test"))
     labels, truth = measured.labels("valid"), measured.labels("test")
+    on_train = Screened.of(candidates, search._ran, measured.labels("train"), measured.groups("train"))
 
     def chosen(rows: np.ndarray) -> int:
         some = [Scored(c.setting, f1(labels[rows], valid[i][rows]), valid[i][rows]) for i, c in enumerate(candidates)]
-        best, _ = choose(args, labels[rows], some)
+        best, _ = choose(args, labels[rows], some, screened=on_train)
         return next(i for i, scored in enumerate(some) if scored is best)
 
     generator = np.random.default_rng(args.seed)

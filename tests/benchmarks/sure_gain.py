@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter import ASATrainingArguments
+from asa_adapter.choice.finalists import Screened, choose
 from asa_adapter.choice.gain import Redraw, sure_gain
 from asa_adapter.choice.objective import Objective
-from asa_adapter.choice.settings import Scored, Setting, choose
+from asa_adapter.choice.settings import Scored, Setting
 from asa_adapter.evaluation.metrics import Counts
 
 MANY = 200_000
@@ -38,6 +39,7 @@ class World:
         common: chance that the finalists have the same luck where the bare model's is another.
         calls: shares of calls of the bare model and the finalists where labels are coin flips; None: they are not.
         objective: what settings are chosen by.
+        train: rows of TRAIN that count in the choice, for each one of VALID.
     """
 
     name: str
@@ -51,6 +53,7 @@ class World:
     common: float = 0.6
     calls: tuple[float, ...] | None = None
     objective: str = "f1"
+    train: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,13 @@ def simulated(world: World, rows: int, trials: int, seed: int = 0) -> list[str]:
             Scored(Setting(1, 1.0 + i, 0.5, 0.0, "pooled"), float(goals[0].rank(Counts.of(sample.labels, row))), row)
             for i, row in enumerate(sample.called[1:])
         ]
-        chosen, _ = choose(args, sample.labels, finalists, sample.groups)
-        gain = sure_gain(Redraw.of(args, sample.labels, finalists, chosen, sample.groups), sample.called[0])
+        on_train = None
+        if world.train:
+            more = drawn(world, world.train * rows, generator)
+            on_train = Screened(more.labels, more.called[1:], more.groups)
+        given = args, sample.labels, finalists
+        chosen, _ = choose(*given, sample.groups, on_train)
+        gain = sure_gain(Redraw.of(*given, chosen, sample.groups, on_train), sample.called[0])
         index = round(chosen.setting.alpha - 1)
         above += gain.lower_bound > true[0][index]
         if gain.sure:
@@ -144,6 +152,10 @@ A_GAIN = [
     World("all gain .10, conversations of five", gains=(0.1,) * 4, turns=5),
     World("all gain .20", gains=(0.2,) * 4),
 ]
+WITH_TRAIN = [
+    replace(world, name=f"{world.name}; TRAIN counts", train=2)
+    for world in (*NO_GAIN[:2], *NO_GAIN[-2:], A_GAIN[0], A_GAIN[2])
+]
 
 
 def main() -> None:
@@ -152,7 +164,7 @@ def main() -> None:
     trials = parser.parse_args().trials
     print("| world | rows | ships | falsely | bound above truth | measured | told | true |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
-    cases = [(world, rows) for world in (*NO_GAIN, COIN, *A_GAIN) for rows in (40, 160)]
+    cases = [(world, rows) for world in (*NO_GAIN, COIN, *A_GAIN, *WITH_TRAIN) for rows in (40, 160)]
     cases += [(world, rows) for world in GROUPED for rows in (160, 320)]
     cases += [(world, rows) for world in (NO_GAIN[0], A_GAIN[0]) for rows in (80, 320)]
     for world, rows in sorted(cases, key=lambda case: (case[0].name, case[1])):

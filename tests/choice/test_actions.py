@@ -8,8 +8,9 @@ import torch
 
 from asa_adapter import ASATrainingArguments
 from asa_adapter.choice.actions import BIASES, best_by_name, biased_settings, opened, scored, with_bias
+from asa_adapter.choice.finalists import choose, gentlest_near_best
 from asa_adapter.choice.objective import Objective
-from asa_adapter.choice.settings import Reader, Scored, Setting, choose, gentlest_near_best
+from asa_adapter.choice.settings import Reader, Scored, Setting
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.evaluation.first_tokens import _opens
 from asa_adapter.parts.openings import OpeningBias, biased

@@ -6,9 +6,10 @@ import pytest
 from numpy.typing import NDArray
 
 from asa_adapter import ASATrainingArguments
+from asa_adapter.choice.finalists import choose
 from asa_adapter.choice.gain import Gain, Redraw, sure_gain
 from asa_adapter.choice.objective import Objective
-from asa_adapter.choice.settings import Scored, Setting, choose
+from asa_adapter.choice.settings import Scored, Setting
 from asa_adapter.evaluation.metrics import Counts
 
 ARGS = ASATrainingArguments(resamples=500)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from asa_adapter import ASATrainingArguments
+from asa_adapter.choice.finalists import Screened, choose
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import (
     Reader,
     Scored,
     Setting,
-    choose,
     facts,
     gated,
     grid,
@@ -177,6 +177,47 @@ def test_copies_do_not_narrow_the_standard_error() -> None:
     gentle = scored(ARGS, setting(alpha=0.5), np.flatnonzero((copy_of == 0) | (copy_of == 2)))
     assert choose(ARGS, LABELS, [best, gentle])[0] is best
     assert choose(ARGS, LABELS, [best, gentle], copy_of)[0] is gentle
+
+
+def on_train(*wrong: Any) -> Screened:
+    """Two rows of TRAIN for each of VALID; the settings' triggers are right but for some of them."""
+    labels = np.tile(LABELS, 2)
+    triggered = np.tile(labels.astype(bool), (len(wrong), 1))
+    for row, some in zip(triggered, wrong, strict=True):
+        row[np.asarray(some, dtype=int)] ^= True
+    return Screened(labels, triggered, np.arange(len(labels)))
+
+
+def test_rows_of_train_tell_apart_what_valid_does_not() -> None:
+    strong, gentle = scored(ARGS, setting(alpha=2.0), [0]), scored(ARGS, setting(alpha=0.5), [2, 4])
+    chosen, errors = choose(ARGS, LABELS, [strong, gentle])
+    assert chosen is gentle
+    clear, fewer = choose(ARGS, LABELS, [strong, gentle], screened=on_train([0], range(2, 62, 2)))
+    assert clear is strong
+    equal, smaller = choose(ARGS, LABELS, [strong, gentle], screened=on_train([0], [2]))
+    assert equal is gentle
+    assert 0 == smaller[0] < smaller[1] < errors[1] < fewer[1]
+
+
+def test_rows_of_train_overrule_a_lucky_half_of_valid() -> None:
+    """On VALID the first is better by more than a standard error, on twice as many rows of TRAIN it is far worse."""
+    lucky, sound = scored(ARGS, setting(alpha=0.5), []), scored(ARGS, setting(alpha=2.0), range(0, 16, 2))
+    assert choose(ARGS, LABELS, [lucky, sound])[0] is lucky
+    assert choose(ARGS, LABELS, [lucky, sound], screened=on_train(range(0, 160, 2), []))[0] is sound
+
+
+def test_the_limit_is_judged_on_valid_alone() -> None:
+    args = ASATrainingArguments(max_fpr=0.05)
+    keeps, breaks = scored(args, setting(alpha=2.0), [1, 3]), scored(args, setting(alpha=0.5), [0, 2, 4, 6, 8])
+    assert choose(args, LABELS, [breaks, keeps], screened=on_train([], range(0, 160, 2)))[0] is keeps
+
+
+def test_copies_in_train_do_not_narrow_the_standard_error() -> None:
+    strong, gentle = scored(ARGS, setting(alpha=2.0), []), scored(ARGS, setting(alpha=0.5), [0])
+    rows = on_train([], range(0, 24, 2))
+    copied = rows._replace(groups=np.where(rows.labels == 0, np.arange(len(rows.labels)) // 24, 1000))
+    assert choose(ARGS, LABELS, [strong, gentle], screened=rows)[0] is strong
+    assert choose(ARGS, LABELS, [strong, gentle], screened=copied)[0] is gentle
 
 
 def test_objectives_score_what_they_name() -> None:

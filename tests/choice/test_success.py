@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from asa_adapter import ASATrainingArguments
+from asa_adapter.choice.finalists import choose
 from asa_adapter.choice.gain import Gain, Redraw, sure_gain
 from asa_adapter.choice.objective import Objective
-from asa_adapter.choice.settings import Scored, Setting, choose, success_f1
+from asa_adapter.choice.settings import Scored, Setting
 from asa_adapter.choice.success import Success, success_gain
+from asa_adapter.evaluation.metrics import success_f1
 from asa_adapter.search.verdict import reason_to_abstain, success_note
 from asa_adapter.tool_calls.outcomes import Outcome
 

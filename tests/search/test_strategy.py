@@ -56,8 +56,8 @@ def fit() -> Any:
     return SimpleNamespace(residual_norm=1.0, vectors=vectors, predict=lambda states: prediction)
 
 
-def decided(measured: Measured, candidates: int) -> tuple[dict[str, Any], list[str]]:
-    """The part of the report on VALID, and the warnings."""
+def decided(measured: Measured, candidates: int, train_rows: int = 0) -> tuple[dict[str, Any], list[str]]:
+    """The part of the report on VALID, and the warnings; the screen has run some rows of TRAIN."""
     report: dict[str, Any] = {}
 
     def build(setting: Setting, _: Any) -> Any:
@@ -66,9 +66,10 @@ def decided(measured: Measured, candidates: int) -> tuple[dict[str, Any], list[s
     args = ASATrainingArguments(finalists=2, resamples=100)
     search = Search(measured, args, ("a",), build, report)  # type: ignore[arg-type]
     search.fits = {layer: fit() for layer in range(4)}
+    search._ran = np.arange(train_rows)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        search.decide([Scored(setting, 1.0, CALLED) for setting in SETTINGS[:candidates]])
+        search.decide([Scored(setting, 1.0, CALLED[:train_rows]) for setting in SETTINGS[:candidates]])
     return report["valid"], [str(warning.message) for warning in caught]
 
 
@@ -92,6 +93,11 @@ def test_where_they_tell_too_little_twice_as_many_generate_and_it_is_said() -> N
     assert told == [valid["screen_note"]]
     assert "on only 94% of the VALID rows whether the model calls a tool (expected 95%)" in told[0]
     assert told[0].endswith("2 further settings generate on VALID")
+
+
+@pytest.mark.parametrize(("wrong", "rows"), [(5, 60), (6, 0)])
+def test_rows_of_train_count_where_first_tokens_tell_enough(wrong: int, rows: int) -> None:
+    assert decided(Measured(wrong), 4, train_rows=60)[0]["train_rows"] == rows
 
 
 def test_where_no_further_setting_is_left_it_is_said() -> None:

@@ -32,7 +32,7 @@ def test_words_that_tell_as_much_as_the_state_are_told(words: float, state: floa
 @pytest.mark.parametrize(("again", "told"), [(0.38, True), (0.5, False), (1.0, False), ("often", False)])
 def test_a_choice_that_is_not_settled_is_told(again: Any, told: bool) -> None:
     found = spots(valid={"chosen_again": again})
-    assert ("Its setting is not settled: it is chosen again in 38 % of resamples of VALID" in found) == told
+    assert ("Its setting is not settled: it is chosen again in 38 % of resamples, so that" in found) == told
 
 
 def test_an_adapter_that_abstains_is_not_blamed_for_a_gate_that_does_nothing() -> None:
