@@ -76,7 +76,7 @@ valid.success.chosen                 | number  | the same with the choice
 valid.success.lower_bound            | number  | one-sided 95 % bound of the gain, whichever was chosen
 valid.success.upper_bound            | number  | the same from above
 valid.chosen_again                   | number  | share of resamples in which the same setting is chosen
-valid.train_rows                     | number  | rows of TRAIN, by first tokens, that counted in the choice; 0 for none
+valid.train_rows                     | int     | rows of TRAIN, by first tokens, that counted in the choice; 0 for none
 valid.success_note                   | text    | only where the triggers' gain is sure, and none in successful calls is
 chosen.SETTING                       |         | the choice; alpha 0 where it abstains
 chosen.absolute_step                 | number  | length of the step in the model's own units

@@ -43,6 +43,7 @@ from asa_adapter.search.screen_facts import layer_effects, screen_facts
 from asa_adapter.search.verdict import (
     cut_on_valid,
     disagreement,
+    finalist_facts,
     outcome_facts,
     reason_to_abstain,
     reason_to_choose,
@@ -259,16 +260,11 @@ class Search(Fits):
         chosen, errors = choose(self.args, labels, finalists, groups, on_train)
         redraw = Redraw.of(self.args, labels, finalists, chosen, groups, on_train)
         gain, success = sure_gain(redraw, outcomes[0].triggered), success_gain(redraw, outcomes[0])
-        screened = [
-            {"screen_score": candidate.score, "screen_agreement": agreement, "standard_error": error}
-            for candidate, agreement, error in zip([*first, *more], agreements, errors, strict=False)
-        ]
+        scores = [candidate.score for candidate in [*first, *more][: len(finalists)]]
+        base, *own = (outcome_facts(self.objective, labels, outcome, groups) for outcome in outcomes)
         self.report["valid"] = {
-            "base": outcome_facts(self.objective, labels, outcomes[0], groups),
-            "finalists": [
-                {**finalist.setting.plain(), **outcome_facts(self.objective, labels, outcome, groups), **numbers}
-                for finalist, outcome, numbers in zip(finalists, outcomes[1:], screened, strict=True)
-            ],
+            "base": base,
+            "finalists": finalist_facts(finalists, own, scores, agreements, errors),
             "gain": gain._asdict(),
             "success": success._asdict(),
             "chosen_again": redraw.again,

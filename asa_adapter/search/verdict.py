@@ -34,6 +34,34 @@ def outcome_facts(
     }
 
 
+def finalist_facts(
+    finalists: Sequence[Scored],
+    own: Sequence[Mapping[str, Any]],
+    scores: Sequence[float],
+    agreements: Sequence[float],
+    errors: Sequence[float],
+) -> list[dict[str, Any]]:
+    """What the report says of each of F finalists.
+
+    Args:
+        finalists: the settings.
+        own: the `outcome_facts` of each.
+        scores: in the screen.
+        agreements: shares of VALID rows on which first token and generation agree.
+        errors: standard errors of the differences from the best.
+    """
+    return [
+        {
+            **finalist.setting.plain(),
+            **found,
+            "screen_score": score,
+            "screen_agreement": agreement,
+            "standard_error": error,
+        }
+        for finalist, found, score, agreement, error in zip(finalists, own, scores, agreements, errors, strict=True)
+    ]
+
+
 def router_note(predicted: Sequence[str], domains: Sequence[str], groups: NDArray[np.int64], layer: int) -> str:
     """Why a router is left out: it is no better than naming the largest domain every time; "" where it is better.
 
