@@ -38,7 +38,7 @@ class Gain(NamedTuple):
         lower_bound: one-sided lower 95 % bound that holds whichever finalist was chosen.
         balanced_accuracy_bound: the same bound of the gain in balanced accuracy.
         apparent: gain as it was measured, which choosing made too large.
-        groups: number of groups of rows that belong together and have the rarer label.
+        groups: number of groups of rows that belong together and have the rarer label, so half of them or fewer.
     """
 
     mean: float
@@ -54,6 +54,16 @@ class Gain(NamedTuple):
         F1 alone rises where a model calls a tool in every row, whether or not one is needed.
         """
         return min(self.lower_bound, self.balanced_accuracy_bound) > 0
+
+    def rows_needed(self, rows: int) -> int | None:
+        """On about how many rows a gain as large as the measured one would be sure; None where that is not the matter.
+
+        Args:
+            rows: on how many it was measured.
+        """
+        if self.groups < MIN_GROUPS or self.apparent <= 0 or self.lower_bound > 0:
+            return None
+        return math.ceil(rows * (1 - self.lower_bound / self.apparent) ** 2)
 
     def doubt(self, metric: str) -> str:
         """Why the gain is not sure, in words; `metric` is the name of the metric in which it was measured."""

@@ -185,7 +185,7 @@ def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         if options.no_steering or options.compare:
             with steering.disabled():
                 base = answer()
-    shown = "[not steered]" if decision is None else _decision_line(decision)
+    shown = "[not steered]" if decision is None else _decision_line(decision, adapter.config.abstains)
     result = {**(steered or base or {}), "decision": decision and dataclasses.asdict(decision)}
     if steered is None or base is None:
         return result, f"{result['answer']}\n{folded('[' + result['verdict'] + ']')}\n{shown}"
@@ -194,9 +194,10 @@ def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return {**result, "base": base}, f"{text}\n{verdicts}\n{shown}"
 
 
-def _decision_line(decision: Decision) -> str:
+def _decision_line(decision: Decision, abstains: bool) -> str:
     colour = {1: "green", 0: "bold", -1: "yellow"}[decision.gate]
-    return painted(textwrap.fill(f"[{decision}]", width()), colour, sys.stdout)
+    why = ": this adapter abstains" if abstains else ""
+    return painted(textwrap.fill(f"[{decision}{why}]", width()), colour, sys.stdout)
 
 
 def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:

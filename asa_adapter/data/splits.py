@@ -21,6 +21,9 @@ Rows = list[dict[str, Any]]
 # Shares of one labelled set: as many rows for the classifiers as for the directions, half as many to choose the
 # settings, and as many as for either to test.
 _SHARES = {"cal": 2, "train": 2, "valid": 1, "test": 2}
+# VALID has to make a gain sure, which few rows cannot (tests/benchmarks/sure_gain.py): so many of a small set, up to a
+# share of it. A smaller set has too few rows in any case.
+_FEWEST_VALID, _MOST_OF_SMALL, _SMALL = 48, 0.3, 100
 _SPLIT_HINT = (
     "; the set was split here with near-duplicates on one side, and rows that are alike but for a number count as "
     "such: give more varied rows, or cal/train/valid/test.jsonl of your own"
@@ -159,13 +162,15 @@ def split_rows(
 ) -> dict[str, list[dict[str, Any]]]:
     """Splits one labelled set, stratified by domain and label; rows of one group (`row_groups`) stay on one side.
 
+    Two sevenths are for each of CAL, TRAIN and TEST, and one for VALID; of 100 to 335 rows VALID gets 48, or .3 of
+    them if that is less.
+
     Args:
         rows: the rows.
         seed: seed of the split.
         names: which of the splits to make; their shares keep their proportions.
     """
-    whole = sum(_SHARES[name] for name in names)
-    shares = {name: _SHARES[name] / whole for name in names}
+    shares = _shares(names, len(rows))
     generator = np.random.default_rng(seed)
     strata: dict[tuple[str, int], list[list[int]]] = defaultdict(list)
     for group in grouped(row_groups(rows)):
@@ -181,6 +186,17 @@ def split_rows(
             parts[name] += groups[k]
             filled[name] += len(groups[k])
     return {name: [dict(rows[i]) for i in sorted(indices)] for name, indices in parts.items()}
+
+
+def _shares(names: Sequence[str], rows: int) -> dict[str, float]:
+    """The share of each split in a set of so many rows."""
+    whole = sum(_SHARES[name] for name in names)
+    shares = {name: _SHARES[name] / whole for name in names}
+    if "valid" not in names or len(names) == 1 or rows < _SMALL:
+        return shares
+    valid = max(shares["valid"], min(_FEWEST_VALID / rows, _MOST_OF_SMALL))
+    others = (1 - valid) / (1 - shares["valid"])
+    return {name: valid if name == "valid" else share * others for name, share in shares.items()}
 
 
 def check_split(rows: Iterable[Mapping[str, Any]], name: str) -> None:

@@ -298,8 +298,9 @@ def check_habit(patient: Patient) -> Finding:
         return wrong(
             f"template and vocabulary show the format {shown!r}, but the calls that the model writes come as {habit}: "
             f"a parser for {shown!r} finds hardly any",
-            "read them with ToolCallParser.from_model(model, tokenizer, rows); a trainer asks the model itself, and "
-            "its adapter.parser(tokenizer) reads them too. A server needs the parser for that format",
+            "nothing is to be done for training and the adapter: a trainer asks the model itself, and "
+            "adapter.parser(tokenizer) reads them too. Your own code reads them with "
+            "ToolCallParser.from_model(model, tokenizer, rows); a server needs the parser for that format",
         )
     return ok(f"calls come in the format that was found: {habit}")
 

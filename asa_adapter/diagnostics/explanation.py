@@ -79,7 +79,7 @@ class Explanation(dict[str, Any]):
             "domain": ", ".join(f"{name} {p:.3f}" for name, p in ranked),
             "p(tool)": f"{self['p_tool']:.3f}; with tau {self['tau']:g} the gate is {gate}",
             "step": added if step["absolute"] else "none",
-            "call begins": f"p({start['token']}) {start['before']:.3g} -> {start['after']:.3g}{lifted}",
+            "call begins": f"p({_shown(start['token'])}) {start['before']:.3g} -> {start['after']:.3g}{lifted}",
         }
 
 
@@ -146,7 +146,7 @@ def explain(
         states = _bare_states(model, ids, config)
     return Explanation(
         prompt=_prompt(tokenizer, prompt_ids, decision.position, schemas)
-        | {"notes": [*Resemblance(config).notes(prompt_ids, schemas), *_left_alone(decision)]},
+        | {"notes": [*Resemblance(config).notes(prompt_ids, schemas), *_left_alone(config, decision)]},
         **_decided(adapter, decision, states),
         step=_step(config, decision, float(states[config.layer].norm())),
         start={"marker": parser.start, "token": _decoded(tokenizer, [openings[int(before.argmax())]])}
@@ -156,8 +156,10 @@ def explain(
     )
 
 
-def _left_alone(decision: Decision) -> list[str]:
+def _left_alone(config: ASAConfig, decision: Decision) -> list[str]:
     """Why a prompt with tools is left alone; [] where it is not."""
+    if config.abstains:
+        return ["this adapter abstains, so it leaves every prompt alone, whatever p(tool) says"]
     return [f"{decision.reason}, so it is left alone"] if decision.reason not in ("", NO_TOOLS) else []
 
 
@@ -222,6 +224,11 @@ def _answer(
 def _decoded(tokenizer: Any, ids: list[int]) -> str:
     """Token ids as text, special tokens included."""
     return str(tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def _shown(token: str) -> str:
+    """A token as it is, or in quotation marks where it is punctuation that a reader could take for ours."""
+    return token if token.startswith("<") or token.isalnum() else repr(token)
 
 
 def _tail(text: str) -> str:

@@ -102,7 +102,9 @@ def reason_to_abstain(
     if objective.max_fpr is not None and chosen.score < 0:
         return f"no setting tried had {objective.limit} on VALID; the adapter abstains"
     if not gain.sure:
-        doubt = gain.doubt(objective.gain_name)
+        doubt, rows = gain.doubt(objective.gain_name), len(chosen.triggered)
+        if needed := gain.rows_needed(rows):
+            doubt += f"; {gain.apparent:+.3f} was measured on {rows} rows, and would be sure on about {needed}"
         return f"no gain over the bare model on VALID is sure: {doubt}; the adapter abstains"
     if success.falls:
         return f"its triggers gain, and its calls lose: {success}; the adapter abstains"

@@ -15,7 +15,7 @@ def setting_words(chosen: Mapping[str, Any]) -> str:
 
     Example:
         >>> setting_words({"layer": 6, "alpha": 1.0, "tau": 0.5})
-        'layer 6, a push of 1 x the norm, on every prompt'
+        'layer 6, a push of 1 x the norm, for or against a call on every prompt'
         >>> setting_words({"layer": 6, "alpha": 0.5, "tau": 0.8})
         'layer 6, a push of 0.5 x the norm, where it is at least 80 % sure'
         >>> setting_words({"layer": 6, "alpha": 0.0, "tau": 0.8})
@@ -28,7 +28,7 @@ def setting_words(chosen: Mapping[str, Any]) -> str:
     lift = f"a bias of {float(bias):g} on the tokens with which calls begin"
     how = {"steer": push, "bias": lift, "both": f"{push} and {lift}"}[action]
     tau = chosen["tau"]
-    when = "on every prompt" if tau == 0.5 else f"where it is at least {100 * tau:g} % sure"
+    when = "for or against a call on every prompt" if tau == 0.5 else f"where it is at least {100 * tau:g} % sure"
     own = ", with a rule of its own for each kind of state" if chosen.get("by_state") else ""
     return f"layer {chosen['layer']:g}, {how}, {when}{own}"
 

@@ -63,7 +63,7 @@ def test_train_ends_with_the_choice_the_calls_and_the_weak_spots_in_words(
     assert main(words) == 0
     captured = capsys.readouterr()
     text = captured.out
-    said = "The choice: layer 6, a push of 1 x the norm, on every prompt. Why: the gentlest of 1 finalists within"
+    said = "The choice: layer 6, a push of 1 x the norm, for or against a call on every prompt. Why: the gentlest of 1"
     assert " ".join(text.split()).startswith(said)
     assert "\nTEST\n| | precision |" in text
     assert "\n| calls | format | tool_name | arguments | success_precision | success_recall |" in text

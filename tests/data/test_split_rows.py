@@ -39,6 +39,16 @@ def test_derived_domains_are_strata_too(seed: int) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("rows", "sizes"),
+    [(84, (24, 24, 12, 24)), (120, (28, 28, 36, 28)), (240, (64, 64, 48, 64)), (336, (96, 96, 48, 96))],
+    ids=["a seventh of very few", "three tenths", "48 rows", "a seventh of many"],
+)
+def test_valid_has_the_rows_that_a_sure_gain_takes(rows: int, sizes: tuple[int, ...]) -> None:
+    splits = load_splits(datasets.Dataset.from_list(labelled(rows)))
+    assert [len(splits[name]) for name in SPLITS] == pytest.approx(sizes, abs=3)
+
+
 @pytest.mark.parametrize("seed", [0, 42])
 def test_splits_are_disjoint_and_complete(seed: int) -> None:
     splits = ids(load_splits(datasets.Dataset.from_list(labelled(61)), seed=seed))

@@ -154,6 +154,21 @@ def test_the_page_of_a_shut_gate_shows_no_step(explained: Explanation) -> None:
     assert any(line.endswith("with tau 0.6 the gate is 0") for line in lines)
 
 
+def test_an_adapter_that_abstains_says_so(adapter: ASAAdapter, tiny_lfm2: Any) -> None:
+    config = dataclasses.replace(adapter.config, alpha=0.0)
+    idle = ASAAdapter(config, adapter.vectors, adapter.router, adapter.probes).explain(*tiny_lfm2, LAZY)
+    assert "this adapter abstains, so it leaves every prompt alone, whatever p(tool) says" in idle["prompt"]["notes"]
+    assert "! this adapter abstains" in idle.page(80)
+
+
+@pytest.mark.parametrize(
+    ("token", "told"), [('{"', """p('{"') 0.3"""), ("<|tool_call_start|>", "p(<|tool_call_start|>) 0.3")]
+)
+def test_a_token_of_punctuation_stands_in_quotation_marks(explained: Explanation, token: str, told: str) -> None:
+    shown = Explanation(**{**explained, "start": {**explained["start"], "token": token, "before": 0.3}})
+    assert f"call begins  {told}" in shown.page(100)
+
+
 def test_printed_it_takes_the_terminals_width(explained: Explanation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     assert str(explained) == explained.page(60)

@@ -79,7 +79,10 @@ def test_the_line_about_other_lists_of_tools_names_the_worst() -> None:
 @pytest.mark.parametrize(
     ("abstains", "told"),
     [
-        (False, "layer 2, a push of 1 x the norm, on every prompt; F1 0.700, the model alone 0.500"),
+        (
+            False,
+            "layer 2, a push of 1 x the norm, for or against a call on every prompt; F1 0.700, the model alone 0.500",
+        ),
         (True, "it does nothing (it abstains), and the model stays as it is; the best of 2 settings reached F1 0.800, "
          "the model alone 0.500"),
     ],
@@ -108,4 +111,7 @@ def test_each_stage_is_one_line_with_its_number_result_and_seconds(
     assert [int(line.split()[1]) for line in stages] == [1, 2, 3, 4, 5, 6, 7]
     assert all(re.search(r": .+; \d+\.\d s$", line) for line in stages)
     f1 = trainer.report["chosen"]["valid"]["f1"]
-    assert f"layer 6, a push of 1 x the norm, on every prompt; F1 {f1:.3f}, the model alone" in stages[5]
+    assert (
+        f"layer 6, a push of 1 x the norm, for or against a call on every prompt; F1 {f1:.3f}, the model alone"
+        in stages[5]
+    )
