@@ -138,8 +138,9 @@ class ChatWriter(Writer):
         return self.dialogues.draw(self.rng.choice((*LAZY, *EAGER)), kind, follow)
 
     def _twisted(self, frame: str) -> str:
-        """A wording with something around it that does not matter, and now and then another word in it."""
+        """A wording with any words in its ``{w}``, around it what does not matter, now and then another word in it."""
         rng, corpus = self.rng, self.corpus
+        frame = re.sub(r"\{w\}", lambda _: " ".join(rng.choices(self.fillers, k=rng.randint(1, 3))), frame)
         spots = list(re.finditer(r"(?<![{\w])[a-z]{2,}(?![}\w])", frame))
         if spots and rng.random() < TWISTED:
             spot = rng.choice(spots)
