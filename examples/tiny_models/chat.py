@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from writer import Talk, Writer
 
 START = HERE.parent / "tiny_lfm2"
-STEPS = 1746
+STEPS = 3540
 LEARNING_RATE = 1.2e-3
 # How often a text is a conversation of several states; the rest are requests as before, and exercises in copying.
 CONVERSATIONS = 0.75
