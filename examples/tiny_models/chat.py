@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from writer import Talk, Writer
 
 START = HERE.parent / "tiny_lfm2"
-STEPS = 1746
+STEPS = 3540
 LEARNING_RATE = 1.2e-3
 # How often a text is a conversation of several states; the rest are requests as before, and exercises in copying.
 CONVERSATIONS = 0.75
@@ -138,8 +138,9 @@ class ChatWriter(Writer):
         return self.dialogues.draw(self.rng.choice((*LAZY, *EAGER)), kind, follow)
 
     def _twisted(self, frame: str) -> str:
-        """A wording with something around it that does not matter, and now and then another word in it."""
+        """A wording with any words in its ``{w}``, around it what does not matter, now and then another word in it."""
         rng, corpus = self.rng, self.corpus
+        frame = re.sub(r"\{w\}", lambda _: " ".join(rng.choices(self.fillers, k=rng.randint(1, 3))), frame)
         spots = list(re.finditer(r"(?<![{\w])[a-z]{2,}(?![}\w])", frame))
         if spots and rng.random() < TWISTED:
             spot = rng.choice(spots)

@@ -90,6 +90,21 @@ def told(evaluation: Evaluation, adapter: ASAAdapter, factor: float = 1.0) -> An
     return answer
 
 
+def told_behind(role: str, right: Answerer, own: Answerer) -> Answerer:
+    """Answers that know whether a call is due only where the last turn has a role; elsewhere the gate is its own."""
+
+    def answer(rows: list[Row], due: list[bool]) -> Sequence[str]:
+        known = [row["messages"][-1]["role"] == role for row in rows]
+        found: dict[int, str] = {}
+        for one, answered in ((True, right), (False, own)):
+            some = [i for i, is_known in enumerate(known) if is_known is one]
+            texts = answered([rows[i] for i in some], [due[i] for i in some]) if some else []
+            found |= dict(zip(some, texts, strict=True))
+        return [found[i] for i in range(len(rows))]
+
+    return answer
+
+
 def forced(evaluation: Evaluation) -> Answerer:
     """Answers whose opening is forced where a call is due, and forbidden where none is."""
     tokens = evaluation.parser.opening_ids(evaluation.tokenizer)
@@ -132,6 +147,8 @@ def main() -> None:
     answerers = {name: answering(evaluation, one) for name, one in variants_of(trainer, adapter).items()}
     answerers |= {f"right gate, {factor} x its push": told(evaluation, adapter, factor) for factor in (1, 2, 4)}
     answerers |= {"right gate, forced": forced(evaluation)}
+    right, own = told(evaluation, adapter), answering(evaluation, adapter)
+    answerers |= {f"right gate behind {role} turns": told_behind(role, right, own) for role in ("user", "tool")}
     lines = []
     for name, answer in answerers.items():
         found = shares(gone_through(evaluation, turns, answer))
