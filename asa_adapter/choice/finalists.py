@@ -51,6 +51,31 @@ class Evidence(NamedTuple):
     called: NDArray[np.bool_]
     weights: NDArray[np.int64]
 
+    def plain(self) -> Counts:
+        """(F,) counts of the rows."""
+        return Counts.of(self.labels, self.called)
+
+    def drawn(self) -> Counts:
+        """(F, B) counts of the resamples."""
+        return Counts.of(self.labels, self.called, self.weights)
+
+    def first(self, rows: int) -> "Evidence":
+        """The first rows alone: as many as VALID has are VALID's."""
+        return Evidence(self.labels[:rows], self.called[:, :rows], self.weights[:, :rows])
+
+    def successes(
+        self, finalists: Sequence[Scored]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None:
+        """F1 of successful calls: (F,), (F, B) of the resamples, and the (F, F) standard errors of the differences.
+
+        It is known of VALID's rows alone, which these have to be; None where a finalist has no `fits`.
+        """
+        fits = [finalist.fits for finalist in finalists if finalist.fits is not None]
+        if len(fits) < len(finalists):
+            return None
+        drawn = success_f1(self.labels, self.called, np.stack(fits), self.weights)
+        return success_f1(self.labels, self.called, np.stack(fits)), drawn, standard_errors(drawn)
+
     @classmethod
     def of(
         cls,
@@ -101,24 +126,16 @@ def choose(
     """
     objective = Objective.of(args)
     evidence = Evidence.of(args, labels, finalists, groups, screened)
-    errors = standard_errors(objective.value(Counts.of(*evidence)))
-    plain = objective.value(Counts.of(evidence.labels, evidence.called))
+    errors, plain = standard_errors(objective.value(evidence.drawn())), objective.value(evidence.plain())
     keeps = np.array([args.max_fpr is None or finalist.score >= 0 for finalist in finalists])
     success = None
-    if (fits := all_fits(finalists)) is not None:
-        called, weights = evidence.called[:, : len(labels)], evidence.weights[:, : len(labels)]
-        drawn = success_f1(labels, called, fits, weights)
-        success = success_f1(labels, called, fits)[:, None], standard_errors(drawn)
+    if found := evidence.first(len(labels)).successes(finalists):
+        values, _, apart = found
+        success = values[:, None], apart
     gentleness = [finalist.gentleness() for finalist in finalists]
     chosen = gentlest_near_best(gentleness, plain[:, None], errors, keeps[:, None], success)
     best = int(np.where(keeps == keeps.any(), plain, -np.inf).argmax())
     return finalists[int(chosen[0])], errors[best].tolist()
-
-
-def all_fits(finalists: Sequence[Scored]) -> NDArray[np.bool_] | None:
-    """(F, N) whether the calls of each finalist fit an offered tool; None if that is unknown of one."""
-    fits = [finalist.fits for finalist in finalists if finalist.fits is not None]
-    return np.stack(fits) if fits and len(fits) == len(finalists) else None
 
 
 def standard_errors(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -133,7 +150,7 @@ def gentlest_near_best(
     keeps: NDArray[np.bool_],
     success: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> NDArray[np.int64]:
-    """The gentlest setting within one standard error of the best, in each of B evidence.
+    """The gentlest setting within one standard error of the best, in each of B trials.
 
     Args:
         gentleness: sort keys of F settings, the gentlest first.

@@ -16,12 +16,12 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from asa_adapter.choice.finalists import Evidence, Screened, all_fits, gentlest_near_best, standard_errors
+from asa_adapter.choice.finalists import Evidence, Screened, gentlest_near_best, standard_errors
 from asa_adapter.choice.intervals import LEVEL
 from asa_adapter.choice.objective import Objective, independent_rows
 from asa_adapter.choice.settings import Scored
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.metrics import Counts, success_f1
+from asa_adapter.evaluation.metrics import Counts
 
 # Below this many groups with the rarer label no gain is sure: there is too little to resample.
 MIN_GROUPS = 10
@@ -145,7 +145,7 @@ class Redraw:
         index = next(i for i, finalist in enumerate(finalists) if finalist is chosen)
         evidence = Evidence.of(args, labels, finalists, groups, screened)
         chosen_again, settled = _chosen_again(objective, labels, finalists, groups, evidence)
-        again, weights = float((chosen_again == index).mean()), evidence.weights[:, : len(labels)]
+        again, weights = float((chosen_again == index).mean()), evidence.first(len(labels)).weights
         return cls(objective, labels, finalists, index, weights, settled, again, min(groups_by_label(labels, groups)))
 
     @property
@@ -199,17 +199,15 @@ def _chosen_again(
     evidence: Evidence,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(B,) index of the finalist chosen in each resample: by what each has there, and as if all were as good."""
-    called, weights = evidence.called[:, : len(labels)], evidence.weights[:, : len(labels)]
-    scores = objective.value(Counts.of(*evidence))
-    noise = scores - objective.value(Counts.of(evidence.labels, evidence.called))[:, None]
+    valid = evidence.first(len(labels))
+    scores = objective.value(evidence.drawn())
+    noise = scores - objective.value(evidence.plain())[:, None]
     independent = np.array([independent_rows(labels, finalist.triggered, groups) for finalist in finalists])
-    errors = standard_errors(scores)
-    keeps = objective.keeps(Counts.of(labels, called, weights), independent[:, None])
+    errors, keeps = standard_errors(scores), objective.keeps(valid.drawn(), independent[:, None])
     success = success_noise = None
-    if (fits := all_fits(finalists)) is not None:
-        successes = success_f1(labels, called, fits, weights)
-        success = successes, standard_errors(successes)
-        success_noise = successes - success_f1(labels, called, fits)[:, None], success[1]
+    if found := valid.successes(finalists):
+        plain, drawn, apart = found
+        success, success_noise = (drawn, apart), (drawn - plain[:, None], apart)
     gentleness = [finalist.gentleness() for finalist in finalists]
     return (
         gentlest_near_best(gentleness, scores, errors, keeps, success),

@@ -190,13 +190,12 @@ def split_rows(
 
 def _shares(names: Sequence[str], rows: int) -> dict[str, float]:
     """The share of each split in a set of so many rows."""
-    whole = sum(_SHARES[name] for name in names)
-    shares = {name: _SHARES[name] / whole for name in names}
-    if "valid" not in names or len(names) == 1 or rows < _SMALL:
-        return shares
-    valid = max(shares["valid"], min(_FEWEST_VALID / rows, _MOST_OF_SMALL))
-    others = (1 - valid) / (1 - shares["valid"])
-    return {name: valid if name == "valid" else share * others for name, share in shares.items()}
+    parts = {name: float(_SHARES[name]) for name in names}
+    if "valid" in parts and rows >= _SMALL:
+        share = min(_FEWEST_VALID / rows, _MOST_OF_SMALL)
+        others = sum(parts.values()) - parts["valid"]
+        parts["valid"] = max(parts["valid"], others * share / (1 - share))
+    return {name: part / sum(parts.values()) for name, part in parts.items()}
 
 
 def check_split(rows: Iterable[Mapping[str, Any]], name: str) -> None:

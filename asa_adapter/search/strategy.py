@@ -256,7 +256,7 @@ class Search(Fits):
             outcomes, finalists = [*outcomes, *found[1:]], [*finalists, *further]
             agreements += self._agreements(further)
         train = self.measured.labels("train"), self.measured.groups("train")
-        on_train = None if note or not len(self._ran) else Screened.of(first, self._ran, *train)
+        on_train = None if note else Screened.of(first, self._ran, *train)
         chosen, errors = choose(self.args, labels, finalists, groups, on_train)
         redraw = Redraw.of(self.args, labels, finalists, chosen, groups, on_train)
         gain, success = sure_gain(redraw, outcomes[0].triggered), success_gain(redraw, outcomes[0])

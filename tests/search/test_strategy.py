@@ -56,7 +56,7 @@ def fit() -> Any:
     return SimpleNamespace(residual_norm=1.0, vectors=vectors, predict=lambda states: prediction)
 
 
-def decided(measured: Measured, candidates: int, train_rows: int = 0) -> tuple[dict[str, Any], list[str]]:
+def decided(measured: Measured, candidates: int, train_rows: int = 60) -> tuple[dict[str, Any], list[str]]:
     """The part of the report on VALID, and the warnings; the screen has run some rows of TRAIN."""
     report: dict[str, Any] = {}
 
@@ -97,7 +97,7 @@ def test_where_they_tell_too_little_twice_as_many_generate_and_it_is_said() -> N
 
 @pytest.mark.parametrize(("wrong", "rows"), [(5, 60), (6, 0)])
 def test_rows_of_train_count_where_first_tokens_tell_enough(wrong: int, rows: int) -> None:
-    assert decided(Measured(wrong), 4, train_rows=60)[0]["train_rows"] == rows
+    assert decided(Measured(wrong), 4)[0]["train_rows"] == rows
 
 
 def test_where_no_further_setting_is_left_it_is_said() -> None:
