@@ -80,25 +80,23 @@ def told(evaluation: Evaluation, adapter: ASAAdapter, factor: float = 1.0) -> An
     for due, gate in ((True, 1), (False, -1)):
         ways[due]._controller = adapter._controller.scaled(factor).changed(gates=(gate, gate))
 
-    def answer(rows: list[Row], due: list[bool]) -> Sequence[str]:
-        found: dict[int, str] = {}
-        for way, variant in ways.items():
-            some = [i for i, one in enumerate(due) if one is way]
-            found |= dict(zip(some, evaluation.answers([rows[i] for i in some], variant), strict=True)) if some else {}
-        return [found[i] for i in range(len(rows))]
-
-    return answer
+    return divided(lambda _, due: due, answering(evaluation, ways[True]), answering(evaluation, ways[False]))
 
 
 def told_behind(role: str, right: Answerer, own: Answerer) -> Answerer:
     """Answers that know whether a call is due only where the last turn has a role; elsewhere the gate is its own."""
+    return divided(lambda row, _: row["messages"][-1]["role"] == role, right, own)
+
+
+def divided(holds: Callable[[Row, bool], bool], then: Answerer, otherwise: Answerer) -> Answerer:
+    """Answers of one answerer where something holds of the row and of whether a call is due, else of another."""
 
     def answer(rows: list[Row], due: list[bool]) -> Sequence[str]:
-        known = [row["messages"][-1]["role"] == role for row in rows]
+        known = [holds(row, one) for row, one in zip(rows, due, strict=True)]
         found: dict[int, str] = {}
-        for one, answered in ((True, right), (False, own)):
-            some = [i for i, is_known in enumerate(known) if is_known is one]
-            texts = answered([rows[i] for i in some], [due[i] for i in some]) if some else []
+        for value, answerer in ((True, then), (False, otherwise)):
+            some = [i for i, one in enumerate(known) if one is value]
+            texts = answerer([rows[i] for i in some], [due[i] for i in some]) if some else []
             found |= dict(zip(some, texts, strict=True))
         return [found[i] for i in range(len(rows))]
 
