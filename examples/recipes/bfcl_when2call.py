@@ -54,10 +54,11 @@ _TYPES = {
     "bool": "boolean",
 }
 _TYPES |= {"tuple": "array", "list": "array", "set": "array"}
+_NUMBERS = ("integer", "number")
 
 
 def schema(value: Any) -> Any:
-    """BFCL's names of types as JSON schema has them; types that it does not know, such as "any", are left out."""
+    """A JSON schema of BFCL's: its names of types and numbers given as texts mended, types such as "any" left out."""
     if isinstance(value, list):
         return [schema(part) for part in value]
     if not isinstance(value, Mapping):
@@ -72,7 +73,16 @@ def schema(value: Any) -> Any:
             changed[key] = {name: schema(inner) for name, inner in part.items()}
         else:
             changed[key] = part if key in ("default", "enum", "required") else schema(part)
+    if changed.get("type") in _NUMBERS and "enum" in changed:
+        changed["enum"] = [_number(part) for part in changed["enum"]]
     return changed
+
+
+def _number(value: Any) -> Any:
+    """One of the choices of a number: both data sets write some of them as texts, "2" for 2."""
+    if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?", value):
+        return json.loads(value)
+    return value
 
 
 def offered(tools: Iterable[Any]) -> list[dict[str, Any]]:

@@ -241,6 +241,19 @@ def test_bfcls_types_become_those_of_json_schema(per_row: Any, bfcl_folder: Path
     assert per_row.schema(named_type) == {"properties": {"type": {"type": "string"}}}
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(["1", "2"], [1, 2]), (["-0.5", "3"], [-0.5, 3]), ([1, 2], [1, 2]), (["007", "two"], ["007", "two"])],
+)
+@pytest.mark.parametrize("kind", ["integer", "float"])
+def test_choices_of_a_number_that_are_texts_become_numbers(per_row: Any, kind: str, given: Any, kept: Any) -> None:
+    assert per_row.schema({"type": kind, "enum": given})["enum"] == kept
+
+
+def test_choices_of_a_text_stay_texts(per_row: Any) -> None:
+    assert per_row.schema({"type": "string", "enum": ["1", "2"]})["enum"] == ["1", "2"]
+
+
 def test_a_folder_without_bfcls_files_is_refused(per_row: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none of BFCL's files is there; expected BFCL_v4_NAME\.json"):
         per_row.read_bfcl(str(tmp_path), set(), 10)
