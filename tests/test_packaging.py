@@ -87,8 +87,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
         "asa_adapter/py.typed",
         "asa_adapter/model_card_template.md",
         *(f"asa_adapter/{wing}/README.md" for wing in TOLD),
-        *(f"asa_adapter/sample_data/{name}.jsonl" for name in ("cal", "train", "valid", "test")),
-        "asa_adapter/sample_data/tools.json",
+        *(
+            f"asa_adapter/sample_data/{folder}{name}"
+            for folder in ("", "conversations/")
+            for name in ("cal.jsonl", "train.jsonl", "valid.jsonl", "test.jsonl", "tools.json")
+        ),
     }
     assert {f"{info}/METADATA", f"{info}/entry_points.txt", f"{info}/licenses/LICENSE"} <= names
 

@@ -21,14 +21,17 @@ SAMPLE_PROMPTS = (
 _FOLDERS = ("asa_adapter/sample_data", "examples/data")  # in an installed package, and in a checkout
 
 
-def sample_data() -> Path:
+def sample_data(conversations: bool = False) -> Path:
     """The folder of the examples' labelled rows, 1,120 of four domains, for `load_splits`.
+
+    Args:
+        conversations: that of the 356 conversations of several calls instead.
 
     Raises:
         FileNotFoundError: it is neither in the package nor beside it.
     """
-    here = Path(__file__).resolve().parents[2]
+    here, inside = Path(__file__).resolve().parents[2], "conversations" if conversations else ""
     for folder in _FOLDERS:
-        if (here / folder / "train.jsonl").is_file():
-            return here / folder
+        if (here / folder / inside / "train.jsonl").is_file():
+            return here / folder / inside
     raise FileNotFoundError(f"the sample data is neither at {' nor at '.join(str(here / f) for f in _FOLDERS)}")

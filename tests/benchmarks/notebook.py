@@ -1,6 +1,6 @@
 """Runs the notebook's cells and saves what they print and draw in it; a test says when that is due.
 
-python tests/benchmarks/notebook.py     (two minutes on one core; the tiny LFM2 and the package's own data)
+python tests/benchmarks/notebook.py     (three minutes on one core; the tiny models and the package's own data)
 """
 
 import argparse
@@ -46,7 +46,9 @@ def main() -> None:
     matplotlib.use("agg")
     names: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {"ASA_MODEL": str(ROOT / "examples" / "tiny_lfm2"), "ASA_OUTPUT": f"{folder}/my-asa-adapter"}
+        examples = ROOT / "examples"
+        os.environ |= {"ASA_MODEL": str(examples / "tiny_lfm2"), "ASA_CHAT_MODEL": str(examples / "tiny_lfm2_chat")}
+        os.environ["ASA_OUTPUT"] = f"{folder}/my-asa-adapter"
         count = 0
         for cell in notebook["cells"]:
             if cell["cell_type"] != "code":

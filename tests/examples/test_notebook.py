@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import asa_adapter
 from asa_adapter.data import sample_data
 
 saving = load_script(ROOT / "tests" / "benchmarks" / "notebook.py")
+CHAT_MODEL = ROOT / "examples" / "tiny_lfm2_chat"
 NOTEBOOK = json.loads((ROOT / "examples" / "asa_adapter.ipynb").read_text("utf-8"))
 STEPS = ["Set-up", "Data", "Model", "States", "Layer sweep", "Vectors", "Router and probes", "Controller", "Tuning",
-         "Evaluation", "Upload", "Demo"]  # fmt: skip
+         "Evaluation", "Upload", "Demo", "Conversations"]  # fmt: skip
 
 
 def sources(kind: str) -> list[str]:
@@ -35,7 +37,7 @@ def test_it_is_a_notebook_with_the_outputs_of_its_present_code() -> None:
         for output in cell.get("outputs", []):
             assert output["output_type"] in ("stream", "display_data")
     code = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
-    assert [cell["execution_count"] for cell in code] == [*range(1, 13)]
+    assert [cell["execution_count"] for cell in code] == [*range(1, 14)]
     assert all(cell["outputs"] for cell in code[1:])
     assert [number for number, cell in enumerate(code, 1) if len(cell["outputs"]) > 1] == [5]  # it draws
     due = "the code is another: python tests/benchmarks/notebook.py"
@@ -50,11 +52,12 @@ def test_its_outputs_say_nothing_of_the_machine_that_made_them() -> None:
 
 def test_without_a_name_the_data_is_the_packages_own() -> None:
     assert sample_data() == ROOT / "examples" / "data"
+    assert sample_data(conversations=True) == ROOT / "examples" / "data" / "conversations"
 
 
-def test_each_of_the_twelve_steps_is_explained_and_then_done() -> None:
+def test_each_of_the_thirteen_steps_is_explained_and_then_done() -> None:
     kinds = [cell["cell_type"] for cell in NOTEBOOK["cells"]]
-    assert kinds == ["markdown", *["markdown", "code"] * 12]
+    assert kinds == ["markdown", *["markdown", "code"] * 13]
     headings = [re.findall(r"^## (\d+)\. (.+)$", text, flags=re.MULTILINE) for text in sources("markdown")[1:]]
     assert headings == [[(str(number), step)] for number, step in enumerate(STEPS, 1)]
     for text in sources("markdown")[1:]:
@@ -79,14 +82,25 @@ def test_on_colab_it_would_take_lfm25() -> None:
     assert not any("tiny" in text for text in sources("code"))
 
 
+def few_conversations(folder: Path) -> Path:
+    """A folder with sixteen conversations of each split."""
+    for name in ("cal", "train", "valid", "test"):
+        lines = (sample_data(conversations=True) / f"{name}.jsonl").read_text("utf-8").splitlines(keepends=True)
+        (folder / f"{name}.jsonl").write_text("".join(lines[:16]), "utf-8")
+    shutil.copy(sample_data(conversations=True) / "tools.json", folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def run(few_rows: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[str]]:
     """The names that the cells leave, and what each cell prints."""
     names: dict[str, Any] = {}
     printed = []
     output = tmp_path_factory.mktemp("notebook") / "adapter"
+    given = {"MODEL": TINY_LFM2, "DATA": few_rows, "OUTPUT": output, "REPO": "", "CHAT_MODEL": CHAT_MODEL}
+    given["CHAT_DATA"] = few_conversations(tmp_path_factory.mktemp("conversations"))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("MODEL", TINY_LFM2), ("DATA", few_rows), ("OUTPUT", output), ("REPO", "")):
+        for name, value in given.items():
             patch.setenv(f"ASA_{name}", str(value))
         for number, source in enumerate(sources("code"), 1):
             with contextlib.redirect_stdout(io.StringIO()) as text:
@@ -140,3 +154,18 @@ def test_the_demo_shows_both_answers_and_leaves_the_model_alone(run: Any) -> Non
     assert printed[11].count("  base:   ") == printed[11].count("  steered:") == 4
     assert "Answer, steered: " in printed[11]
     assert traces(names["model"]) == []
+
+
+def test_a_request_of_two_calls_is_shown_decision_by_decision(run: Any) -> None:
+    names, printed = run
+    assert names["of_talks"].config.states == ("first", "after_result")
+    alone, steered = printed[12].split("the model alone:")[1].split("with the adapter:")
+    assert "p(tool)" not in alone
+    assert steered.count("p(tool)") == steered.count("the tool says") + 1
+
+
+def test_the_saved_run_makes_the_second_call_only_with_the_adapter() -> None:
+    (output,) = NOTEBOOK["cells"][-1]["outputs"]
+    alone, steered = "".join(output["text"]).split("with the adapter:")
+    assert 'expression="912 - 45"' not in alone
+    assert 'expression="912 - 45"' in steered
