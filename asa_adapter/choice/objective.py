@@ -75,6 +75,16 @@ class Objective:
         return self.name if self.max_fpr is None else f"recall with {self.limit}"
 
     @property
+    def shift(self) -> float:
+        """What is added to the probes' log odds: with `cost`, what makes both errors cost the same at p = .5.
+
+        That is log(missed / needless), the threshold of cost-sensitive learning (Elkan, IJCAI 2001), at most 3 either
+        way: beyond costs of 1 to 20 a probe's tails say too little.
+        """
+        needless, missed = self.cost or (1.0, 1.0)
+        return float(np.log(np.clip(missed / needless if needless else np.inf, np.exp(-3), np.exp(3))))
+
+    @property
     def limit(self) -> str:
         """What `max_fpr` asks for, in words."""
         if self.confidence is None:

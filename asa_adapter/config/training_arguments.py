@@ -52,7 +52,8 @@ class ASATrainingArguments:
         max_fpr_confidence: with a number, such as .95, `max_fpr` limits the one-sided upper bound, of that confidence,
             of each setting's FPR on VALID. Near-duplicates and turns of one conversation count as one in it.
         cost: with two numbers, what a call without need and a missed call cost: their mean per row is minimised in
-            place of `objective`. A gain must still hold in balanced accuracy too. Not together with `max_fpr`.
+            place of `objective`, and the probes' log odds are shifted by log(missed / needless), so that at p = .5
+            both cost the same. A gain must still hold in balanced accuracy too. Not together with `max_fpr`.
         success_required: whether the adapter abstains unless a gain in the F1 of successful calls is sure too: needed,
             of an offered tool, fitting its schema. Else it abstains only where that surely falls.
         actions: how the gate may act: some of "steer" (the push), "bias" (on the logits of the tokens with which

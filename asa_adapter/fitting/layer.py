@@ -94,6 +94,7 @@ def fit_layer(
     Cs: Sequence[float],
     seed: int,
     also: Sequence[LabelledStates] = (),
+    shift: float = 0.0,
 ) -> LayerFit:
     """Fits directions on CAL, and router and probes on CAL and TRAIN.
 
@@ -111,6 +112,7 @@ def fit_layer(
         seed: seed of solvers, folds and shuffles.
         also: further rows that router and probes are fitted on, such as those of CAL and TRAIN with other tools. A
             fold leaves out those in one group with a row that it predicts.
+        shift: what is added to the log odds of all probes (see `Objective.shift`).
 
     Raises:
         ValueError: a split has one label only, or its states give no direction.
@@ -123,9 +125,9 @@ def fit_layer(
     fit = LayerFit(
         _vectors(cal, names),
         Router.fit(whole.states, whole.domains, best, seed),
-        _probes(whole, best, seed),
+        _probes(whole, best, seed, shift),
         float(np.linalg.norm(cal.states, axis=1).mean()),
-        _out_of_fold(others, train, folds, names, best, seed),
+        _out_of_fold(others, train, folds, names, best, seed, shift),
         facts={"out_of_fold_auc": read[best], "C": best},
     )
     fit.facts.update(residual_norm=fit.residual_norm, **probe_quality(fit, known, valid, names, seed))
@@ -141,10 +143,12 @@ def _vectors(cal: LabelledStates, names: Sequence[str]) -> SteeringVectors:
     return replace(whole, by_state={kind: _vectors(some, names) for kind, some in own.items()})
 
 
-def _probes(known: LabelledStates, C: float, seed: int) -> Probes:
+def _probes(known: LabelledStates, C: float, seed: int, shift: float) -> Probes:
     if known.kinds is None:
-        return Probes.fit(known.states, known.labels, known.domains, C, seed)
-    return Probes.fit_states(known.states, known.labels, known.domains, known.kinds, C, seed)
+        probes = Probes.fit(known.states, known.labels, known.domains, C, seed)
+    else:
+        probes = Probes.fit_states(known.states, known.labels, known.domains, known.kinds, C, seed)
+    return probes.shifted(shift) if shift else probes
 
 
 def _of_kinds(fit: LayerFit, train: LabelledStates, valid: LabelledStates) -> dict[str, dict[str, Any]]:
@@ -224,7 +228,13 @@ def _pooled_out_of_fold(
 
 
 def _out_of_fold(
-    cal: LabelledStates, train: LabelledStates, folds: Sequence[Any], names: Sequence[str], C: float, seed: int
+    cal: LabelledStates,
+    train: LabelledStates,
+    folds: Sequence[Any],
+    names: Sequence[str],
+    C: float,
+    seed: int,
+    shift: float,
 ) -> Prediction:
     """Out-of-fold predictions of router and probes on TRAIN; domains are indices into `names`."""
     n = len(train.labels)
@@ -233,7 +243,7 @@ def _out_of_fold(
     for fitted_on, predicted in folds:
         known = train.behind(cal, fitted_on)
         router = Router.fit(known.states, known.domains, C, seed)
-        probes = _probes(known, C, seed)
+        probes = _probes(known, C, seed, shift)
         kinds = train.kinds and [train.kinds[i] for i in predicted]
         part = _predicted(router, probes, train.states[predicted], names, kinds)
         whole.domain[predicted] = part.domain

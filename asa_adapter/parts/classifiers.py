@@ -189,6 +189,16 @@ class Probes:
             {kind: cls.averaged([probes.by_state_[kind] for probes in layers]) for kind in layers[0].by_state_},
         )
 
+    def shifted(self, amount: float) -> "Probes":
+        """The same with an amount added to all log odds, which moves the threshold of unequal costs to p = .5."""
+
+        def moved(one: LogisticRegression) -> LogisticRegression:
+            return fitted_logistic(one.classes_, one.coef_, one.intercept_ + amount, one.C, one.random_state)
+
+        own = {kind: probes.shifted(amount) for kind, probes in self.by_state_.items()}
+        by_domain = {name: moved(one) for name, one in self.by_domain_.items()}
+        return Probes(moved(self.pooled_), by_domain, own, self.ready_)
+
     def with_readiness(self, maps: Mapping[str, LogisticRegression]) -> "Probes":
         """The same with readiness: that of "" for all rows, and that of each kind of state that has probes."""
         own = {kind: Probes(one.pooled_, one.by_domain_, ready=maps[kind]) for kind, one in self.by_state_.items()}

@@ -124,7 +124,8 @@ class Search(Fits):
             for layer in layers:
                 names = ("cal", "train", "valid", *self._also)
                 cal, train, valid, *more = (self.measured.labelled(name, layer) for name in names)
-                self.fits[layer] = fit_layer(cal, train, valid, self.domains, self.args.Cs, self.args.seed, more)
+                Cs, seed, shift = self.args.Cs, self.args.seed, self.objective.shift
+                self.fits[layer] = fit_layer(cal, train, valid, self.domains, Cs, seed, more, shift)
                 self.report["layers"][str(layer)] = self.fits[layer].facts
                 bar.update()
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from asa_adapter.choice.settings import Scored, Setting
@@ -43,6 +44,21 @@ def test_what_one_probe_cannot_read_of_both_kinds_each_reads_of_its_own() -> Non
     assert pooled.facts["probe_auc"] < 0.7
     assert "states" not in pooled.facts
     assert auc(valid.labels, fit.predict(valid.states, valid.kinds).log_odds[:, -1]) == fit.facts["probe_auc"]
+
+
+@pytest.mark.parametrize("kinds", [True, False], ids=["kinds apart", "one kind"])
+def test_a_shift_is_added_to_all_log_odds_and_changes_nothing_else(kinds: bool) -> None:
+    splits = [split(seed) if kinds else _without_kinds(split(seed)) for seed in (0, 1, 2)]
+    plain, shifted = (fit_layer(*splits, NAMES, (0.1,), 42, shift=amount) for amount in (0.0, 0.75))
+    valid = splits[2]
+    for found, expected in (
+        (shifted.out_of_fold, plain.out_of_fold),
+        (shifted.predict(valid.states, valid.kinds), plain.predict(valid.states, valid.kinds)),
+    ):
+        np.testing.assert_allclose(found.log_odds, expected.log_odds + 0.75, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(found.domain, expected.domain)
+    assert shifted.facts == plain.facts
+    assert torch.equal(shifted.vectors.v_global, plain.vectors.v_global)
 
 
 def test_without_kinds_a_fit_is_what_the_rows_give_together() -> None:

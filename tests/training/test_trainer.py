@@ -1,6 +1,7 @@
 """A whole training on the shipped model and data, and what comes of it."""
 
 import json
+import math
 import re
 from typing import Any
 
@@ -335,3 +336,20 @@ def test_one_domain_is_fitted_and_steered(tiny_lfm2: Any, splits: Any) -> None:
     adapter = trainer.train()
     assert adapter.config.domains == ("translation",)
     assert trainer.report["chosen"]["valid"]["f1"] > trainer.report["valid"]["base"]["f1"]
+
+
+def test_costs_move_the_threshold_of_the_probes(tiny_lfm2: Any, small: Any, shared: Any) -> None:
+    one = {
+        "layers": (6,),
+        "read_layers": (1,),
+        "alphas": (1.0,),
+        "betas": (1.0,),
+        "finalists": 1,
+        "probes": ("pooled",),
+    }
+    intercepts = []
+    for cost in ((1, 1), (1, 3)):
+        settings = {**shared, **one, "probes": ("pooled",), "cost": cost}
+        trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**settings))
+        intercepts.append(float(trainer.train().probes.pooled_.intercept_[0]))
+    assert intercepts[1] - intercepts[0] == pytest.approx(math.log(3), abs=1e-5)
