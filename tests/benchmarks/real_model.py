@@ -40,6 +40,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--fit-rows", type=int, help="rows of CAL, TRAIN and VALID each (default: all)")
     parser.add_argument("--chat-template", type=Path, help="a Jinja file, for a model whose own knows no tools")
     parser.add_argument("--tool-call-format", help="how the model writes calls, where nothing shows it")
+    parser.add_argument("--tool-call-start", help="what its calls begin with, where that is no known format")
+    parser.add_argument("--tool-call-end", help="what they end with")
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--ablations", action="store_true", help="measure ablations and simpler rules as well")
@@ -76,6 +78,8 @@ def one_seed(model: Any, tokenizer: Any, splits: Any, seed: int, args: argparse.
         max_new_tokens=args.max_new_tokens,
         output_dir=args.output / f"seed_{seed}",
         tool_call_format=args.tool_call_format,
+        tool_call_start=args.tool_call_start,
+        tool_call_end=args.tool_call_end,
         chat_template=args.chat_template.read_text(encoding="utf-8") if args.chat_template else None,
     )
     trainer = ASATrainer(model, tokenizer, redrawn(splits, seed), settings)
