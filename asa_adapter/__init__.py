@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from asa_adapter.diagnostics.diagnosis import diagnose
     from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, IncompatibleModelError
     from asa_adapter.labelling.trial import label_by_trying
-    from asa_adapter.notations.call import ToolCall
+    from asa_adapter.notations.tool_call import ToolCall
     from asa_adapter.parts.classifiers import Probes, Router
     from asa_adapter.parts.vectors import SteeringVectors
     from asa_adapter.policy.decision import Decision
@@ -56,7 +56,7 @@ _MODULES = {
     "Router": "parts.classifiers",
     "SteeringHandle": "steering.hook",
     "SteeringVectors": "parts.vectors",
-    "ToolCall": "notations.call",
+    "ToolCall": "notations.tool_call",
     "ToolCallParser": "tool_calls.parser",
     "diagnose": "diagnostics.diagnosis",
     "label_by_trying": "labelling.trial",

@@ -14,16 +14,16 @@ from numpy.typing import ArrayLike
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.diagnostics.explanation import Explanation, explain
-from asa_adapter.errors import AdapterHabits, refuse_model_and_path
+from asa_adapter.errors import AdapterHabits
 from asa_adapter.files import sha256
+from asa_adapter.hub.adapter_source import load_from_source, refuse_model_and_path
 from asa_adapter.hub.client import full_repo_id, push
 from asa_adapter.hub.folder import Parts, write_folder
-from asa_adapter.hub.source import loaded
-from asa_adapter.matching.calls import acting, config_parser, fitting_openings
-from asa_adapter.matching.compatibility import differences, fitting_model
-from asa_adapter.matching.kinds import with_marks
-from asa_adapter.modeling.verify import verify_block
-from asa_adapter.notations.schemas import Tools
+from asa_adapter.matching.compatibility import differences_from_fit, fitting_model
+from asa_adapter.matching.parser_and_openings import config_with_action, fitting_openings, parser_of_config
+from asa_adapter.matching.state_kinds import with_state_marks
+from asa_adapter.modeling.block_check import verify_block
+from asa_adapter.notations.tool_schemas import Tools
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.vectors import SteeringVectors
 from asa_adapter.policy.controller import Controller, acting_like
@@ -127,7 +127,7 @@ class ASAAdapter(AdapterHabits):
             ValueError: an unknown action or a negative bias, or the openings are not known.
         """
         other = copy.copy(self)
-        other.config = acting(self.config, action, bias, tokenizer)
+        other.config = config_with_action(self.config, action, bias, tokenizer)
         other.report = other._source = None
         own = Controller.build(other.config, self.vectors, self.router, self.probes)
         other._controller = acting_like(self._controller, own)
@@ -180,11 +180,11 @@ class ASAAdapter(AdapterHabits):
     ) -> Callable[[], SteeringHandle]:
         """Makes all checks of `attach`, and returns what attaches the adapter, as often as it is called."""
         model, blocks = fitting_model(model, self.config)
-        for warning in differences(model, tokenizer, tools, self.config, mismatch):
+        for warning in differences_from_fit(model, tokenizer, tools, self.config, mismatch):
             warnings.warn(warning, stacklevel=3)
         controller, tokens = self._controller, fitting_openings(model, self.config, tokenizer)
         controller = controller.changed(opening=controller.opening and replace(controller.opening, tokens=tokens))
-        config = with_marks(self.config, tokenizer)
+        config = with_state_marks(self.config, tokenizer)
         if blocks is None:
             return partial(model.attach, controller, config, **scope)
         for layer in config.hooked:
@@ -209,7 +209,7 @@ class ASAAdapter(AdapterHabits):
         Raises:
             ValueError: the config's format is unknown, or it has none and the tokenizer shows no known one.
         """
-        return config_parser(self.config, tokenizer)
+        return parser_of_config(self.config, tokenizer)
 
     def explain(
         self,
@@ -341,7 +341,7 @@ class ASAAdapter(AdapterHabits):
         refuse_model_and_path(repo_id_or_folder, others)
         download: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
         download |= {"force_download": force_download, "local_files_only": local_files_only}
-        found = loaded(repo_id_or_folder, lambda parts: cls(*parts), **download)
+        found = load_from_source(repo_id_or_folder, lambda parts: cls(*parts), **download)
         adapter: ASAAdapter = found.adapter
         adapter._source, adapter.commit = found.folder, found.commit
         return adapter

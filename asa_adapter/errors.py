@@ -6,7 +6,6 @@ All other errors are of built-in types.
 import re
 import textwrap
 import unicodedata
-from collections.abc import Sequence
 from typing import NoReturn
 
 # Control characters, those that turn the direction of text or cannot be seen, half characters, and line separators.
@@ -83,25 +82,6 @@ class HandleHabits(AdapterHabits):
     """The same for an attached adapter."""
 
     _habits = _OF_A_HANDLE
-
-
-def refuse_model_and_path(source: object, others: Sequence[object]) -> None:
-    """Refuses `from_pretrained(model, path)`, as PEFT has it.
-
-    Raises:
-        TypeError: the source is a model, or something stands behind it.
-    """
-    if others or hasattr(source, "parameters"):
-        if not hasattr(source, "parameters") and not any(hasattr(one, "parameters") for one in others):
-            raise TypeError(
-                f"from_pretrained takes a folder or a repository alone, and {others[0]!r:.80} stands behind it; "
-                "options go by name, such as revision='main'"
-            )
-        path = next(repr(str(one)) for one in (*others, source, "path") if not hasattr(one, "parameters"))
-        raise TypeError(
-            "from_pretrained takes a folder or a repository alone, and gives an adapter, then .attach(model): "
-            f"ASAAdapter.from_pretrained({path:.80}).attach(model)"
-        )
 
 
 class _Shown(Exception):

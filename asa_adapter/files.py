@@ -95,6 +95,7 @@ def strict_json(text: str) -> Any:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of a file's JSON, in which no key stands twice."""
     result = dict(pairs)
     if len(result) != len(pairs):
         seen: set[str] = set()
@@ -149,7 +150,7 @@ def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
         OSError: something cannot be written. The old files are there still, or all the new ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder)
+    _remove_abandoned_saves(folder)
     unfinished = folder / f"{_UNFINISHED}{secrets.token_hex(8)}"
     try:
         for name, content in files.items():
@@ -158,11 +159,11 @@ def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
             (folder / name).parent.mkdir(exist_ok=True)
             (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
             _write_through(unfinished / name, content)
-        _commit(unfinished, folder)
+        _commit_save(unfinished, folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    _put_in_place(folder)
+    _move_files_in_place(folder)
 
 
 def read_current(folder: Path, name: str, limit: int) -> bytes:
@@ -189,8 +190,8 @@ def _write_through(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _commit(unfinished: Path, folder: Path) -> None:
-    """Makes the written files count, after those of another save that was not ended."""
+def _commit_save(unfinished: Path, folder: Path) -> None:
+    """Makes a save's written files count, after those of another save that was not ended."""
     for _ in range(_ATTEMPTS):
         try:
             os.rename(unfinished, folder / _NEXT)
@@ -200,11 +201,11 @@ def _commit(unfinished: Path, folder: Path) -> None:
                 raise OSError(f"cannot write into {folder}: {_NEXT} in it is no folder; move it elsewhere") from error
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        _put_in_place(folder)
+        _move_files_in_place(folder)
     raise OSError(f"cannot write into {folder}: {_NEXT} in it cannot be emptied; move what is in there elsewhere")
 
 
-def _put_in_place(folder: Path) -> None:
+def _move_files_in_place(folder: Path) -> None:
     """Moves what counts already to where it belongs; another process may be at it too."""
     moving = folder / _NEXT
     for place, _, names in os.walk(moving, topdown=False):
@@ -217,7 +218,7 @@ def _put_in_place(folder: Path) -> None:
             os.rmdir(place)
 
 
-def _remove_abandoned(folder: Path) -> None:
+def _remove_abandoned_saves(folder: Path) -> None:
     """Removes what saves that were killed long ago had begun to write."""
     for path in folder.glob(f"{_UNFINISHED}*"):
         with suppress(FileNotFoundError):

@@ -155,7 +155,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from asa_adapter.report_schema import SCHEMA, SERIES, Effect, Point
-from asa_adapter.soundness import sound
+from asa_adapter.sound_json import sound
 
 Metrics = Mapping[str, Any]
 Interval = tuple[float, float]
@@ -241,7 +241,7 @@ class Report:
         chosen_again: `valid.chosen_again`; None if unknown.
         controls: by split, `probe_auc` and `bag_of_words`, of which the `auc` is read.
         habit: `calls`, `shares`, and `shown` and `differs` where they are known; empty where no call was read.
-        samples: `samples`; `verification.record.Record` reads it.
+        samples: `samples`; `verification.sample_record.Record` reads it.
         metadata: what only the person who fitted it knows: `license` of the adapter, `datasets` (Hub ids), `language`
             codes, and in words `data_license` and `labels` (who or what labelled the data).
     """
@@ -283,15 +283,15 @@ class Report:
         cosines = diagnostics["domain_cosines"]
         layers = {int(name): layer for name, layer in found["layers"].items() if _INDEX.fullmatch(name)}
         return cls(
-            evaluations={split: _comparison(part) for split, part in found["evaluations"].items()},
-            layers={layer: _numbers(part) for layer, part in layers.items() if "probe_auc" in part},
+            evaluations={split: _read_comparison(part) for split, part in found["evaluations"].items()},
+            layers={layer: _read_numbers(part) for layer, part in layers.items() if "probe_auc" in part},
             effects={layer: Effect(**part["effect"]) for layer, part in layers.items() if "effect" in part},
-            screen=_trials(found["screen"], chosen),
-            valid=_trials(found["valid"], chosen),
-            chosen=_numbers(chosen),
+            screen=_read_trials(found["screen"], chosen),
+            valid=_read_trials(found["valid"], chosen),
+            chosen=_read_numbers(chosen),
             domains=tuple(name for name in found["domains"] if isinstance(name, str)),
             cosines=tuple(map(tuple, cosines)) if all(len(row) == len(cosines) for row in cosines) else (),
-            marker=_marker(diagnostics["marker_probability"]) if "marker_probability" in diagnostics else None,
+            marker=_read_marker(diagnostics["marker_probability"]) if "marker_probability" in diagnostics else None,
             why=chosen.get("why"),
             router_left_out=found.get("router_left_out"),
             **{name: found["valid"].get(name) for name in ("success_note", "chosen_again")},
@@ -307,16 +307,16 @@ _WHOLE = (
 _INDEX = re.compile("[0-9]{1,5}")
 
 
-def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
+def _read_numbers(found: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in found.items() if type(value) is float}
 
 
-def _comparison(found: Mapping[str, Any]) -> Comparison:
-    by_domain = {name: _intervals(part) for name, part in found["by_domain"].items()}
-    return Comparison(found["base"], found["asa"], _intervals(found), found.get("mcnemar_p"), by_domain)
+def _read_comparison(found: Mapping[str, Any]) -> Comparison:
+    by_domain = {name: _read_intervals(part) for name, part in found["by_domain"].items()}
+    return Comparison(found["base"], found["asa"], _read_intervals(found), found.get("mcnemar_p"), by_domain)
 
 
-def _intervals(found: Mapping[str, Any]) -> Intervals:
+def _read_intervals(found: Mapping[str, Any]) -> Intervals:
     return {
         name: {ratio: (low, high) for ratio, (low, high) in part.items() if low <= high}
         for name, part in found["intervals"].items()
@@ -324,26 +324,26 @@ def _intervals(found: Mapping[str, Any]) -> Intervals:
     }
 
 
-def _trials(found: Mapping[str, Any], chosen: Mapping[str, Any]) -> Trials:
+def _read_trials(found: Mapping[str, Any], chosen: Mapping[str, Any]) -> Trials:
     base = found.get("base")
     leaders, front, finalists = (found.get(name, []) for name in ("best_of_each_layer", "front", "finalists"))
     names = {"layer", "alpha", "tau", "beta", "probe", "read_layers", "action", "bias", "by_state"}
     setting = {name: value for name, value in chosen.items() if name in names}
     own = (p for p in (*leaders, *front, *finalists) if {n: v for n, v in p.items() if n in names} == setting)
     return Trials(
-        base=_point(base),
-        choice=_point(base if chosen.get("abstains") is True else next(own, None)),
-        points=tuple(filter(None, [*sorted(filter(None, map(_point, front))), *map(_point, finalists)])),
+        base=_read_point(base),
+        choice=_read_point(base if chosen.get("abstains") is True else next(own, None)),
+        points=tuple(filter(None, [*sorted(filter(None, map(_read_point, front))), *map(_read_point, finalists)])),
         alpha_tau=tuple(Cell(**cell) for cell in found.get("alpha_tau", []) if len(cell) == len(Cell._fields)),
-        best=_numbers(leaders[0]) if leaders else {},
+        best=_read_numbers(leaders[0]) if leaders else {},
     )
 
 
-def _point(found: Mapping[str, Any] | None) -> Point | None:
+def _read_point(found: Mapping[str, Any] | None) -> Point | None:
     return Point(found["fpr"], found["recall"]) if found and found.keys() >= set(Point._fields) else None
 
 
-def _marker(found: Mapping[str, Any]) -> Marker:
+def _read_marker(found: Mapping[str, Any]) -> Marker:
     names = [name for name in SERIES if len(found[name]) == len(found["alphas"])]
     rows = sorted(zip(found["alphas"], *(found[name] for name in names), strict=True), key=lambda row: row[0])
     alphas, *series = zip(*rows, strict=True)

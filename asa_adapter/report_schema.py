@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from asa_adapter.soundness import by_name, list_of, with_keys, within
+from asa_adapter.sound_json import by_name, list_of, number_within, with_keys
 
 COUNTS = ("n", "tp", "fp", "fn", "tn")
 RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")
@@ -35,8 +35,13 @@ class Effect(NamedTuple):
 _TEXT, _WORDS = {"type": "string"}, {"type": "string", "minLength": 1}
 _NAMES = list_of(_WORDS, minItems=1) | {"x-one": True}  # a text counts as a list of one
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 10**12 - 1}
-_NUMBER = within(-1e300, 1e300)  # a whole number in JSON may be longer than any float
-_SHARE, _CHANGE, _STEP, _COSINE = within(0, 1), within(-1, 1), within(0, 1000), within(-1.001, 1.001)
+_NUMBER = number_within(-1e300, 1e300)  # a whole number in JSON may be longer than any float
+_SHARE, _CHANGE, _STEP, _COSINE = (
+    number_within(0, 1),
+    number_within(-1, 1),
+    number_within(0, 1000),
+    number_within(-1.001, 1.001),
+)
 _COUNTED = dict.fromkeys(COUNTS, _COUNT) | dict.fromkeys(RATIOS, _SHARE)
 _METRICS = with_keys(
     _COUNTED,

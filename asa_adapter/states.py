@@ -12,17 +12,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from asa_adapter.data.prompts import Row, encode_rows
-from asa_adapter.engine.batches import batches_by_tokens, pad_batch, pad_token_id
-from asa_adapter.engine.beginnings import Prompt
+from asa_adapter.data.prompts import encode_rows
+from asa_adapter.data.rows import Row
+from asa_adapter.engine.padded_batches import batches_by_tokens, pad_batch, pad_token_id
+from asa_adapter.engine.prefix_tree import Prompt
 from asa_adapter.engine.protocol import EngineModel, is_engine_model
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.modeling.forward import evaluation_mode, forward, input_device, rounding
-from asa_adapter.modeling.prefix import SharedPrefix, Sharing, unusable_cache_ignored
-from asa_adapter.modeling.processes import progress_bar
+from asa_adapter.modeling.prefix_cache import PrefixSharing, SharedPrefix, unusable_cache_ignored
+from asa_adapter.modeling.progress import progress_bar
 from asa_adapter.modeling.recording import BlockCall, recorded
-from asa_adapter.modeling.residual import decoder_blocks, headless, hidden_size, hidden_state, last_prompt_index
-from asa_adapter.notations.schemas import Tools
+from asa_adapter.modeling.residual_stream import decoder_blocks, headless, hidden_size, hidden_state, last_prompt_index
+from asa_adapter.notations.tool_schemas import Tools
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 # Spread of a layer's states over the prompts, relative to their norm, below which they do not depend on the prompt.
@@ -51,10 +52,13 @@ class HiddenStates:
         The last prompt tokens come from the chat template and are the same in every prompt. So blocks that see only a
         few tokens back (short convolutions before the first attention) have the same output for all prompts.
         """
-        return [bool(_norm(states, states.mean(dim=0)) > _BLIND_SPREAD * _norm(states)) for states in self.states]
+        return [
+            bool(_mean_norm_of_states(states, states.mean(dim=0)) > _BLIND_SPREAD * _mean_norm_of_states(states))
+            for states in self.states
+        ]
 
 
-def _norm(states: torch.Tensor, origin: torch.Tensor | float = 0.0) -> torch.Tensor:
+def _mean_norm_of_states(states: torch.Tensor, origin: torch.Tensor | float = 0.0) -> torch.Tensor:
     """The mean distance of (N, D) states from an origin; no copy of all of them is made."""
     return torch.cat([(some - origin).norm(dim=1) for some in states.split(_AT_ONCE)]).mean()
 
@@ -99,12 +103,12 @@ def collect_hidden_states(
     if not len(rows):
         raise ValueError("there are no rows to collect hidden states from")
     engine = is_engine_model(model)
-    run = _Engine(model) if engine else _Transformers(model, tokenizer, batch_size, layer_path)
+    run = _StatesOfEngine(model) if engine else _StatesOfTransformers(model, tokenizer, batch_size, layer_path)
     shape = (run.layers, len(rows), run.width)
     with (
         evaluation_mode(model),
         progress_bar(len(rows), "hidden states", progress) as bar,
-        _InFile(Path(file), shape) if file is not None else _InMemory(shape) as kept,
+        _StatesInFile(Path(file), shape) if file is not None else _StatesInMemory(shape) as kept,
     ):
         for begin in range(0, len(rows), _AT_ONCE):
             some = [rows[i] for i in range(begin, min(begin + _AT_ONCE, len(rows)))]
@@ -114,7 +118,7 @@ def collect_hidden_states(
     return HiddenStates(kept.all())
 
 
-class _InMemory(contextlib.nullcontext[Any]):
+class _StatesInMemory(contextlib.nullcontext[Any]):
     """(L, N, D) states in memory."""
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
@@ -131,7 +135,7 @@ class _InMemory(contextlib.nullcontext[Any]):
         return self._states
 
 
-class _InFile:
+class _StatesInFile:
     """(L, N, D) states in a NumPy file, which has its name when it is whole."""
 
     def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
@@ -167,13 +171,13 @@ class _InFile:
         return torch.from_numpy(np.load(self._path, mmap_mode="c"))
 
 
-class _Transformers:
+class _StatesOfTransformers:
     """Runs prompts through a model of transformers."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, batch_size: int, layer_path: str | None) -> None:
         self._model, self._tokenizer, self._batch_size = model, tokenizer, batch_size
         self._blocks = decoder_blocks(model, layer_path)
-        self._sharing = Sharing(model, self._faithful)
+        self._sharing = PrefixSharing(model, self._faithful)
         self.layers, self.width = len(self._blocks), hidden_size(model)
 
     def __call__(self, prompts: Sequence[Prompt], states: torch.Tensor, done: Callable[[int], Any]) -> None:
@@ -196,11 +200,11 @@ class _Transformers:
         with unusable_cache_ignored():
             found = self._behind(prefix, sample)
             alone = torch.cat([self._behind(SharedPrefix(), [prompt]) for prompt in sample], dim=1)
-            return _alike(self._model, found, alone)
+            return _alike_states(self._model, found, alone)
         return False  # the cache cannot be used
 
 
-class _Engine:
+class _StatesOfEngine:
     """Lets a model of another engine run prompts."""
 
     def __init__(self, model: EngineModel) -> None:
@@ -212,7 +216,7 @@ class _Engine:
         states[:] = self._model.last_states(prompts, done)
 
 
-def _alike(model: nn.Module, found: torch.Tensor, expected: torch.Tensor) -> bool:
+def _alike_states(model: nn.Module, found: torch.Tensor, expected: torch.Tensor) -> bool:
     """Whether two ways of running prompts gave the same (L, N, D) states, except for rounding."""
     error = (found - expected).norm(dim=2) / expected.norm(dim=2).clamp(min=1e-12)
     return bool((error <= max(_PREFIX_TOLERANCE, rounding(model))).all())

@@ -93,7 +93,7 @@ ELSEWHERE = {
     ("README.md", "prompt ──> blocks"): ("a drawing", "tests/support/reference.py"),
     ("README.md", "@misc{"): ("a citation, looked at below", "tests/test_readme.py"),
     (FORMATS, "answers  "): ("what a script prints, compared there", "tests/examples/test_examples.py"),
-    ("asa_adapter/cli/README.md", "asa-adapter: rows  "): ("takes a minute", "tests/training/test_account.py"),
+    ("asa_adapter/cli/README.md", "asa-adapter: rows  "): ("takes a minute", "tests/training/test_console_lines.py"),
     ("asa_adapter/llamacpp/README.md", "from asa_adapter.llamacpp import"): (
         "needs the extra and a model file",
         "tests/llamacpp/test_model.py",
@@ -102,13 +102,16 @@ ELSEWHERE = {
         "needs the extra and a model file",
         "tests/llamacpp/test_files.py",
     ),
-    ("asa_adapter/server/README.md", 'pip install "asa-adapter[serve]"'): ("serves", "tests/cli/test_service.py"),
+    ("asa_adapter/server/README.md", 'pip install "asa-adapter[serve]"'): (
+        "serves",
+        "tests/cli/test_serve_command.py",
+    ),
     ("asa_adapter/server/README.md", "from openai import"): (
         "needs a client and a server",
         "tests/server/test_clients.py",
     ),
     ("asa_adapter/vllm/README.md", "pip install vllm"): ("needs vLLM and a server", "tests/serving/run.py"),
-    ("asa_adapter/vllm/README.md", "asa-adapter verify"): ("needs vLLM", "tests/verification/test_served.py"),
+    ("asa_adapter/vllm/README.md", "asa-adapter verify"): ("needs vLLM", "tests/verification/test_asking_vllm.py"),
     (CONTRIBUTING, "python3 -m venv .venv && . .venv/bin/activate && pip install "): (
         "needs a package registry",
         ".ci/run",

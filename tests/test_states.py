@@ -12,8 +12,8 @@ from models import default_dtype, fitted_adapter, greedy, prompts, random_model,
 import asa_adapter.states
 from asa_adapter import IncompatibleModelError
 from asa_adapter.modeling.forward import evaluation_mode, forward_keywords
-from asa_adapter.modeling.prefix import SharedPrefix
-from asa_adapter.modeling.residual import decoder_blocks
+from asa_adapter.modeling.prefix_cache import SharedPrefix
+from asa_adapter.modeling.residual_stream import decoder_blocks
 from asa_adapter.states import HiddenStates, collect_hidden_states, last_token_states
 
 

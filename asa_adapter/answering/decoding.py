@@ -15,12 +15,12 @@ from transformers import StoppingCriteria
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from asa_adapter.answering.forcing import Forcing
-from asa_adapter.answering.guesses import confirmed
+from asa_adapter.answering.guesses import confirmed_guesses
 from asa_adapter.answering.leads import Lead
-from asa_adapter.answering.prefill import Prefilled, alike, joined
-from asa_adapter.engine.beginnings import Prompt
+from asa_adapter.answering.prefill import Prefilled, alike_logits, joined_caches
+from asa_adapter.engine.prefix_tree import Prompt
 from asa_adapter.modeling.forward import CACHE, forward, given_cache
-from asa_adapter.modeling.prefix import SharedPrefix, copied
+from asa_adapter.modeling.prefix_cache import SharedPrefix, copied_cache
 
 # A round ends when one row in so many has ended.
 _ONE_IN = 4
@@ -37,7 +37,7 @@ _OF_ONE_CALL = (
 )
 
 
-class Running(NamedTuple):
+class DecodingBatch(NamedTuple):
     """Rows that are being answered, as one batch.
 
     Attributes:
@@ -55,13 +55,13 @@ class Running(NamedTuple):
     begins: list[int]
 
     @classmethod
-    def of(cls, prompt: Prefilled, names: Sequence[Any]) -> "Running":
+    def of(cls, prompt: Prefilled, names: Sequence[Any]) -> "DecodingBatch":
         """A batch of prompts without any answer yet; the prompts' cache is copied."""
         rows, width = prompt.ids.shape
         return cls(list(names), prompt.ids, prompt.mask, prompt.branch(), [width] * rows)
 
     @classmethod
-    def together(cls, parts: Sequence["Running"]) -> "Running":
+    def together(cls, parts: Sequence["DecodingBatch"]) -> "DecodingBatch":
         """Several batches as one, as wide as their longest row. The batches are not to be used any more.
 
         Raises:
@@ -76,28 +76,28 @@ class Running(NamedTuple):
         )
         begins = [begin + gap for part, gap in zip(parts, gaps, strict=True) for begin in part.begins]
         names = [name for part in parts for name in part.names]
-        return cls(names, ids, mask, joined([part.cache for part in parts]), begins)
+        return cls(names, ids, mask, joined_caches([part.cache for part in parts]), begins)
 
-    def _without_padding(self) -> "Running":
+    def _without_padding(self) -> "DecodingBatch":
         """The batch without the columns on the left in which no row has a token. Its cache is changed in place."""
         count = int(self.mask.any(dim=0).int().argmax())
         if count:
             for layer in self.cache.layers:
-                _cut(layer, count)
+                _cut_decoded_cache(layer, count)
         return self._replace(
             ids=self.ids[:, count:], mask=self.mask[:, count:], begins=[begin - count for begin in self.begins]
         )
 
-    def only(self, rows: Sequence[int]) -> "Running":
+    def only(self, rows: Sequence[int]) -> "DecodingBatch":
         """Those of the rows with these indices. The cache of the batch is changed in place."""
         index = torch.tensor(list(rows), device=self.ids.device)
         self.cache.reorder_cache(index)
         names, begins = [self.names[row] for row in rows], [self.begins[row] for row in rows]
-        return Running(names, self.ids[index], self.mask[index], self.cache, begins)
+        return DecodingBatch(names, self.ids[index], self.mask[index], self.cache, begins)
 
-    def divided(self, count: int) -> tuple["Running", "Running"]:
+    def divided(self, count: int) -> tuple["DecodingBatch", "DecodingBatch"]:
         """The first `count` rows, and the others. The batch is not to be used any more."""
-        others = self._replace(cache=copied(self.cache)).only(range(count, len(self.names)))
+        others = self._replace(cache=copied_cache(self.cache)).only(range(count, len(self.names)))
         return self.only(range(count)), others
 
 
@@ -126,8 +126,8 @@ class Decoder:
     ) -> None:
         self._model, self._settings, self._batch_size = model, settings, batch_size
         self._stops, self._complete, self._deliver = {*stops, *text_ends(model)}, complete, deliver
-        self._waiting: list[Running] = []
-        self._guessing: list[Running] = []
+        self._waiting: list[DecodingBatch] = []
+        self._guessing: list[DecodingBatch] = []
 
     def begin(
         self,
@@ -147,7 +147,7 @@ class Decoder:
             joined: takes the index of a row that goes on, and its first token; tells whether another row does so in
                 its place. None where none does.
         """
-        self._round(Running.of(prompt, names), tokens=1 if regroups else None, forcing=forcing, joined=joined)
+        self._round(DecodingBatch.of(prompt, names), tokens=1 if regroups else None, forcing=forcing, joined=joined)
 
     def go_on(self, to_the_end: bool = False) -> None:
         """Answers the waiting rows while they fill a batch, or all of them. No adapter may steer the model."""
@@ -162,12 +162,12 @@ class Decoder:
         ready = [part for part in self._guessing if all(name.guess for name in part.names)]
         if sum(len(part.names) for part in ready) < least:
             return False
-        parts: list[Running] = []
+        parts: list[DecodingBatch] = []
         while ready and sum(len(part.names) for part in parts) < self._batch_size:
             parts.append(ready.pop(0))
         self._guessing = [part for part in self._guessing if not any(part is one for one in parts)]
-        running = Running.together(parts)
-        found = confirmed(self._model, running.mask, running.cache, [name.guess for name in running.names])
+        running = DecodingBatch.together(parts)
+        found = confirmed_guesses(self._model, running.mask, running.cache, [name.guess for name in running.names])
         for name, right in zip(running.names, found, strict=True):
             if right:
                 name.confirm()
@@ -177,16 +177,16 @@ class Decoder:
             self._keep(running.only(left))
         return True
 
-    def _keep(self, running: Running) -> None:
+    def _keep(self, running: DecodingBatch) -> None:
         """Rows that are to go on, in which those wait apart that have guesses."""
         rows = range(len(running.names))
         guessing = [row for row in rows if isinstance(running.names[row], Lead) and running.names[row].guesses]
         if guessing:
-            self._guessing.append(running._replace(cache=copied(running.cache)).only(guessing))
+            self._guessing.append(running._replace(cache=copied_cache(running.cache)).only(guessing))
         if others := [row for row in rows if row not in guessing]:
             self._waiting.append(running.only(others) if guessing else running)
 
-    def _taken(self) -> Running:
+    def _taken(self) -> DecodingBatch:
         """As many of the waiting rows as make a batch, those first that have waited longest."""
         parts, room = [], self._batch_size
         while self._waiting and room:
@@ -196,11 +196,11 @@ class Decoder:
                 self._waiting.insert(0, others)
             parts.append(part)
             room -= len(part.names)
-        return Running.together(parts)
+        return DecodingBatch.together(parts)
 
     def _round(
         self,
-        running: Running,
+        running: DecodingBatch,
         *,
         tokens: int | None = None,
         enough: int | None = None,
@@ -217,7 +217,7 @@ class Decoder:
             joined: as in `begin`.
         """
         limit, width = self._settings["max_new_tokens"], running.ids.shape[1]
-        ends = _Ends(running.begins, limit, self._stops, self._complete, enough or len(running.names))
+        ends = _DecodingEnds(running.begins, limit, self._stops, self._complete, enough or len(running.names))
         settings = {
             **self._settings,
             "max_new_tokens": tokens or limit - min(width - begin for begin in running.begins),
@@ -242,7 +242,7 @@ class Decoder:
             self._keep(running._replace(ids=ids, mask=mask, cache=given_cache(output)).only(left))
 
 
-class _Ends(StoppingCriteria):
+class _DecodingEnds(StoppingCriteria):
     """Ends rows, and the round when enough of them have ended.
 
     Attributes:
@@ -289,7 +289,7 @@ class Regrouping:
         self._found: bool | None = None
 
     def holds(self, model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix, pad_id: int) -> bool:
-        """The result; it is found out with the shortest and the longest of the first prompts that come.
+        """Whether decoding may regroup a model's rows; tried with the shortest and the longest of the first prompts.
 
         Args:
             model: a causal language model.
@@ -305,27 +305,27 @@ class Regrouping:
 
 
 def _can_regroup(model: nn.Module, short: Prompt, long: Prompt, prefix: SharedPrefix, pad_id: int) -> bool:
-    """Whether prompts that were divided and joined give the logits that they give when run whole."""
+    """Whether batches that are divided and joined while decoding give the logits of prompts that are run whole."""
     # These errors mean that a cache cannot be divided or joined. Whole batches are slower, not wrong.
     with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
-        pair = Running.of(Prefilled(model, [short, long], prefix, pad_id), [0, 1])
-        alone = Running.of(Prefilled(model, [short], prefix, pad_id), [2])
+        pair = DecodingBatch.of(Prefilled(model, [short, long], prefix, pad_id), [0, 1])
+        alone = DecodingBatch.of(Prefilled(model, [short], prefix, pad_id), [2])
         padded, longer = pair.divided(1)
-        both = Running.together([Running.together([padded, alone]), longer])
+        both = DecodingBatch.together([DecodingBatch.together([padded, alone]), longer])
         logits = forward(model, both.ids[:, -1:], both.mask, both.cache, use_cache=True).logits[:, -1].float()
-        return alike(model, logits, Prefilled(model, [short, short, long], None, pad_id).logits(model))
+        return alike_logits(model, logits, Prefilled(model, [short, short, long], None, pad_id).logits(model))
     return False
 
 
 def text_ends(model: nn.Module) -> list[int]:
-    """Ids of the tokens with which generate() ends a text."""
+    """Ids of the tokens that end a text in decoding by generate()."""
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ends = ends.tolist() if isinstance(ends, torch.Tensor) else ends
     return list(ends) if isinstance(ends, list | tuple) else [] if ends is None else [int(ends)]
 
 
-def _cut(layer: Any, count: int) -> None:
-    """Takes the first `count` tokens from a layer of a cache, if it keeps tokens; recurrent states have none."""
+def _cut_decoded_cache(layer: Any, count: int) -> None:
+    """Takes the first `count` tokens from a layer of the cache, if it keeps tokens; recurrent states have none."""
     keeps_tokens, counts_all = isinstance(layer, DynamicLayer), isinstance(layer, DynamicSlidingWindowLayer)
     if not keeps_tokens or not layer.is_initialized:
         return

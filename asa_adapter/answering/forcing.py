@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from transformers import LogitsProcessor
 
 from asa_adapter.files import sha256
-from asa_adapter.parts.openings import OpeningBias, biased
+from asa_adapter.parts.opening_bias import OpeningBias, biased_logits
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Forcing:
         amounts = torch.from_numpy(self.amounts).to(logits.device)
         endless = amounts.isinf()
         finite, gates = amounts.masked_fill(endless, 0), torch.where(endless, amounts.sign(), 0)
-        return biased(logits, [(OpeningBias(self.tokens, 1.0), finite), (OpeningBias(self.tokens, math.inf), gates)])
+        return biased_logits(
+            logits, [(OpeningBias(self.tokens, 1.0), finite), (OpeningBias(self.tokens, math.inf), gates)]
+        )
 
     def of_one(self, logits: torch.Tensor) -> torch.Tensor:
         """The same for the (V,) logits of one row."""
@@ -47,10 +49,10 @@ class Forcing:
 
     def processor(self, width: int) -> LogitsProcessor:
         """For generate(): acts on the first token behind prompts of `width` tokens, padding included."""
-        return _AtFirst(self, width)
+        return _FirstTokenForcing(self, width)
 
 
-class _AtFirst(LogitsProcessor):
+class _FirstTokenForcing(LogitsProcessor):
     def __init__(self, forcing: Forcing, width: int) -> None:
         self._forcing, self._width = forcing, width
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from asa_adapter.answering.prefill import Prefilled, alike
-from asa_adapter.engine.beginnings import Prompt
+from asa_adapter.answering.prefill import Prefilled, alike_logits
+from asa_adapter.engine.prefix_tree import Prompt
 from asa_adapter.modeling.forward import forward
-from asa_adapter.modeling.prefix import SharedPrefix, copied, unusable_cache_ignored
+from asa_adapter.modeling.prefix_cache import SharedPrefix, copied_cache, unusable_cache_ignored
 
 # Tokens of which a sample shows whether several can be read at once behind a cache.
 _SAMPLE = 4
@@ -26,7 +26,7 @@ _HARMLESS = {
 
 
 def can_guess(model: nn.Module, short: Prompt, long: Prompt, prefix: SharedPrefix, pad_id: int) -> bool:
-    """Whether several tokens at once, behind the cache of a padded batch, have the logits of whole prompts."""
+    """Whether guesses can be confirmed: several tokens at once, behind a padded batch's cache, have right logits."""
     settings = getattr(model, "generation_config", None)
     if settings is None or {key for key, value in settings.to_diff_dict().items() if value is not None} - _HARMLESS:
         return False
@@ -39,12 +39,14 @@ def can_guess(model: nn.Module, short: Prompt, long: Prompt, prefix: SharedPrefi
         mask = torch.cat([begun.mask, begun.mask.new_ones(2, _SAMPLE - 1)], dim=1)
         found = forward(model, rest, mask, begun.branch(), use_cache=True, logits_to_keep=_SAMPLE).logits
         whole = Prefilled(model, [short[:-1], long[:-1]], None, pad_id).logits(model)
-        return found.shape[1] >= _SAMPLE and alike(model, found[:, -1].float(), whole)
+        return found.shape[1] >= _SAMPLE and alike_logits(model, found[:, -1].float(), whole)
     return False  # the cache cannot be used
 
 
-def confirmed(model: nn.Module, mask: torch.Tensor, cache: Any, answers: Sequence[Sequence[int]]) -> list[bool]:
-    """Whether greedy decoding would come to these answers.
+def confirmed_guesses(
+    model: nn.Module, mask: torch.Tensor, cache: Any, answers: Sequence[Sequence[int]]
+) -> list[bool]:
+    """Whether greedy decoding would come to these guessed answers.
 
     Args:
         model: a causal language model.
@@ -56,6 +58,6 @@ def confirmed(model: nn.Module, mask: torch.Tensor, cache: Any, answers: Sequenc
     padded = torch.tensor([[*answer, *[0] * (width + 1 - len(answer))] for answer in answers], device=mask.device)
     seen = torch.cat([mask, mask.new_ones(len(mask), width - 1)], dim=1)
     # Padding comes behind the answer, and a causal model does not attend to it.
-    output = forward(model, padded[:, :-1], seen, copied(cache), use_cache=True, logits_to_keep=width)
+    output = forward(model, padded[:, :-1], seen, copied_cache(cache), use_cache=True, logits_to_keep=width)
     right = output.logits[:, -width:].argmax(dim=2) == padded[:, 1:]
     return [bool(row[: len(answer) - 1].all()) for row, answer in zip(right, answers, strict=True)]

@@ -153,11 +153,12 @@ class Leads:
             if change is not None:  # an answer that is given behind a state like this one
                 before, after = change
                 own.state = after
-                likeliest.sort(key=lambda one: _distance(after, before if one.state is None else one.state))
+                likeliest.sort(key=lambda one: _state_distance(after, before if one.state is None else one.state))
             own.guesses = likeliest[:_GUESSES]
         others[state] = own
         return False
 
 
-def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+def _state_distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """How far two leads' steered states are from each other: the answer of a near one is the likeliest guess."""
     return float(np.linalg.norm(a - b))

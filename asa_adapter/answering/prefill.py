@@ -14,10 +14,10 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
-from asa_adapter.engine.batches import pad_batch
-from asa_adapter.engine.beginnings import Prompt
+from asa_adapter.engine.padded_batches import pad_batch
+from asa_adapter.engine.prefix_tree import Prompt
 from asa_adapter.modeling.forward import CACHE, forward, greedy_logits, input_device, rounding
-from asa_adapter.modeling.prefix import SharedPrefix, Sharing, copied, unusable_cache_ignored
+from asa_adapter.modeling.prefix_cache import PrefixSharing, SharedPrefix, copied_cache, unusable_cache_ignored
 
 # Greatest mean difference of logits, relative to their standard deviation, between equal ways of running a prompt.
 _LOGIT_TOLERANCE = 1e-4
@@ -28,7 +28,7 @@ _OWN_CACHE = ("cache_implementation", "prefill_chunk_size", "prompt_lookup_num_t
 
 
 def takes_a_cache(model: Any) -> bool:
-    """Whether the model's settings let generate() continue from a given cache."""
+    """Whether the model's settings let generate() continue from a prefilled cache."""
     settings, config = (getattr(model, name, None) for name in ("generation_config", "config"))
     uncached = any(getattr(place, "use_cache", None) is False for place in (settings, config))
     return not uncached and not any(getattr(settings, name, None) for name in _OWN_CACHE)
@@ -57,14 +57,14 @@ class Prefilled:
         if prefix is None:
             return
         if prefix.length:
-            self.cache = _behind(model, prompts, prefix)
+            self.cache = _prefilled_cache(model, prompts, prefix)
         elif self.ids.shape[1] > 1:
             output = forward(model, self.ids[:, :-1], self.mask[:, :-1], use_cache=True)
             self.cache = getattr(output, CACHE, None)
 
     def branch(self) -> Any:
         """A copy of the cache, to continue from without changing the original."""
-        return copied(self.cache)
+        return copied_cache(self.cache)
 
     def chosen(self, places: Sequence[int]) -> "Prefilled":
         """The prompts at some places of the batch, which may be named several times."""
@@ -100,23 +100,25 @@ class Prefilled:
     def _is_alike(self, model: nn.Module, cached: bool = True) -> bool:
         rows = [ids[mask.bool()][None] for ids, mask in zip(self.ids, self.mask, strict=True)]
         passes = [forward(model, ids, torch.ones_like(ids), use_cache=False).logits[:, -1] for ids in rows]
-        if not alike(model, self.logits(model, cached), torch.cat(passes).float()):
+        if not alike_logits(model, self.logits(model, cached), torch.cat(passes).float()):
             return False
         alone = torch.cat([greedy_logits(model, ids, torch.ones_like(ids)) for ids in rows])
         together = greedy_logits(model, self.ids, self.mask, self.branch() if cached else None)
         same = together[:, 0].argmax(dim=1) == alone[:, 0].argmax(dim=1)  # else they go on from different tokens
-        return alike(model, together[:, 0], alone[:, 0]) and alike(model, together[same, 1], alone[same, 1])
+        return alike_logits(model, together[:, 0], alone[:, 0]) and alike_logits(
+            model, together[same, 1], alone[same, 1]
+        )
 
 
 def can_branch(model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix, pad_id: int) -> bool:
-    """Whether answers to these prompts can start from a cache; tried on the shortest and the longest of them."""
+    """Whether answers can start from a prefilled cache; tried on the shortest and the longest of these prompts."""
     sample = [min(prompts, key=len), max(prompts, key=len)]
     with unusable_cache_ignored():
         return Prefilled(model, sample, prefix, pad_id).is_faithful(model)
     return False  # the cache cannot be used
 
 
-def logit_sharing(model: nn.Module, pad_id: int) -> Sharing:
+def prefill_sharing(model: nn.Module, pad_id: int) -> PrefixSharing:
     """Shared prefixes and padding of a model, used where the answer's first token has the logits of prompts alone."""
 
     def faithful(prefix: SharedPrefix, sample: list[Prompt]) -> bool:
@@ -124,16 +126,16 @@ def logit_sharing(model: nn.Module, pad_id: int) -> Sharing:
             return can_branch(model, sample, prefix, pad_id)
         return Prefilled(model, sample, None, pad_id).is_paddable(model)
 
-    return Sharing(model, faithful)
+    return PrefixSharing(model, faithful)
 
 
-def alike(model: nn.Module, logits: torch.Tensor, whole: torch.Tensor) -> bool:
+def alike_logits(model: nn.Module, logits: torch.Tensor, whole: torch.Tensor) -> bool:
     """Whether two ways of running prompts gave the same (B, V) logits for each of them, except for rounding."""
     tolerance = max(_LOGIT_TOLERANCE, rounding(model))
     return bool(((whole - logits).abs().mean(dim=1) <= tolerance * whole.std(dim=1)).all())
 
 
-def _behind(model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix) -> Any:
+def _prefilled_cache(model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix) -> Any:
     """The cache after all tokens of the prompts but the last, as if they were run left-padded.
 
     Padding between the prefix and the rest of a prompt would change the states of convolutional and recurrent layers,
@@ -150,7 +152,7 @@ def _behind(model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix) -
             mask = ids.new_ones(len(rows), prefix.length + ids.shape[1])
             forward(model, ids, mask, cache, use_cache=True)
         caches.append(cache)
-    whole = joined(caches)
+    whole = joined_caches(caches)
     order = [row for rows in by_length.values() for row in rows]
     if order != sorted(order):
         whole.reorder_cache(torch.tensor(order).argsort())
@@ -171,8 +173,8 @@ _ATTENDING = (
 )
 
 
-def joined(caches: list[Any]) -> Any:
-    """Caches of different lengths joined along the batch, as if the prompts had been padded on the left.
+def joined_caches(caches: list[Any]) -> Any:
+    """Prefilled caches of different lengths joined along the batch, as if the prompts had been padded on the left.
 
     The caches are not to be used any more.
 
@@ -193,7 +195,7 @@ def joined(caches: list[Any]) -> Any:
 
 
 def _join_states(layers: Sequence[Any]) -> None:
-    """Joins the states of recurrent layers in the first of them."""
+    """Joins the states of the caches' recurrent layers in the first of them."""
     for states in ("conv_states", "recurrent_states"):
         for i, state in getattr(layers[0], states).items():
             if state is not None:
@@ -201,7 +203,7 @@ def _join_states(layers: Sequence[Any]) -> None:
 
 
 def _join_keys(layers: Sequence[Any]) -> None:
-    """Joins the keys and values of attention layers in the first of them.
+    """Joins the keys and values of the caches' attention layers in the first of them.
 
     A sliding window holds the last tokens of each prompt, which padding on the left moves alike.
     """

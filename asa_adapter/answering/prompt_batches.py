@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from asa_adapter.answering.decoding import Regrouping
 from asa_adapter.answering.guesses import can_guess
-from asa_adapter.answering.prefill import Prefilled, can_branch, logit_sharing, takes_a_cache
-from asa_adapter.engine.batches import batches_by_length, pad_token_id
-from asa_adapter.modeling.prefix import SharedPrefix, Sharing
+from asa_adapter.answering.prefill import Prefilled, can_branch, prefill_sharing, takes_a_cache
+from asa_adapter.engine.padded_batches import batches_by_length, pad_token_id
+from asa_adapter.modeling.prefix_cache import PrefixSharing, SharedPrefix
 
 
 class PromptBatch(NamedTuple):
@@ -83,8 +83,8 @@ class PromptBatches:
         return []
 
     @functools.cached_property
-    def _sharing(self) -> Sharing:
-        return logit_sharing(self.model, pad_token_id(self.tokenizer))
+    def _sharing(self) -> PrefixSharing:
+        return prefill_sharing(self.model, pad_token_id(self.tokenizer))
 
     @functools.cached_property
     def _regrouping(self) -> Regrouping:

@@ -10,10 +10,10 @@ from asa_adapter.choice.intervals import resamples
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Scored
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.metrics import Counts, success_f1
+from asa_adapter.evaluation.metrics import ConfusionCounts, success_f1
 
 
-class Screened(NamedTuple):
+class ScreenedFinalists(NamedTuple):
     """What the screen knows of F finalists: rows of TRAIN by their first tokens, with out-of-fold probes.
 
     Attributes:
@@ -33,12 +33,12 @@ class Screened(NamedTuple):
         rows: NDArray[np.int64],
         labels: NDArray[np.int64],
         groups: NDArray[np.int64],
-    ) -> "Screened":
+    ) -> "ScreenedFinalists":
         """What finalists did in the screen on (M,) rows of TRAIN, whose labels and groups are given."""
         return cls(labels[rows], np.stack([finalist.triggered for finalist in finalists]), groups[rows])
 
 
-class Evidence(NamedTuple):
+class FinalistEvidence(NamedTuple):
     """The rows by which F finalists are compared: N of VALID, then, where they count, M of TRAIN.
 
     Attributes:
@@ -51,17 +51,17 @@ class Evidence(NamedTuple):
     called: NDArray[np.bool_]
     weights: NDArray[np.int64]
 
-    def plain(self) -> Counts:
+    def plain(self) -> ConfusionCounts:
         """(F,) counts of the rows."""
-        return Counts.of(self.labels, self.called)
+        return ConfusionCounts.of(self.labels, self.called)
 
-    def drawn(self) -> Counts:
+    def drawn(self) -> ConfusionCounts:
         """(F, B) counts of the resamples."""
-        return Counts.of(self.labels, self.called, self.weights)
+        return ConfusionCounts.of(self.labels, self.called, self.weights)
 
-    def first(self, rows: int) -> "Evidence":
+    def first(self, rows: int) -> "FinalistEvidence":
         """The first rows alone: as many as VALID has are VALID's."""
-        return Evidence(self.labels[:rows], self.called[:, :rows], self.weights[:, :rows])
+        return FinalistEvidence(self.labels[:rows], self.called[:, :rows], self.weights[:, :rows])
 
     def successes(
         self, finalists: Sequence[Scored]
@@ -83,8 +83,8 @@ class Evidence(NamedTuple):
         labels: NDArray[np.int64],
         finalists: Sequence[Scored],
         groups: NDArray[np.int64] | None = None,
-        screened: Screened | None = None,
-    ) -> "Evidence":
+        screened: ScreenedFinalists | None = None,
+    ) -> "FinalistEvidence":
         """Puts the rows together and draws them again; see `choose` for the arguments."""
         called = np.stack([finalist.triggered for finalist in finalists])
         weights = resamples(len(labels), args.resamples, args.seed, groups)
@@ -103,7 +103,7 @@ def choose(
     labels: NDArray[np.int64],
     finalists: Sequence[Scored],
     groups: NDArray[np.int64] | None = None,
-    screened: Screened | None = None,
+    screened: ScreenedFinalists | None = None,
 ) -> tuple[Scored, list[float]]:
     """The gentlest finalist within one standard error of the best; one that meets max_fpr, if any does.
 
@@ -125,7 +125,7 @@ def choose(
         The chosen finalist, and the F standard errors of the differences from the best.
     """
     objective = Objective.of(args)
-    evidence = Evidence.of(args, labels, finalists, groups, screened)
+    evidence = FinalistEvidence.of(args, labels, finalists, groups, screened)
     errors, plain = standard_errors(objective.value(evidence.drawn())), objective.value(evidence.plain())
     keeps = np.array([args.max_fpr is None or finalist.score >= 0 for finalist in finalists])
     success = None
@@ -139,7 +139,7 @@ def choose(
 
 
 def standard_errors(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(F, F) standard errors of the differences between (F, B) resampled scores."""
+    """(F, F) standard errors of the differences between the (F, B) resampled scores of finalists."""
     return np.stack([(scores - one).std(axis=1) for one in scores])
 
 
@@ -150,7 +150,7 @@ def gentlest_near_best(
     keeps: NDArray[np.bool_],
     success: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> NDArray[np.int64]:
-    """The gentlest setting within one standard error of the best, in each of B trials.
+    """The gentlest finalist within one standard error of the best, in each of B trials.
 
     Args:
         gentleness: sort keys of F settings, the gentlest first.

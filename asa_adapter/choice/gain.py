@@ -16,12 +16,12 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from asa_adapter.choice.finalists import Evidence, Screened, gentlest_near_best, standard_errors
+from asa_adapter.choice.finalists import FinalistEvidence, ScreenedFinalists, gentlest_near_best, standard_errors
 from asa_adapter.choice.intervals import LEVEL
-from asa_adapter.choice.objective import Objective, independent_rows
+from asa_adapter.choice.objective import Objective, independent_negatives
 from asa_adapter.choice.settings import Scored
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.evaluation.metrics import ConfusionCounts
 
 # Below this many groups with the rarer label no gain is sure: there is too little to resample.
 MIN_GROUPS = 10
@@ -98,7 +98,7 @@ class Luck(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Redraw:
+class GainRedraw:
     """Resamples of the rows on which `choose` chose a finalist, and what is chosen in each of them.
 
     Attributes:
@@ -129,8 +129,8 @@ class Redraw:
         finalists: Sequence[Scored],
         chosen: Scored,
         groups: NDArray[np.int64] | None = None,
-        screened: Screened | None = None,
-    ) -> "Redraw":
+        screened: ScreenedFinalists | None = None,
+    ) -> "GainRedraw":
         """Draws the rows again.
 
         Args:
@@ -143,8 +143,8 @@ class Redraw:
         """
         objective = Objective.of(args)
         index = next(i for i, finalist in enumerate(finalists) if finalist is chosen)
-        evidence = Evidence.of(args, labels, finalists, groups, screened)
-        chosen_again, settled = _chosen_again(objective, labels, finalists, groups, evidence)
+        evidence = FinalistEvidence.of(args, labels, finalists, groups, screened)
+        chosen_again, settled = _chosen_in_redraws(objective, labels, finalists, groups, evidence)
         again, weights = float((chosen_again == index).mean()), evidence.first(len(labels)).weights
         return cls(objective, labels, finalists, index, weights, settled, again, min(groups_by_label(labels, groups)))
 
@@ -172,7 +172,7 @@ class Redraw:
         return Luck(float(gains[self.index]), float(errors[self.index]), float(taken.mean()), most)
 
 
-def sure_gain(redraw: Redraw, base: NDArray[np.bool_]) -> Gain:
+def sure_gain(redraw: GainRedraw, base: NDArray[np.bool_]) -> Gain:
     """The gain over the bare model of the chosen finalist.
 
     Args:
@@ -180,29 +180,29 @@ def sure_gain(redraw: Redraw, base: NDArray[np.bool_]) -> Gain:
         base: (N,) triggers of the bare model on these rows.
     """
     called = redraw.called(base)
-    plain, drawn = Counts.of(redraw.labels, called), Counts.of(redraw.labels, called, redraw.weights)
+    plain, drawn = ConfusionCounts.of(redraw.labels, called), ConfusionCounts.of(redraw.labels, called, redraw.weights)
     goals = redraw.objective, Objective("balanced_accuracy")
     lucks = [redraw.luck(goal.gain(plain), goal.gain(drawn)) for goal in goals]
     found, bounds = lucks[0], [-1.0 if redraw.few else luck.lower_bound for luck in lucks]
     mean = found.apparent - found.mean * found.error
     if min(bounds) > 0:
         spare = min(luck.apparent / luck.error - luck.most if luck.error else math.inf for luck in lucks)
-        mean = max(_of_those_above(mean, spare, found.error), bounds[0])
+        mean = max(_gain_without_luck(mean, spare, found.error), bounds[0])
     return Gain(mean, bounds[0], bounds[1], found.apparent, redraw.groups)
 
 
-def _chosen_again(
+def _chosen_in_redraws(
     objective: Objective,
     labels: NDArray[np.int64],
     finalists: Sequence[Scored],
     groups: NDArray[np.int64] | None,
-    evidence: Evidence,
+    evidence: FinalistEvidence,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(B,) index of the finalist chosen in each resample: by what each has there, and as if all were as good."""
     valid = evidence.first(len(labels))
     scores = objective.value(evidence.drawn())
     noise = scores - objective.value(evidence.plain())[:, None]
-    independent = np.array([independent_rows(labels, finalist.triggered, groups) for finalist in finalists])
+    independent = np.array([independent_negatives(labels, finalist.triggered, groups) for finalist in finalists])
     errors, keeps = standard_errors(scores), objective.keeps(valid.drawn(), independent[:, None])
     success = success_noise = None
     if found := valid.successes(finalists):
@@ -216,7 +216,7 @@ def _chosen_again(
 
 
 def groups_by_label(labels: NDArray[np.int64], groups: NDArray[np.int64] | None) -> tuple[int, int]:
-    """How many groups have rows of label 0, and of label 1.
+    """How many groups have rows of label 0, and of label 1: with few of either no gain is sure.
 
     Args:
         labels: (N,) 1 where a tool is needed.
@@ -228,14 +228,14 @@ def groups_by_label(labels: NDArray[np.int64], groups: NDArray[np.int64] | None)
 
 
 def bound_quantile(groups: int) -> float:
-    """How many standard errors of a bootstrap a one-sided 95 % bound lies away, by the number of groups.
+    """How many standard errors from a measured gain its one-sided 95 % bound lies, by the number of groups.
 
     A bootstrap's spread does not know from how few groups it was estimated; those of the rarer label decide.
     """
     return math.sqrt(groups / max(groups - 1, 1)) * float(student.ppf(LEVEL, max(groups - 1, 1)))
 
 
-def _of_those_above(measured: float, spare: float, error: float) -> float:
+def _gain_without_luck(measured: float, spare: float, error: float) -> float:
     """Median-unbiased estimate of a mean that is only told because it was measured far enough above 0.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest, norm
 
-from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.evaluation.metrics import ConfusionCounts
 
 LEVEL = 0.95
 
@@ -163,8 +163,8 @@ def _intervals(
     needed: NDArray[np.bool_], called: NDArray[np.bool_], groups: NDArray[np.int64], draws: int, seed: int
 ) -> dict[str, dict[str, list[float]]]:
     """The `intervals` of `comparison`."""
-    drawn = Counts.of(needed, called, resamples(len(needed), draws, seed, groups)).ratios()
-    exact = {name: value.tolist() for name, value in Counts.of(needed, called).ratios().items()}
+    drawn = ConfusionCounts.of(needed, called, resamples(len(needed), draws, seed, groups)).ratios()
+    exact = {name: value.tolist() for name, value in ConfusionCounts.of(needed, called).ratios().items()}
     found: dict[str, dict[str, list[float]]] = {"base": {}, "asa": {}, "gain": {}}
     for name in _CELLS:
         base, asa = (_ratio_interval(name, needed, row, groups) for row in called)
@@ -185,7 +185,7 @@ def _ratio_interval(
 
 
 def _correlation(base: NDArray[np.float64], asa: NDArray[np.float64]) -> float:
-    """Correlation of two (B,) resampled ratios; 0 where one of them does not vary."""
+    """Correlation of two (B,) resampled ratios, for the interval of their difference; 0 where one does not vary."""
     return float(np.corrcoef(base, asa)[0, 1]) if base.std() > 0 and asa.std() > 0 else 0.0
 
 

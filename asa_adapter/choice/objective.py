@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from asa_adapter.choice.intervals import effective_rows, upper_bound
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.evaluation.metrics import ConfusionCounts
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Objective:
             return "saved cost per row"
         return "F1" if self.max_fpr is None and self.name == "f1" else "balanced accuracy"
 
-    def rank(self, counts: Counts, rows: ArrayLike | None = None) -> NDArray[np.float64]:
+    def rank(self, counts: ConfusionCounts, rows: ArrayLike | None = None) -> NDArray[np.float64]:
         """Score by which settings are ordered, of the counts' shape; below 0 where the limit of the FPR is not kept.
 
         Args:
@@ -111,7 +111,7 @@ class Objective:
         # The least number below 0, for a setting that never calls without need and still breaks the limit.
         return np.where(self.keeps(counts, rows), ratios["recall"], np.minimum(-ratios["fpr"], -1e-9))
 
-    def keeps(self, counts: Counts, rows: ArrayLike | None = None) -> NDArray[np.bool_]:
+    def keeps(self, counts: ConfusionCounts, rows: ArrayLike | None = None) -> NDArray[np.bool_]:
         """Whether the limit of the FPR is kept, of the counts' shape; without a limit it always is.
 
         Args:
@@ -130,13 +130,15 @@ class Objective:
         self, labels: NDArray[np.int64], triggered: NDArray[np.bool_], groups: NDArray[np.int64] | None = None
     ) -> float:
         """The `rank` of (N,) triggers; rows with the same number in (N,) `groups` belong together."""
-        return float(self.rank(Counts.of(labels, triggered), independent_rows(labels, triggered, groups)))
+        return float(
+            self.rank(ConfusionCounts.of(labels, triggered), independent_negatives(labels, triggered, groups))
+        )
 
-    def value(self, counts: Counts) -> NDArray[np.float64]:
+    def value(self, counts: ConfusionCounts) -> NDArray[np.float64]:
         """The metric to maximise, whether or not the limit is met, of the counts' shape."""
         return self.gain(counts) if self.max_fpr is None else counts.ratios()["recall"]
 
-    def gain(self, counts: Counts) -> NDArray[np.float64]:
+    def gain(self, counts: ConfusionCounts) -> NDArray[np.float64]:
         """The metric in which a gain over the bare model is measured, of the counts' shape."""
         if self.cost is not None:
             needless, missed = self.cost
@@ -147,9 +149,9 @@ class Objective:
         return ratios["f1"]
 
 
-def independent_rows(
+def independent_negatives(
     labels: NDArray[np.int64], triggered: NDArray[np.bool_], groups: NDArray[np.int64] | None
 ) -> float:
-    """As how many independent rows those without need count in the FPR; all arrays are (N,)."""
+    """As how many independent rows those without need count in the objective's FPR; all arrays are (N,)."""
     without = labels == 0
     return effective_rows(triggered[without], None if groups is None else groups[without])

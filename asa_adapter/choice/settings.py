@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from asa_adapter.choice.intervals import upper_bound
-from asa_adapter.choice.objective import Objective, independent_rows
-from asa_adapter.config.fields import ACTIONS
-from asa_adapter.config.prompt_fields import Rule
+from asa_adapter.choice.objective import Objective, independent_negatives
+from asa_adapter.config.state_rules import Rule
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.config.value_checks import ACTIONS
+from asa_adapter.evaluation.metrics import ConfusionCounts
 from asa_adapter.policy.controller import ternary_gate
 
 
@@ -108,29 +108,29 @@ class Scored(NamedTuple):
         return (-round(self.score, 9), *self.gentleness())
 
 
-def facts(
+def setting_facts(
     objective: Objective,
     labels: NDArray[np.int64],
     triggered: NDArray[np.bool_],
     groups: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """Score, F1, recall, FPR and the FPR's upper bound of (N,) triggers of rows in (N,) groups, for the report."""
-    ratios = Counts.of(labels, triggered).ratios()
+    ratios = ConfusionCounts.of(labels, triggered).ratios()
     return {
         "score": objective.score(labels, triggered, groups),
         **{name: float(ratios[name]) for name in ("f1", "recall", "fpr")},
-        "fpr_upper_bound_95": float(upper_bound(ratios["fpr"], independent_rows(labels, triggered, groups))),
+        "fpr_upper_bound_95": float(upper_bound(ratios["fpr"], independent_negatives(labels, triggered, groups))),
     }
 
 
-def gated(
+def gated_triggers(
     p_tool: NDArray[np.float32],
     tau: float,
     base: NDArray[np.bool_],
     up: NDArray[np.bool_],
     down: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """Whether each row calls a tool with its own gate, from triggers without and with a step.
+    """Whether each row calls a tool under a setting's gate, from triggers without and with a step.
 
     Args:
         p_tool: (N,) float32 probabilities that a tool is needed.
@@ -146,8 +146,8 @@ def gated(
     return np.where(gate > 0, up, np.where(gate < 0, down, base))
 
 
-def readers(args: ASATrainingArguments, layers: Sequence[int]) -> list[Reader]:
-    """Where to read for a step at each of the layers: at that one, and at as many up to it as the arguments say."""
+def readers_to_try(args: ASATrainingArguments, layers: Sequence[int]) -> list[Reader]:
+    """Where settings read for a step at each of the layers: there, and at as many up to it as the arguments say."""
     found = []
     for layer in layers:
         below = sorted(other for other in layers if other <= layer)
@@ -156,14 +156,14 @@ def readers(args: ASATrainingArguments, layers: Sequence[int]) -> list[Reader]:
     return list(dict.fromkeys(found))
 
 
-def grid(args: ASATrainingArguments, places: Sequence[Reader]) -> Iterator[Setting]:
+def setting_grid(args: ASATrainingArguments, places: Sequence[Reader]) -> Iterator[Setting]:
     """All settings to screen. Alpha 0 is left out: it is the bare model."""
     alphas = [alpha for alpha in args.alphas if alpha]
     for place, alpha, tau, beta, probe in itertools.product(places, alphas, args.taus, args.betas, args.probes):
         yield Setting(place.layer, alpha, tau, beta, probe, place.read_layers)
 
 
-def shortlist(scored: Sequence[Scored], finalists: int) -> list[Scored]:
+def shortlisted_settings(scored: Sequence[Scored], finalists: int) -> list[Scored]:
     """At most `finalists` settings to generate with on VALID: the best of each layer first, then the best others."""
     ranked = sorted(scored, key=Scored.rank)
     leaders: dict[int, Scored] = {}
@@ -173,6 +173,6 @@ def shortlist(scored: Sequence[Scored], finalists: int) -> list[Scored]:
     return [*leaders.values(), *(candidate for candidate in ranked if candidate.setting not in taken)][:finalists]
 
 
-def left_alone(p_tool: NDArray[np.float32], tau: float) -> float:
-    """Share of (N,) rows whose gate is 0 at this tau."""
+def share_left_alone(p_tool: NDArray[np.float32], tau: float) -> float:
+    """Share of (N,) rows whose gate is 0 under a setting with this tau."""
     return float((ternary_gate(torch.from_numpy(p_tool), tau) == 0).float().mean())

@@ -10,8 +10,8 @@ from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.cli.loading import given_chat, given_template, given_tools, load_adapter, load_model, shows_progress
-from asa_adapter.cli.terminal import compared, folded, painted, plain, width
-from asa_adapter.comparison.table import with_rules
+from asa_adapter.cli.terminal import compared, folded, painted, plain_markdown, width
+from asa_adapter.comparison.rules_table import ablated_with_rules
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.data.rows import read_tools
@@ -19,22 +19,22 @@ from asa_adapter.data.sources import read_parts
 from asa_adapter.data.splits import how_made, load_splits
 from asa_adapter.diagnostics.diagnosis import diagnose as diagnosed
 from asa_adapter.diagnostics.diagnosis import findings_table
-from asa_adapter.diagnostics.explanation import answer_verdict
-from asa_adapter.engine.batches import pad_batch, pad_token_id
+from asa_adapter.engine.padded_batches import pad_batch, pad_token_id
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.files import make_writable_folder
-from asa_adapter.labelling.folder import LabelledFolder, labels_table
+from asa_adapter.labelling.labelled_folder import LabelledFolder, labels_table
 from asa_adapter.labelling.trial import failures_that_count, label_by_trying
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.policy.decision import Decision
 from asa_adapter.report import Report
-from asa_adapter.summary.conversations import conversations_table
+from asa_adapter.summary.comparison_in_words import comparison_text
+from asa_adapter.summary.conversations_table import conversations_table
 from asa_adapter.summary.markdown import calls_table, metrics_table
-from asa_adapter.summary.rules import comparison_text
-from asa_adapter.summary.setting import setting_words
+from asa_adapter.summary.setting_in_words import setting_words
 from asa_adapter.summary.weaknesses import weaknesses
+from asa_adapter.tool_calls.outcomes import answer_verdict
 from asa_adapter.training.trainer import ASATrainer
 from asa_adapter.trajectories.scores import of_conversations
 
@@ -55,7 +55,7 @@ def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     results = trainer.evaluate("test")
     chosen = trainer.report["chosen"]
     first = trainer.report["valid"].get("success_note")
-    weak = [plain(spot) for spot in weaknesses(adapter.config, Report.read(trainer.report))]
+    weak = [plain_markdown(spot) for spot in weaknesses(adapter.config, Report.read(trainer.report))]
     text = "\n\n".join(
         [
             *([first] if first else []),
@@ -95,20 +95,20 @@ def label(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Metrics of the bare and the steered model, and of the ablations if asked for."""
+    """The command `evaluate`: metrics of the bare and the steered model, and of the ablations if asked for."""
     adapter, tools = load_adapter(options)
     if options.conversations:
-        return _of_conversations(options, adapter, tools)
-    splits = load_splits(options.data, seed=_seed(options, adapter))
+        return _evaluate_conversations(options, adapter, tools)
+    splits = load_splits(options.data, seed=_split_seed(options, adapter))
     if options.split not in splits:
         raise ValueError(f"split is {options.split!r}; expected one of {', '.join(splits)}")
-    model, tokenizer = _model_of(options, adapter)
+    model, tokenizer = _model_of_command(options, adapter)
     # Refuses a model that does not fit, before any work.
     adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch).remove()
-    arguments = _measuring(options, adapter)
+    arguments = _evaluation_arguments(options, adapter)
     measured = Measurements(model, tokenizer, splits, arguments, adapter.parser(tokenizer), tools)
     if options.ablations:
-        variants, rules = with_rules(measured, adapter, options.split, arguments)
+        variants, rules = ablated_with_rules(measured, adapter, options.split, arguments)
         results = {name: rules["rows"][row]["metrics"] for name, row in (("base", "base"), ("asa", "steering"))}
         measured.warn_of_cut(results, options.split)
     else:
@@ -123,7 +123,9 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return found, text
 
 
-def _of_conversations(options: argparse.Namespace, adapter: ASAAdapter, tools: Any) -> tuple[dict[str, Any], str]:
+def _evaluate_conversations(
+    options: argparse.Namespace, adapter: ASAAdapter, tools: Any
+) -> tuple[dict[str, Any], str]:
     """What the bare and the steered model make of whole conversations."""
     if options.ablations:
         raise ValueError("--ablations is of labelled data; give --data, or leave it out with --conversations")
@@ -132,9 +134,9 @@ def _of_conversations(options: argparse.Namespace, adapter: ASAAdapter, tools: A
     if name not in parts:
         raise ValueError(f"split is {name!r}; expected one of {', '.join(parts)}")
     offered = read_tools(beside) if beside is not None and not options.tools else tools
-    model, tokenizer = _model_of(options, adapter)
+    model, tokenizer = _model_of_command(options, adapter)
     adapter.attach(model, tokenizer=tokenizer, allow_mismatch=options.allow_mismatch).remove()
-    arguments, parser = _measuring(options, adapter), adapter.parser(tokenizer)
+    arguments, parser = _evaluation_arguments(options, adapter), adapter.parser(tokenizer)
     how = {"max_new_tokens": arguments.max_new_tokens, "batch_size": arguments.batch_size}
     evaluation = Evaluation(model, tokenizer, parser, offered, **how, progress=arguments.progress)
     found = of_conversations(evaluation, parts[name], {"base": None, "asa": adapter}, seed=arguments.seed)
@@ -144,8 +146,8 @@ def _of_conversations(options: argparse.Namespace, adapter: ASAAdapter, tools: A
     return {"conversations": found}, f"{head}\n{conversations_table(found)}"
 
 
-def _measuring(options: argparse.Namespace, adapter: ASAAdapter) -> ASATrainingArguments:
-    """How to measure: by the options, and rules choose by what the adapter was chosen by."""
+def _evaluation_arguments(options: argparse.Namespace, adapter: ASAAdapter) -> ASATrainingArguments:
+    """How the command `evaluate` measures: by its options; rules choose by what the adapter was chosen by."""
     given: dict[str, Any] = {name: getattr(options, name) for name in ("max_new_tokens", "batch_size")}
     given |= {"layer_path": adapter.config.layer_path, "progress": shows_progress(options)}
     fitted = Report.read(adapter.report).arguments
@@ -158,10 +160,10 @@ def _measuring(options: argparse.Namespace, adapter: ASAAdapter) -> ASATrainingA
 
 
 def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """One answer with its decision and what its calls are worth; with --compare also the bare model's answer."""
+    """The command `generate`: one answer, its decision and what its calls are worth; --compare adds the bare one."""
     chat = given_chat(options)
     adapter, tools = load_adapter(options)
-    model, tokenizer = _model_of(options, adapter)
+    model, tokenizer = _model_of_command(options, adapter)
     prompt = encode_prompt(tokenizer, chat, tools)
     ids, mask = pad_batch([prompt], pad_token_id(tokenizer), "left", model.device)
     parser = adapter.parser(tokenizer)
@@ -195,13 +197,14 @@ def generate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _decision_line(decision: Decision, abstains: bool) -> str:
+    """The line of the command `generate` about a decision, in its colour."""
     colour = {1: "green", 0: "bold", -1: "yellow"}[decision.gate]
     why = ": this adapter abstains" if abstains else ""
     return painted(textwrap.fill(f"[{decision}{why}]", width()), colour, sys.stdout)
 
 
 def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """One prompt with and without the adapter, and what led to the decision."""
+    """The command `explain`: one prompt with and without the adapter, and what led to the decision."""
     chat = given_chat(options)
     adapter, _ = load_adapter(options)
     tools = given_tools(options)
@@ -245,12 +248,12 @@ def push(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return {"repo": options.repo, "commit_url": url}, f"pushed to {url}"
 
 
-def _model_of(options: argparse.Namespace, adapter: ASAAdapter) -> tuple[Any, Any]:
-    """The model that an adapter is for, rendering prompts as it was fitted."""
+def _model_of_command(options: argparse.Namespace, adapter: ASAAdapter) -> tuple[Any, Any]:
+    """The model that a command's adapter is for, rendering prompts as it was fitted."""
     return load_model(options, adapter.config, adapter.config.chat_template)
 
 
-def _seed(options: argparse.Namespace, adapter: ASAAdapter) -> int:
+def _split_seed(options: argparse.Namespace, adapter: ASAAdapter) -> int:
     """The seed of the split; by default the training's, so that testing splits a data set as training did."""
     if options.seed is not None:
         return int(options.seed)

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from asa_adapter.cli.parser import command_parser
+from asa_adapter.cli.option_parser import command_parser
 from asa_adapter.cli.terminal import painted, printable, printable_logs
 from asa_adapter.errors import visible
 
@@ -52,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _stop_signal_raised(), warnings.catch_warnings(), printable_logs():
             warnings.showwarning = _show_warning
-            result, text, is_main = _run(options)
+            result, text, is_main = _run_command(options)
     except KeyboardInterrupt as stop:
         what, status = ("stopped", 143) if isinstance(stop, _Stopped) else ("interrupted", 130)
-        kept = _kept(getattr(options, "output", None))
+        kept = _how_to_go_on(getattr(options, "output", None))
         print(printable(f"asa-adapter: {what}; {kept}", sys.stderr), file=sys.stderr)
         return status
     # Whatever went wrong, in our code or in a library's, a shell wants one line; --debug shows the rest.
@@ -63,31 +63,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             print(printable(traceback.format_exc(), sys.stderr), end="", file=sys.stderr)
         label = painted("error:", "red", sys.stderr)
-        print(printable(f"asa-adapter: {label} {_one_line(error)}", sys.stderr), file=sys.stderr)
+        print(printable(f"asa-adapter: {label} {_error_line(error)}", sys.stderr), file=sys.stderr)
         return 2
     status = _print_result(_json_text(result) if options.json else text) if is_main else 0
     return status or int(options.command == "verify" and not result["equal"])
 
 
-def _run(options: argparse.Namespace) -> tuple[Any, str, bool]:
+def _run_command(options: argparse.Namespace) -> tuple[Any, str, bool]:
     """The result of a command, as JSON types and in words, and whether this process prints it."""
     if options.command == "inspect":  # which needs no torch
-        import asa_adapter.cli.inspection as inspection
+        import asa_adapter.cli.inspect_command as inspection
 
         return *inspection.inspect(options), True
     if options.command == "diagnose" and options.url is not None:  # nor does this
-        import asa_adapter.cli.remote as remote
+        import asa_adapter.cli.diagnose_url_command as remote
 
         return *remote.diagnose(options), True
     if options.command == "diagnose" and options.model is None:
         raise ValueError("diagnose what? --model names a model to load, --url a server to ask")
     if options.command == "serve":
-        import asa_adapter.cli.service as service
+        import asa_adapter.cli.serve_command as service
 
         return *service.serve(options), True
     from asa_adapter.modeling.processes import launched_processes
 
-    where = "verification" if options.command == "verify" else "commands"
+    where = "verify_command" if options.command == "verify" else "commands"
     commands = importlib.import_module(f"asa_adapter.cli.{where}")
     with launched_processes() as processes:
         return *getattr(commands, options.command)(options), processes.is_main
@@ -110,7 +110,7 @@ def _stop_signal_raised() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _kept(output: str | None) -> str:
+def _how_to_go_on(output: str | None) -> str:
     """What is left of a command that was broken off, and how to go on."""
     if output is not None and (Path(output) / _LABELS).is_file():
         return f"finished splits are kept in {output}: run the same command to go on"
@@ -121,6 +121,7 @@ def _kept(output: str | None) -> str:
 
 
 def _print_result(text: str) -> int:
+    """Prints a command's result; the exit status, which tells of a closed pipe."""
     try:
         print(printable(text, sys.stdout), flush=True)
     except BrokenPipeError:  # as in `asa-adapter ... | head`; the flush at exit must not fail again
@@ -130,6 +131,7 @@ def _print_result(text: str) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Shows a warning of a command on stderr, in one line."""
     label = painted("warning:", "yellow", sys.stderr)
     print(printable(f"asa-adapter: {label} {' '.join(str(message).split())}", sys.stderr), file=sys.stderr)
 
@@ -139,7 +141,8 @@ def _json_text(result: Any) -> str:
     return visible(json.dumps(result, ensure_ascii=False, allow_nan=False))
 
 
-def _one_line(error: BaseException) -> str:
+def _error_line(error: BaseException) -> str:
+    """An error that ends a command, in one line."""
     text = " ".join(str(error).split())[:500]
     known = isinstance(error, ValueError | TypeError | OSError)
     return text if known and text else f"{type(error).__name__}: {text}"

@@ -16,7 +16,7 @@ from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.rows import complete_row, read_tools
 from asa_adapter.files import looks_like_path, read_data_text, strict_json
 from asa_adapter.matching.compatibility import fitting_blocks
-from asa_adapter.templates.rendering import refuse_template_from_hub, with_bounded_template
+from asa_adapter.templates.bounded_rendering import refuse_template_from_hub, with_bounded_template
 
 
 def load_adapter(options: argparse.Namespace) -> tuple[ASAAdapter, list[dict[str, Any]] | None]:
@@ -43,9 +43,9 @@ def engine_of(options: argparse.Namespace, model: str) -> str:
     if (engine == "gguf") != is_file:
         raise ValueError(f"--engine {engine} does not run {model}; expected a {GGUF} file for gguf, and for no other")
     if engine != "vllm":
-        _refuse(options, "for vllm", "engine_args")
+        _refuse_options(options, "for vllm", "engine_args")
     else:
-        _refuse(options, "not of vLLM (--engine-args has its own arguments)", *_NOT_OF_VLLM)
+        _refuse_options(options, "not of vLLM (--engine-args has its own arguments)", *_NOT_OF_VLLM)
         if find_spec("vllm") is None:
             raise ModuleNotFoundError("vLLM is not installed here: see asa_adapter/vllm/README.md")
     return engine
@@ -70,9 +70,9 @@ def load_model(
     name, revision = named_model(options, config)
     if name.endswith(GGUF):
         why = f"for models of transformers, and {name} is another kind"
-        _refuse(options, why, "device", "dtype", "revision")
+        _refuse_options(options, why, "device", "dtype", "revision")
         return _load_gguf(name, options, chat_template)
-    _refuse(options, f"for model files of llama.cpp (.gguf), and {name} is another kind", "n_ctx", "threads")
+    _refuse_options(options, f"for model files of llama.cpp (.gguf), and {name} is another kind", "n_ctx", "threads")
     if not Path(name).exists() and looks_like_path(name):
         raise FileNotFoundError(f"no model folder at {name}")
     transformers.logging.set_verbosity_error()
@@ -86,7 +86,7 @@ def load_model(
     except RuntimeError as error:
         raise ValueError(f"device is {device!r}; expected one such as cpu, cuda:0 or mps: {error}") from error
     if config is not None:
-        _refuse_misfit(name, revision, config)
+        _refuse_misfit_unloaded(name, revision, config)
     try:
         words = (options.tokenizer, None) if options.tokenizer else (name, revision)
         tokenizer = transformers.AutoTokenizer.from_pretrained(words[0], revision=words[1])
@@ -97,7 +97,7 @@ def load_model(
     return model.to(place).eval(), with_bounded_template(tokenizer, chat_template)
 
 
-def _refuse(options: argparse.Namespace, why: str, *names: str) -> None:
+def _refuse_options(options: argparse.Namespace, why: str, *names: str) -> None:
     """Refuses options that an engine does not have, rather than ignore them."""
     values = {name: getattr(options, name, None) for name in names}
     if given := [
@@ -133,7 +133,7 @@ def named_model(options: argparse.Namespace, config: ASAConfig | None) -> tuple[
     return name, options.revision or config.base_model_revision
 
 
-def _refuse_misfit(name: str, revision: str | None, config: ASAConfig) -> None:
+def _refuse_misfit_unloaded(name: str, revision: str | None, config: ASAConfig) -> None:
     """Refuses a model of another type, width or depth by its config.json: it is built without weights."""
     skeleton: Any = None
     # Whatever fails here is told when the model itself is loaded.

@@ -49,13 +49,13 @@ def printable(text: str, stream: TextIO) -> str:
     return coloured.encode(encoding, _LACKING).decode(encoding)
 
 
-def _escaped(error: UnicodeError) -> tuple[str, int]:
+def _escaped_for_terminal(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     return "".join(map(json_escape, error.object[error.start : error.end])), error.end
 
 
 _LACKING = f"{__name__}.lacking"
-codecs.register_error(_LACKING, _escaped)
+codecs.register_error(_LACKING, _escaped_for_terminal)
 
 
 class _PrintableRecord(logging.LogRecord):
@@ -103,11 +103,11 @@ def folded(text: str, begin: str = "") -> str:
     return textwrap.fill(text, width(), initial_indent=begin, subsequent_indent=" " * len(begin))
 
 
-def plain(markdown: str) -> str:
+def plain_markdown(markdown: str) -> str:
     r"""A sentence of a model card without the signs that escape strangers' texts in Markdown.
 
     Example:
-        >>> plain(r"Few prompts in smart\_home, see `cut`.")
+        >>> plain_markdown(r"Few prompts in smart\_home, see `cut`.")
         'Few prompts in smart_home, see `cut`.'
     """
     return _ESCAPED.sub(r"\1", markdown).replace("&amp;", "&")

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.config.fields import STATES
+from asa_adapter.config.value_checks import STATES
 from asa_adapter.parts.classifiers import Probes
 from asa_adapter.parts.linear import Linear
-from asa_adapter.policy.controller import Controller, acting_like, reading
+from asa_adapter.policy.controller import Controller, acting_like, stacked_readout
 
 RANDOM_SEEDS = (0, 1, 2)
 
@@ -49,22 +49,24 @@ def ablations(adapter: ASAAdapter) -> dict[str, ASAAdapter]:
         "negative gate only": own.changed(gates=(-1, 0)),
     }
     if own.pushes:
-        found |= _of_directions(adapter)
+        found |= _ablated_directions(adapter)
     if len(config.domains) > 1:
         nothing = torch.zeros(1, config.hidden_size, dtype=torch.float32, device="cpu")
         anywhere = Linear(nothing, nothing[0, :1])
         pooled = [adapter.probes.of(state).linear(config.domains[:1], "pooled") for state in states]
-        read = [dict(zip(("weight", "bias"), reading(config, anywhere, one), strict=True)) for one in pooled]
+        read = [dict(zip(("weight", "bias"), stacked_readout(config, anywhere, one), strict=True)) for one in pooled]
         ways = [adapter.vectors.of(state).mixed(1.0)[:1] for state in states]
         one_for_all = [{"direction": way, "readiness": None} for way in ways]
-        found["no router"] = _in_each(own, [{**one, **rest} for one, rest in zip(read, one_for_all, strict=True)])
-    found |= _of_kinds(adapter) | _of_policy(own)
+        found["no router"] = _ablated_in_each_kind(
+            own, [{**one, **rest} for one, rest in zip(read, one_for_all, strict=True)]
+        )
+    found |= _ablated_kinds(adapter) | _ablated_policy(own)
     variants = {name: _with_controller(adapter, controller) for name, controller in found.items()}
     full = adapter.digest()
     return {name: variant for name, variant in variants.items() if name == "full" or variant.digest() != full}
 
 
-def _of_directions(adapter: ASAAdapter) -> dict[str, Controller]:
+def _ablated_directions(adapter: ASAAdapter) -> dict[str, Controller]:
     """An adapter that steers along other directions than its own."""
     own, config, states = adapter._controller, adapter.config, adapter.config.states
     vectors = [adapter.vectors.of(state) for state in states]
@@ -85,10 +87,10 @@ def _of_directions(adapter: ASAAdapter) -> dict[str, Controller]:
         name: [torch.cat([one, part.direction[len(one) :]]) for one, part in zip(some, own.each, strict=True)]
         for name, some in directions.items()
     }
-    return {name: _in_each(own, [{"direction": one} for one in some]) for name, some in whole.items()}
+    return {name: _ablated_in_each_kind(own, [{"direction": one} for one in some]) for name, some in whole.items()}
 
 
-def _of_kinds(adapter: ASAAdapter) -> dict[str, Controller]:
+def _ablated_kinds(adapter: ASAAdapter) -> dict[str, Controller]:
     """An adapter of several kinds of state with one for all, and with the first alone."""
     own, states, probes = adapter._controller, adapter.config.states, adapter.probes
     if len(states) < 2:
@@ -96,22 +98,22 @@ def _of_kinds(adapter: ASAAdapter) -> dict[str, Controller]:
     together = Probes(probes.pooled_, probes.by_domain_, ready=probes.ready_)
     one = Controller.build(adapter.config, replace(adapter.vectors, by_state={}), adapter.router, together)
     shut = [{} if state == STATES[0] else {"gates": (0, 0)} for state in states]
-    return {"one kind of state": acting_like(one, own), "left alone behind results": _in_each(own, shut)}
+    return {"one kind of state": acting_like(one, own), "left alone behind results": _ablated_in_each_kind(own, shut)}
 
 
-def _of_policy(own: Controller) -> dict[str, Controller]:
+def _ablated_policy(own: Controller) -> dict[str, Controller]:
     """A controller without readiness, its part of the step, or its cap, where it has them."""
     found = {"no cap": own.changed(cap=0.0)} if own.cap else {}
     if any(one.readiness for one in own.each):
-        found["no readiness"] = _in_each(own, [_gate_alone(one) for one in own.each])
+        found["no readiness"] = _ablated_in_each_kind(own, [_gate_alone(one) for one in own.each])
     if any(one.readiness and one.readiness.step for one in own.each):
         still = [{"readiness": one.readiness and one.readiness._replace(step=0.0)} for one in own.each]
-        found["no residual"] = _in_each(own, still)
+        found["no residual"] = _ablated_in_each_kind(own, still)
     return found
 
 
 def _gate_alone(one: Controller) -> dict[str, Any]:
-    """What leaves the plain gate of a controller with the policy "readiness"."""
+    """What is changed to ablate the policy "readiness" of a controller down to the plain gate."""
     if one.readiness is None:
         return {}
     half = len(one.direction) // 2
@@ -119,7 +121,7 @@ def _gate_alone(one: Controller) -> dict[str, Any]:
     return {**cut, "direction": one.direction[:half], "readiness": None}
 
 
-def _in_each(controller: Controller, changes: Sequence[Mapping[str, Any]]) -> Controller:
+def _ablated_in_each_kind(controller: Controller, changes: Sequence[Mapping[str, Any]]) -> Controller:
     """A controller with changes of its own in each kind of state."""
     first, *others = (replace(one, **some, others=()) for one, some in zip(controller.each, changes, strict=True))
     return replace(first, others=tuple(others))

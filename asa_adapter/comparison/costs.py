@@ -11,9 +11,9 @@ import torch
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.answering.forcing import Forcing
 from asa_adapter.answering.leads import Variant
-from asa_adapter.comparison.rules import Treatment
+from asa_adapter.comparison.simpler_rules import Treatment
 from asa_adapter.engine.protocol import Answering, EngineModel, Question, is_engine_model
-from asa_adapter.evaluation.answers import of_rows
+from asa_adapter.evaluation.answers import variant_of_rows
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.modeling.forward import evaluation_mode, forward, greedy_settings, input_device
 
@@ -61,15 +61,15 @@ def cost(treatment: Treatment, split: str, answers: Sequence[str], times: Times)
     keys = [(acts, answers[i], *map(tuple, some)) for i, some in zip(rows, asked, strict=True)]
     new = [place for place, key in enumerate(keys) if key not in times]
     if new:
-        found = _seconds(measured, variant, [rows[i] for i in new], [asked[i] for i in new])
+        found = _seconds_to_answer(measured, variant, [rows[i] for i in new], [asked[i] for i in new])
         times.update(zip((keys[i] for i in new), found, strict=True))
     return Cost(read, written, 1000 * statistics.median(times[key] for key in keys))
 
 
-def _seconds(
+def _seconds_to_answer(
     measured: Measurements, variant: Variant, rows: Sequence[int], asked: Sequence[Sequence[Sequence[int]]]
 ) -> list[float]:
-    """Seconds until the answer to each of these rows is there; a first run is not counted.
+    """Seconds that a rule takes until the answer to each of these rows is there; a first run is not counted.
 
     Args:
         measured: the rows.
@@ -81,11 +81,11 @@ def _seconds(
     settings = greedy_settings(evaluation.tokenizer, evaluation.max_new_tokens)
 
     def answer(row: int, prompts: Sequence[Sequence[int]]) -> float:
-        some = of_rows(variant, [row])
+        some = variant_of_rows(variant, [row])
         if is_engine_model(evaluation.model):
-            return _seconds_of_engine(evaluation.model, prompts, some, settings["max_new_tokens"])
+            return _seconds_of_engine_to_answer(evaluation.model, prompts, some, settings["max_new_tokens"])
         began = time.perf_counter()
-        (ids, mask), *first = [_tensors(evaluation.model, prompt) for prompt in prompts]
+        (ids, mask), *first = [_prompt_tensors(evaluation.model, prompt) for prompt in prompts]
         for question in first:
             forward(evaluation.model, *question, use_cache=False).logits.sum().item()
         forced = {"logits_processor": [some.processor(ids.shape[1])]} if isinstance(some, Forcing) else {}
@@ -97,7 +97,7 @@ def _seconds(
     return times[1:]
 
 
-def _seconds_of_engine(
+def _seconds_of_engine_to_answer(
     model: EngineModel, prompts: Sequence[Sequence[int]], variant: Variant, max_new_tokens: int
 ) -> float:
     """The same for a model that another engine runs; adapters are attached already."""
@@ -110,6 +110,7 @@ def _seconds_of_engine(
     return time.perf_counter() - began
 
 
-def _tensors(model: torch.nn.Module, prompt: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def _prompt_tensors(model: torch.nn.Module, prompt: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """A prompt whose time is measured, as (1, T) ids and mask."""
     ids = torch.tensor([list(prompt)], device=input_device(model))
     return ids, torch.ones_like(ids)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.choice.objective import Objective
-from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.evaluation.metrics import ConfusionCounts
 
 _ALL = ""  # the one threshold of all domains
 
@@ -25,31 +25,34 @@ def fitted_thresholds(
         labels: (N,) 1 where a tool is needed.
         domains: (N,) names; None for one threshold alone.
     """
-    found = {_ALL: _best(objective, scores, labels)}
+    found = {_ALL: _best_threshold(objective, scores, labels)}
     for name in sorted(set(domains or ())):
         own = np.asarray(domains) == name
-        found[name] = _best(objective, scores[own], labels[own])
+        found[name] = _best_threshold(objective, scores[own], labels[own])
     return found
 
 
-def needed(scores: NDArray[Any], thresholds: Mapping[str, float], domains: Sequence[str]) -> NDArray[np.bool_]:
+def needed_by_threshold(
+    scores: NDArray[Any], thresholds: Mapping[str, float], domains: Sequence[str]
+) -> NDArray[np.bool_]:
     """(N,) bool: whether each row's score reaches the threshold of its domain."""
     limits = np.array([thresholds.get(name, thresholds[_ALL]) for name in domains])
     decided: NDArray[np.bool_] = np.asarray(scores, dtype=np.float64) >= limits
     return decided
 
 
-def shown(thresholds: Mapping[str, float]) -> str:
+def thresholds_in_words(thresholds: Mapping[str, float]) -> str:
     """The thresholds in words."""
     if len(thresholds) == 1:
         return f"threshold {thresholds[_ALL]:.3g}"
     return "thresholds " + ", ".join(f"{name} {limit:.3g}" for name, limit in thresholds.items() if name != _ALL)
 
 
-def _best(objective: Objective, scores: NDArray[Any], labels: NDArray[np.int64]) -> float:
+def _best_threshold(objective: Objective, scores: NDArray[Any], labels: NDArray[np.int64]) -> float:
+    """The threshold on scores that the objective ranks highest."""
     values = np.unique(np.asarray(scores, dtype=np.float64))
     # Between two neighbours, and beyond both ends: never and always. In the middle, so that rounding decides nothing.
     limits = np.concatenate([values[:1] - 1, (values[:-1] + values[1:]) / 2, values[-1:] + 1])
-    ranks = objective.rank(Counts.of(labels, scores >= limits[:, None]))
+    ranks = objective.rank(ConfusionCounts.of(labels, scores >= limits[:, None]))
     best = np.flatnonzero(ranks >= ranks.max() - 1e-12)
     return float(limits[best[(len(best) - 1) // 2]])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from asa_adapter.data.prompts import Row, row_messages
+from asa_adapter.data.rows import Row, row_messages
 
 SENTENCES = (
     "Call a tool only if the request cannot be answered well without one; otherwise answer directly.",
@@ -30,17 +30,19 @@ def with_sentence(row: Row, sentence: str, role: str = "system") -> Row:
     if role == "system" and turns[0].get("role") != "system":
         return {**row, "messages": [{"role": "system", "content": sentence}, *turns]}
     i = next((i for i, turn in enumerate(turns) if turn.get("role") == role), 0)
-    return {**row, "messages": _changed(turns, i, sentence, before=role == "user")}
+    return {**row, "messages": _turns_with_wording(turns, i, sentence, before=role == "user")}
 
 
 def with_question(row: Row) -> Row:
     """A row that asks whether its request needs a tool, at the end of its last user turn."""
     turns = row_messages(row)
     last = max((i for i, turn in enumerate(turns) if turn.get("role") == "user"), default=len(turns) - 1)
-    return {**row, "messages": _changed(turns[: last + 1], last, QUESTION, before=False)}
+    return {**row, "messages": _turns_with_wording(turns[: last + 1], last, QUESTION, before=False)}
 
 
-def _changed(turns: Sequence[Mapping[str, Any]], i: int, text: str, *, before: bool) -> list[dict[str, Any]]:
+def _turns_with_wording(
+    turns: Sequence[Mapping[str, Any]], i: int, text: str, *, before: bool
+) -> list[dict[str, Any]]:
     """The turns with a text before or behind the content of one of them."""
     content = turns[i].get("content") or ""
     if isinstance(content, str):

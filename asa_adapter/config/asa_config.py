@@ -9,28 +9,21 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
-from asa_adapter.config.fields import (
+from asa_adapter.config.asa_config_checks import check_calls, check_prompts, check_read_layers
+from asa_adapter.config.state_rules import Rule, check_by_state, check_states, check_step
+from asa_adapter.config.value_checks import (
     ACTIONS,
     MAX_ALPHA,
     PROBE_KINDS,
     STATES,
     bias_amount,
-    check_files,
+    check_file_digests,
     check_json,
     check_range,
     check_text,
     check_tool_list,
     checked_domains,
     finite_float,
-)
-from asa_adapter.config.prompt_fields import (
-    Rule,
-    check_by_state,
-    check_calls,
-    check_prompts,
-    check_read_layers,
-    check_states,
-    check_step,
 )
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import parse_json
@@ -183,7 +176,7 @@ class ASAConfig:
             raise TypeError(f"chat_template_variables is {self.chat_template_variables!r:.80}; expected a dict")
         check_json("chat_template_variables", self.chat_template_variables)
         check_tool_list(self.tools)
-        check_files(self.files)
+        check_file_digests(self.files)
         check_prompts(self)
         check_calls(self)
         check_read_layers(self)
@@ -326,6 +319,7 @@ class ASAConfig:
 
 
 def _canonical_sha256(values: dict[str, Any]) -> str:
+    """SHA-256 of a config's fields, without its own checksum, in canonical JSON."""
     rest = {key: value for key, value in values.items() if key != "config_sha256"}
     canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

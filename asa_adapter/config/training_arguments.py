@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asa_adapter.config.fields import ACTIONS, MAX_ALPHA, PROBE_KINDS, check_range, finite_float
+from asa_adapter.config.value_checks import ACTIONS, MAX_ALPHA, PROBE_KINDS, check_range, finite_float
 
 POLICIES = ("gate", "readiness")
 OBJECTIVES = ("f1", "balanced_accuracy")
@@ -27,7 +27,8 @@ def _flag(default: Any, help: str, metavar: str | tuple[str, ...] = "", **option
     return field(default=default, metadata={"help": help.format(shown), **named, **options})
 
 
-def _positive(text: str) -> int:
+def _positive_argument(text: str) -> int:
+    """A whole number above 0, as an argument of the command line."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
@@ -106,7 +107,11 @@ class ASATrainingArguments:
     )
     probes: Sequence[str] = PROBE_KINDS
     read_layers: Sequence[int] = _flag(
-        (1, 4), "numbers of layers to read up to the steered one (default: {})", "N", type=_positive, nargs="+"
+        (1, 4),
+        "numbers of layers to read up to the steered one (default: {})",
+        "N",
+        type=_positive_argument,
+        nargs="+",
     )
     Cs: Sequence[float] = (0.001, 0.01, 0.1, 1.0)
     objective: str = _flag("f1", "maximise f1 (default) or balanced_accuracy", "NAME", choices=OBJECTIVES)
@@ -138,7 +143,7 @@ class ASATrainingArguments:
         choices=("all", *POLICIES),
         nargs="+",
     )
-    finalists: int = _flag(4, "settings decided by generation (default: {})", "N", type=_positive)
+    finalists: int = _flag(4, "settings decided by generation (default: {})", "N", type=_positive_argument)
     vary_tools: bool | None = _flag(
         None,
         "fit on rows with other lists of tools too (default: where that is needed)",
@@ -146,8 +151,8 @@ class ASATrainingArguments:
     )
     exhaustive: bool = False
     resamples: int = 2000
-    max_new_tokens: int = _flag(64, "longest answer (default: {})", "N", type=_positive)
-    batch_size: int = _flag(16, "prompts run together (default: {})", "N", type=_positive)
+    max_new_tokens: int = _flag(64, "longest answer (default: {})", "N", type=_positive_argument)
+    batch_size: int = _flag(16, "prompts run together (default: {})", "N", type=_positive_argument)
     seed: int = _flag(42, "seed of everything random (default: {})", "N", type=int)
     output_dir: str | Path | None = None
     layer_path: str | None = None

@@ -1,10 +1,10 @@
 """Labelled rows made ready for a model: splits, chats, prompt tokens. No model is run here."""
 
-from asa_adapter.data.conversations import cut
+from asa_adapter.data.conversation_cutting import cut
 from asa_adapter.data.duplicates import leaks, near_duplicate_groups
-from asa_adapter.data.prompts import encode_prompt, row_domain, row_messages
-from asa_adapter.data.rows import read_tools, row_text
-from asa_adapter.data.samples import SAMPLE_PROMPTS, sample_data
+from asa_adapter.data.packaged_samples import SAMPLE_PROMPTS, sample_data
+from asa_adapter.data.prompts import encode_prompt
+from asa_adapter.data.rows import read_tools, row_domain, row_messages, row_text
 from asa_adapter.data.sources import SPLITS
 from asa_adapter.data.splits import load_splits
 

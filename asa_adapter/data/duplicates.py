@@ -11,6 +11,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from asa_adapter.data.rows import row_names
+
 NEAR_DUPLICATE = 0.8
 # Share of groups among rows below which that is worth a word.
 _FEW = 0.8
@@ -52,10 +54,10 @@ def near_duplicate_groups(texts: Sequence[str]) -> list[list[int]]:
         >>> near_duplicate_groups(["Say it in French, please.", "A joke!", "Say it in french, please!"])
         [[0, 2], [1]]
     """
-    return grouped(_connected(near_duplicates(texts), len(texts)))
+    return indices_of_groups(_linked_groups(near_duplicates(texts), len(texts)))
 
 
-def grouped(numbers: NDArray[np.int64]) -> list[list[int]]:
+def indices_of_groups(numbers: NDArray[np.int64]) -> list[list[int]]:
     """The indices with each number, in the order of their first."""
     groups: dict[int, list[int]] = defaultdict(list)
     for i, number in enumerate(numbers.tolist()):
@@ -64,7 +66,7 @@ def grouped(numbers: NDArray[np.int64]) -> list[list[int]]:
 
 
 def row_groups(rows: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
-    """(N,) int64 number, from 0, of the group of each of N rows.
+    """(N,) int64 number, from 0, of the group of duplicates or of one conversation that each of N rows is in.
 
     Rows are in one group if their prompts are near-duplicates, if they are cut from one conversation (they name the
     same `conversation`, the turns of one begin with all turns of the other, or both begin with the same question and
@@ -75,21 +77,21 @@ def row_groups(rows: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
         >>> row_groups([{"instruction": text} for text in texts]).tolist()
         [0, 1, 0]
     """
-    chats = [_turns(row) for row in rows]
+    chats = [_compared_turns(row) for row in rows]
     pairs = itertools.chain(
-        near_duplicates(["\n".join(chat) for chat in chats]), _of_one_conversation(chats), _of_one_name(rows)
+        near_duplicates(["\n".join(chat) for chat in chats]), _linked_by_turns(chats), _linked_by_name(rows)
     )
-    return _connected(pairs, len(rows))
+    return _linked_groups(pairs, len(rows))
 
 
-def _turns(row: Mapping[str, Any]) -> list[str]:
-    """The texts of a row's turns, as they are compared: without system turns, capitals and spaces."""
+def _compared_turns(row: Mapping[str, Any]) -> list[str]:
+    """The texts of a row's turns, as duplicates are compared: without system turns, capitals and spaces."""
     turns = row.get("messages") or [{"content": row.get("instruction")}]
     said = [turn for turn in turns if turn.get("role") not in ("system", "developer")]
     return [" ".join(f"{turn.get('content') or ''} {turn.get('tool_calls') or ''}".lower().split()) for turn in said]
 
 
-def _of_one_conversation(chats: Sequence[Sequence[str]]) -> Iterator[tuple[int, int]]:
+def _linked_by_turns(chats: Sequence[Sequence[str]]) -> Iterator[tuple[int, int]]:
     """Pairs of indices that link the chats of one conversation."""
     begun: dict[tuple[str, ...], int] = {}
     for i, chat in enumerate(chats):
@@ -103,7 +105,7 @@ def _of_one_conversation(chats: Sequence[Sequence[str]]) -> Iterator[tuple[int, 
             yield from ((i, other) for other in questions[chat[0]])
 
 
-def _of_one_name(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, int]]:
+def _linked_by_name(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, int]]:
     """Pairs of indices that link the rows which name one conversation."""
     named: dict[str, int] = {}
     for i, row in enumerate(rows):
@@ -112,7 +114,7 @@ def _of_one_name(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, int]]
             yield first, i
 
 
-def _connected(pairs: Iterable[tuple[int, int]], count: int) -> NDArray[np.int64]:
+def _linked_groups(pairs: Iterable[tuple[int, int]], count: int) -> NDArray[np.int64]:
     """(count,) int64 number, from 0, of the component of each index in the graph of pairs."""
     edges = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count))
@@ -127,10 +129,10 @@ def leaks(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Leak]:
     """
     places = [(split, name) for split, rows in splits.items() for name in row_names(rows)]
     every = [row for rows in splits.values() for row in rows]
-    chats = [_turns(row) for row in every]
+    chats = [_compared_turns(row) for row in every]
     plain = ["\n".join(chat) for chat in chats]
     pairs = {pair: "exact" if plain[pair[0]] == plain[pair[1]] else "near" for pair in near_duplicates(plain)}
-    cut = itertools.chain(_of_one_conversation(chats), _of_one_name(every))
+    cut = itertools.chain(_linked_by_turns(chats), _linked_by_name(every))
     pairs = {(min(pair), max(pair)): "conversation" for pair in cut} | pairs
     return [
         Leak(kind, ":".join(places[i]), ":".join(places[j]))
@@ -169,8 +171,3 @@ def group_summary(splits: Mapping[str, tuple[int, int]]) -> str:
         f"{'; '.join(few)}: near-duplicates and turns of one conversation belong together and count as one in "
         "intervals and in the decision whether a gain is sure. More varied rows would tell more"
     )
-
-
-def row_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The id of each row, or "row" and its number."""
-    return [str(row["id"]) if row.get("id") is not None else f"row {i}" for i, row in enumerate(rows)]

@@ -3,56 +3,25 @@
 import copy
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
 
+from asa_adapter.data.rows import Row, row_messages, row_tools
 from asa_adapter.errors import visible
-from asa_adapter.notations.schemas import Tools, tool_schemas
-from asa_adapter.templates.history import Message, kept_history
-from asa_adapter.tool_calls.detection import template_text
+from asa_adapter.notations.tool_schemas import Tools, tool_schemas
+from asa_adapter.templates.call_history import Message, kept_history
+from asa_adapter.tool_calls.format_detection import template_text
 from asa_adapter.tool_calls.parser import ToolCallParser
-
-Row = Mapping[str, Any]
-
-DEFAULT_DOMAIN = "general"
+from asa_adapter.tool_calls.reasoning_and_code import open_reasoning
 
 # Variables of thinking models' chat templates, and their values here: the last prompt token decides on the call, so no
 # reasoning may follow it.
 _TEMPLATE_VARIABLES = {"enable_thinking": False}
-_REASONING_BEGINS = re.compile(
-    r"(?:<(?:seed:)?(?:think|thinking|thought|reasoning)>|\[THINK\]|<\|START_THINKING\|>|<\|channel>thought"
-    r"|<\|channel\|>analysis<\|message\|>|Here are my reasoning steps:)\s*\Z"
-)
+
+
 _TAIL_TOKENS = 16
-_BEGINNING = 64  # characters of an answer in which a reasoning block may be opened
-
-
-def row_messages(row: Row) -> list[dict[str, Any]]:
-    """The chat of a row: its `messages`, or its `instruction` as one user turn.
-
-    Raises:
-        ValueError: the row has neither.
-    """
-    if messages := row.get("messages"):
-        return list(messages)
-    if isinstance(instruction := row.get("instruction"), str) and instruction.strip():
-        return [{"role": "user", "content": instruction}]
-    raise ValueError(f"row {row.get('id', '?')!r} has no instruction and no messages; expected one of them")
-
-
-def row_domain(row: Row) -> str:
-    """The domain of a row; "general" where it has none."""
-    return str(row.get("domain") or DEFAULT_DOMAIN)
-
-
-def row_tools(row: Row, tools: Tools | None) -> list[dict[str, Any]] | None:
-    """The tools that a row offers, as JSON schemas: its own, else those given for all rows."""
-    own = row.get("tools")
-    offered = tools if own is None else own
-    return None if offered is None else tool_schemas(offered)
 
 
 def check_chat_template(tokenizer: Any) -> None:
@@ -137,19 +106,8 @@ def encode_prompt(
     return ids
 
 
-def open_reasoning(text: str) -> str:
-    """The marker of a reasoning block with which a text ends; "" where it ends with none."""
-    found = _REASONING_BEGINS.search(text)
-    return found[0].strip() if found else ""
-
-
-def reasons_first(answer: str) -> str:
-    """The marker of the reasoning block with which an answer begins; "" where it begins with none."""
-    beginnings = (answer[:end] for end in range(1, min(len(answer), _BEGINNING) + 1))
-    return next(filter(None, map(open_reasoning, beginnings)), "")
-
-
 def _check_no_open_reasoning(tokenizer: Any, ids: Sequence[int]) -> None:
+    """Refuses a prompt that ends inside a reasoning block."""
     if opened := open_reasoning(tokenizer.decode(ids[-_TAIL_TOKENS:], skip_special_tokens=False)):
         raise ValueError(
             f"the prompt ends inside an open reasoning block ({opened!r}): the model would think before it "

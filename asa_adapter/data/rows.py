@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asa_adapter.data.prompts import DEFAULT_DOMAIN
-from asa_adapter.files import read_data_text, strict_json
-from asa_adapter.notations.schemas import parameters_fault, unwrapped
-from asa_adapter.templates.history import check_calls
-from asa_adapter.tool_calls.gold import gold_names, matches_gold
+import numpy as np
+from numpy.typing import NDArray
 
+from asa_adapter.files import read_data_text, strict_json
+from asa_adapter.notations.tool_schemas import Tools, parameters_fault, tool_name, tool_schemas, unwrapped
+from asa_adapter.templates.call_history import check_turn_calls
+from asa_adapter.tool_calls.gold_calls import gold_names, matches_gold
+
+Row = Mapping[str, Any]
+
+DEFAULT_DOMAIN = "general"
 COLUMNS = ("id", "instruction", "messages", "label", "domain", "tools", "gold_calls")
 CONVERSATION = "conversation"  # the name of what a row is cut from
 _NESTED = ("messages", "tools", "gold_calls")
@@ -35,9 +40,9 @@ def complete_row(row: Any, where: str, name: str, tools: list[dict[str, Any]] | 
     if not isinstance(row, Mapping):
         raise ValueError(f"{where}: found a {type(row).__name__}; expected an object with an instruction and a label")
     given = {str(column): value for column, value in row.items()}
-    _check_spelling(given, where)
-    whole = {column: _plain(given.get(column), f"{where}, {column}") for column in COLUMNS}
-    whole |= {column: _parsed(whole[column], f"{where}, {column}") for column in _NESTED}
+    _check_column_names(given, where)
+    whole = {column: _plain_value(given.get(column), f"{where}, {column}") for column in COLUMNS}
+    whole |= {column: _parsed_column(whole[column], f"{where}, {column}") for column in _NESTED}
     if isinstance(whole["label"], bool):
         whole["label"] = int(whole["label"])
     check_row(whole, where, tuple(column for column in given if column not in COLUMNS))
@@ -85,7 +90,7 @@ def check_row(row: Mapping[str, Any], where: str, others: Sequence[str] = ()) ->
 
 
 def check_tools(tools: Any, where: str) -> None:
-    """Refuses tools to which no call could be right; Python functions among them are not looked at.
+    """Refuses a row's tools to which no call could be right; Python functions among them are not looked at.
 
     Raises:
         ValueError: not a list, a tool without a name, or one whose `parameters` are no JSON schema.
@@ -98,23 +103,18 @@ def check_tools(tools: Any, where: str) -> None:
         name = unwrapped(tool).get("name") if isinstance(tool, Mapping) else None
         if not isinstance(name, str) or not name.isprintable() or name.strip() != name or not name:
             raise ValueError(f"{where}: expected a list of JSON-schema tools, each with a name; found {tool!r:.80}")
-        if fault := _fault_of(json.dumps(unwrapped(tool), default=str)):
+        if fault := _tool_fault(json.dumps(unwrapped(tool), default=str)):
             raise ValueError(f"{where}: {tool_name(tool)!r:.80} {fault}")
 
 
-def tool_name(tool: Mapping[str, Any]) -> str:
-    """The name of a tool, "" where it has none."""
-    return str(unwrapped(tool).get("name") or "")
-
-
 @functools.lru_cache(maxsize=4096)
-def _fault_of(tool: str) -> str | None:
+def _tool_fault(tool: str) -> str | None:
     """The `parameters_fault` of a tool given as JSON text; a data set offers the same tools in many rows."""
     return parameters_fault(json.loads(tool))
 
 
 def read_tools(path: Path) -> list[dict[str, Any]]:
-    """Reads a JSON file of tools.
+    """Reads a JSON file of tools that rows offer.
 
     Raises:
         FileNotFoundError: no such file.
@@ -124,9 +124,44 @@ def read_tools(path: Path) -> list[dict[str, Any]]:
         tools = strict_json(read_data_text(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
-    tools = _plain(tools, str(path))
+    tools = _plain_value(tools, str(path))
     check_tools(tools, str(path))
     return list(tools)
+
+
+def row_messages(row: Row) -> list[dict[str, Any]]:
+    """The chat of a row: its `messages`, or its `instruction` as one user turn.
+
+    Raises:
+        ValueError: the row has neither.
+    """
+    if messages := row.get("messages"):
+        return list(messages)
+    if isinstance(instruction := row.get("instruction"), str) and instruction.strip():
+        return [{"role": "user", "content": instruction}]
+    raise ValueError(f"row {row.get('id', '?')!r} has no instruction and no messages; expected one of them")
+
+
+def row_domain(row: Row) -> str:
+    """The domain of a row; "general" where it has none."""
+    return str(row.get("domain") or DEFAULT_DOMAIN)
+
+
+def row_tools(row: Row, tools: Tools | None) -> list[dict[str, Any]] | None:
+    """The tools that a row offers, as JSON schemas: its own, else those given for all rows."""
+    own = row.get("tools")
+    offered = tools if own is None else own
+    return None if offered is None else tool_schemas(offered)
+
+
+def row_labels(rows: Sequence[Row]) -> NDArray[np.int64]:
+    """(N,) int64 labels of rows: 1 where a row needs a tool, else 0."""
+    return np.array([int(row["label"]) for row in rows])
+
+
+def row_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The id of each row, or "row" and its number."""
+    return [str(row["id"]) if row.get("id") is not None else f"row {i}" for i, row in enumerate(rows)]
 
 
 def row_text(row: Mapping[str, Any]) -> str:
@@ -142,11 +177,11 @@ def plain_messages(messages: Any, where: str) -> Any:
     Raises:
         ValueError: not JSON, or a value that JSON cannot hold.
     """
-    return _parsed(_plain(messages, f"{where}, messages"), f"{where}, messages")
+    return _parsed_column(_plain_value(messages, f"{where}, messages"), f"{where}, messages")
 
 
 def check_turns(messages: Any, where: str) -> None:
-    """Refuses messages that are not chat turns; none at all are fine.
+    """Refuses a row's messages that are not chat turns; none at all are fine.
 
     Raises:
         ValueError: not a list of turns with a role and content, or tool calls of another shape.
@@ -168,12 +203,13 @@ def check_turns(messages: Any, where: str) -> None:
                 '{"type": "text", "text": ...}'
             )
         try:
-            check_calls(turn)
+            check_turn_calls(turn)
         except ValueError as error:
             raise ValueError(f"{where}: turn {i} of messages: {error}") from error
 
 
 def _check_messages(messages: Any, where: str) -> None:
+    """Refuses a row's messages that are not chat turns, or end with an assistant's."""
     check_turns(messages, where)
     if messages and messages[-1]["role"] == "assistant":
         raise ValueError(
@@ -183,6 +219,7 @@ def _check_messages(messages: Any, where: str) -> None:
 
 
 def _check_gold_calls(gold: Any, where: str) -> None:
+    """Refuses a row's gold calls that are not calls."""
     if gold is None:
         return
     if not isinstance(gold, list):
@@ -194,7 +231,7 @@ def _check_gold_calls(gold: Any, where: str) -> None:
 
 
 def check_gold_tools(gold: Any, tools: Sequence[Any] | None, where: str) -> None:
-    """Refuses gold calls of tools that are not offered: no answer could match them.
+    """Refuses a row's gold calls of tools that are not offered: no answer could match them.
 
     Raises:
         ValueError: there is such a call.
@@ -207,7 +244,7 @@ def check_gold_tools(gold: Any, tools: Sequence[Any] | None, where: str) -> None
         )
 
 
-def _check_spelling(row: Mapping[str, Any], where: str) -> None:
+def _check_column_names(row: Mapping[str, Any], where: str) -> None:
     """Refuses a column that is one of ours but for capitals and dashes, which would be ignored without a word."""
     for column in row:
         plain = "".join(filter(str.isalnum, column.lower()))
@@ -216,8 +253,8 @@ def _check_spelling(row: Mapping[str, Any], where: str) -> None:
                 raise ValueError(f"{where}: the column {column!r} is not read; expected it to be named {known!r}")
 
 
-def _plain(value: Any, where: str, depth: int = 0) -> Any:
-    """A value as JSON has them: numbers and arrays of numpy and torch become Python's.
+def _plain_value(value: Any, where: str, depth: int = 0) -> Any:
+    """A row's value as JSON has them: numbers and arrays of numpy and torch become Python's.
 
     Raises:
         ValueError: a number that is not finite or has too many digits, text that UTF-8 cannot hold, a key that is not
@@ -228,9 +265,9 @@ def _plain(value: Any, where: str, depth: int = 0) -> Any:
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str)]:
             raise ValueError(f"{where}: an object has the key {wrong[0]!r:.80}; expected texts as keys")
-        return {_plain(key, where): _plain(part, where, depth + 1) for key, part in value.items()}
+        return {_plain_value(key, where): _plain_value(part, where, depth + 1) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part, where, depth + 1) for part in value]
+        return [_plain_value(part, where, depth + 1) for part in value]
     if isinstance(value, str):
         try:
             value.encode()
@@ -249,21 +286,22 @@ def _plain(value: Any, where: str, depth: int = 0) -> Any:
             raise ValueError(f"{where}: found {value}; expected finite numbers")
         return float(value)
     if hasattr(value, "tolist"):  # numpy's and torch's
-        return _plain(value.tolist(), where, depth)
+        return _plain_value(value.tolist(), where, depth)
     raise ValueError(f"{where}: found a {type(value).__name__}, {value!r:.80}; expected what JSON can hold")
 
 
-def _parsed(value: Any, where: str) -> Any:
+def _parsed_column(value: Any, where: str) -> Any:
+    """The value of a row's column that may be JSON text."""
     if not isinstance(value, str):
         return value
     if not value.strip():  # an empty cell of a table of texts
         return None
     try:
-        return _plain(strict_json(value), where)
+        return _plain_value(strict_json(value), where)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: {value!r:.80} is not valid JSON: {error}") from error
 
 
 def _domain_of_tools(tools: Sequence[Mapping[str, Any]] | None) -> str:
-    """The domain by the offered tools: the name of a single one, else the default."""
+    """The domain of a row that names none, by the offered tools: the name of a single one, else the default."""
     return tool_name(tools[0])[:64] if tools and len(tools) == 1 else DEFAULT_DOMAIN

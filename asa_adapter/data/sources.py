@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asa_adapter.data.tables import read_csv
+from asa_adapter.data.csv_tables import read_csv
 from asa_adapter.files import looks_like_path, read_jsonl
 
 SPLITS = ("cal", "train", "valid", "test")
@@ -25,7 +25,7 @@ _NEGATION = re.compile(r"\b(?:not|no|non|none|never|without|don t)\b|\b(?:un|non
 _FILLER = {"a", "an", "any", "are", "be", "do", "does", "is", "s", "the", "to"}
 
 
-class Part(list[Any]):
+class SourcePart(list[Any]):
     """The rows of one split or set, and where each of them stands.
 
     Args:
@@ -43,7 +43,7 @@ class Part(list[Any]):
         return f"{self._name}, line {self._lines[i]}" if self._lines else f"{self._name}, row {i}"
 
 
-def read_parts(source: Any) -> tuple[dict[str, Part], Path | None]:
+def read_parts(source: Any) -> tuple[dict[str, SourcePart], Path | None]:
     """The rows of the splits, or of one set to be split, and the file of tools beside them, if there is one.
 
     Args:
@@ -66,9 +66,9 @@ def read_parts(source: Any) -> tuple[dict[str, Part], Path | None]:
     if path.is_dir() and (only := _only_file(path)):
         path = only
     if path.is_dir():
-        return {name: _part_of_file(file, file.name) for name, file in _split_files(path).items()}, _tools_in(path)
+        return {name: _part_of_file(file, file.name) for name, file in _split_files(path).items()}, _tools_file(path)
     if path.suffix in _READERS:
-        return {path.name: _part_of_file(path, path.name)}, _tools_in(path.parent)
+        return {path.name: _part_of_file(path, path.name)}, _tools_file(path.parent)
     if path.exists():
         raise ValueError(f"{source}: expected a folder of train.jsonl and other splits, or one .jsonl or .csv file")
     if isinstance(source, Path) or looks_like_path(source):
@@ -80,7 +80,7 @@ def read_parts(source: Any) -> tuple[dict[str, Part], Path | None]:
 
 
 def labels_of_classes(names: Sequence[str], where: str) -> list[int]:
-    """The label of each of two classes by their names: 1 for the one that needs a tool.
+    """The label of each of two classes of a data set by their names: 1 for the one that needs a tool.
 
     `class_encode_column` sorts names, so that "needed" comes before "not needed": their order says nothing.
 
@@ -103,7 +103,7 @@ def labels_of_classes(names: Sequence[str], where: str) -> list[int]:
 
 
 def _is_opposite(yes: str, no: str) -> bool:
-    """Whether the first name says that a tool is needed, and the second that none is."""
+    """Whether the first class name says that a tool is needed, and the second that none is."""
     if yes in _YES and no in _NO:
         return True
     if _NEGATION.search(yes) or not _NEGATION.search(no):
@@ -114,7 +114,7 @@ def _is_opposite(yes: str, no: str) -> bool:
     return bool(_NEED & words) and others <= words
 
 
-def _tools_in(folder: Path) -> Path | None:
+def _tools_file(folder: Path) -> Path | None:
     return folder / "tools.json" if (folder / "tools.json").is_file() else None
 
 
@@ -147,7 +147,8 @@ def _is_complete(names: Iterable[str]) -> bool:
     return given == {*SPLITS} or (given < {*SPLITS} and "train" in given and "cal" not in given)
 
 
-def _part_of_file(path: Path, name: str) -> Part:
+def _part_of_file(path: Path, name: str) -> SourcePart:
+    """The rows of one data file, with their lines."""
     if not path.is_file():
         raise FileNotFoundError(f"no data file at {path}")
     rows = _READERS[path.suffix](path)
@@ -156,13 +157,13 @@ def _part_of_file(path: Path, name: str) -> Part:
             raise ValueError(f"{path}, line {number}: expected a JSON object, found a {type(row).__name__}")
     if not rows:
         raise ValueError(f"{path}: there are no rows; expected labelled prompts")
-    return Part([row for _, row in rows], name, [number for number, _ in rows])
+    return SourcePart([row for _, row in rows], name, [number for number, _ in rows])
 
 
-def _parts_of_data(loaded: Any) -> dict[str, Part]:
+def _parts_of_data(loaded: Any) -> dict[str, SourcePart]:
     """The splits of a DatasetDict, or the one set to be split."""
     if not isinstance(loaded, Mapping):
-        return {"data": Part(_rows_of_data(loaded, "data"), "data")}
+        return {"data": SourcePart(_rows_of_data(loaded, "data"), "data")}
     if set(SPLITS) <= set(loaded):
         given = {name: loaded[name] for name in SPLITS}
     elif len(loaded) == 1:  # one set to be split, whatever it is called
@@ -172,7 +173,7 @@ def _parts_of_data(loaded: Any) -> dict[str, Part]:
         if len(given) < len(loaded) or not _is_complete(given):
             raise ValueError(f"the data has splits {sorted(map(str, loaded))}; expected {_EXPECTED}")
         given = {name: given[name] for name in SPLITS if name in given}
-    return {str(name): Part(_rows_of_data(rows, str(name)), str(name)) for name, rows in given.items()}
+    return {str(name): SourcePart(_rows_of_data(rows, str(name)), str(name)) for name, rows in given.items()}
 
 
 def _rows_of_data(data: Any, name: str) -> list[Any]:
@@ -193,7 +194,7 @@ def _rows_of_data(data: Any, name: str) -> list[Any]:
     if double := next((column for i, column in enumerate(columns) if column in columns[:i]), None):
         raise ValueError(f"{name}: there are two columns {double!r:.80}; expected each column once")
     if isinstance(data, pandas.DataFrame):
-        rows = [{column: _present(cell) for column, cell in row.items()} for row in data.to_dict("records")]
+        rows = [{column: _present_cell(cell) for column, cell in row.items()} for row in data.to_dict("records")]
         return [_without_absent(row) for row in rows]
     if hasattr(data, "__arrow_c_stream__"):  # tables of Arrow, polars and others
         return [_without_absent(row) for row in pyarrow.table(data).to_pylist()]
@@ -205,7 +206,7 @@ def _rows_of_data(data: Any, name: str) -> list[Any]:
         raise ValueError(f"cannot read rows from a {type(data).__name__}") from error
 
 
-def _present(cell: Any) -> Any:
+def _present_cell(cell: Any) -> Any:
     """A cell of a DataFrame; None where it is one of the values that pandas has for a missing one."""
     import pandas
 
@@ -226,14 +227,14 @@ def _rows_of_dataset(data: Any, name: str) -> list[Any]:
         else:
             readers[column] = functools.partial(_without_absent, feature=feature)
     return [
-        {column: readers.get(column, _same)(value) for column, value in row.items()}
+        {column: readers.get(column, _as_it_is)(value) for column, value in row.items()}
         if isinstance(row, Mapping)
         else row
         for row in data
     ]
 
 
-def _same(value: Any) -> Any:
+def _as_it_is(value: Any) -> Any:
     return value
 
 
@@ -244,7 +245,7 @@ def _class_reader(names: Sequence[Any]) -> Callable[[Any], Any]:
 
 
 def _without_absent(value: Any, feature: Any = None) -> Any:
-    """A value of an Arrow column without the keys that are None; `feature` is its type, where one is known."""
+    """A value of an Arrow column of a data set, without the keys that are None; `feature` is its type, where known."""
     if isinstance(value, Mapping) and (feature is None or isinstance(feature, Mapping)):
         inner = feature or {}
         return {k: _without_absent(part, inner.get(k)) for k, part in value.items() if part is not None}

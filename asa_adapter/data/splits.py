@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asa_adapter.data.conversations import is_trajectory, states_of
-from asa_adapter.data.duplicates import grouped, row_groups
+from asa_adapter.data.conversation_cutting import cut_states, is_trajectory
+from asa_adapter.data.duplicates import indices_of_groups, row_groups
 from asa_adapter.data.rows import CONVERSATION, check_row, complete_row, read_tools
-from asa_adapter.data.sources import SPLITS, Part, read_parts
+from asa_adapter.data.sources import SPLITS, SourcePart, read_parts
 
 if TYPE_CHECKING:
     import datasets
@@ -64,8 +64,8 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
     complete = _all_splits(given, seed)
     named = any(row[CONVERSATION] is not None for rows in complete.values() for row in rows)
     if not named:
-        complete = {name: [_without_name(row) for row in rows] for name, rows in complete.items()}
-    told = [_told_split(given, seed)]
+        complete = {name: [_without_conversation_name(row) for row in rows] for name, rows in complete.items()}
+    told = [_split_in_words(given, seed)]
     if tools_file is not None and (
         without := sum(row.get("tools") is None for part in parts.values() for row in part)
     ):
@@ -92,16 +92,17 @@ def load_splits(source: Any, *, seed: int = 42) -> "datasets.DatasetDict":
     )
 
 
-def _complete_rows(part: Part, name: str, tools: list[dict[str, Any]] | None) -> Rows:
+def _complete_rows(part: SourcePart, name: str, tools: list[dict[str, Any]] | None) -> Rows:
     """The rows of a split with all columns; of a whole conversation, those that it is cut into."""
     rows: Rows = []
     for i, row in enumerate(part):
-        states = states_of(row, part.place(i)) if is_trajectory(row) else [row]
+        states = cut_states(row, part.place(i)) if is_trajectory(row) else [row]
         rows += [complete_row(state, part.place(i), f"{name}-{i}", tools) for state in states]
     return rows
 
 
-def _without_name(row: Mapping[str, Any]) -> dict[str, Any]:
+def _without_conversation_name(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a split without the name of the conversation it is cut from."""
     return {column: value for column, value in row.items() if column != CONVERSATION}
 
 
@@ -128,7 +129,7 @@ def _all_splits(given: Mapping[str, Rows], seed: int) -> dict[str, Rows]:
     return complete
 
 
-def _told_split(given: Mapping[str, Rows], seed: int) -> str:
+def _split_in_words(given: Mapping[str, Rows], seed: int) -> str:
     """How the splits came to be, in words."""
     missing = [name for name in SPLITS if name not in given]
     if not missing:
@@ -141,7 +142,7 @@ def _told_split(given: Mapping[str, Rows], seed: int) -> str:
 
 @functools.cache
 def _exact_json() -> Any:
-    """A column type for nested values that returns exactly what was stored.
+    """A column type for nested values of the splits that returns exactly what was stored.
 
     `datasets.Json` writes ten decimals and turns integers beyond 64 bits into text, so it is only given text here.
     """
@@ -170,10 +171,10 @@ def split_rows(
         seed: seed of the split.
         names: which of the splits to make; their shares keep their proportions.
     """
-    shares = _shares(names, len(rows))
+    shares = _split_shares(names, len(rows))
     generator = np.random.default_rng(seed)
     strata: dict[tuple[str, int], list[list[int]]] = defaultdict(list)
-    for group in grouped(row_groups(rows)):
+    for group in indices_of_groups(row_groups(rows)):
         first = rows[group[0]]
         strata[(str(first.get("domain")), first.get("label", 0))].append(group)
     parts: dict[str, list[int]] = {name: [] for name in names}
@@ -188,7 +189,7 @@ def split_rows(
     return {name: [dict(rows[i]) for i in sorted(indices)] for name, indices in parts.items()}
 
 
-def _shares(names: Sequence[str], rows: int) -> dict[str, float]:
+def _split_shares(names: Sequence[str], rows: int) -> dict[str, float]:
     """The share of each split in a set of so many rows."""
     parts = {name: float(_SHARES[name]) for name in names}
     if "valid" in parts and rows >= _SMALL:

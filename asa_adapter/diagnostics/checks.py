@@ -7,19 +7,20 @@ from typing import Any
 
 import torch
 
-from asa_adapter.data.prompts import check_chat_template, encode_prompt, reasons_first, template_variables
+from asa_adapter.data.prompts import check_chat_template, encode_prompt, template_variables
 from asa_adapter.diagnostics.patient import Finding, Patient
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.matching.compatibility import FIT_HERE, QUANTISED
 from asa_adapter.modeling.fingerprint import is_quantised
 from asa_adapter.modeling.forward import compiled_parts
-from asa_adapter.modeling.residual import decoder_blocks, generating_model, hidden_size
-from asa_adapter.notations.call import ToolCall
-from asa_adapter.notations.schemas import Tools, properties, tool_schemas, unwrapped
+from asa_adapter.modeling.residual_stream import decoder_blocks, generating_model, hidden_size
+from asa_adapter.notations.tool_call import ToolCall
+from asa_adapter.notations.tool_schemas import Tools, properties, tool_schemas, unwrapped
 from asa_adapter.steering.hook import is_steered
-from asa_adapter.tool_calls.detection import SAMPLE_CALL, appended, written_call
-from asa_adapter.tool_calls.parser import one_token
+from asa_adapter.tool_calls.format_detection import SAMPLE_CALL, written_after, written_sample_call
+from asa_adapter.tool_calls.parser import marker_token_id
+from asa_adapter.tool_calls.reasoning_and_code import reasons_first
 
 _BEGINNING_TOKENS = 16
 # Where one of these fails, no adapter can be of use.
@@ -141,7 +142,7 @@ def check_markers(patient: Patient) -> Finding:
     named = [marker for marker in (parser.start, parser.end) if marker]
     if not named:
         return ok("calls have no markers: they are told by the text")
-    several = [marker for marker in named if one_token(patient.tokenizer, marker) is None]
+    several = [marker for marker in named if marker_token_id(patient.tokenizer, marker) is None]
     if not several:
         return ok("the markers are single tokens: a call is told by the token")
     return wrong(
@@ -181,7 +182,7 @@ def check_history(patient: Patient) -> Finding:
         patient.text(encode_prompt(patient.tokenizer, turns, patient.tools, patient.parser))
         for turns in (chat[:1], chat)
     )
-    written = appended(before, after)
+    written = written_after(before, after)
     if call.name not in written or "result 2" not in written:
         return wrong(
             "a call and its result do not both reach the prompt: the model cannot see what it did",
@@ -192,7 +193,7 @@ def check_history(patient: Patient) -> Finding:
             "the call in the history cannot be read back: the template writes it in another format than the parser's",
             "set ASATrainingArguments.tool_call_format to the one that the template writes",
         )
-    if SAMPLE_CALL.name not in written_call(patient.tokenizer):
+    if SAMPLE_CALL.name not in written_sample_call(patient.tokenizer):
         return wrong(
             "the chat template drops an assistant's tool_calls. Here they are written into the turn's content and "
             "come back; prompts of your own code lose them, and the model forgets what it called",

@@ -9,8 +9,8 @@ from torch import nn
 from asa_adapter.data.prompts import with_chat_template
 from asa_adapter.diagnostics.checks import ON_ANSWERS, ON_PROMPTS, ON_THE_MODEL, ON_THE_TOKENIZER, not_made
 from asa_adapter.diagnostics.patient import PLAIN_TOOLS, Finding, Patient
-from asa_adapter.modeling.residual import refuse_parallel
-from asa_adapter.notations.schemas import Tools, tool_schemas
+from asa_adapter.modeling.residual_stream import refuse_parallel
+from asa_adapter.notations.tool_schemas import Tools, tool_schemas
 
 
 def diagnose(
@@ -57,7 +57,7 @@ def diagnose(
 
 
 def readiness(findings: Sequence[Finding]) -> str:
-    """What the findings of `diagnose` come to: ready, ready but, or not ready, with the reason and the cure."""
+    """The diagnosis in words, by its findings: ready, ready but, or not ready, with the reason and the cure."""
     blockers = [finding for finding in findings if finding.blocks]
     if blockers:
         first = blockers[0]
@@ -70,7 +70,7 @@ def readiness(findings: Sequence[Finding]) -> str:
 
 
 def findings_table(findings: Sequence[Finding], width: int = 80) -> str:
-    """The findings as a table for a terminal, in lines of at most `width` characters, and `readiness` below it."""
+    """The findings as a table for a terminal, in lines of at most `width` characters, with the `readiness`."""
     lines = []
     for finding in findings:
         mark = "ok" if finding.ok else "!!" if finding.checked else "--"

@@ -14,16 +14,17 @@ from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.errors import AnswerWrapper, visible
-from asa_adapter.matching.resemblance import NO_TOOLS, Resemblance
+from asa_adapter.matching.prompt_resemblance import NO_TOOLS, Resemblance
 from asa_adapter.modeling.forward import evaluation_mode, greedy_settings, input_device
-from asa_adapter.modeling.prefix import SharedPrefix
-from asa_adapter.modeling.residual import decoder_blocks, generating_model
-from asa_adapter.notations.schemas import Tools, tool_names, tool_schemas
+from asa_adapter.modeling.prefix_cache import SharedPrefix
+from asa_adapter.modeling.residual_stream import decoder_blocks, generating_model
+from asa_adapter.notations.tool_schemas import Tools, tool_names, tool_schemas
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.policy.decision import Decision
 from asa_adapter.states import last_token_states
 from asa_adapter.steering.hook import SteeringHandle, is_steered
-from asa_adapter.templates.rendering import refuse_template_from_hub, with_bounded_template
+from asa_adapter.templates.bounded_rendering import refuse_template_from_hub, with_bounded_template
+from asa_adapter.tool_calls.outcomes import answer_verdict
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 _TAIL_CHARACTERS = 240
@@ -55,16 +56,16 @@ class Explanation(dict[str, Any]):
         prompt = self["prompt"]
         tools = f"tools: {', '.join(prompt['tools'])}" if prompt["tools"] else "no tools"
         lines = [
-            *_wrapped(f"Prompt of {prompt['tokens']} tokens, {tools}; it ends", width, ""),
-            *_quoted(prompt["tail"], width),
-            *(line for note in prompt["notes"] for line in _wrapped(f"! {note}", width, "")),
-            *_wrapped(f"Decision at token {prompt['position']}, after block {self['step']['layer']}", width, ""),
+            *_wrapped_fact(f"Prompt of {prompt['tokens']} tokens, {tools}; it ends", width, ""),
+            *_quoted_answer(prompt["tail"], width),
+            *(line for note in prompt["notes"] for line in _wrapped_fact(f"! {note}", width, "")),
+            *_wrapped_fact(f"Decision at token {prompt['position']}, after block {self['step']['layer']}", width, ""),
         ]
         for name, fact in self._facts().items():
-            lines += _wrapped(f"{name:<13}{fact}", width, "  ", " " * 13)
+            lines += _wrapped_fact(f"{name:<13}{fact}", width, "  ", " " * 13)
         for name in ("base", "steered"):
-            lines += [f"Answer, {name}: {answer_verdict(self[name])}", *_quoted(self[name]["answer"], width)]
-            lines += [line for error in self[name]["errors"] for line in _wrapped(f"- {error}", width, "  ")]
+            lines += [f"Answer, {name}: {answer_verdict(self[name])}", *_quoted_answer(self[name]["answer"], width)]
+            lines += [line for error in self[name]["errors"] for line in _wrapped_fact(f"- {error}", width, "  ")]
         return visible("\n".join(lines))
 
     def _facts(self) -> dict[str, str]:
@@ -79,7 +80,7 @@ class Explanation(dict[str, Any]):
             "domain": ", ".join(f"{name} {p:.3f}" for name, p in ranked),
             "p(tool)": f"{self['p_tool']:.3f}; with tau {self['tau']:g} the gate is {gate}",
             "step": added if step["absolute"] else "none",
-            "call begins": f"p({_shown(start['token'])}) {start['before']:.3g} -> {start['after']:.3g}{lifted}",
+            "call begins": f"p({_shown_token(start['token'])}) {start['before']:.3g} -> {start['after']:.3g}{lifted}",
         }
 
 
@@ -140,40 +141,40 @@ def explain(
     settings = greedy_settings(tokenizer, max_new_tokens) | {"output_logits": True, "return_dict_in_generate": True}
     with evaluation_mode(model):
         with adapter.attach(given, tokenizer=tokenizer, allow_mismatch=allow_mismatch) as steering:
-            steered, after = _answer(model, ids, openings, settings)
+            steered, after = _explained_answer(model, ids, openings, settings)
             decision = steering.decisions[0]
-        base, before = _answer(model, ids, openings, settings)
+        base, before = _explained_answer(model, ids, openings, settings)
         states = _bare_states(model, ids, config)
     return Explanation(
-        prompt=_prompt(tokenizer, prompt_ids, decision.position, schemas)
-        | {"notes": [*Resemblance(config).notes(prompt_ids, schemas), *_left_alone(config, decision)]},
-        **_decided(adapter, decision, states),
-        step=_step(config, decision, float(states[config.layer].norm())),
+        prompt=_explained_prompt(tokenizer, prompt_ids, decision.position, schemas)
+        | {"notes": [*Resemblance(config).notes(prompt_ids, schemas), *_why_left_alone(config, decision)]},
+        **_explained_decision(adapter, decision, states),
+        step=_explained_step(config, decision, float(states[config.layer].norm())),
         start={"marker": parser.start, "token": _decoded(tokenizer, [openings[int(before.argmax())]])}
-        | {"before": float(before.sum()), "after": float(after.sum()), "bias": _lift(config, decision.gate)},
-        base=_judged(base, parser, schemas),
-        steered=_judged(steered, parser, schemas),
+        | {"before": float(before.sum()), "after": float(after.sum()), "bias": _explained_bias(config, decision.gate)},
+        base=_judged_answer(base, parser, schemas),
+        steered=_judged_answer(steered, parser, schemas),
     )
 
 
-def _left_alone(config: ASAConfig, decision: Decision) -> list[str]:
-    """Why a prompt with tools is left alone; [] where it is not."""
+def _why_left_alone(config: ASAConfig, decision: Decision) -> list[str]:
+    """Why a prompt with tools is left alone, as the explanation says it; [] where it is not."""
     if config.abstains:
         return ["this adapter abstains, so it leaves every prompt alone, whatever p(tool) says"]
     return [f"{decision.reason}, so it is left alone"] if decision.reason not in ("", NO_TOOLS) else []
 
 
-def _prompt(tokenizer: Any, ids: list[int], position: int, schemas: list[dict[str, Any]]) -> dict[str, Any]:
+def _explained_prompt(tokenizer: Any, ids: list[int], position: int, schemas: list[dict[str, Any]]) -> dict[str, Any]:
     """The prompt's end and length, the steered token, and the tools by name."""
     return {
-        "tail": _tail(_decoded(tokenizer, ids)),
+        "tail": _prompt_tail(_decoded(tokenizer, ids)),
         "tokens": len(ids),
         "position": position,
         "tools": tool_names(schemas),
     }
 
 
-def _decided(adapter: Explained, decision: Decision, states: torch.Tensor) -> dict[str, Any]:
+def _explained_decision(adapter: Explained, decision: Decision, states: torch.Tensor) -> dict[str, Any]:
     """What router and probes say of the (L, 1, D) states, and the gate that follows."""
     probabilities = adapter.router.predict_proba(states[adapter.config.layer])[0].tolist()
     read = torch.cat([states[layer] for layer in adapter.config.reading], dim=1)
@@ -189,13 +190,13 @@ def _decided(adapter: Explained, decision: Decision, states: torch.Tensor) -> di
     }
 
 
-def _lift(config: ASAConfig, gate: int) -> float | str:
-    """What the gate adds to the logits of the openings, as a plain JSON type."""
+def _explained_bias(config: ASAConfig, gate: int) -> float | str:
+    """What the gate adds to the logits of the openings, as the explanation's plain JSON type."""
     lift = gate * config.opening_bias if gate else 0.0
     return lift if math.isfinite(lift) else str(lift)
 
 
-def _step(config: ASAConfig, decision: Decision, norm: float) -> dict[str, Any]:
+def _explained_step(config: ASAConfig, decision: Decision, norm: float) -> dict[str, Any]:
     """What is added, in the residual's own units and as a share of the state's norm."""
     rule = config.rule(decision.state)
     alpha = rule.alpha if decision.gate >= 0 or rule.alpha_down is None else rule.alpha_down
@@ -212,7 +213,7 @@ def _step(config: ASAConfig, decision: Decision, norm: float) -> dict[str, Any]:
     }
 
 
-def _answer(
+def _explained_answer(
     model: Any, ids: torch.Tensor, openings: list[int], settings: dict[str, Any]
 ) -> tuple[list[int], torch.Tensor]:
     """The token ids of the answer to a (1, T) prompt, and (O,) probabilities that its first is one of O openings."""
@@ -226,13 +227,13 @@ def _decoded(tokenizer: Any, ids: list[int]) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=False))
 
 
-def _shown(token: str) -> str:
+def _shown_token(token: str) -> str:
     """A token as it is, or in quotation marks where it is punctuation that a reader could take for ours."""
     return token if token.startswith("<") or token.isalnum() else repr(token)
 
 
-def _tail(text: str) -> str:
-    """The last lines of a text, or the last characters of a long line."""
+def _prompt_tail(text: str) -> str:
+    """The last lines of an explained prompt, or the last characters of a long line."""
     tail = text[-_TAIL_CHARACTERS:]
     return tail.split("\n", 1)[1] if len(tail) < len(text) and "\n" in tail.rstrip() else tail
 
@@ -245,29 +246,19 @@ def _bare_states(model: Any, ids: torch.Tensor, config: ASAConfig) -> torch.Tens
     return last_token_states(model, blocks, ids, torch.ones_like(ids), SharedPrefix())
 
 
-def _judged(ids: list[int], parser: ToolCallParser, schemas: list[dict[str, Any]]) -> dict[str, Any]:
-    """An answer with its calls, and whether they fit the tools."""
+def _judged_answer(ids: list[int], parser: ToolCallParser, schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    """An answer in an explanation, with its calls, and whether they fit the tools."""
     text = parser.text(ids)
     calls = [dataclasses.asdict(call) for call in parser.parse(text, schemas)]
     return {"answer": text, **parser.check(text, schemas), "calls": calls}
 
 
-def answer_verdict(answer: Mapping[str, Any]) -> str:
-    """What an answer that `ToolCallParser.check` looked at is worth, in words."""
-    if not answer["triggered"]:
-        return "no call"
-    if answer["arguments"]:
-        return "a call that fits the tools"
-    faults = [name for name in ("format", "tool_name", "arguments") if not answer[name]]
-    return f"a call with a fault ({faults[0].replace('_', ' ')})"
-
-
-def _wrapped(text: str, width: int, indent: str, hanging: str = "  ") -> list[str]:
+def _wrapped_fact(text: str, width: int, indent: str, hanging: str = "  ") -> list[str]:
     return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent + hanging) or [indent]
 
 
-def _quoted(text: str, width: int) -> list[str]:
-    """Text as it is, set off at the left, its own lines kept."""
+def _quoted_answer(text: str, width: int) -> list[str]:
+    """An answer as an explanation shows it, set off at the left, its own lines kept."""
     return [
         f"  | {part}".rstrip()
         for line in text.splitlines() or [""]

@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from asa_adapter.data.prompts import Row, encode_prompt, encode_rows, row_tools
+from asa_adapter.data.prompts import encode_prompt, encode_rows
+from asa_adapter.data.rows import Row, row_tools
 from asa_adapter.modeling.forward import evaluation_mode, greedy_answers
-from asa_adapter.notations.schemas import Tools, unwrapped
-from asa_adapter.tool_calls.detection import detected_format
-from asa_adapter.tool_calls.habits import Habit, habit
+from asa_adapter.notations.tool_schemas import Tools, unwrapped
+from asa_adapter.tool_calls.call_habits import Habit, habit_of_answers
+from asa_adapter.tool_calls.format_detection import detected_format
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 PLAIN_TOOLS: list[dict[str, Any]] = [
@@ -101,7 +102,7 @@ class Patient:
         if self._answers is None:
             prompts = [
                 encode_prompt(self.tokenizer, [{"role": "user", "content": request}], self.tools, self.parser)
-                for request in _requests(self.tools)
+                for request in _examining_requests(self.tools)
             ]
             with evaluation_mode(self.model):
                 self._answers = greedy_answers(self.model, self.tokenizer, prompts, self._max_new_tokens)
@@ -111,7 +112,7 @@ class Patient:
     def habit(self) -> Habit:
         """The formats in which the calls of these answers come."""
         texts = [self.text(answer) for answer in self.answers]
-        return habit(texts, [self.tools] * len(texts), self.parser.format)
+        return habit_of_answers(texts, [self.tools] * len(texts), self.parser.format)
 
     @property
     def reader(self) -> ToolCallParser:
@@ -125,10 +126,10 @@ class Patient:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
-def model_habit(
+def examined_habit(
     model: Any, tokenizer: Any, rows: Sequence[Row], tools: Tools | None = None, max_new_tokens: int = 64
 ) -> Habit:
-    """The formats in which a model's calls come when it answers some rows.
+    """Examines in which formats a model's calls come, by its answers to some rows.
 
     Raises:
         ValueError: a row cannot be rendered.
@@ -137,10 +138,11 @@ def model_habit(
     with evaluation_mode(model):
         answers = greedy_answers(model, tokenizer, prompts, max_new_tokens)
     texts = [str(tokenizer.decode(answer, skip_special_tokens=False)) for answer in answers]
-    return habit(texts, [row_tools(row, tools) for row in rows], detected_format(tokenizer))
+    return habit_of_answers(texts, [row_tools(row, tools) for row in rows], detected_format(tokenizer))
 
 
-def _requests(tools: list[dict[str, Any]]) -> list[str]:
+def _examining_requests(tools: list[dict[str, Any]]) -> list[str]:
+    """Requests that ask a patient to use its tools."""
     if tools is PLAIN_TOOLS:
         return list(_REQUESTS)
     asked = map(unwrapped, tools[:_TRIED_TOOLS])

@@ -14,14 +14,16 @@ from asa_adapter.answering.decoding import Decoder
 from asa_adapter.answering.forcing import Forcing
 from asa_adapter.answering.leads import Lead, Leads, Variant
 from asa_adapter.answering.prompt_batches import PromptBatches
-from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
+from asa_adapter.data.prompts import encode_rows
+from asa_adapter.data.rows import Row, row_domain, row_tools
 from asa_adapter.engine.protocol import Answering, EngineModel, Question, is_engine_model
 from asa_adapter.evaluation.metrics import gold_metrics, ratio, trigger_metrics
 from asa_adapter.modeling.forward import compiled_parts, evaluation_mode, greedy_settings
-from asa_adapter.modeling.processes import Processes, progress_bar
-from asa_adapter.notations.schemas import Tools
+from asa_adapter.modeling.processes import Processes
+from asa_adapter.modeling.progress import progress_bar
+from asa_adapter.notations.tool_schemas import Tools
 from asa_adapter.steering.hook import is_steered
-from asa_adapter.tool_calls.gold import matches_gold
+from asa_adapter.tool_calls.gold_calls import matches_gold
 from asa_adapter.tool_calls.outcomes import Answer, Outcome, cut_note
 from asa_adapter.tool_calls.parser import ToolCallParser
 
@@ -122,13 +124,13 @@ class Evaluation:
             own = self.prompts([rows[i] for i in mine], begun and [begun[i] for i in mine])
         else:
             own = [list(prompts[i]) for i in mine]
-        variants = {name: of_rows(variant, mine) for name, variant in variants.items()}
+        variants = {name: variant_of_rows(variant, mine) for name, variant in variants.items()}
         label = ", ".join(variants) if len(variants) < 3 else f"{len(variants)} variants"
         total = len(own) * len(variants)
         with evaluation_mode(self.model), progress_bar(total, f"answers ({label}{part})", self.progress) as bar:
             texts = self._answered(own, variants, until_call, bar.update)
         starts = begun or [""] * len(rows)
-        whole = {name: _gathered(processes, found, len(rows)) for name, found in texts.items()}
+        whole = {name: _gathered_answers(processes, found, len(rows)) for name, found in texts.items()}
         return {
             name: [Answer(start + answer, answer.cut) for start, answer in zip(starts, found, strict=True)]
             for name, found in whole.items()
@@ -167,7 +169,9 @@ class Evaluation:
         with attaching[next(iter(variants))]() if compiled else contextlib.nullcontext():
             for taken, prompt, regroups, guesses in self._batches(prompts, several):
                 leads = Leads(taken, deliver, self.temperature is None, guesses)
-                for begun in leads.rounds({name: of_rows(variant, taken) for name, variant in variants.items()}):
+                for begun in leads.rounds(
+                    {name: variant_of_rows(variant, taken) for name, variant in variants.items()}
+                ):
                     with contextlib.nullcontext() if compiled else attaching[begun.name]() as handle:
                         joined = functools.partial(leads.joined, begun, handle)
                         decoder.begin(prompt.chosen(begun.rows), begun.leads, regroups, begun.forcing, joined)
@@ -187,7 +191,7 @@ class Evaluation:
 
         def asked(i: int) -> Iterator[Question]:
             for name, variant in variants.items():
-                one = of_rows(variant, [i])
+                one = variant_of_rows(variant, [i])
                 first = one.of_one if isinstance(one, Forcing) else None
                 yield Question((name, i), attaching[name], first)
 
@@ -312,12 +316,12 @@ class Evaluation:
         return str(self.tokenizer.decode(answer, skip_special_tokens=False))
 
 
-def of_rows(variant: Variant, rows: Sequence[int]) -> Variant:
+def variant_of_rows(variant: Variant, rows: Sequence[int]) -> Variant:
     """The same variant for some of the rows; an adapter is the same for all."""
     return variant.of(rows) if isinstance(variant, Forcing) else variant
 
 
-def _gathered(processes: Processes, mine: list[Answer], rows: int) -> list[Answer]:
+def _gathered_answers(processes: Processes, mine: list[Answer], rows: int) -> list[Answer]:
     """The answers to all rows; `mine` are those of this process's part."""
     cut = processes.arrays(np.array([[answer.cut for answer in mine]], dtype=bool), rows)[0]
     texts = processes.texts(list(mine), rows)

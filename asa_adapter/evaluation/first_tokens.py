@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from asa_adapter.answering.prefill import Prefilled, can_branch, logit_sharing
-from asa_adapter.engine.batches import batches_by_length
+from asa_adapter.answering.prefill import Prefilled, can_branch, prefill_sharing
+from asa_adapter.engine.padded_batches import batches_by_length
 from asa_adapter.modeling.forward import evaluation_mode
-from asa_adapter.modeling.processes import progress_bar
+from asa_adapter.modeling.progress import progress_bar
 from asa_adapter.modeling.recording import BlockCall, pushed, recorded, resumed
-from asa_adapter.modeling.residual import hidden_state, replace_hidden_state
+from asa_adapter.modeling.residual_stream import hidden_state, replace_hidden_state
 
 # Of pushes or of prompts: a number for each row of logits, or one for all.
 Numbers = list[int] | int
@@ -51,7 +51,7 @@ class Push:
         return self.steps[self.domain[row]] if self.rows is None or self.rows[row] else None
 
 
-def parts_of(pushes: Sequence[Push]) -> list[Any]:
+def push_parts(pushes: Sequence[Push]) -> list[Any]:
     """All that tells pushes from others: numbers and arrays."""
     asked = [p.rows if p.rows is not None else torch.ones(len(p.domain), dtype=torch.bool) for p in pushes]
     steps = [part for p in pushes for part in (p.layer, p.steps.numpy(), p.domain.numpy())]
@@ -99,14 +99,14 @@ def first_tokens(
     screened = Screened(np.zeros(shape, dtype=bool), *np.zeros((2, *shape), dtype=np.float32))
 
     def keep(numbers: Numbers, rows: Numbers, logits: torch.Tensor) -> None:
-        for part, values in zip(screened, _opens(logits, openings), strict=True):
+        for part, values in zip(screened, _screened_logits(logits, openings), strict=True):
             part[numbers, rows] = values
 
-    _run(model, blocks, prompts, pushes, keep, pad_id=pad_id, batch_size=batch_size, progress=progress)
+    _run_pushes(model, blocks, prompts, pushes, keep, pad_id=pad_id, batch_size=batch_size, progress=progress)
     return screened
 
 
-def probabilities(
+def first_token_probabilities(
     model: Any,
     blocks: nn.ModuleList | None,
     prompts: Sequence[Sequence[int]],
@@ -126,13 +126,13 @@ def probabilities(
 
     def keep(_: Numbers, rows: Numbers, logits: torch.Tensor) -> None:
         for part, tokens in zip(found, sets, strict=True):
-            part[rows] = _opens(logits, tokens).probability
+            part[rows] = _screened_logits(logits, tokens).probability
 
-    _run(model, blocks, prompts, [], keep, pad_id=pad_id, batch_size=batch_size, progress=progress)
+    _run_pushes(model, blocks, prompts, [], keep, pad_id=pad_id, batch_size=batch_size, progress=progress)
     return found
 
 
-def _run(
+def _run_pushes(
     model: Any,
     blocks: nn.ModuleList | None,
     prompts: Sequence[Sequence[int]],
@@ -143,7 +143,7 @@ def _run(
     batch_size: int,
     progress: bool,
 ) -> None:
-    """Gives the numbers of pushes, the indices of prompts and the (M, V) logits of each pass to `keep`."""
+    """Gives the numbers of pushes, indices of prompts and first tokens' (M, V) logits of each pass to `keep`."""
     total = len(prompts) + sum(len(prompts) if p.rows is None else int(p.rows.sum()) for p in pushes)
     with evaluation_mode(model), progress_bar(total, "screen", progress) as bar:
         if blocks is None:
@@ -151,24 +151,26 @@ def _run(
             for given in model.pushed_logits(prompts, asked, bar.update):
                 keep(*given)
             return
-        sharing = logit_sharing(model, pad_id)
+        sharing = prefill_sharing(model, pad_id)
         for prefix, members in sharing.prefixes(prompts):
             # Some caches cannot be shared, but can still be continued by one token; some cannot even be that.
             cached = bool(prefix.length) or can_branch(model, [prompts[i] for i in members], prefix, pad_id)
             begun = prefix if cached else None
             sample = Prefilled(model, [prompts[i] for i in members[:2]], begun, pad_id)
-            layers = _resumable(model, blocks, sample, {push.layer for push in pushes}) if cached else set()
+            layers = _resumable_layers(model, blocks, sample, {push.layer for push in pushes}) if cached else set()
             for batch in batches_by_length([prompts[i] for i in members], batch_size):
                 rows = [members[i] for i in batch]
                 prompt = Prefilled(model, [prompts[i] for i in rows], begun, pad_id)
                 of_batch = [push.of(rows) for push in pushes]
-                for numbers, places, logits in _each_push(model, blocks, prompt, of_batch, layers, batch_size):
+                for numbers, places, logits in _logits_of_each_push(
+                    model, blocks, prompt, of_batch, layers, batch_size
+                ):
                     keep(numbers, [rows[place] for place in places], logits)
                     bar.update(len(places))
 
 
-def _opens(logits: torch.Tensor, openings: Sequence[int]) -> Screened:
-    """What `Screened` holds of (B, V) logits, (B,) each."""
+def _screened_logits(logits: torch.Tensor, openings: Sequence[int]) -> Screened:
+    """What `Screened` holds of the first tokens' (B, V) logits, (B,) each."""
     ids = torch.tensor(sorted(set(openings)), device=logits.device)
     probability = (logits[:, ids].logsumexp(dim=1) - logits.logsumexp(dim=1)).exp()
     best, tokens = logits.topk(min(len(ids) + 1, logits.shape[1]), dim=1)
@@ -177,7 +179,7 @@ def _opens(logits: torch.Tensor, openings: Sequence[int]) -> Screened:
     return Screened(*(part.cpu().numpy() for part in (triggered, probability.float(), margin.float())))
 
 
-def _each_push(
+def _logits_of_each_push(
     model: nn.Module,
     blocks: nn.ModuleList,
     prompt: Prefilled,
@@ -185,7 +187,7 @@ def _each_push(
     resumable: Collection[int],
     batch_size: int,
 ) -> Iterator[tuple[list[int], list[int], torch.Tensor]]:
-    """Yields logits (M, V), with the number of the push (0 for none) and the place in the batch of each of M rows.
+    """Yields first tokens' logits (M, V), with the number of the push (0: none) and the place in the batch of each.
 
     Args:
         model: a causal language model.
@@ -195,10 +197,10 @@ def _each_push(
         resumable: layers after which only the later blocks are run.
         batch_size: greatest M where pushes of few prompts each are run together.
     """
-    outputs, bare = _kept(model, blocks, prompt, resumable)
+    outputs, bare = _kept_outputs(model, blocks, prompt, resumable)
     everyone = list(range(len(bare)))
     yield [0] * len(bare), everyone, bare
-    for layer, numbers, places in _together(pushes, len(bare), batch_size):
+    for layer, numbers, places in _pushes_together(pushes, len(bare), batch_size):
         delta = torch.stack(
             [pushes[n - 1].steps[pushes[n - 1].domain[i]] for n, i in zip(numbers, places, strict=True)]
         )
@@ -213,8 +215,8 @@ def _each_push(
         yield numbers, places, logits
 
 
-def _together(pushes: Sequence[Push], rows: int, batch_size: int) -> Iterator[tuple[int, list[int], list[int]]]:
-    """Yields a layer, and numbers of pushes and places of rows to run in one batch.
+def _pushes_together(pushes: Sequence[Push], rows: int, batch_size: int) -> Iterator[tuple[int, list[int], list[int]]]:
+    """Yields a layer, and numbers of pushes and places of rows whose first tokens are run in one batch.
 
     A push of all rows is a batch of its own, which can use the prompts' cache as it is; others share batches.
     """
@@ -231,12 +233,12 @@ def _together(pushes: Sequence[Push], rows: int, batch_size: int) -> Iterator[tu
             yield layer, [number for number, _ in some], [place for _, place in some]
 
 
-def _resumable(model: nn.Module, blocks: nn.ModuleList, sample: Prefilled, layers: Collection[int]) -> set[int]:
-    """Those of `layers` after which the later blocks can be run alone, with the same logits on a sample.
+def _resumable_layers(model: nn.Module, blocks: nn.ModuleList, sample: Prefilled, layers: Collection[int]) -> set[int]:
+    """Those of `layers` after which the later blocks can be run alone, with the same first token's logits on a sample.
 
     They can if no later block needs anything from the earlier ones but the residual stream.
     """
-    outputs, whole = _kept(model, blocks, sample, layers)
+    outputs, whole = _kept_outputs(model, blocks, sample, layers)
 
     def resumes(layer: int) -> bool:
         # If a model fails when blocks are skipped, all of its blocks are run.
@@ -250,15 +252,15 @@ def _resumable(model: nn.Module, blocks: nn.ModuleList, sample: Prefilled, layer
     return {layer for layer in outputs if resumes(layer)}
 
 
-def _kept(
+def _kept_outputs(
     model: nn.Module, blocks: nn.ModuleList, prompt: Prefilled, layers: Collection[int]
 ) -> tuple[dict[int, Any], torch.Tensor]:
     """Outputs of the blocks at `layers`, by layer, for the prompts' last token; and the bare model's (B, V) logits."""
-    with recorded(blocks, layers, _copy) as outputs:
+    with recorded(blocks, layers, _copied_output) as outputs:
         logits = prompt.logits(model)
     return {layer: found[-1] for layer, found in outputs.items()}, logits
 
 
-def _copy(call: BlockCall) -> Any:
+def _copied_output(call: BlockCall) -> Any:
     """A block's output with a copy of the state, which later blocks cannot change in place."""
     return replace_hidden_state(call.output, hidden_state(call.output).clone())

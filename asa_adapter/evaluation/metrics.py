@@ -54,7 +54,7 @@ def trigger_metrics(
     return metrics
 
 
-class Counts(NamedTuple):
+class ConfusionCounts(NamedTuple):
     """Confusion counts: float64 arrays of one shape, with an entry for each model, setting or resample counted.
 
     Attributes:
@@ -70,7 +70,7 @@ class Counts(NamedTuple):
     tn: NDArray[np.float64]
 
     @classmethod
-    def of(cls, labels: ArrayLike, triggered: ArrayLike, weights: ArrayLike | None = None) -> "Counts":
+    def of(cls, labels: ArrayLike, triggered: ArrayLike, weights: ArrayLike | None = None) -> "ConfusionCounts":
         """Counts rows.
 
         Args:
@@ -79,7 +79,7 @@ class Counts(NamedTuple):
             weights: (B, N) how often each row counts in each of B resamples; None counts each row once.
 
         Returns:
-            Counts of shape (..., B), or (...) if `weights` is None.
+            ConfusionCounts of shape (..., B), or (...) if `weights` is None.
         """
         needed, called = np.asarray(labels, dtype=bool), np.asarray(triggered, dtype=bool)
         times = np.ones((1, len(needed))) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -92,20 +92,22 @@ class Counts(NamedTuple):
         """precision, recall, f1, accuracy and fpr, each of the counts' shape; 0 where a denominator is 0."""
         tp, fp, fn, tn = self
         return {
-            "precision": _ratios(tp, tp + fp),
-            "recall": _ratios(tp, tp + fn),
-            "f1": _ratios(2 * tp, 2 * tp + fp + fn),
-            "accuracy": _ratios(tp + tn, tp + fp + fn + tn),
-            "fpr": _ratios(fp, fp + tn),
+            "precision": _ratios_of_counts(tp, tp + fp),
+            "recall": _ratios_of_counts(tp, tp + fn),
+            "f1": _ratios_of_counts(2 * tp, 2 * tp + fp + fn),
+            "accuracy": _ratios_of_counts(tp + tn, tp + fp + fn + tn),
+            "fpr": _ratios_of_counts(fp, fp + tn),
         }
 
 
-def _ratios(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+def _ratios_of_counts(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ratios of counts; 0 where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator > 0)
 
 
 def _counts_and_ratios(needed: np.ndarray, called: np.ndarray) -> dict[str, Any]:
-    counts = Counts.of(needed, called)
+    """The counts of a metrics dict, and their ratios."""
+    counts = ConfusionCounts.of(needed, called)
     whole = {name: int(count) for name, count in counts._asdict().items()}
     return {"n": len(needed), **whole, **{name: float(value) for name, value in counts.ratios().items()}}
 

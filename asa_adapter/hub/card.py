@@ -11,14 +11,14 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.notations.schemas import unwrapped
-from asa_adapter.pictures.plots import caption
+from asa_adapter.notations.tool_schemas import unwrapped
+from asa_adapter.pictures.report_figures import caption
 from asa_adapter.report import Comparison, Interval, Report
 from asa_adapter.report_schema import RATIOS
-from asa_adapter.summary.conversations import conversations_section
+from asa_adapter.summary.comparison_in_words import ablations_markdown, rules_markdown, rules_verdict
+from asa_adapter.summary.conversations_table import conversations_section
 from asa_adapter.summary.markdown import calls_table, code, escaped, table, variations_table
-from asa_adapter.summary.rules import ablations_markdown, rules_markdown, rules_verdict
-from asa_adapter.summary.setting import settings_table
+from asa_adapter.summary.setting_in_words import settings_table
 from asa_adapter.summary.weaknesses import weaknesses
 
 PLOTS_FOLDER = "plots"
@@ -58,26 +58,26 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
     on_hub = config.base_model if _HUB_ID.fullmatch(config.base_model or "") else None
     base_model = escaped(config.base_model or "an unnamed model")
     card = ModelCard.from_template(
-        _metadata(report, config.base_model, on_hub, repo_id),
-        template_str=_template(),
+        _card_metadata(report, config.base_model, on_hub, repo_id),
+        template_str=_card_template(),
         title=f"ASA for {base_model}",
         abstains=config.abstains,
         acts=_ACTS[config.action],
         base_model=f"[{base_model}](https://huggingface.co/{on_hub})" if on_hub else base_model,
         success_note=escaped(report.success_note) if report.success_note else None,
         headline=None if config.abstains else _headline(report),
-        sample=None if config.abstains else _sample(report),
+        sample=None if config.abstains else _sample_section(report),
         repo_id=repo_id if _HUB_ID.fullmatch(repo_id or "") else PLACEHOLDER,
         model_id=on_hub or "path/to/the/model",
-        file=_file(config),
-        fitted_for=_fitted_for(config, report),
-        serving=_serving(config, report),
-        tools=_tools(config.tools),
-        results=[_result(split, comparison) for split, comparison in report.evaluations.items()],
+        file=_model_file(config),
+        fitted_for=_fitted_for_table(config, report),
+        serving=_serving_note(config, report),
+        tools=_tool_lines(config.tools),
+        results=[_split_section(split, comparison) for split, comparison in report.evaluations.items()],
         counted="a call begins" if config.forms or config.tool_call_format == "json" else "the call marker stands",
         conversations=conversations_section(report.conversations),
-        variations=_variations(report),
-        ablations=_ablations(report),
+        variations=_variations_section(report),
+        ablations=_ablations_table(report),
         verdict=rules_verdict(report.rules),
         rules=rules_markdown(report.rules),
         plots=[
@@ -86,15 +86,15 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
             if PLOT.fullmatch(name)
         ],
         settings=settings_table(config),
-        why=_why(config, report),
+        why=_why_chosen(config, report),
         weaknesses=weaknesses(config, report),
-        reproduction=_reproduction(on_hub, report),
-        versions=_versions(report),
+        reproduction=_reproduction_section(on_hub, report),
+        versions=_versions_line(report),
     )
     return str(card.content).rstrip() + "\n"
 
 
-def _metadata(report: Report, name: str | None, on_hub: str | None, repo_id: str | None) -> ModelCardData:
+def _card_metadata(report: Report, name: str | None, on_hub: str | None, repo_id: str | None) -> ModelCardData:
     """The YAML head; what does not have the form that the Hub expects is left out."""
     known = report.metadata
     license = known.get("license")
@@ -130,7 +130,7 @@ def _metadata(report: Report, name: str | None, on_hub: str | None, repo_id: str
     return data
 
 
-def _file(config: ASAConfig) -> str | None:
+def _model_file(config: ASAConfig) -> str | None:
     """How the weights are stored of the model file of llama.cpp that an adapter was fitted on; None for others."""
     found = re.match(r"gguf:(\w+):", config.base_model_fingerprint or "")
     return f"the one in {found[1]} that it was fitted on" if found else None
@@ -148,12 +148,12 @@ def _headline(report: Report) -> str | None:
     )
 
 
-def _sample(report: Report) -> str | None:
+def _sample_section(report: Report) -> str | None:
     """One of the package's own prompts with the answers of the model alone and with the adapter."""
     if not report.demonstration:
         return None
     shown, asked, changed = (report.demonstration[name] for name in ("shown", "asked", "changed"))
-    rows = [["the model alone", _begins(shown["base"])], ["with ASA", _begins(shown["asa"])]]
+    rows = [["the model alone", _answer_for_cell(shown["base"])], ["with ASA", _answer_for_cell(shown["asa"])]]
     which = "the first of those where it did" if changed else "the first of them"
     return (
         f"{table(['', escaped(shown['prompt'])], rows, numbers=0)}\n\nOf {asked} sample prompts that come with the "
@@ -161,12 +161,13 @@ def _sample(report: Report) -> str | None:
     )
 
 
-def _begins(answer: str) -> str:
+def _answer_for_cell(answer: str) -> str:
     """The beginning of an answer, for a cell of a table."""
     return code(answer[:_MOST_SHOWN] + ("…" if len(answer) > _MOST_SHOWN else "")) if answer.strip() else "(nothing)"
 
 
-def _fitted_for(config: ASAConfig, report: Report) -> str:
+def _fitted_for_table(config: ASAConfig, report: Report) -> str:
+    """The card's table of what an adapter was fitted for."""
     markers = " … ".join(code(marker) for marker in (config.tool_call_start, config.tool_call_end) if marker)
     template = config.chat_template_sha256
     rows = {
@@ -192,7 +193,7 @@ def _fitted_for(config: ASAConfig, report: Report) -> str:
     return table(["", ""], [[name, text] for name, text in rows.items()], numbers=0)
 
 
-def _serving(config: ASAConfig, report: Report) -> str | None:
+def _serving_note(config: ASAConfig, report: Report) -> str | None:
     """What a server must read, where the model's calls come in another format than its chat template shows."""
     named_by_hand = config.tool_call_format == report.habit.get("shown")
     if report.habit.get("differs") is not True or config.tool_call_format is None or named_by_hand:
@@ -205,7 +206,7 @@ def _serving(config: ASAConfig, report: Report) -> str | None:
     )
 
 
-def _tools(tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
+def _tool_lines(tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
     """A line for each tool: its name, and the beginning of its description."""
     lines = []
     for tool in (tools or [])[:_MOST_TOOLS]:
@@ -217,33 +218,36 @@ def _tools(tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
     return lines
 
 
-def _result(split: str, comparison: Comparison) -> dict[str, Any]:
-    """What the template shows of one split."""
+def _split_section(split: str, comparison: Comparison) -> dict[str, Any]:
+    """What the card's template shows of one split."""
     base, asa = comparison.base, comparison.asa
     rows = [
-        [name, *(_with_interval(metrics[ratio], comparison.intervals.get(key, {}).get(ratio)) for ratio in RATIOS)]
+        [
+            name,
+            *(_number_with_interval(metrics[ratio], comparison.intervals.get(key, {}).get(ratio)) for ratio in RATIOS),
+        ]
         for name, key, metrics in (("the model alone", "base", base), ("with ASA", "asa", asa))
     ]
     if gain := comparison.intervals.get("gain"):
-        rows.append(["gain", *(_with_interval(asa[r] - base[r], gain.get(r), sign="+") for r in RATIOS)])
+        rows.append(["gain", *(_number_with_interval(asa[r] - base[r], gain.get(r), sign="+") for r in RATIOS)])
     p = comparison.mcnemar_p
     return {
         "heading": f"{escaped(split).upper()}, {base['n']} prompts ({base['tp'] + base['fn']} need a tool)",
         "overall": table(["", *_RATIO_HEADS], rows, numbers=len(RATIOS)),
         "intervals": "In brackets: 95 % intervals." if comparison.intervals else None,
         "mcnemar": None if p is None else f"Exact McNemar test on rightly decided prompts: p = {p:.3g}.",
-        "domains": _domains(comparison),
-        "calls": _calls(comparison),
+        "domains": _domains_table(comparison),
+        "calls": _calls_section(comparison),
         "cut": all("cut_share" in part for part in (base, asa)),
     }
 
 
-def _with_interval(value: float, interval: Interval | None, sign: str = "") -> str:
+def _number_with_interval(value: float, interval: Interval | None, sign: str = "") -> str:
     return f"{value:{sign}.3f}" + (f" ({interval[0]:{sign}.3f} to {interval[1]:{sign}.3f})" if interval else "")
 
 
-def _domains(comparison: Comparison) -> str | None:
-    """F1 and FPR of each domain, before and after side by side."""
+def _domains_table(comparison: Comparison) -> str | None:
+    """The card's F1 and FPR of each domain, before and after side by side."""
     base, asa = comparison.base["per_domain"], comparison.asa["per_domain"]
     rows = [
         [escaped(name), str(asa[name]["n"])]
@@ -255,8 +259,8 @@ def _domains(comparison: Comparison) -> str | None:
     return table(head, rows, numbers=5) if rows else None
 
 
-def _calls(comparison: Comparison) -> str | None:
-    """How good the calls were, in a table; None where that was not measured."""
+def _calls_section(comparison: Comparison) -> str | None:
+    """How good the calls were, in a table of the card; None where that was not measured."""
     parts = {"the model alone": comparison.base, "with ASA": comparison.asa}
     if not all(part["validity"] for part in parts.values()):
         return None
@@ -264,11 +268,11 @@ def _calls(comparison: Comparison) -> str | None:
     return calls_table(parts, "", (*worth, "the gold calls", "cut short"))
 
 
-def _ablations(report: Report) -> str | None:
+def _ablations_table(report: Report) -> str | None:
     return ablations_markdown(report.ablations, _RATIO_HEADS, "variant", "with ASA") if report.ablations else None
 
 
-def _variations(report: Report) -> dict[str, str] | None:
+def _variations_section(report: Report) -> dict[str, str] | None:
     """What the template shows of other lists of tools: on TEST, else on the first split that was measured."""
     split = "test" if report.variations.get("test") else next(filter(report.variations.get, report.variations), None)
     if split is None:
@@ -286,7 +290,8 @@ def _plot_title(name: str) -> str:
     return re.sub(r"[_-]+", " ", name.removesuffix(".png"))
 
 
-def _why(config: ASAConfig, report: Report) -> str:
+def _why_chosen(config: ASAConfig, report: Report) -> str:
+    """Why the card's adapter has these settings, and how well the need is read at its layer."""
     why = f"Why these: {escaped(report.why)}." if report.why else "How these were chosen is not recorded."
     layer = report.layers.get(config.layer)
     if layer is None:
@@ -297,7 +302,7 @@ def _why(config: ASAConfig, report: Report) -> str:
     )
 
 
-def _reproduction(base_model: str | None, report: Report) -> str | None:
+def _reproduction_section(base_model: str | None, report: Report) -> str | None:
     """The command that fits the adapter again, or Python code where the command line has no flag for an argument."""
     names = {field.name for field in fields(ASATrainingArguments)}
     known = {name: value for name, value in report.arguments.items() if name in names}
@@ -324,13 +329,14 @@ def _reproduction(base_model: str | None, report: Report) -> str | None:
     )
 
 
-def _versions(report: Report) -> str | None:
+def _versions_line(report: Report) -> str | None:
+    """The card's line of versions."""
     if not report.versions:
         return None
     return "Made with " + ", ".join(f"{escaped(name)} {escaped(v)}" for name, v in report.versions.items()) + "."
 
 
-def _template() -> str:
+def _card_template() -> str:
     """The text of our template, which lies in an installed package, but above the package in a checkout."""
     here = Path(__file__).resolve().parents[1]
     places = [here / TEMPLATE_NAME, here.parent / TEMPLATE_NAME]

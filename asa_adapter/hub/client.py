@@ -26,9 +26,9 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from asa_adapter.config.asa_config import CONFIG_NAME
 from asa_adapter.errors import AdapterDownloadError, AdapterFormatError, AdapterUploadError
-from asa_adapter.hub.contents import REPORT_NAME, SIZE_LIMITS
+from asa_adapter.hub.card_signature import is_unedited
+from asa_adapter.hub.checked_files import REPORT_NAME, SIZE_LIMITS
 from asa_adapter.hub.folder import CARD_LIMIT, CARD_NAME, edited_card
-from asa_adapter.hub.signature import is_unedited
 
 # What tells whether a repository's card was edited, and how large each may be.
 _CARD_FILES = {CARD_NAME: CARD_LIMIT, CONFIG_NAME: SIZE_LIMITS[CONFIG_NAME], REPORT_NAME: SIZE_LIMITS[REPORT_NAME]}
@@ -115,7 +115,7 @@ def fetch(
     # The client's network errors have other bases in each of its versions; only this one call is wrapped.
     except Exception as error:
         raise AdapterDownloadError(
-            f"{_cannot_fetch(repo_id, revision)}: {_reason(error, repo_id, _FETCHING)}"
+            f"{_cannot_fetch(repo_id, revision)}: {_failure(error, repo_id, _FETCHING)}"
         ) from error
     return Path(folder)
 
@@ -136,7 +136,7 @@ def full_repo_id(repo_id: str, token: str | bool | None = None) -> str:
         return repo_id if "/" in repo_id else f"{HfApi(token=token).whoami()['name']}/{repo_id}"
     except Exception as error:
         raise AdapterUploadError(
-            f"cannot push to {repo_id!r:.120}: {_reason(error, str(repo_id), _PUSHING)}"
+            f"cannot push to {repo_id!r:.120}: {_failure(error, str(repo_id), _PUSHING)}"
         ) from error
 
 
@@ -185,12 +185,12 @@ def push(folder: Path, repo_id: str, **options: Unpack[PushOptions]) -> str:
     ]
     api, made = HfApi(token=options.get("token")), False
     try:
-        made = _made(api, repo_id, private)
+        made = _create_repository(api, repo_id, private)
         if private is not None:
             _check_visibility(api, repo_id, private)
         if branch is not None:
             api.create_branch(repo_id, branch=branch, exist_ok=True)
-        if _stays(api, repo_id, branch, folder):
+        if _keeps_edited_card(api, repo_id, branch, folder):
             additions = [addition for addition in additions if addition.path_in_repo != CARD_NAME]
         return api.create_commit(
             repo_id,
@@ -202,11 +202,11 @@ def push(folder: Path, repo_id: str, **options: Unpack[PushOptions]) -> str:
     except AdapterUploadError:
         raise
     except Exception as error:
-        left = _left(api, repo_id) if made else ""
-        raise AdapterUploadError(f"cannot push to {repo_id!r}: {_reason(error, repo_id, _PUSHING)}{left}") from error
+        left = _delete_created_repository(api, repo_id) if made else ""
+        raise AdapterUploadError(f"cannot push to {repo_id!r}: {_failure(error, repo_id, _PUSHING)}{left}") from error
 
 
-def _made(api: HfApi, repo_id: str, private: bool | None) -> bool:
+def _create_repository(api: HfApi, repo_id: str, private: bool | None) -> bool:
     """Makes the repository where it is missing; whether it was."""
     try:
         api.create_repo(repo_id, private=private)
@@ -218,7 +218,7 @@ def _made(api: HfApi, repo_id: str, private: bool | None) -> bool:
     return False
 
 
-def _left(api: HfApi, repo_id: str) -> str:
+def _delete_created_repository(api: HfApi, repo_id: str) -> str:
     """Deletes a repository that a failed push made, unless anything is in it; what to say where it stays."""
     with contextlib.suppress(Exception):  # whatever is wrong now, the user is told of the push
         refs = api.list_repo_refs(repo_id, include_pull_requests=True)
@@ -239,7 +239,7 @@ def _check_visibility(api: HfApi, repo_id: str, private: bool) -> None:
         )
 
 
-def _stays(api: HfApi, repo_id: str, revision: str | None, folder: Path) -> bool:
+def _keeps_edited_card(api: HfApi, repo_id: str, revision: str | None, folder: Path) -> bool:
     """Whether the repository's card stays, as it was edited there and the folder's was not. What is lost is told."""
     sizes = {
         entry.path: getattr(entry, "size", 0)
@@ -283,14 +283,14 @@ def _check_sizes(
     token: str | bool | None,
     force_download: bool,
 ) -> None:
-    """Refuses what is missing or too large before it is downloaded."""
+    """Refuses what is missing on the Hub or too large before it is downloaded."""
     try:
         found = HfApi(token=token).get_paths_info(repo_id, list(limits), revision=revision)
     except Exception as error:
         # The client would return what is in the cache, even where a fresh download was asked for.
         if force_download:
             raise AdapterDownloadError(
-                f"{_cannot_fetch(repo_id, revision)}: {_reason(error, repo_id, _FETCHING)}"
+                f"{_cannot_fetch(repo_id, revision)}: {_failure(error, repo_id, _FETCHING)}"
             ) from error
         # Whatever is wrong, the download meets it too, or finds all it needs in the cache.
         return
@@ -311,22 +311,22 @@ def _cannot_fetch(repo_id: str, revision: str | None) -> str:
     return f"cannot fetch the adapter {repo_id!r:.120} (revision {revision or 'main'!r:.60})"
 
 
-def _reason(error: BaseException, repo_id: str, words: _Words) -> str:
-    """Cause and cure in words, then the client's own error, shortened."""
-    found = next(filter(None, (_cause(each, repo_id, words) for each in _chain(error))), words.connection)
+def _failure(error: BaseException, repo_id: str, words: _Words) -> str:
+    """Cause and cure of a failed fetch or push in words, then the client's own error, shortened."""
+    found = next(filter(None, (_known_cause(each, repo_id, words) for each in _error_chain(error))), words.connection)
     text = " ".join(str(error).split())
     return f"{found} [{type(error).__name__}: {text:.200}]"
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _error_chain(error: BaseException) -> Iterator[BaseException]:
     """What an error was raised from, the first cause first, then the error itself."""
     if error.__cause__ is not None:
-        yield from _chain(error.__cause__)
+        yield from _error_chain(error.__cause__)
     yield error
 
 
-def _cause(error: BaseException, repo_id: str, words: _Words) -> str | None:
-    """One of the known causes with its cure; None for any other error."""
+def _known_cause(error: BaseException, repo_id: str, words: _Words) -> str | None:
+    """One of the known causes of the Hub client's errors with its cure; None for any other error."""
     page = f"{huggingface_hub.constants.ENDPOINT}/{repo_id}"
     # The first that fits: a gated repository's error is one of a missing repository too.
     causes: tuple[tuple[type[BaseException], str], ...] = (

@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asa_adapter.config.asa_config import CONFIG_NAME, ASAConfig
-from asa_adapter.config.fields import PROBES_NAME, ROUTER_NAME, VECTORS_NAME
+from asa_adapter.config.value_checks import PROBES_NAME, ROUTER_NAME, VECTORS_NAME
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.files import LFS_POINTER, MIB, decode_utf8, read_current, replace_files, sha256
 from asa_adapter.hub.card import PLOTS_FOLDER, model_card
-from asa_adapter.hub.contents import (
+from asa_adapter.hub.card_signature import is_unedited, signed
+from asa_adapter.hub.checked_files import (
     REPORT_NAME,
     SIZE_LIMITS,
     config_and_report,
     config_of,
-    content_of,
-    read_whole,
+    file_content,
+    read_checked_files,
     report_of,
 )
-from asa_adapter.hub.signature import is_unedited, signed
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.vectors import SteeringVectors
-from asa_adapter.pictures.plots import PLOT_NAMES, plots
+from asa_adapter.pictures.report_figures import PLOT_NAMES, plots
 from asa_adapter.report import Report
 
 CARD_NAME = "README.md"
@@ -56,7 +56,7 @@ def write_folder(folder: Path, parts: Parts, repo_id: str | None = None, source:
         ValueError: the adapter could not be loaded again, such as for its size; nothing was written.
         OSError: the folder or a file cannot be written.
     """
-    files, report = _loadable(parts), Report.read(parts.report)
+    files, report = _loadable_files(parts), Report.read(parts.report)
     drawn = plots(report)
     files |= {f"{PLOTS_FOLDER}/{name}": picture for name, picture in drawn.items()}
     places = {place.resolve(): place for place in (source, folder) if place}
@@ -100,8 +100,8 @@ def replace_report(folder: Path, report: Mapping[str, Any]) -> None:
     replace_files(folder, {REPORT_NAME: content, CONFIG_NAME: sealed.to_json().encode()})
 
 
-def _loadable(parts: Parts) -> dict[str, bytes]:
-    """The files that hold an adapter, which was read from them once to be sure.
+def _loadable_files(parts: Parts) -> dict[str, bytes]:
+    """The files of a folder that hold an adapter, which was read from them once to be sure.
 
     Raises:
         ValueError: it cannot be read from them.
@@ -118,7 +118,7 @@ def _loadable(parts: Parts) -> dict[str, bytes]:
         for name, content in files.items():
             if len(content) > SIZE_LIMITS[name]:
                 raise ValueError(f"{name} has {len(content)} bytes; expected at most {SIZE_LIMITS[name]}")
-        _read(files)
+        _read_parts(files)
     except ValueError as error:
         raise ValueError(f"the adapter is not saved, since it could not be loaded again: {error}") from error
     return files
@@ -142,7 +142,7 @@ def read_folder(folder: Path) -> Parts:
     Raises:
         AdapterFormatError: a file is missing, damaged, or not what it should be.
     """
-    return read_whole(folder, _read)
+    return read_checked_files(folder, _read_parts)
 
 
 def edited_card(folder: Path) -> str | None:
@@ -160,15 +160,15 @@ def edited_card(folder: Path) -> str | None:
         return None
     try:
         # Cards had no signature once: such a one is as it was written if it would be written so again.
-        config = config_of({CONFIG_NAME: content_of(folder, CONFIG_NAME)})
-        report = Report.read(report_of(content_of(folder, REPORT_NAME)))
+        config = config_of({CONFIG_NAME: file_content(folder, CONFIG_NAME)})
+        report = Report.read(report_of(file_content(folder, REPORT_NAME)))
     except AdapterFormatError:
         return card
     return None if is_unedited(card, config, report) else card
 
 
-def _read(files: Mapping[str, bytes]) -> Parts:
-    """The adapter in the bytes of its files.
+def _read_parts(files: Mapping[str, bytes]) -> Parts:
+    """The adapter in the bytes of a folder's files.
 
     Raises:
         AdapterFormatError: one is damaged, or not what it should be.

@@ -8,11 +8,11 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from asa_adapter.interview.answers import Answer, read
-from asa_adapter.interview.client import Client, ServerError, shown
-from asa_adapter.interview.faults import FAULTS, Fault, found
+from asa_adapter.interview.chat_client import ChatClient, ServerError, shown_evidence
+from asa_adapter.interview.faults import FAULTS, Fault, found_fault
 from asa_adapter.interview.questions import IDLE, MANY, NEEDED, PAIRS, TOOLS, Needed, Pair, said
-from asa_adapter.notations.call import ToolCall
+from asa_adapter.interview.reply_reading import Answer, read_reply
+from asa_adapter.notations.tool_call import ToolCall
 
 _SHOWS = 2  # answers that prove a habit
 _TOKENS = 10  # four tools take more
@@ -38,7 +38,7 @@ class Examination(NamedTuple):
     unshown: dict[str, str]
 
 
-def examine(client: Client, progress: Callable[[str], object] = lambda _: None) -> Examination:
+def examine(client: ChatClient, progress: Callable[[str], object] = lambda _: None) -> Examination:
     """Examines a server.
 
     Args:
@@ -52,7 +52,7 @@ def examine(client: Client, progress: Callable[[str], object] = lambda _: None) 
 
 
 class _Examiner:
-    def __init__(self, client: Client, progress: Callable[[str], object]) -> None:
+    def __init__(self, client: ChatClient, progress: Callable[[str], object]) -> None:
         self._client, self._progress = client, progress
         self._faults: list[Fault] = []
         self._unshown: dict[str, str] = {}
@@ -67,7 +67,7 @@ class _Examiner:
         except ServerError as error:
             if error.status is None or error.status >= 500 or error.status in _LATER:
                 raise
-            self._faults.append(found("refuses_tools", shown(str(error))))
+            self._faults.append(found_fault("refuses_tools", shown_evidence(str(error))))
             return self._done()
         others = [(question, self._try(_OF_NEEDED, said(question.text))) for question in NEEDED[1:]]
         needed = [(NEEDED[0], first), *((question, answer) for question, answer in others if answer)]
@@ -92,7 +92,7 @@ class _Examiner:
 
     def _ask(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = TOOLS) -> Answer:
         self._progress(str(next(turn["content"] for turn in reversed(messages) if turn["role"] == "user")))
-        answer = read(self._client.ask(messages, tools), tools)
+        answer = read_reply(self._client.ask(messages, tools), tools)
         self._seen.append(answer)
         return answer
 
@@ -105,7 +105,7 @@ class _Examiner:
                 return self._ask(messages, tools)
             except ServerError as error:
                 self._failures += 1
-                why = f"a question was not answered ({shown(str(error))})"
+                why = f"a question was not answered ({shown_evidence(str(error))})"
         else:
             why = f"{_FAILURES} questions were not answered, and no more were asked"
         for name in names:
@@ -116,7 +116,9 @@ class _Examiner:
         """Names a fault where enough answers show it."""
         if len(shows) >= least:
             asked, answer = shows[0]
-            self._faults.append(found(name, f"{len(shows)} of {of}, such as: asked {asked!r}, it {_did(answer)}"))
+            self._faults.append(
+                found_fault(name, f"{len(shows)} of {of}, such as: asked {asked!r}, it {_deed(answer)}")
+            )
 
     def _unseen(self, without: int | None, with_tools: int | None) -> bool:
         """Whether the tools never reach the prompt."""
@@ -126,7 +128,7 @@ class _Examiner:
         if with_tools - without >= _TOKENS:
             return False
         told = f"{without} tokens of prompt without tools, {with_tools} with {len(TOOLS)} of them"
-        self._faults.append(found("tools_not_in_prompt", told))
+        self._faults.append(found_fault("tools_not_in_prompt", told))
         return True
 
     def _text_calls(self, needed: _Answered) -> None:
@@ -153,7 +155,7 @@ class _Examiner:
         shows, tried = [], 0
         for question, answer in needed[:2]:
             if [call.name for call in answer.calls] == [question.tool]:
-                told = [*said(question.text), *_turns(answer.calls, [question.result])]
+                told = [*said(question.text), *_turns_of_calls(answer.calls, [question.result])]
                 after = self._try(["repeats_a_call"], told)
                 tried += after is not None
                 if after and answer.calls[0] in after.calls:
@@ -171,7 +173,7 @@ class _Examiner:
                 continue
             tried += 1
             if len(set(cities)) == 1 and len(answer.calls) == 1:
-                told = [*said(pair.text), *_turns(answer.calls, [pair.results[cities[0]]])]
+                told = [*said(pair.text), *_turns_of_calls(answer.calls, [pair.results[cities[0]]])]
                 after = self._try(["stops_after_the_first_call"], told)
                 tried -= after is None
                 if after and not after.calls and not after.cut:
@@ -196,20 +198,24 @@ class _Examiner:
         wrong = [answer.wrong for answer in self._seen if answer.wrong]
         calls = sum(bool(answer.reply.calls) for answer in self._seen)
         if len(wrong) >= _SHOWS:
-            self._faults.append(found("malformed_arguments", f"{len(wrong)} of {calls}, such as {shown(wrong[0])}"))
+            self._faults.append(
+                found_fault("malformed_arguments", f"{len(wrong)} of {calls}, such as {shown_evidence(wrong[0])}")
+            )
 
 
-def _did(answer: Answer) -> str:
+def _deed(answer: Answer) -> str:
+    """What an answer did, as evidence of a fault."""
     if answer.reply.calls:
-        return f"called {shown(', '.join(_written(call) for call in answer.calls))}"
-    return f"said '{shown(answer.words)}'"
+        return f"called {shown_evidence(', '.join(_written_call(call) for call in answer.calls))}"
+    return f"said '{shown_evidence(answer.words)}'"
 
 
-def _written(call: ToolCall) -> str:
+def _written_call(call: ToolCall) -> str:
     return f"{call.name}({', '.join(f'{name}={value!r}' for name, value in call.arguments.items())})"
 
 
 def _is_right(question: Needed, answer: Answer) -> bool:
+    """Whether an answer in words has the result that the examiner's question asks for."""
     digits = "".join(c for c in answer.words if c.isalnum())
     return bool(question.right) and question.right in digits
 
@@ -220,8 +226,8 @@ def _city(call: ToolCall, pair: Pair) -> str:
     return next((city for city in pair.results if call.name == pair.tool and city.lower() in asked), "")
 
 
-def _turns(calls: Sequence[ToolCall], results: Sequence[str]) -> list[dict[str, Any]]:
-    """The turn that makes calls, and those that tell their results."""
+def _turns_of_calls(calls: Sequence[ToolCall], results: Sequence[str]) -> list[dict[str, Any]]:
+    """The turn that makes an answer's calls, and those that tell their results, for a further question."""
     ids = [f"call{i:05d}" for i in range(len(calls))]
     made = [
         {"id": name, "type": "function", "function": {"name": call.name, "arguments": json.dumps(call.arguments)}}

@@ -92,7 +92,7 @@ class Fault(NamedTuple):
     adapter: str
 
 
-def found(name: str, evidence: str) -> Fault:
+def found_fault(name: str, evidence: str) -> Fault:
     """The fault of a name, with its evidence."""
     known = FAULTS[name]
     return Fault(name, known.meaning, evidence, known.cure, known.adapter)

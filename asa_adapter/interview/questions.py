@@ -3,16 +3,19 @@
 from typing import Any, NamedTuple
 
 
-def _tool(name: str, description: str, argument: str, meaning: str) -> dict[str, Any]:
+def _tool_of_questions(name: str, description: str, argument: str, meaning: str) -> dict[str, Any]:
+    """A tool that questions offer, as a JSON schema."""
     properties = {argument: {"type": "string", "description": meaning}}
     parameters = {"type": "object", "properties": properties, "required": [argument]}
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
 
 
-CALCULATOR = _tool("calculator", "Computes an arithmetic expression exactly.", "expression", "such as 12 * 7")
-WEATHER = _tool("get_weather", "Tells the weather in a city right now.", "city", "name of the city")
-CLOCK = _tool("current_time", "Tells what time it is in a city right now.", "city", "name of the city")
-SEARCH = _tool("web_search", "Searches the web for recent facts.", "query", "what to search for")
+CALCULATOR = _tool_of_questions(
+    "calculator", "Computes an arithmetic expression exactly.", "expression", "such as 12 * 7"
+)
+WEATHER = _tool_of_questions("get_weather", "Tells the weather in a city right now.", "city", "name of the city")
+CLOCK = _tool_of_questions("current_time", "Tells what time it is in a city right now.", "city", "name of the city")
+SEARCH = _tool_of_questions("web_search", "Searches the web for recent facts.", "query", "what to search for")
 TOOLS = (CALCULATOR, WEATHER, CLOCK, SEARCH)
 
 _OTHERS = """
@@ -22,7 +25,9 @@ list_files lock_door mute_phone open_app order_taxi pay_bill play_music print_do
 reserve_table schedule_call send_email send_message set_alarm set_reminder set_thermostat share_location start_timer
 take_photo translate_text turn_on_light
 """
-_UNNEEDED = tuple(_tool(name, f"Does this: {name.replace('_', ' ')}.", "details", "which") for name in _OTHERS.split())
+_UNNEEDED = tuple(
+    _tool_of_questions(name, f"Does this: {name.replace('_', ' ')}.", "details", "which") for name in _OTHERS.split()
+)
 MANY = (*_UNNEEDED[:20], *TOOLS, *_UNNEEDED[20:])
 
 

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 
 from asa_adapter.answering.decoding import text_ends
-from asa_adapter.data.prompts import Row
-from asa_adapter.data.rows import complete_row, row_text
+from asa_adapter.data.rows import Row, complete_row, row_text
 from asa_adapter.evaluation.answers import Evaluation
-from asa_adapter.labelling.checker import Result, expected_results, is_right
+from asa_adapter.labelling.answer_checker import Result, expected_results, is_right
 from asa_adapter.modeling.forward import input_device
-from asa_adapter.tool_calls.detection import detected_format
+from asa_adapter.tool_calls.format_detection import detected_format
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 # How a row's expected answer is found: by its column, by a function of the row, or by its place in a list.
@@ -80,7 +79,7 @@ def label_by_trying(
             torch.manual_seed(seed)
             texts = texts + ask(temperature=temperature).answers(prompts * (n - 1), name="sampled")
     texts_and_ends = _texts_and_ends(model, tokenizer, texts)
-    return [_labelled(row, texts_and_ends[i :: len(rows)], results[i], k) for i, row in enumerate(rows)]
+    return [_labelled_by_trial(row, texts_and_ends[i :: len(rows)], results[i], k) for i, row in enumerate(rows)]
 
 
 def failures_that_count(n: int, k: int | None, temperature: float) -> int:
@@ -102,7 +101,7 @@ def failures_that_count(n: int, k: int | None, temperature: float) -> int:
 def prompts_and_results(
     rows: Sequence[Mapping[str, Any]], answers: Answers, place: Callable[[int], str] = "row {}".format
 ) -> tuple[list[dict[str, Any]], list[list[Result]]]:
-    """The rows without any tools, and for each the results of which any makes an answer right.
+    """The rows to try, without any tools, and for each the results of which any makes an answer right.
 
     Args:
         rows: as `label_by_trying` takes them.
@@ -112,18 +111,19 @@ def prompts_and_results(
     Raises:
         ValueError: a row without a prompt, or with an answer that cannot be checked.
     """
-    prompts = [_prompt(row, place(i)) for i, row in enumerate(rows)]
+    prompts = [_prompt_without_tools(row, place(i)) for i, row in enumerate(rows)]
     results = [expected_results(answer, place(i)) for i, answer in enumerate(_given_answers(rows, answers, place))]
     return prompts, results
 
 
-def _prompt(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _prompt_without_tools(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A row that offers no tools."""
     labelled = {**row, "label": 0} if isinstance(row, Mapping) else row  # complete_row() refuses what is no row
     return {**complete_row(labelled, where, where, None), "tools": []}
 
 
 def _given_answers(rows: Sequence[Mapping[str, Any]], answers: Answers, place: Callable[[int], str]) -> list[Any]:
+    """The expected answer to each row that is tried: from a column, a function or a list."""
     if callable(answers):
         return [answers(row) for row in rows]
     if not isinstance(answers, str):
@@ -140,16 +140,17 @@ def _given_answers(rows: Sequence[Mapping[str, Any]], answers: Answers, place: C
 
 
 def _texts_and_ends(model: Any, tokenizer: Any, answers: Sequence[str]) -> list[tuple[str, bool]]:
-    """Answers without special tokens, and whether each came to its end."""
+    """Answers that were tried, without special tokens, and whether each came to its end."""
     ends = {tokenizer.decode([token], skip_special_tokens=False) for token in text_ends(model)}
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special} | ends
     pattern = re.compile("|".join(map(re.escape, filter(None, special))) or r"\Z")
     return [(pattern.sub("", text).strip(), not ends or text.endswith(tuple(ends))) for text in answers]
 
 
-def _labelled(
+def _labelled_by_trial(
     row: Mapping[str, Any], texts_and_ends: Sequence[tuple[str, bool]], results: Sequence[Result], k: int
 ) -> dict[str, Any]:
+    """A row with the label that its failures make, and how it was tried."""
     question = row_text(row)
     # Of an answer that was cut off the last number is one of the working.
     right = [ended and is_right(text, results, question) for text, ended in texts_and_ends]

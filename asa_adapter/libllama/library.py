@@ -223,7 +223,7 @@ def open_library(path: str | Path | None = None) -> Library:
         IncompatibleModelError: it is not installed, another build, or does not fit.
     """
     given = path or os.environ.get(LIBRARY)
-    return _opened(str(given) if given else str(_of_the_wheel()))
+    return _opened(str(given) if given else str(_library_of_wheel()))
 
 
 @functools.cache
@@ -231,7 +231,8 @@ def _opened(path: str) -> Library:
     return Library(Path(path))
 
 
-def _of_the_wheel() -> Path:
+def _library_of_wheel() -> Path:
+    """The path of the library in the installed wheel, whose build of llama.cpp was tested."""
     try:
         build = _build(version(PACKAGE))
     except PackageNotFoundError:
@@ -256,4 +257,5 @@ def _build(release: str) -> int | None:
 
 
 def _tested() -> str:
+    """The builds of llama.cpp whose library was tested."""
     return f"b{OLDEST}" if OLDEST == NEWEST else f"b{OLDEST} to b{NEWEST}"

@@ -15,7 +15,7 @@ from asa_adapter.engine.protocol import Answered, Answering, Facts, Pushed, Ques
 from asa_adapter.errors import IncompatibleModelError, visible
 from asa_adapter.files import sha256
 from asa_adapter.libllama.context import Context, Run
-from asa_adapter.libllama.file import (
+from asa_adapter.libllama.gguf_file import (
     file_tokenizer,
     load_model,
     metadata,
@@ -25,11 +25,17 @@ from asa_adapter.libllama.file import (
     weights_digest,
 )
 from asa_adapter.libllama.library import open_library
-from asa_adapter.llamacpp.batches import Answers, Pushes, States
-from asa_adapter.llamacpp.check import check_layer
-from asa_adapter.llamacpp.settings import Settings, generated
-from asa_adapter.llamacpp.steering import Adapters, GGUFSteering, SteeredRow, biased, visits
-from asa_adapter.modeling.residual import last_prompt_index
+from asa_adapter.llamacpp.batched_runs import BatchedAnswers, BatchedPushes, BatchedStates
+from asa_adapter.llamacpp.generate_settings import GenerateSettings, generated_output
+from asa_adapter.llamacpp.layer_check import check_layer
+from asa_adapter.llamacpp.steering import (
+    AttachedAdapters,
+    GGUFSteering,
+    SteeredGGUFRow,
+    adapter_visits,
+    biased_by_adapters,
+)
+from asa_adapter.modeling.residual_stream import last_prompt_index
 from asa_adapter.policy.controller import Controller
 from asa_adapter.policy.decision import Decision
 
@@ -81,8 +87,8 @@ class GGUFModel:
         self.path = Path(path)
         self._library = open_library(library)
         self._model = load_model(self._library, self.path)
-        self._threads = threads or _cores()
-        self._adapters = Adapters()
+        self._threads = threads or _cores_for_model()
+        self._adapters = AttachedAdapters()
         self._checked: set[int] = set()
         vocabulary = self._library.model_get_vocab(self._model)
         self._size = self._library.vocab_n_tokens(vocabulary)
@@ -189,7 +195,7 @@ class GGUFModel:
         Raises:
             ValueError: another setting, a streamer for several prompts, or a prompt that is too long.
         """
-        how = Settings.of(settings, self.generation_config.eos_token_id)
+        how = GenerateSettings.of(settings, self.generation_config.eos_token_id)
         if how.streamer is not None:
             if len(input_ids) != 1:
                 raise ValueError(f"streamer was given with {len(input_ids)} prompts; expected one")
@@ -212,9 +218,11 @@ class GGUFModel:
                 handle.keep(kept.get(id(handle)))
         if how.streamer is not None:
             how.streamer.end()
-        return generated(input_ids, answers, firsts, how)
+        return generated_output(input_ids, answers, firsts, how)
 
-    def _answer(self, prompt: list[int], rows: Sequence[SteeredRow], how: Settings) -> tuple[torch.Tensor, list[int]]:
+    def _answer(
+        self, prompt: list[int], rows: Sequence[SteeredGGUFRow], how: GenerateSettings
+    ) -> tuple[torch.Tensor, list[int]]:
         """The logits of the first token, and the token ids of the answer to one prompt."""
         self.check_length(len(prompt) + how.max_new_tokens)
         logits = self._begun(prompt, rows)
@@ -226,14 +234,14 @@ class GGUFModel:
             ids.append(how.chosen(writer.logits()))
         return logits, ids
 
-    def _begun(self, prompt: list[int], rows: Sequence[SteeredRow]) -> torch.Tensor:
+    def _begun(self, prompt: list[int], rows: Sequence[SteeredGGUFRow]) -> torch.Tensor:
         """Reads a prompt, and returns the (V,) logits of the first token, steered and biased."""
         reader = self._reader
         reader.clear()
         if len(prompt) > 1:
             reader.read([Run(0, prompt[:-1], 0, answers=False)])
-        reader.read([Run(0, prompt[-1:], len(prompt) - 1)], visits(rows))
-        return biased(rows, reader.logits())
+        reader.read([Run(0, prompt[-1:], len(prompt) - 1)], adapter_visits(rows))
+        return biased_by_adapters(rows, reader.logits())
 
     def _check(self, layer: int) -> None:
         if layer not in self._checked:
@@ -255,22 +263,22 @@ class GGUFModel:
     def last_states(self, prompts: Sequence[Sequence[int]], done: Callable[[int], Any]) -> torch.Tensor:
         """(L, N, D) float32 states behind all blocks at each prompt's last token; shared beginnings are run once."""
         self.check_length(max(map(len, prompts)))
-        return States(self._context, self.facts, self._ordered).of(prompts, done)
+        return BatchedStates(self._context, self.facts, self._ordered).of(prompts, done)
 
     def pushed_logits(
         self, prompts: Sequence[Sequence[int]], pushes: Sequence[tuple[int, Pushed]], done: Callable[[int], Any]
     ) -> Iterator[tuple[list[int], int, torch.Tensor]]:
         """Logits of the first answer token without and under pushes; see `EngineModel`."""
         self.check_length(max(map(len, prompts)))
-        return Pushes(self._context, pushes, done).of(prompts)
+        return BatchedPushes(self._context, pushes, done).of(prompts)
 
     def answers(
         self, prompts: Sequence[Sequence[int]], asked: Callable[[int], Iterable[Question]], how: Answering
     ) -> Iterator[Answered]:
         """The answers to the questions that are asked about each prompt, several at a time; see `EngineModel`."""
         self.check_length(max(map(len, prompts)) + how.max_new_tokens)
-        settings = Settings.answering(how, self.generation_config.eos_token_id)
-        return Answers(self._context, self._adapters, settings, how).of(prompts, asked)
+        settings = GenerateSettings.answering(how, self.generation_config.eos_token_id)
+        return BatchedAnswers(self._context, self._adapters, settings, how).of(prompts, asked)
 
     @property
     def _ordered(self) -> bool:
@@ -319,7 +327,7 @@ class GGUFModel:
         raise TypeError("a GGUF model cannot be pickled: open the file again")
 
 
-def _cores() -> int:
+def _cores_for_model() -> int:
     bound = os.environ.get("OMP_NUM_THREADS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, int(bound)) if bound.isdigit() and int(bound) else cores

@@ -10,8 +10,8 @@ from asa_adapter.libllama.context import Visit
 from asa_adapter.policy.controller import Controller
 from asa_adapter.policy.decision import Decision
 from asa_adapter.steering.hook import SteeringHandle
-from asa_adapter.steering.methods import Attached
-from asa_adapter.steering.steered_passes import Ending, Record, Window
+from asa_adapter.steering.replaced_methods import Attached
+from asa_adapter.steering.windows_and_records import Ending, Record, Window
 
 
 class GGUFSteering(SteeringHandle):
@@ -29,7 +29,7 @@ class GGUFSteering(SteeringHandle):
 
     def __init__(
         self,
-        attached: "Adapters",
+        attached: "AttachedAdapters",
         controller: Controller,
         config: ASAConfig,
         steer_without_tools: bool,
@@ -39,10 +39,10 @@ class GGUFSteering(SteeringHandle):
         attached.add(self)
         self._steering = attached
 
-    def row(self, tokens: Sequence[int], last: int) -> "SteeredRow":
+    def row(self, tokens: Sequence[int], last: int) -> "SteeredGGUFRow":
         """What the adapter does in one row of a generate() call, by its tokens, padding included, and its last one."""
         record = self._open(np.array([last]), torch.tensor([list(tokens)]))
-        return SteeredRow(record, self._earlier, self.layer)
+        return SteeredGGUFRow(record, self._earlier, self.layer)
 
     def tell(self, tokens: Sequence[int], last: int) -> None:
         """Warns once where a row does not end as the prompts of the fit did."""
@@ -50,12 +50,12 @@ class GGUFSteering(SteeringHandle):
 
     def keep(self, decisions: list[Decision] | None) -> None:
         """Keeps what was decided in a generate() call that ends; None for one that was not steered."""
-        self._record = None if decisions is None else Decided(decisions)
+        self._record = None if decisions is None else GGUFDecisions(decisions)
         for calls in self._recordings.open:
             calls.append(list(decisions or []))
 
 
-class Decided:
+class GGUFDecisions:
     """The decisions of a generate() call that has ended."""
 
     def __init__(self, decisions: list[Decision]) -> None:
@@ -66,7 +66,7 @@ class Decided:
         return list(self._decisions)
 
 
-class SteeredRow:
+class SteeredGGUFRow:
     """One adapter in one row, while the row's last prompt token is read."""
 
     def __init__(self, record: Record, earlier: Sequence[int], layer: int) -> None:
@@ -90,7 +90,7 @@ class SteeredRow:
         return None if torch.equal(steered, states) else steered
 
 
-class Adapters:
+class AttachedAdapters:
     """The adapters on one model."""
 
     def __init__(self) -> None:
@@ -121,16 +121,16 @@ class Adapters:
         return [handle for handle in self.handles if handle._is_active()]
 
 
-def visits(rows: Sequence[SteeredRow]) -> dict[int, Visit]:
+def adapter_visits(rows: Sequence[SteeredGGUFRow]) -> dict[int, Visit]:
     """What adapters do behind which blocks; where one reads what another steers, it reads what was steered."""
     found: dict[int, Visit] = {row.layer: row.steer for row in rows}
     for row in rows:
         for layer in row.earlier:
-            found[layer] = _both(found.get(layer), row.read(layer))
+            found[layer] = _both_visits(found.get(layer), row.read(layer))
     return found
 
 
-def _both(first: Visit | None, second: Visit) -> Visit:
+def _both_visits(first: Visit | None, second: Visit) -> Visit:
     """Both, of which the second changes nothing."""
     if first is None:
         return second
@@ -143,7 +143,7 @@ def _both(first: Visit | None, second: Visit) -> Visit:
     return visit
 
 
-def biased(rows: Sequence[SteeredRow], logits: torch.Tensor) -> torch.Tensor:
+def biased_by_adapters(rows: Sequence[SteeredGGUFRow], logits: torch.Tensor) -> torch.Tensor:
     """The (V,) logits of a row's first answer token, with the openings of calls biased as its adapters want."""
     records = [row.record for row in rows if row.record.controller.opening is not None]
     if not records:

@@ -11,19 +11,19 @@ from asa_adapter.data.prompts import chat_template_sha256
 from asa_adapter.engine.protocol import EngineModel, is_engine_model
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.files import looks_like_path
-from asa_adapter.matching.calls import config_parser
-from asa_adapter.matching.resemblance import Resemblance
+from asa_adapter.matching.parser_and_openings import parser_of_config
+from asa_adapter.matching.prompt_resemblance import Resemblance
 from asa_adapter.modeling.fingerprint import is_quantised, model_fingerprint, same_packing, same_weights
-from asa_adapter.modeling.residual import decoder_blocks, generating_model, hidden_size, text_config
-from asa_adapter.modeling.tuners import changing_adapters
-from asa_adapter.notations.schemas import Tools
+from asa_adapter.modeling.peft_tuners import changing_adapters
+from asa_adapter.modeling.residual_stream import decoder_blocks, generating_model, hidden_size, text_config
+from asa_adapter.notations.tool_schemas import Tools
 
 QUANTISED = "the weights are quantised (packed): an adapter fitted on the full model reads other states here"
 FIT_HERE = "fit and measure the adapter on these very weights"
 
 
 def refuse_learnt_prompts(model: Any) -> None:
-    """Refuses a PEFT model with prompt learning (prompt tuning, prefix tuning, P-tuning).
+    """Refuses a PEFT model with prompt learning (prompt tuning, prefix tuning, P-tuning), which no adapter fits.
 
     Raises:
         IncompatibleModelError: the active PEFT method puts learnt tokens before the prompt.
@@ -73,7 +73,7 @@ def fitting_blocks(model: nn.Module, config: ASAConfig) -> nn.ModuleList:
     """
     refuse_other_kinds(model)
     found, blocks = text_config(model), decoder_blocks(model, config.layer_path)
-    _refuse_misfit(hidden_size(model), len(blocks), getattr(found, "model_type", None), config)
+    _refuse_sizes(hidden_size(model), len(blocks), getattr(found, "model_type", None), config)
     return blocks
 
 
@@ -85,10 +85,11 @@ def fitting_engine(model: EngineModel, config: ASAConfig) -> None:
     """
     found = model.facts
     kind = config.model_type if config.model_type in found.model_types else found.model_types[0]
-    _refuse_misfit(found.hidden_size, found.num_layers, kind, config)
+    _refuse_sizes(found.hidden_size, found.num_layers, kind, config)
 
 
-def _refuse_misfit(width: int, depth: int, kind: str | None, config: ASAConfig) -> None:
+def _refuse_sizes(width: int, depth: int, kind: str | None, config: ASAConfig) -> None:
+    """Refuses a model whose width, depth or type is not the adapter's."""
     facts = (
         ("hidden size", width, config.hidden_size),
         ("number of decoder blocks", depth, config.num_layers),
@@ -114,7 +115,9 @@ def misfits(facts: Iterable[tuple[str, Any, Any]], config: ASAConfig) -> list[st
     ]
 
 
-def differences(model: Any, tokenizer: Any, tools: Tools | None, config: ASAConfig, allow_mismatch: bool) -> list[str]:
+def differences_from_fit(
+    model: Any, tokenizer: Any, tools: Tools | None, config: ASAConfig, allow_mismatch: bool
+) -> list[str]:
     """What a user should know before this model is steered, a sentence each.
 
     Args:
@@ -132,7 +135,7 @@ def differences(model: Any, tokenizer: Any, tools: Tools | None, config: ASAConf
         raise IncompatibleModelError(f"{'; '.join(found)}. If this is what you want, attach with allow_mismatch=True")
     if tools is not None and (other := Resemblance(config).other_tools(tools)):
         found.append(f"{other}. `evaluate` on rows that offer them tells what it is worth there")
-    return [*found, packed] if (packed := quantisation(model, config)) else found
+    return [*found, packed] if (packed := quantisation_note(model, config)) else found
 
 
 def suspicions(model: Any, tokenizer: Any, config: ASAConfig) -> list[str]:
@@ -149,7 +152,7 @@ def suspicions(model: Any, tokenizer: Any, config: ASAConfig) -> list[str]:
     name, revision = str(getattr(model, "name_or_path", "") or ""), getattr(model.config, "_commit_hash", None)
     found = other_origin(config.base_model, config.base_model_revision, name, revision)
     if config.base_model_fingerprint:
-        same, why = same_weights(config.base_model_fingerprint, _fingerprint(model, config))
+        same, why = same_weights(config.base_model_fingerprint, _fingerprint_to_compare(model, config))
         if same is False:
             adapters = [] if is_engine_model(model) else changing_adapters(model)
             changing = " and ".join(f"the {adapter}" for adapter in adapters)
@@ -157,7 +160,7 @@ def suspicions(model: Any, tokenizer: Any, config: ASAConfig) -> list[str]:
     return found if tokenizer is None else found + _other_prompts(config, tokenizer)
 
 
-def quantisation(model: Any, config: ASAConfig) -> str | None:
+def quantisation_note(model: Any, config: ASAConfig) -> str | None:
     """What to know before an adapter steers quantised weights; None where they are plain or it was fitted on them.
 
     Args:
@@ -172,12 +175,12 @@ def quantisation(model: Any, config: ASAConfig) -> str | None:
         return f"the adapter was fitted on a GGUF file, whose states are not quite those of this model; {FIT_HERE}"
     if not is_quantised(model, decoder_blocks(model, config.layer_path)):
         return None
-    if same_packing(config.base_model_fingerprint, _fingerprint(model, config)):
+    if same_packing(config.base_model_fingerprint, _fingerprint_to_compare(model, config)):
         return None
     return f"{QUANTISED}; {FIT_HERE}"
 
 
-def _fingerprint(model: Any, config: ASAConfig) -> str | None:
+def _fingerprint_to_compare(model: Any, config: ASAConfig) -> str | None:
     if is_engine_model(model):
         return model.fingerprint()
     return model_fingerprint(model, config.layer_path, config.base_model_fingerprint)
@@ -208,12 +211,12 @@ def _is_hub_id(name: str) -> bool:
     return name.count("/") == 1 and not looks_like_path(name) and not Path(name).exists()
 
 
-def _begins_as_fitted(config: ASAConfig, tokenizer: Any) -> bool:
+def _calls_begin_as_fitted(config: ASAConfig, tokenizer: Any) -> bool:
     """Whether calls begin with the same tokens as in the fit."""
     if not config.opening_ids:
         return False
     try:
-        return config_parser(config, tokenizer).opening_ids(tokenizer) == config.opening_ids
+        return parser_of_config(config, tokenizer).opening_ids(tokenizer) == config.opening_ids
     except ValueError:  # the config's format is not known
         return False
 
@@ -231,6 +234,6 @@ def _other_prompts(config: ASAConfig, tokenizer: Any) -> list[str]:
     # A marker in plain words, such as "functools[", need not be a token of its own; nor need one named by hand.
     is_token = marker.endswith((">", "]"))
     known = marker in tokenizer.get_vocab() or marker in str(tokenizer.chat_template)
-    if is_token and not known and not _begins_as_fitted(config, tokenizer):
+    if is_token and not known and not _calls_begin_as_fitted(config, tokenizer):
         found.append(f"neither vocabulary nor chat template has the tool-call marker {marker!r}")
     return found

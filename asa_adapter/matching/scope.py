@@ -4,21 +4,21 @@ from dataclasses import dataclass
 
 import torch
 
-from asa_adapter.config.fields import STATES
-from asa_adapter.matching.kinds import told_kinds
-from asa_adapter.matching.resemblance import NO_TOOLS, Resemblance
+from asa_adapter.config.value_checks import STATES
+from asa_adapter.matching.prompt_resemblance import NO_TOOLS, Resemblance
+from asa_adapter.matching.state_kinds import told_kinds
 
 NO_KIND = "the kind of state in which the prompt ends is not known, and the adapter treats each kind in its own way"
 
 
-def not_fitted(state: str) -> str:
+def state_not_fitted(state: str) -> str:
     """Why a row of a kind of state that was not fitted is left alone."""
     where = {"first": "behind the user's turn", "after_result": "behind a tool's result"}[state]
     return f"the prompt ends {where} ({state!r}), and the adapter was not fitted on such states"
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenPrompts:
     """What the prompts of one call are.
 
     Attributes:
@@ -64,7 +64,7 @@ class Seen:
             return state, NO_TOOLS
         if self.every_state or (acts := self.acts) is None or acts[row]:
             return state, ""
-        return state, not_fitted(state) if state else NO_KIND
+        return state, state_not_fitted(state) if state else NO_KIND
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,13 @@ class Scope:
     without_tools: bool = False
     every_state: bool = False
 
-    def look(self, tokens: torch.Tensor | None, rows: int) -> Seen:
+    def look(self, tokens: torch.Tensor | None, rows: int) -> SeenPrompts:
         """What (B, T) prompts are, by their token ids; None where these are not known."""
         config = self.fitted.config
         several = len(config.states) > 1
         if tokens is None:
             unknown = torch.full((rows,), -1, device="cpu") if several else None
-            return Seen(config.states, None, unknown, self.every_state)
+            return SeenPrompts(config.states, None, unknown, self.every_state)
         offers = None if self.without_tools else self.fitted.offers_tools(tokens)
         kinds = told_kinds(tokens, config.state_marks) if config.state_marks else None
-        return Seen(config.states, offers, kinds, self.every_state)
+        return SeenPrompts(config.states, offers, kinds, self.every_state)

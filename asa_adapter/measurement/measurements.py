@@ -15,22 +15,22 @@ from numpy.typing import NDArray
 
 from asa_adapter.answering.leads import Variant
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.data.duplicates import row_groups, row_names
-from asa_adapter.data.prompts import Row, encode_rows, row_domain, row_tools
-from asa_adapter.engine.batches import pad_token_id
+from asa_adapter.data.duplicates import row_groups
+from asa_adapter.data.prompts import encode_rows
+from asa_adapter.data.rows import Row, row_domain, row_labels, row_names, row_tools
+from asa_adapter.engine.padded_batches import pad_token_id
 from asa_adapter.engine.protocol import is_engine_model, or_opened_for_more
-from asa_adapter.evaluation.answers import Evaluation, of_rows
-from asa_adapter.evaluation.first_tokens import Push, Screened, first_tokens, parts_of, probabilities
-from asa_adapter.matching.kinds import kind_of
-from asa_adapter.measurement.labelled import LabelledStates, labels_of
-from asa_adapter.measurement.lengths import check_lengths, room, usable
-from asa_adapter.measurement.stages import Stages, digest
-from asa_adapter.measurement.surroundings import surroundings
+from asa_adapter.evaluation.answers import Evaluation, variant_of_rows
+from asa_adapter.evaluation.first_tokens import Push, Screened, first_token_probabilities, first_tokens, push_parts
+from asa_adapter.matching.state_kinds import kind_of
+from asa_adapter.measurement.labelled_states import LabelledStates
+from asa_adapter.measurement.prompt_lengths import check_lengths, room_for_prompt, usable_prompts
+from asa_adapter.measurement.stage_files import Stages, stage_dependencies, stage_digest
 from asa_adapter.modeling.processes import Processes
-from asa_adapter.modeling.residual import decoder_blocks
-from asa_adapter.notations.schemas import Tools
+from asa_adapter.modeling.residual_stream import decoder_blocks
+from asa_adapter.notations.tool_schemas import Tools
 from asa_adapter.states import HiddenStates, collect_hidden_states
-from asa_adapter.tool_calls.habits import Habit, a_few, habit
+from asa_adapter.tool_calls.call_habits import Habit, few_of_each_label, habit_of_answers
 from asa_adapter.tool_calls.outcomes import Answer, Outcome
 from asa_adapter.tool_calls.parser import ToolCallParser
 
@@ -98,7 +98,7 @@ class Measurements:
         """Forgets results and added rows. With a folder, results that still hold are read there, new ones stored."""
         self._splits, self._sources = dict(self._given), {}
         self._encoded, self._states, self._one_domain = {}, {}, None
-        self._stages = Stages(folder, surroundings(self._model, self._args) if folder is not None else None)
+        self._stages = Stages(folder, stage_dependencies(self._model, self._args) if folder is not None else None)
 
     @property
     def evaluation(self) -> Evaluation:
@@ -133,25 +133,25 @@ class Measurements:
         return self._stages.reused
 
     def check_lengths(self) -> None:
-        """Refuses prompts that are too long for the model; see `lengths.check_lengths`."""
+        """Refuses prompts that are too long for the model; see `prompt_lengths.check_lengths`."""
         lengths = {
             f"{split}:{name}": len(ids)
             for split, rows in self._splits.items()
             for name, ids in zip(row_names(rows), self._prompts(split).ids, strict=True)
         }
         cure = or_opened_for_more(self._model.facts) if is_engine_model(self._model) else ""
-        check_lengths(lengths, room(self._model, self._tokenizer), self._args.max_new_tokens, cure)
+        check_lengths(lengths, room_for_prompt(self._model, self._tokenizer), self._args.max_new_tokens, cure)
 
     def add(self, name: str, split: str, rows: Sequence[Row], of: Sequence[int]) -> None:
         """Adds rows that were made from those of a split, as a split of its own, with the groups of their sources.
 
         Rows that cannot be rendered or are too long are left out. `of` has the index of the row each was made from.
         """
-        most = room(self._model, self._tokenizer, self._args.max_new_tokens)
-        prompts = usable(self._tokenizer, rows, self._tools, self._parser, most)
+        most = room_for_prompt(self._model, self._tokenizer, self._args.max_new_tokens)
+        prompts = usable_prompts(self._tokenizer, rows, self._tools, self._parser, most)
         self._splits[name] = [rows[i] for i in prompts]
         self._sources[name] = np.array([of[i] for i in prompts], dtype=np.int64)
-        self._encoded[name] = _Prompts([*prompts.values()], digest([*prompts.values()]))
+        self._encoded[name] = _Prompts([*prompts.values()], stage_digest([*prompts.values()]))
         self._alike[name] = self.groups(split)[self._sources[name]]
 
     def sources(self, name: str) -> NDArray[np.int64]:
@@ -160,7 +160,7 @@ class Measurements:
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """(N,) int64, 1 where a row needs a tool, else 0."""
-        return labels_of(self._splits[split])
+        return row_labels(self._splits[split])
 
     def domains(self, split: str) -> list[str]:
         """The domain of each row."""
@@ -236,8 +236,8 @@ class Measurements:
             screened = first_tokens(self._model, pushes=[push.of(mine) for push in pushes], **how)
             return {name: processes.arrays(found, len(chosen)) for name, found in screened._asdict().items()}
 
-        pushed = digest(*parts_of(pushes))
-        depends = {"prompts": prompts.digest, "rows": digest(chosen), "pushes": pushed, "openings": openings}
+        pushed = stage_digest(*push_parts(pushes))
+        depends = {"prompts": prompts.digest, "rows": stage_digest(chosen), "pushes": pushed, "openings": openings}
         return Screened(**self._stages.arrays(f"first-tokens-{split}", depends, compute))
 
     def probabilities(self, split: str, sets: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -247,7 +247,7 @@ class Measurements:
         def compute() -> dict[str, NDArray[Any]]:
             processes = Processes()
             some = [prompts.ids[i] for i in processes.part(len(prompts.ids))]
-            found = probabilities(self._model, prompts=some, sets=sets, **self._screening)
+            found = first_token_probabilities(self._model, prompts=some, sets=sets, **self._screening)
             return {"probabilities": processes.arrays(found, len(prompts.ids))}
 
         depends = {"prompts": prompts.digest, "sets": [list(tokens) for tokens in sets]}
@@ -269,7 +269,7 @@ class Measurements:
         of_a_stage = _ROWS_OF_A_STAGE * Processes().count
         for begin in range(0, len(rows), of_a_stage):
             part = range(begin, min(begin + of_a_stage, len(rows)))
-            some = {name: of_rows(variant, part) for name, variant in variants.items()}
+            some = {name: variant_of_rows(variant, part) for name, variant in variants.items()}
             for name, texts in self._some_answers(split, part, some, until_call).items():
                 answers[name] += texts
         return answers
@@ -280,7 +280,7 @@ class Measurements:
         """The answers to the rows of one stage."""
         rows, prompts = self._splits[split], [self._prompts(split).ids[i] for i in part]
         depends = {
-            "prompts": digest(prompts),
+            "prompts": stage_digest(prompts),
             "max_new_tokens": self._args.max_new_tokens,
             "until_call": until_call,
             "markers": [*self._parser.forms, self._parser.start, self._parser.end],
@@ -321,15 +321,15 @@ class Measurements:
 
     def habit(self, split: str) -> tuple[Habit, list[Answer]]:
         """The formats in which the bare model's calls come, in its answers to a few rows of each label; and these."""
-        rows = a_few(self._splits[split])
+        rows = few_of_each_label(self._splits[split])
         prompts = encode_rows(self._tokenizer, rows, self._tools, self._parser)
-        depends = {"prompts": digest(prompts), "max_new_tokens": self._args.max_new_tokens}
+        depends = {"prompts": stage_digest(prompts), "max_new_tokens": self._args.max_new_tokens}
 
         def compute(_: list[str]) -> dict[str, list[Answer]]:
             return {"base": self._evaluation.answers(rows)}
 
         answers = self._stages.answers("habit", {"base": depends}, compute)["base"]
-        return habit(answers, [row_tools(row, self._tools) for row in rows], self._parser.format), answers
+        return habit_of_answers(answers, [row_tools(row, self._tools) for row in rows], self._parser.format), answers
 
     def read_with(self, parser: ToolCallParser) -> None:
         """Reads the model's calls with another parser from now on."""
@@ -346,5 +346,5 @@ class Measurements:
     def _prompts(self, split: str) -> _Prompts:
         if split not in self._encoded:
             ids = self._evaluation.prompts(self._splits[split], self._begun.get(split))
-            self._encoded[split] = _Prompts(ids, digest(ids))
+            self._encoded[split] = _Prompts(ids, stage_digest(ids))
         return self._encoded[split]

@@ -9,7 +9,6 @@ Adapters fitted earlier carry a fingerprint of a sample of the weights, without 
 """
 
 import hashlib
-import json
 import re
 import weakref
 from collections.abc import Iterable, Mapping
@@ -20,9 +19,9 @@ import torch
 from torch import nn
 
 from asa_adapter.files import sha256
-from asa_adapter.modeling.digests import raw_digest, stored_parts, weight_digest
-from asa_adapter.modeling.residual import decoder_blocks
-from asa_adapter.modeling.tuners import running_parameters
+from asa_adapter.modeling.peft_tuners import running_parameters
+from asa_adapter.modeling.residual_stream import decoder_blocks
+from asa_adapter.modeling.weight_digests import raw_digest, stored_parts, weight_digest
 
 _FORM = re.compile(r"2:(\w+):(\d+):([0-9a-f]{16}):([0-9a-f]{16}):([0-9a-f]{16}|packed-[0-9a-f]{16}|-)")
 _SAMPLED = re.compile(r"(\w+):([0-9a-f]{16}):([0-9a-f]{16}|-)")
@@ -68,14 +67,14 @@ def model_fingerprint(
         IncompatibleModelError: the decoder blocks are not found.
     """
     blocks = decoder_blocks(model, layer_path)
-    embedding = _embedding(model)
+    embedding = _embedding_weight(model)
     if embedding is None:
         return None
     sampled = _sampled_fingerprint(model, blocks, embedding)
     if like is not None and _SAMPLED.fullmatch(like):
         return sampled
     rows = min(len(embedding), stored_rows(like or "") or len(embedding))
-    decoder = Decoder.of(model, blocks, embedding)
+    decoder = FingerprintedDecoder.of(model, blocks, embedding)
     key = (sampled, rows, *decoder.versions())
     if known or key != _SEEN.get(model, (None,))[0]:
         _SEEN[model] = (key, decoder.fingerprint(rows, known))
@@ -87,7 +86,7 @@ _SEEN: weakref.WeakKeyDictionary[nn.Module, tuple[Any, str | None]] = weakref.We
 
 
 @dataclass(frozen=True)
-class Decoder:
+class FingerprintedDecoder:
     """The weights that a fingerprint is made of.
 
     Attributes:
@@ -103,7 +102,7 @@ class Decoder:
     quantised: bool
 
     @classmethod
-    def of(cls, model: Any, blocks: nn.ModuleList, embedding: torch.Tensor) -> "Decoder":
+    def of(cls, model: Any, blocks: nn.ModuleList, embedding: torch.Tensor) -> "FingerprintedDecoder":
         """The decoder that has these blocks: the module that holds their list, and the model's head."""
         holder = next(part for part in model.modules() if any(child is blocks for child in part.children()))
         head = model.get_output_embeddings()
@@ -117,7 +116,7 @@ class Decoder:
         weights = [self.embedding, *self.heads, *self.others]
         return [
             (
-                weight.data_ptr() if _is_plain(weight) else id(weight),
+                weight.data_ptr() if _is_readable(weight) else id(weight),
                 None if weight.is_inference() else weight._version,
             )
             for weight in weights
@@ -128,18 +127,18 @@ class Decoder:
         words = [self.embedding, *self.heads]
         vectors = [weight for weight in self.others if weight.ndim == 1]
         matrices = [weight for weight in self.others if weight.ndim > 1]
-        if not all(id(weight) in known or _is_plain(weight) for weight in [*words, *vectors]):
+        if not all(id(weight) in known or _is_readable(weight) for weight in [*words, *vectors]):
             return None
         spoken = list(dict.fromkeys(known.get(id(weight)) or weight_digest(weight[:rows]) for weight in words))
         seen = "-"
         if self.quantised and (packed := [part for weight in matrices for part in stored_parts(weight)]):
             if all(part.device.type != "meta" for part in packed):
-                seen = f"packed-{_short(map(raw_digest, packed))}"
-        elif matrices and all(id(weight) in known or _is_plain(weight) for weight in matrices):
-            seen = _short(known.get(id(weight)) or weight_digest(weight) for weight in matrices)
+                seen = f"packed-{_short_fingerprint(map(raw_digest, packed))}"
+        elif matrices and all(id(weight) in known or _is_readable(weight) for weight in matrices):
+            seen = _short_fingerprint(known.get(id(weight)) or weight_digest(weight) for weight in matrices)
         dtype = str(self.embedding.dtype).removeprefix("torch.")
-        norms = _short(known.get(id(weight)) or weight_digest(weight) for weight in vectors)
-        return f"2:{dtype}:{rows}:{_short(spoken)}:{norms}:{seen}"
+        norms = _short_fingerprint(known.get(id(weight)) or weight_digest(weight) for weight in vectors)
+        return f"2:{dtype}:{rows}:{_short_fingerprint(spoken)}:{norms}:{seen}"
 
 
 def same_weights(stored: str | None, found: str | None) -> tuple[bool | None, str]:
@@ -217,21 +216,36 @@ def _is_packed(digest: str) -> bool:
     return digest.startswith("packed-")
 
 
+def fingerprinted_parameters(model: Any, sampled: bool) -> tuple[set[str], set[str]]:
+    """Names of the parameters that a fingerprint is made of, and of those with a row for each token."""
+    blocks = decoder_blocks(model)
+    if sampled:
+        parts = [model.get_input_embeddings(), *(blocks[i] for i in {0, len(blocks) // 2, len(blocks) - 1})]
+        words, read = [], [parameter for part in parts for parameter in part.parameters()]
+    else:
+        decoder = FingerprintedDecoder.of(model, blocks, model.get_input_embeddings().weight)
+        words, read = [decoder.embedding, *decoder.heads], decoder.others
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    vocabulary = {names[id(parameter)] for parameter in words}
+    return vocabulary | {names[id(parameter)] for parameter in read}, vocabulary
+
+
 def _sampled_fingerprint(model: nn.Module, blocks: nn.ModuleList, embedding: torch.Tensor) -> str | None:
     """The fingerprint of a sample, as adapters carry it that were fitted before every number counted."""
     chosen = [blocks[i] for i in sorted({0, len(blocks) // 2, len(blocks) - 1})]
     parameters = list({id(weight): weight for block in chosen for weight in running_parameters(block)}.values())
     vectors = [parameter for parameter in parameters if parameter.ndim == 1]
-    if not all(map(_is_plain, [embedding, *vectors])):
+    if not all(map(_is_readable, [embedding, *vectors])):
         return None
     rows = [embedding[i] for i in _ROWS if i < len(embedding)]
     matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-    readable = matrices and not is_quantised(model, blocks) and all(map(_is_plain, matrices))
+    readable = matrices and not is_quantised(model, blocks) and all(map(_is_readable, matrices))
     dtype = str(embedding.dtype).removeprefix("torch.")
-    return f"{dtype}:{_digest([*rows, *vectors])}:{_digest(matrices) if readable else '-'}"
+    return f"{dtype}:{_sampled_digest([*rows, *vectors])}:{_sampled_digest(matrices) if readable else '-'}"
 
 
-def _embedding(model: Any) -> torch.Tensor | None:
+def _embedding_weight(model: Any) -> torch.Tensor | None:
+    """The weight of the input embedding, which a fingerprint reads; None where there is none."""
     try:
         weights = running_parameters(model.get_input_embeddings())
     except (AttributeError, NotImplementedError):
@@ -239,50 +253,34 @@ def _embedding(model: Any) -> torch.Tensor | None:
     return weights[0] if weights and weights[0].ndim == 2 else None
 
 
-def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether a tensor's values can be read: floats on a device, not quantised, sharded or on the meta device."""
+def _is_readable(tensor: torch.Tensor) -> bool:
+    """Whether a fingerprint can read a tensor: floats on a device, not quantised, sharded or on the meta device."""
     return type(tensor) in (nn.Parameter, torch.Tensor) and tensor.dtype in _DTYPES and tensor.device.type != "meta"
 
 
-def _short(digests: Iterable[str]) -> str:
+def _short_fingerprint(digests: Iterable[str]) -> str:
     """16 hexadecimal digits for several digests, in their order."""
     return sha256(" ".join(digests).encode())[:16]
 
 
 @torch.no_grad()
-def _digest(tensors: Iterable[torch.Tensor]) -> str:
+def _sampled_digest(tensors: Iterable[torch.Tensor]) -> str:
     """16 hexadecimal digits: a hash of the tensors' shapes and of a sample of each."""
     digest = hashlib.sha256()
     samples = []
     for tensor in tensors:
         digest.update(repr(tuple(tensor.shape)).encode())
-        samples.append(_sample(tensor).to("cpu", torch.float32))
+        samples.append(_sampled_values(tensor).to("cpu", torch.float32))
     numbers = torch.cat(samples)
     numbers = torch.where(numbers.abs() < _TINY, 0.0, numbers).to(torch.bfloat16)
     digest.update(numbers.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _sample(tensor: torch.Tensor) -> torch.Tensor:
+def _sampled_values(tensor: torch.Tensor) -> torch.Tensor:
     """At most `_SAMPLE` values: evenly spaced in a vector; else from evenly spaced rows, each at another column."""
     if tensor.ndim == 1:
         return tensor[:: max(1, len(tensor) // _SAMPLE)][:_SAMPLE]
     flat = tensor.flatten(1)
     rows = torch.arange(min(_SAMPLE, len(flat)), device=tensor.device) * len(flat) // _SAMPLE
     return flat[rows, 7 * rows % flat.shape[1]]
-
-
-def model_digest(model: nn.Module) -> str:
-    """Digest of a model's type, and of the name, shape, dtype and every value of each weight.
-
-    Offloaded weights cannot be read cheaply, so `name_or_path` is used in place of their values.
-    """
-    found = [type(model).__name__]
-    for name, weight in model.state_dict().items():
-        parts = stored_parts(weight) if isinstance(weight, torch.Tensor) else []
-        if any(part.device.type == "meta" for part in parts):
-            values = str(getattr(model, "name_or_path", ""))
-        else:
-            values = " ".join(map(raw_digest, parts)) or repr(weight)
-        found.append(f"{name} {tuple(getattr(weight, 'shape', ()))} {getattr(weight, 'dtype', None)} {values}")
-    return sha256(json.dumps(found).encode())

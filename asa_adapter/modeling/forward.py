@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import GenerationMixin
 
-from asa_adapter.engine.batches import pad_batch, pad_token_id
+from asa_adapter.engine.padded_batches import pad_batch, pad_token_id
 
 # Names of a model's cache in transformers, both as an argument and as an attribute of the output. 5.24 renamed it: the
 # older names still work there, with a warning.

@@ -7,18 +7,13 @@ computes the same things from all of them. Only the main process writes files an
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import constants
-from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 from torch import distributed
-
-from asa_adapter.modeling.progress import Lines
 
 
 class Processes:
@@ -111,19 +106,3 @@ def launched_processes() -> Iterator[Processes]:
     finally:
         if joins:
             distributed.destroy_process_group()
-
-
-def progress_bar(total: int, name: str, show: bool) -> Any:
-    """A tqdm bar with count and ETA, or `Lines` where stderr is no terminal, to be used as a context manager.
-
-    It is hidden if `show` is False or `HF_HUB_DISABLE_PROGRESS_BARS` is set, and in all processes but the main one.
-
-    Args:
-        total: number of steps.
-        name: text in front of the bar.
-        show: whether to show it.
-    """
-    shown = show and os.environ.get("RANK", "0") == "0"
-    if shown and not sys.stderr.isatty() and not constants.HF_HUB_DISABLE_PROGRESS_BARS:
-        return Lines(total, name)
-    return tqdm(total=total, desc=name, disable=None if shown else True, smoothing=0.1)

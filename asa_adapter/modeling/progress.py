@@ -1,11 +1,15 @@
-"""`Lines`: progress as text where no terminal shows a bar: in a log, a notebook's shell, a batch system."""
+"""`ProgressLines`: progress as text where no terminal shows a bar: in a log, a notebook's shell, a batch system."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
+
+from huggingface_hub import constants
+from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
 from asa_adapter.errors import visible
 
@@ -13,7 +17,7 @@ from asa_adapter.errors import visible
 _EVERY = 60.0
 
 
-class Lines:
+class ProgressLines:
     """A line a minute on stderr about one stage of work; a context manager with tqdm's `update`.
 
     Args:
@@ -38,16 +42,32 @@ class Lines:
             self._said = now
             rate = self._done / (now - self._began)
             # The first step has more to do than those that follow: what all prompts begin with is run in it.
-            left = f", about {span((self._total - self._done) / rate)} left" if self._updates > 1 else ""
-            say(f"{self._name}: {self._done} of {self._total}, {rate:.3g} a second{left}")
+            left = f", about {time_in_words((self._total - self._done) / rate)} left" if self._updates > 1 else ""
+            say_progress(f"{self._name}: {self._done} of {self._total}, {rate:.3g} a second{left}")
 
-    def __enter__(self) -> "Lines":
+    def __enter__(self) -> "ProgressLines":
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         took = self._clock() - self._began
         if kind is None and took >= _EVERY:
-            say(f"{self._name}: {self._done} of {self._total}, in {span(took)}")
+            say_progress(f"{self._name}: {self._done} of {self._total}, in {time_in_words(took)}")
+
+
+def progress_bar(total: int, name: str, show: bool) -> Any:
+    """A tqdm bar with count and ETA, or `ProgressLines` where stderr is no terminal, to be used as a context manager.
+
+    It is hidden if `show` is False or `HF_HUB_DISABLE_PROGRESS_BARS` is set, and in all processes but the main one.
+
+    Args:
+        total: number of steps.
+        name: text in front of the bar.
+        show: whether to show it.
+    """
+    shown = show and os.environ.get("RANK", "0") == "0"
+    if shown and not sys.stderr.isatty() and not constants.HF_HUB_DISABLE_PROGRESS_BARS:
+        return ProgressLines(total, name)
+    return tqdm(total=total, desc=name, disable=None if shown else True, smoothing=0.1)
 
 
 class Forecast:
@@ -76,7 +96,8 @@ class Forecast:
         seconds = (self._clock() - self._began) * self._whole / self._done
         if seconds >= _EVERY:
             self._said = True
-            say(f"estimated anew, at the speed of these rows: {span(seconds)} for the whole training, without TEST")
+            whole = f"{time_in_words(seconds)} for the whole training, without TEST"
+            say_progress(f"estimated anew, at the speed of these rows: {whole}")
 
 
 _FORECAST: ContextVar[Forecast | None] = ContextVar("forecast", default=None)
@@ -84,7 +105,7 @@ _FORECAST: ContextVar[Forecast | None] = ContextVar("forecast", default=None)
 
 @contextlib.contextmanager
 def forecast(whole: float) -> Iterator[None]:
-    """Inside the `with` block, the first stage of a run, `Lines` say how long all of it will take; see `Forecast`."""
+    """Inside the `with` block, a run's first stage, its lines say how long all of it will take; see `Forecast`."""
     found = Forecast(whole)
     token = _FORECAST.set(found)
     try:
@@ -94,11 +115,11 @@ def forecast(whole: float) -> Iterator[None]:
         _FORECAST.reset(token)
 
 
-def span(seconds: float) -> str:
-    """A time in words.
+def time_in_words(seconds: float) -> str:
+    """A time in words, for a line of progress.
 
     Example:
-        >>> span(42), span(150), span(9000)
+        >>> time_in_words(42), time_in_words(150), time_in_words(9000)
         ('42 s', '2 min 30 s', '2 h 30 min')
     """
     whole = round(seconds)
@@ -109,7 +130,7 @@ def span(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def say(text: str) -> None:
+def say_progress(text: str) -> None:
     """Prints a line about a run on stderr, in which no text of a stranger acts on the terminal."""
     sys.stderr.write(f"asa-adapter: {visible(text)}\n")
     sys.stderr.flush()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import nn
 
-from asa_adapter.modeling.residual import hidden_state, replace_hidden_state
+from asa_adapter.modeling.residual_stream import hidden_state, replace_hidden_state
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def recorded(
 
 def pushed(block: nn.Module, delta: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
     """Adds `delta`, (B, D), to a block's output at the last token, inside the `with` block."""
-    return block.register_forward_hook(lambda _module, _args, output: _with_delta(output, delta))
+    return block.register_forward_hook(lambda _module, _args, output: _pushed_output(output, delta))
 
 
 @contextlib.contextmanager
@@ -74,7 +74,7 @@ def resumed(blocks: nn.ModuleList, layer: int, output: Any, delta: torch.Tensor)
         output: an earlier output of that block.
         delta: (B, D) float32, or (1,) for the same value everywhere.
     """
-    begun, passed_over = _with_delta(output, delta), list(blocks)[: layer + 1]
+    begun, passed_over = _pushed_output(output, delta), list(blocks)[: layer + 1]
     before = [block.__dict__.get("forward") for block in passed_over]
     try:
         for block in passed_over:
@@ -88,7 +88,7 @@ def resumed(blocks: nn.ModuleList, layer: int, output: Any, delta: torch.Tensor)
                 block.__dict__["forward"] = own
 
 
-def _with_delta(output: Any, delta: torch.Tensor) -> Any:
+def _pushed_output(output: Any, delta: torch.Tensor) -> Any:
     """A block's output with `delta`, (B, D), added at the last token, in the output's dtype."""
     state = hidden_state(output).clone()
     state[:, -1] = (state[:, -1].float() + delta.to(state.device)).to(state.dtype)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
-from asa_adapter.config.fields import PROBES_NAME, ROUTER_NAME
+from asa_adapter.config.value_checks import PROBES_NAME, ROUTER_NAME
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.parts.linear import Linear, fit_logistic, fitted_logistic, float32_tensor, float64_states
 from asa_adapter.parts.skops_file import checked_estimator, dump_skops, load_skops
@@ -184,8 +184,11 @@ class Probes:
         All must have probes of the same domains and kinds of state.
         """
         return cls(
-            _averaged([probes.pooled_ for probes in layers]),
-            {name: _averaged([probes.by_domain_[name] for probes in layers]) for name in layers[0].by_domain_},
+            _averaged_estimator([probes.pooled_ for probes in layers]),
+            {
+                name: _averaged_estimator([probes.by_domain_[name] for probes in layers])
+                for name in layers[0].by_domain_
+            },
             {kind: cls.averaged([probes.by_state_[kind] for probes in layers]) for kind in layers[0].by_state_},
         )
 
@@ -309,7 +312,7 @@ def enough_rows(names: Sequence[str], labels: NDArray[np.int64]) -> list[str]:
     return [n for n in sorted(set(names)) if min(counts[n, label] for label in (0, 1)) >= MIN_ROWS_PER_CLASS]
 
 
-def _averaged(estimators: Sequence[LogisticRegression]) -> LogisticRegression:
+def _averaged_estimator(estimators: Sequence[LogisticRegression]) -> LogisticRegression:
     """One estimator for the states side by side, whose log odds are the mean of those of the given ones."""
     weight = np.concatenate([estimator.coef_ for estimator in estimators], axis=1) / len(estimators)
     bias = np.mean([estimator.intercept_ for estimator in estimators], axis=0)

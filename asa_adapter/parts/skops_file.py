@@ -74,7 +74,7 @@ def audit_skops(content: bytes, name: str) -> None:
 
 
 def _check_members(members: list[zipfile.ZipInfo], name: str) -> None:
-    """Checks number, sizes, names and compression of a zip's members, as its directory states them."""
+    """Checks number, sizes, names and compression of a skops file's members, as its directory states them."""
     if len(members) > _MAX_MEMBERS or sum(member.file_size for member in members) > _MAX_UNPACKED:
         raise AdapterFormatError(f"{name}: unpacks to more than {_MAX_UNPACKED // MIB} MiB or {_MAX_MEMBERS} members")
     names = [member.filename for member in members]
@@ -92,11 +92,11 @@ def _check_members(members: list[zipfile.ZipInfo], name: str) -> None:
 
 
 def _array_members(schema: Any, name: str) -> set[str]:
-    """Checks every node of the schema; returns the names of the members that hold its arrays."""
+    """Checks every node of a skops file's schema; returns the names of the members that hold its arrays."""
     if not isinstance(schema, dict):
         raise AdapterFormatError(f"{name}: refused: {_SCHEMA} holds a {type(schema).__name__}; expected an object")
     owners: dict[str, int] = {}
-    for node in _nodes(schema):
+    for node in _schema_nodes(schema):
         kind = tuple(node.get(key) for key in ("__loader__", "__module__", "__class__"))
         if not all(isinstance(part, str) for part in kind):
             raise AdapterFormatError(f"{name}: refused: a part of {_SCHEMA} names no type")
@@ -113,7 +113,7 @@ def _array_members(schema: Any, name: str) -> set[str]:
     return set(owners)
 
 
-def _nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _schema_nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every object of a schema that skops could read as a node, breadth-first."""
     layer: list[Any] = [schema]
     while layer:
@@ -127,7 +127,7 @@ def _nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _check_array(archive: zipfile.ZipFile, member: str, name: str) -> None:
-    """Refuses arrays of Python objects, and arrays whose header does not match the size of their member."""
+    """Refuses a skops file's arrays of Python objects, and those whose header does not match their member's size."""
     size = archive.getinfo(member).file_size
     with archive.open(member) as file:
         if np.lib.format.read_magic(file) != (1, 0):
@@ -178,7 +178,7 @@ def load_skops(content: bytes, name: str) -> Any:
 
 
 def checked_estimator(estimator: Any, name: str, rows: int, hidden_size: int) -> LogisticRegression:
-    """A new estimator with the coefficients, classes, C and seed of a stored one; nothing else is kept.
+    """A new estimator with the coefficients, classes, C and seed of one in a skops file; nothing else is kept.
 
     Raises:
         AdapterFormatError: not a LogisticRegression; coefficients that are not floats of shape (rows, hidden_size),

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 
-from asa_adapter.config.fields import VECTORS_NAME
+from asa_adapter.config.value_checks import VECTORS_NAME
 from asa_adapter.errors import AdapterFormatError
 from asa_adapter.parts.linear import float32_tensor, float64_states
 
@@ -140,7 +140,7 @@ class SteeringVectors:
         shapes = {"v_global": (hidden_size,), "v_domain": (domains, hidden_size)}
         own = [state for state in states if f'"{state}.v_global"'.encode() in content[: 8 + _MAX_HEADER]]
         named = {f"{state}.{name}": shape for state in own for name, shape in shapes.items()}
-        _check_header(content, shapes | named)
+        _check_safetensors_header(content, shapes | named)
         try:
             found = read_tensors(content)
             by_state = {state: cls(found[f"{state}.v_global"], found[f"{state}.v_domain"]) for state in own}
@@ -164,8 +164,8 @@ def _mean_difference(states: np.ndarray, labels: np.ndarray) -> np.ndarray | Non
     return difference / length if length > _SMALLEST_DIFFERENCE * scale else None
 
 
-def _check_header(content: bytes, expected: dict[str, tuple[int, ...]]) -> None:
-    """Refuses a file with other tensors than the expected ones, before any is allocated."""
+def _check_safetensors_header(content: bytes, expected: dict[str, tuple[int, ...]]) -> None:
+    """Refuses a file with other vectors than the expected ones, before any is allocated."""
     size = int.from_bytes(content[:8], "little")
     if size > _MAX_HEADER:
         raise AdapterFormatError(f"{VECTORS_NAME}: its header has {size} bytes; expected at most {_MAX_HEADER}")

@@ -3,8 +3,8 @@
 They need matplotlib (the extra [plots]). Whatever in them comes from a stranger is drawn as text and nothing else.
 """
 
+from asa_adapter.pictures.arrows import before_and_after
 from asa_adapter.pictures.drawing import save
 from asa_adapter.pictures.gates import conversation
-from asa_adapter.pictures.outcomes import before_and_after
 
 __all__ = ["before_and_after", "conversation", "save"]

@@ -79,7 +79,7 @@ def short(name: str) -> str:
     return line if len(line) <= _MOST_NAME else f"{line[: _MOST_NAME - 9]}…{line[-8:]}"
 
 
-def columns(values: Mapping[int, float]) -> tuple[list[int], list[float]]:
+def line_columns(values: Mapping[int, float]) -> tuple[list[int], list[float]]:
     """The x and the y values of a line."""
     return list(values), list(values.values())
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _LOOKS = {1: (VERMILION, "^", "pushed towards a call"), 0: (GREY, "o", "left alone"), -1: (BLUE, "v", "away from one")}
 
 
-def by_label(report: Report) -> "Figure | None":
+def gates_by_label(report: Report) -> "Figure | None":
     """How often p(tool) has each value, for prompts that need a tool and for those that need none, with tau."""
     split = "test" if "test" in report.gates else next(iter(report.gates), None)
     if split is None:
@@ -68,6 +68,7 @@ def conversation(requests: Sequence[str], p_tool: Sequence[float], gates: Sequen
 
 
 def _draw_gates(ax: "Axes", p_tool: Sequence[float], gates: Sequence[int]) -> None:
+    """Draws a mark for each decision along a conversation, by its gate."""
     for gate, (colour, sign, label) in _LOOKS.items():
         turns = [turn for turn, found in enumerate(gates) if found == gate]
         if turns:

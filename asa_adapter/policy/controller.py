@@ -9,10 +9,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from asa_adapter.config.asa_config import ASAConfig
-from asa_adapter.config.prompt_fields import Rule
+from asa_adapter.config.state_rules import Rule
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.linear import Linear
-from asa_adapter.parts.openings import OpeningBias
+from asa_adapter.parts.opening_bias import OpeningBias
 from asa_adapter.parts.vectors import SteeringVectors
 
 
@@ -145,9 +145,9 @@ class Controller:
         found = []
         for state in config.states:
             own, rule = vectors.of(state), config.rule(state)
-            _check_vectors(config, own)
+            _check_vectors_fit(config, own)
             linear = probes.of(state).linear(config.domains, config.probe)
-            weight, bias = reading(config, router.linear(config.domains), linear)
+            weight, bias = stacked_readout(config, router.linear(config.domains), linear)
             unit = 0.0 if config.action == "bias" else config.residual_norm
             down = None if rule.alpha_down is None else rule.alpha_down * unit
             step = rule.alpha * unit
@@ -188,7 +188,7 @@ class Controller:
         if rule is None or not self.others:
             return own
         every = [own, *(one._decide(states) for one in self.others)]
-        domain, p_tool, gate = (_picked(parts, rule) for parts in zip(*(one[:3] for one in every), strict=True))
+        domain, p_tool, gate = (_by_rule(parts, rule) for parts in zip(*(one[:3] for one in every), strict=True))
         return Verdicts(domain, p_tool, gate)
 
     def _decide(self, states: torch.Tensor) -> Verdicts:
@@ -231,7 +231,7 @@ class Controller:
     def lengths(self, verdicts: Verdicts, rule: torch.Tensor | None = None) -> torch.Tensor:
         """(n,) float32 lengths of the steps that the gates ask for, whether they are open or not; as in `decide`."""
         found = [one._length(verdicts.gate, verdicts.domain) for one in self.each]
-        return found[0] if rule is None else _picked(found, rule)
+        return found[0] if rule is None else _by_rule(found, rule)
 
     def _length(self, gate: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
         length = torch.where(gate < 0, self.step if self.down is None else self.down, self.step).float()
@@ -259,7 +259,7 @@ class Controller:
             delta = self._delta(gate, verdicts.domain)
         else:
             # Of the kinds that a row is not of, some may have fewer directions; what they say is not taken.
-            delta = _picked([one._delta(gate, verdicts.domain % len(one.direction)) for one in self.each], rule)
+            delta = _by_rule([one._delta(gate, verdicts.domain % len(one.direction)) for one in self.each], rule)
         if self.cap:
             most = self.cap * (states if stream is None else stream).float().norm(dim=1, keepdim=True)
             delta = delta * (most / delta.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
@@ -271,14 +271,14 @@ class Controller:
         return gate.float() * step * self.direction.index_select(0, domain)
 
 
-def _picked(parts: Sequence[torch.Tensor], rule: torch.Tensor) -> torch.Tensor:
+def _by_rule(parts: Sequence[torch.Tensor], rule: torch.Tensor) -> torch.Tensor:
     """Each row's own of several (n, ...) tensors; rows without a rule take the first's."""
     rows = torch.arange(len(rule), device=rule.device)
     return torch.stack(list(parts))[rule.clamp(min=0), rows]
 
 
-def reading(config: ASAConfig, route: Linear, probe: Linear) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight (2K, R D) and bias (2K,) of router and probes, for the states of `config.hooked` side by side.
+def stacked_readout(config: ASAConfig, route: Linear, probe: Linear) -> tuple[torch.Tensor, torch.Tensor]:
+    """The controller's weight (2K, R D) and bias (2K,) of router and probes, for `config.hooked` states side by side.
 
     Args:
         config: of this, hidden_size, layer and read_layers are used.
@@ -340,7 +340,8 @@ def acting_like(controller: Controller, other: Controller) -> Controller:
     return replace(first, others=tuple(others))
 
 
-def _check_vectors(config: ASAConfig, vectors: SteeringVectors) -> None:
+def _check_vectors_fit(config: ASAConfig, vectors: SteeringVectors) -> None:
+    """Refuses vectors that do not fit the controller's config."""
     expected = (len(config.domains), config.hidden_size)
     if tuple(vectors.v_domain.shape) != expected:
         raise ValueError(

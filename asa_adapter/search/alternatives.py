@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asa_adapter.choice.actions import best_by_name, biased_settings, opened, scored, with_bias
 from asa_adapter.choice.objective import Objective
-from asa_adapter.choice.settings import Reader, Scored, facts, shortlist
+from asa_adapter.choice.other_actions import best_by_action, biased_settings, opened_by_bias, scored_actions, with_bias
+from asa_adapter.choice.settings import Reader, Scored, setting_facts, shortlisted_settings
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.fitting.layer import Prediction
+from asa_adapter.evaluation.metrics import ConfusionCounts
+from asa_adapter.fitting.layer_fit import LayerPrediction
 from asa_adapter.search.racing import Race
 
 
@@ -39,22 +39,22 @@ class Alternatives:
         args: ASATrainingArguments,
         objective: Objective,
         labels: NDArray[np.int64],
-        predictions: Mapping[Reader, Prediction],
+        predictions: Mapping[Reader, LayerPrediction],
         race: Race,
         steering: Sequence[Scored],
     ) -> None:
         self._args, self._objective, self._labels = args, objective, labels[race.rows]
         rows, base, bare = race.rows, race.base[race.rows], race.margin[race.rows]
-        pushed = [one.setting for one in shortlist(steering, args.finalists)]
+        pushed = [one.setting for one in shortlisted_settings(steering, args.finalists)]
         triggers = {}
         for setting in [*biased_settings(list(predictions), args), *with_bias(pushed)]:
             p_tool = predictions[setting.reader].p_tool(setting.probe)[rows]
             both = setting.action == "both"
             up, down = (margins[rows] for margins in race.margins(setting)) if both else (bare, bare)
-            triggers[setting] = opened(setting, p_tool, base, up, down)
-        self.best = best_by_name(scored(objective, self._labels, triggers))
+            triggers[setting] = opened_by_bias(setting, p_tool, base, up, down)
+        self.best = best_by_action(scored_actions(objective, self._labels, triggers))
         self._steering = min(steering, key=Scored.rank)
-        self._bare = float(Counts.of(self._labels, base).ratios()["f1"])
+        self._bare = float(ConfusionCounts.of(self._labels, base).ratios()["f1"])
 
     def asked(self, hopeless: bool) -> list[Scored]:
         """Those of `best` whose action the arguments name; where no push moves anything, none that pushes."""
@@ -66,7 +66,7 @@ class Alternatives:
         return {name: self._facts(one) for name, one in {"steer": self._steering, **self.best}.items()}
 
     def _facts(self, one: Scored) -> dict[str, Any]:
-        return {**one.setting.plain(), **facts(self._objective, self._labels, one.triggered)}
+        return {**one.setting.plain(), **setting_facts(self._objective, self._labels, one.triggered)}
 
     def advice(self) -> str:
         """Which action would help where no push does, and what it reached."""
@@ -83,7 +83,7 @@ class Alternatives:
         )
 
 
-def despair(race: Race, layers: int, report: Mapping[str, Any], others: Alternatives) -> str:
+def why_no_push_helps(race: Race, layers: int, report: Mapping[str, Any], others: Alternatives) -> str:
     """Why no push can help, and what could.
 
     Args:

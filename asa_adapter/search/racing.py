@@ -13,11 +13,19 @@ import torch
 from numpy.typing import NDArray
 
 from asa_adapter.choice.objective import Objective
-from asa_adapter.choice.settings import Reader, Scored, Setting, gated, grid, left_alone, shortlist
+from asa_adapter.choice.settings import (
+    Reader,
+    Scored,
+    Setting,
+    gated_triggers,
+    setting_grid,
+    share_left_alone,
+    shortlisted_settings,
+)
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push, Screened
-from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.fitting.layer import Prediction
+from asa_adapter.evaluation.metrics import ConfusionCounts
+from asa_adapter.fitting.layer_fit import LayerPrediction
 from asa_adapter.policy.controller import ternary_gate
 
 # Shares of the rows that the rounds have run by their end, and the share of the pushes that each round leaves.
@@ -68,14 +76,14 @@ class Race:
         objective: Objective,
         labels: NDArray[np.int64],
         domains: Sequence[str],
-        predictions: dict[Reader, Prediction],
+        predictions: dict[Reader, LayerPrediction],
         push: Callable[[PushKey], Push],
         measure: Callable[[NDArray[np.int64], Sequence[Push]], Screened],
         calls: bool = True,
     ) -> None:
         self._args, self._objective, self._labels, self._predictions = args, objective, labels, predictions
         self._push, self._measure = push, measure
-        self._order = spread(labels, domains, args.seed)
+        self._order = spread_for_rounds(labels, domains, args.seed)
         self._called: dict[tuple[PushKey, int], NDArray[np.bool_]] = {}
         self._margins: dict[tuple[PushKey, int], NDArray[np.float32]] = {}
         self.base = np.zeros(len(labels), dtype=bool)
@@ -93,16 +101,16 @@ class Race:
 
     def run(self) -> list[Scored]:
         """The settings that were measured on all rows, with their results; all settings on a few where `hopeless`."""
-        keys = sorted({_key(setting) for setting in grid(self._args, list(self._predictions))})
+        keys = sorted({_push_key(setting) for setting in setting_grid(self._args, list(self._predictions))})
         begin, scored = 0, list[Scored]()
-        for end in _ends(self._args, len(self._order), len(keys)):
+        for end in _ends_of_rounds(self._args, len(self._order), len(keys)):
             self._run(keys, self._order[begin:end], first=begin == 0)
             self.rows = np.sort(self._order[:end])
             scored = self._scored(keys, self.rows)
             if self.hopeless:
                 break
             if end < len(self._order):
-                keys = survivors(scored, _left(self._args, len(keys)))
+                keys = surviving_pushes(scored, _pushes_left(self._args, len(keys)))
             begin = end
         return scored
 
@@ -112,7 +120,7 @@ class Race:
 
     def margins(self, setting: Setting) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(N,) margins with the setting's step towards a call, and away from one, where a gate asks for it."""
-        key = _key(setting)
+        key = _push_key(setting)
         return self._margins[key, 1], self._margins[key, -1]
 
     def _run(self, keys: Sequence[PushKey], rows: NDArray[np.int64], first: bool) -> None:
@@ -124,9 +132,9 @@ class Race:
             shown = first and key.alpha == nearest
             push = self._push(key)
             lead = np.where(down & ~up, -1, 1)
-            pushes.append(_signed(push, lead))
+            pushes.append(_signed_push(push, lead))
             other = np.ones(len(up), dtype=bool) if shown else up & down
-            pushes.append(replace(_signed(push, -lead), rows=torch.from_numpy(other)))
+            pushes.append(replace(_signed_push(push, -lead), rows=torch.from_numpy(other)))
             whole.append((key, shown, lead[rows]))
         found = self._measure(rows, pushes)
         self.base[rows], self.margin[rows] = found.triggered[0], found.margin[0]
@@ -165,17 +173,17 @@ class Race:
         scored, read = list[Scored](), dict[tuple[Reader, str], NDArray[np.float32]]()
         for place, prediction in self._predictions.items():
             read |= {(place, kind): prediction.p_tool(kind)[rows] for kind in self._args.probes}
-        for setting in grid(self._args, list(self._predictions)):
-            if (key := _key(setting)) in taking_part:
+        for setting in setting_grid(self._args, list(self._predictions)):
+            if (key := _push_key(setting)) in taking_part:
                 p_tool = read[setting.reader, setting.probe]
                 up, down = (self._called[key, sign][rows] for sign in (1, -1))
-                triggered = gated(p_tool, setting.tau, self.base[rows], up, down)
-                score = float(self._objective.rank(Counts.of(self._labels[rows], triggered)))
-                scored.append(Scored(setting, score, triggered, alone=left_alone(p_tool, setting.tau)))
+                triggered = gated_triggers(p_tool, setting.tau, self.base[rows], up, down)
+                score = float(self._objective.rank(ConfusionCounts.of(self._labels[rows], triggered)))
+                scored.append(Scored(setting, score, triggered, alone=share_left_alone(p_tool, setting.tau)))
         return scored
 
 
-def spread(labels: NDArray[np.int64], domains: Sequence[str], seed: int) -> NDArray[np.int64]:
+def spread_for_rounds(labels: NDArray[np.int64], domains: Sequence[str], seed: int) -> NDArray[np.int64]:
     """(N,) indices of the rows in an order whose every beginning has about the same mix of labels and domains."""
     generator = np.random.default_rng(seed)
     kinds = np.array([f"{label} {domain}" for label, domain in zip(labels, domains, strict=True)])
@@ -186,15 +194,15 @@ def spread(labels: NDArray[np.int64], domains: Sequence[str], seed: int) -> NDAr
     return np.lexsort((np.arange(len(labels)), place))
 
 
-def survivors(scored: Sequence[Scored], count: int) -> list[PushKey]:
+def surviving_pushes(scored: Sequence[Scored], count: int) -> list[PushKey]:
     """The pushes that stay in a race, sorted: the best of the best layers, the best of all, and the leader's steps.
 
     Args:
         scored: settings with their results.
         count: number of pushes; the other steps of the leader's direction come on top.
     """
-    ranked = list(dict.fromkeys(_key(s.setting) for s in sorted(scored, key=Scored.rank)))
-    of_layers = [_key(s.setting) for s in shortlist(scored, len({key.layer for key in ranked}))]
+    ranked = list(dict.fromkeys(_push_key(s.setting) for s in sorted(scored, key=Scored.rank)))
+    of_layers = [_push_key(s.setting) for s in shortlisted_settings(scored, len({key.layer for key in ranked}))]
     kept = list(dict.fromkeys([*of_layers[: count // 2], *ranked]))[:count]
     steps = [key for key in ranked if key[:2] == ranked[0][:2]]
     return sorted({*kept, *steps})
@@ -211,29 +219,29 @@ def pushes_run(args: ASATrainingArguments, layers: int, rows: int) -> float:
     steps = sum(1 for alpha in args.alphas if alpha)
     keys = layers * len(args.betas) * steps
     begin, pushes = 0, 0.0
-    for end in _ends(args, rows, keys):
+    for end in _ends_of_rounds(args, rows, keys):
         pushes += keys * (end - begin) * (1 if begin else 1 + 1 / steps)
-        begin, keys = end, _left(args, keys)
+        begin, keys = end, _pushes_left(args, keys)
     return pushes
 
 
-def _left(args: ASATrainingArguments, keys: int) -> int:
+def _pushes_left(args: ASATrainingArguments, keys: int) -> int:
     """How many of the pushes a round leaves."""
     return max(_PUSHES_PER_FINALIST * args.finalists, round(keys * _LEFT))
 
 
-def _ends(args: ASATrainingArguments, rows: int, keys: int) -> list[int]:
+def _ends_of_rounds(args: ASATrainingArguments, rows: int, keys: int) -> list[int]:
     """How many rows are run by the end of each round."""
     if args.exhaustive or keys <= _PUSHES_PER_FINALIST * args.finalists:
         return [rows]
     return sorted({min(rows, max(_FEWEST_ROWS, round(part * rows))) for part in _PARTS})
 
 
-def _key(setting: Setting) -> PushKey:
+def _push_key(setting: Setting) -> PushKey:
     return PushKey(setting.layer, setting.beta, setting.alpha)
 
 
-def _signed(push: Push, signs: NDArray[np.int64]) -> Push:
+def _signed_push(push: Push, signs: NDArray[np.int64]) -> Push:
     """The push with each row's own sign."""
     domain = push.domain + len(push.steps) * torch.from_numpy(signs < 0)
     return Push(push.layer, torch.cat([push.steps, -push.steps]), domain)

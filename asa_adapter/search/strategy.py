@@ -15,46 +15,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.choice.finalists import Screened, choose
-from asa_adapter.choice.gain import Gain, Redraw, sure_gain
+from asa_adapter.choice.finalists import ScreenedFinalists, choose
+from asa_adapter.choice.gain import Gain, GainRedraw, sure_gain
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import (
     Reader,
     Scored,
     Setting,
-    facts,
-    readers,
-    shortlist,
+    readers_to_try,
+    setting_facts,
+    shortlisted_settings,
 )
-from asa_adapter.choice.success import Success, success_gain
-from asa_adapter.config.fields import STATES
+from asa_adapter.choice.success_gain import Success, success_gain
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.data.prompts import DEFAULT_DOMAIN
-from asa_adapter.fitting.effects import step_effects
-from asa_adapter.fitting.layer import LayerFit, Prediction, fit_layer, read_at
-from asa_adapter.fitting.readiness import best_policy, own_push
+from asa_adapter.config.value_checks import STATES
+from asa_adapter.data.rows import DEFAULT_DOMAIN
+from asa_adapter.fitting.layer_fit import LayerFit, LayerPrediction, fit_layer, read_at
+from asa_adapter.fitting.readiness_policy import best_policy, own_push
+from asa_adapter.fitting.step_effects import step_effects
 from asa_adapter.measurement.measurements import Measurements
-from asa_adapter.modeling.processes import progress_bar
-from asa_adapter.search.alternatives import Alternatives, despair
-from asa_adapter.search.fits import Fits
+from asa_adapter.modeling.progress import progress_bar
+from asa_adapter.search.alternatives import Alternatives, why_no_push_helps
+from asa_adapter.search.fits_on_valid import FitsOnValid
 from asa_adapter.search.racing import Race
-from asa_adapter.search.rules import with_rules
-from asa_adapter.search.screen_facts import layer_effects, screen_facts
-from asa_adapter.search.verdict import (
-    cut_on_valid,
-    disagreement,
-    finalist_facts,
-    outcome_facts,
+from asa_adapter.search.reasons import (
     reason_to_abstain,
     reason_to_choose,
     router_note,
     success_note,
-    unreadable,
+    why_cut_on_valid,
+    why_screen_is_unsure,
+    why_unreadable,
 )
+from asa_adapter.search.report_facts import finalist_facts, layer_effects, outcome_facts, screen_facts
+from asa_adapter.search.rules_by_kind import with_rules_by_kind
 from asa_adapter.tool_calls.outcomes import Outcome
 
 
-class Search(Fits):
+class Search(FitsOnValid):
     """One search for the best setting.
 
     Args:
@@ -154,7 +152,7 @@ class Search(Fits):
         """
         read = self._readable(layers)
         own = {layer: self.fits[layer].out_of_fold for layer in read}
-        predictions = {place: read_at(place, own) for place in readers(self.args, read)}
+        predictions = {place: read_at(place, own) for place in readers_to_try(self.args, read)}
         labels, groups = self.measured.labels("train"), self.measured.groups("train")
         objective = self.objective.screening(self.measured.labels("valid"))
         race = Race(
@@ -180,13 +178,13 @@ class Search(Fits):
         if not race.hopeless:
             if "steer" not in self.args.actions:
                 return []
-            found = with_rules(self.args, objective, labels, predictions, race, scored)
-            plain = _in_turn(shortlist(scored, 2 * self.args.finalists), found)
+            found = with_rules_by_kind(self.args, objective, labels, predictions, race, scored)
+            plain = _plain_and_by_kind(shortlisted_settings(scored, 2 * self.args.finalists), found)
             if "readiness" not in self.args.policies:
                 return plain
             ready = self._by_readiness(objective, plain[: self.args.finalists], predictions, race)
-            return _in_turn(plain, ready) if "gate" in self.args.policies else ready
-        self._hopeless = despair(race, len(read), self.report, self._alternatives)
+            return _plain_and_by_kind(plain, ready) if "gate" in self.args.policies else ready
+        self._hopeless = why_no_push_helps(race, len(read), self.report, self._alternatives)
         warnings.warn(self._hopeless, stacklevel=3)
         best = self._reads_best(read)
         return [min((s for s in scored if s.setting.layer == best), key=Scored.rank)]
@@ -195,7 +193,7 @@ class Search(Fits):
         self,
         objective: Objective,
         leaders: Sequence[Scored],
-        predictions: Mapping[Reader, Prediction],
+        predictions: Mapping[Reader, LayerPrediction],
         race: Race,
     ) -> list[Scored]:
         """The best policy "readiness" on top of each of some settings, by the rows of TRAIN that the race has run."""
@@ -219,13 +217,13 @@ class Search(Fits):
     @staticmethod
     def _best_of(objective: Objective, some: Sequence[Scored], labels: NDArray[np.int64]) -> dict[str, Any]:
         best = min(some, key=Scored.rank)
-        return {**best.setting.plain(), **facts(objective, labels, best.triggered)}
+        return {**best.setting.plain(), **setting_facts(objective, labels, best.triggered)}
 
     def _readable(self, layers: Sequence[int]) -> list[int]:
         """The layers that read enough of the need; all if exhaustive."""
         if self.args.exhaustive:
             return list(layers)
-        poor = unreadable({layer: self.fits[layer].facts["out_of_fold_auc"] for layer in layers})
+        poor = why_unreadable({layer: self.fits[layer].facts["out_of_fold_auc"] for layer in layers})
         for layer, why in poor.items():
             self.report["layers"][str(layer)]["left_out"] = why
         return [layer for layer in layers if layer not in poor]
@@ -251,15 +249,15 @@ class Search(Fits):
         labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
         outcomes, finalists = self._generated(first)
         agreements = self._agreements(finalists)
-        note = disagreement(agreements, len(more))
+        note = why_screen_is_unsure(agreements, len(more))
         if note and more:
             found, further = self._generated(more)
             outcomes, finalists = [*outcomes, *found[1:]], [*finalists, *further]
             agreements += self._agreements(further)
         train = self.measured.labels("train"), self.measured.groups("train")
-        on_train = None if note else Screened.of(first, self._ran, *train)
+        on_train = None if note else ScreenedFinalists.of(first, self._ran, *train)
         chosen, errors = choose(self.args, labels, finalists, groups, on_train)
-        redraw = Redraw.of(self.args, labels, finalists, chosen, groups, on_train)
+        redraw = GainRedraw.of(self.args, labels, finalists, chosen, groups, on_train)
         gain, success = sure_gain(redraw, outcomes[0].triggered), success_gain(redraw, outcomes[0])
         scores = [candidate.score for candidate in [*first, *more][: len(finalists)]]
         base, *own = (outcome_facts(self.objective, labels, outcome, groups) for outcome in outcomes)
@@ -274,7 +272,7 @@ class Search(Fits):
         if note:
             self.report["valid"]["screen_note"] = note
             warnings.warn(note, stacklevel=3)
-        if cut := cut_on_valid(outcomes, self.args.max_new_tokens):
+        if cut := why_cut_on_valid(outcomes, self.args.max_new_tokens):
             warnings.warn(cut, stacklevel=3)
         reached = next(o for o, finalist in zip(outcomes[1:], finalists, strict=True) if finalist is chosen)
         return self._settle(chosen, gain, success, outcomes[0], reached)
@@ -289,7 +287,10 @@ class Search(Fits):
         if best:
             labels = self.measured.labels("valid")
             self.report["actions"]["valid"] = {
-                name: {**one.setting.plain(), **facts(self.objective, labels, called, self.measured.groups("valid"))}
+                name: {
+                    **one.setting.plain(),
+                    **setting_facts(self.objective, labels, called, self.measured.groups("valid")),
+                }
                 for (name, one), called in zip(best.items(), told[len(finalists) :], strict=True)
             }
         return [float((told[i] == f.triggered).mean()) for i, f in enumerate(finalists)]
@@ -340,7 +341,7 @@ class Search(Fits):
         return {"layer": layer, "beta": beta, **found}
 
 
-def _in_turn(plain: Sequence[Scored], with_rules: Sequence[Scored]) -> list[Scored]:
+def _plain_and_by_kind(plain: Sequence[Scored], with_rules: Sequence[Scored]) -> list[Scored]:
     """Settings with one rule for all rows and those with a rule for each kind, in turn, as many as the plain ones."""
     turns = itertools.zip_longest(plain, with_rules)
     return [one for pair in turns for one in pair if one is not None][: len(plain)] if with_rules else list(plain)

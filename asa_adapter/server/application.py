@@ -1,4 +1,4 @@
-"""The application: OpenAI's routes over a `Desk`."""
+"""The application: OpenAI's routes over a `RequestQueue`."""
 
 import asyncio
 import contextlib
@@ -16,11 +16,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from asa_adapter.policy.decision import Decision
-from asa_adapter.server.chats import read_chat
-from asa_adapter.server.desk import Busy, Desk, Ticket
+from asa_adapter.server.chat_requests import read_chat
 from asa_adapter.server.engine import Engine
 from asa_adapter.server.guard import MAX_BODY, SECONDS, Application, Guard
 from asa_adapter.server.replies import HEADER, Reply, decision_json, failure, failure_events
+from asa_adapter.server.request_queue import Busy, RequestQueue, Ticket
 
 MOST = 256  # requests that may wait at once
 _LOG = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def application(
         largest: bytes of the largest body.
         seconds: longest time for a body to come, and for a client to take a part of an answer.
     """
-    desk, since = Desk(engine, most), int(time.time())
+    desk, since = RequestQueue(engine, most), int(time.time())
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -54,13 +54,13 @@ def application(
 
     async def models(_: Request) -> Response:
         model = {"id": engine.name, "object": "model", "created": since, "owned_by": "asa-adapter"}
-        return _json({"object": "list", "data": [model]})
+        return _json_response({"object": "list", "data": [model]})
 
     async def health(_: Request) -> Response:
-        return _json({"status": "ok"})
+        return _json_response({"status": "ok"})
 
     async def chat(request: Request) -> Response:
-        return await _chat(desk, request)
+        return await _answer_chat(desk, request)
 
     app = Starlette(
         routes=[
@@ -68,52 +68,52 @@ def application(
             Route("/v1/models", models),
             Route("/health", health),
         ],
-        exception_handlers={HTTPException: _refusal, Exception: _broken},
+        exception_handlers={HTTPException: _no_route, Exception: _unforeseen_error},
         lifespan=lifespan,
     )
     return Guard(app, key=key, hosts=hosts, most=largest, seconds=seconds)
 
 
-async def _chat(desk: Desk, request: Request) -> Response:
+async def _answer_chat(desk: RequestQueue, request: Request) -> Response:
     """One chat completion."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        return _json(failure("expected a body of the content type application/json"), 415)
+        return _json_response(failure("expected a body of the content type application/json"), 415)
     try:
         body = await request.body()
         asked = read_chat(body, desk.engine.name)
         ticket = desk.ask(asked, len(body))
     except LookupError as error:
-        return _json(failure(str(error.args[0]), code="model_not_found"), 404)
+        return _json_response(failure(str(error.args[0]), code="model_not_found"), 404)
     except ValueError as error:
-        return _json(failure(str(error)), 400)
+        return _json_response(failure(str(error)), 400)
     except Busy:
         busy = failure("too many requests wait already; try again later", "server_error")
-        return _json(busy, 503, {"retry-after": "1"})
+        return _json_response(busy, 503, {"retry-after": "1"})
     response: Response | None = None
     try:
-        response = await _answered(ticket, request, Reply(desk.engine, asked), asked.stream)
+        response = await _response_to_chat(ticket, request, Reply(desk.engine, asked), asked.stream)
     finally:
-        if not isinstance(response, _Stream):  # which leaves when it ends
+        if not isinstance(response, _StreamedResponse):  # which leaves when it ends
             ticket.leave()
     return response
 
 
-async def _answered(ticket: Ticket, request: Request, reply: Reply, stream: bool) -> Response:
+async def _response_to_chat(ticket: Ticket, request: Request, reply: Reply, stream: bool) -> Response:
     """The response to a request, once there is an answer, or a first part of one where it is streamed."""
-    if not await _ready(ticket, request, stream):
+    if not await _waits_for_answer(ticket, request, stream):
         return Response(status_code=499)  # nobody reads it
     if ticket.answer.done() and (error := ticket.answer.exception()) is not None:
         if isinstance(error, ValueError):
-            return _json(failure(str(error)), 400)
-        return _json(failure(_report(error), "server_error"), 500)
+            return _json_response(failure(str(error)), 400)
+        return _json_response(failure(_failure_message(error), "server_error"), 500)
     if not stream:
         answer = ticket.answer.result()
-        return _json(reply.whole(answer), headers={HEADER: decision_json(answer.decision)})
+        return _json_response(reply.whole(answer), headers={HEADER: decision_json(answer.decision)})
     decision = ticket.answer.result().decision if ticket.latest is None else ticket.latest[1]
-    return _Stream(ticket, reply, decision)
+    return _StreamedResponse(ticket, reply, decision)
 
 
-async def _ready(ticket: Ticket, request: Request, begun: bool) -> bool:
+async def _waits_for_answer(ticket: Ticket, request: Request, begun: bool) -> bool:
     """Waits for an answer, or only until it has begun; False where the client left."""
     waiting: asyncio.Future[Any] = asyncio.ensure_future(ticket.growth()) if begun else ticket.answer
     gone = asyncio.ensure_future(request.receive())  # behind the body comes only the news that the client left
@@ -126,12 +126,12 @@ async def _ready(ticket: Ticket, request: Request, begun: bool) -> bool:
             waiting.cancel()
 
 
-class _Stream(StreamingResponse):
+class _StreamedResponse(StreamingResponse):
     """An answer that is sent while it is written."""
 
     def __init__(self, ticket: Ticket, reply: Reply, decision: Decision | None) -> None:
         told = {HEADER: decision_json(decision), "cache-control": "no-cache"}
-        super().__init__(_events(ticket, reply, decision), media_type="text/event-stream", headers=told)
+        super().__init__(_stream_events(ticket, reply, decision), media_type="text/event-stream", headers=told)
         self._ticket = ticket
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,7 +141,7 @@ class _Stream(StreamingResponse):
             self._ticket.leave()
 
 
-async def _events(ticket: Ticket, reply: Reply, decision: Decision | None) -> AsyncIterator[str]:
+async def _stream_events(ticket: Ticket, reply: Reply, decision: Decision | None) -> AsyncIterator[str]:
     yield reply.begun(decision)
     while not ticket.answer.done():
         if ticket.latest is not None and (chunk := reply.grown(ticket.latest[0])):
@@ -152,26 +152,28 @@ async def _events(ticket: Ticket, reply: Reply, decision: Decision | None) -> As
             yield chunk
     # The stream has begun, so that no status can tell of it; whatever it is, the server goes on.
     except Exception as error:
-        for chunk in failure_events(_report(error)):
+        for chunk in failure_events(_failure_message(error)):
             yield chunk
 
 
-def _report(error: BaseException) -> str:
+def _failure_message(error: BaseException) -> str:
     """What the client is told of a failure that is not its own; the log has the rest."""
     _LOG.error("an answer failed", exc_info=error)
     return f"the engine failed: {type(error).__name__}"
 
 
-def _json(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def _json_response(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(json.dumps(body), status, headers, "application/json")
 
 
-async def _refusal(_: Request, error: Exception) -> Response:
+async def _no_route(_: Request, error: Exception) -> Response:
     """What there is no route for."""
     assert isinstance(error, HTTPException)
-    return _json(failure(f"{error.detail}; this server has /v1/chat/completions and /v1/models"), error.status_code)
+    return _json_response(
+        failure(f"{error.detail}; this server has /v1/chat/completions and /v1/models"), error.status_code
+    )
 
 
-async def _broken(_: Request, error: Exception) -> Response:
+async def _unforeseen_error(_: Request, error: Exception) -> Response:
     """What nobody foresaw; Starlette raises the error again, behind the answer."""
-    return _json(failure(f"the server failed: {type(error).__name__}", "server_error"), 500)
+    return _json_response(failure(f"the server failed: {type(error).__name__}", "server_error"), 500)

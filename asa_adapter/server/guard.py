@@ -54,12 +54,12 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        patience = _Patience(send, self._seconds)
+        patience = _PatientSender(send, self._seconds)
         try:
             body = await self._admitted(scope, receive)
         except _Refused as refused:
             with contextlib.suppress(TimeoutError):
-                await _answer(patience.send, refused)
+                await _answer_refusal(patience.send, refused)
             return
         if body is None:  # the client is gone
             return
@@ -114,7 +114,7 @@ class Guard:
         return _Refused(413, f"the body is larger than {self._most} bytes, which is the most this server reads")
 
 
-class _Patience:
+class _PatientSender:
     """Sends, and ends an answer of which a client takes nothing for too long."""
 
     def __init__(self, send: Send, seconds: float) -> None:
@@ -135,7 +135,7 @@ class _Patience:
             raise
 
 
-async def _answer(send: Send, refused: _Refused) -> None:
+async def _answer_refusal(send: Send, refused: _Refused) -> None:
     code = "invalid_api_key" if refused.status == 401 else None
     body = json.dumps(failure(refused.message, code=code)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

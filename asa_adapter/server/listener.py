@@ -41,7 +41,7 @@ def is_open(host: str) -> bool:
     return host not in _LOOPBACK
 
 
-def run(app: Application, listener: socket.socket) -> None:
+def serve_until_stopped(app: Application, listener: socket.socket) -> None:
     """Serves on a socket until SIGINT or SIGTERM; answers that are being written have ten seconds to end."""
     with contextlib.suppress(KeyboardInterrupt):  # raised again by uvicorn once all is done
         http_server(app).run(sockets=[listener])
@@ -56,7 +56,7 @@ def http_server(app: Application, *, seconds: float = SECONDS) -> uvicorn.Server
     """
     config = uvicorn.Config(
         app,
-        http=_timed(seconds),
+        http=_timed_protocol(seconds),
         ws="none",
         lifespan="on",
         log_level="critical",
@@ -70,7 +70,7 @@ def http_server(app: Application, *, seconds: float = SECONDS) -> uvicorn.Server
     return uvicorn.Server(config)
 
 
-def _timed(seconds: float) -> type[H11Protocol]:
+def _timed_protocol(seconds: float) -> type[H11Protocol]:
     """uvicorn's protocol, which also ends connections on which no request comes to its end."""
 
     class Timed(H11Protocol):

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from asa_adapter.notations.call import ToolCall
-from asa_adapter.notations.schemas import tool_names
+from asa_adapter.notations.tool_call import ToolCall
+from asa_adapter.notations.tool_schemas import tool_names
 from asa_adapter.policy.decision import Decision
 from asa_adapter.server.engine import Answer, Asked, Engine
 from asa_adapter.tool_calls.known_formats import FORMATS
@@ -23,10 +23,10 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 def decision_json(decision: Decision | None) -> str:
     """A decision as one line of JSON in ASCII; "null" where the bare model answered."""
-    return json.dumps(_fields(decision))
+    return json.dumps(_decision_fields(decision))
 
 
-def _fields(decision: Decision | None) -> dict[str, Any] | None:
+def _decision_fields(decision: Decision | None) -> dict[str, Any] | None:
     return None if decision is None else dataclasses.asdict(decision)
 
 
@@ -51,12 +51,12 @@ class Reply:
         if calls:
             message["tool_calls"] = calls
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self._reason(answer, bool(calls))}
-        body = {**self._frame, "object": "chat.completion", "choices": [choice], "usage": _usage(answer)}
+        body = {**self._frame, "object": "chat.completion", "choices": [choice], "usage": _usage_fields(answer)}
         return {**body, "asa": self._told(answer)}
 
     def begun(self, decision: Decision | None) -> str:
         """The first chunk of a stream."""
-        return self._chunk({"role": "assistant", "content": ""}, asa={"decision": _fields(decision)})
+        return self._chunk({"role": "assistant", "content": ""}, asa={"decision": _decision_fields(decision)})
 
     def grown(self, text: str) -> str:
         """The chunk for an answer that has grown; "" where nothing of it can be shown yet."""
@@ -71,7 +71,9 @@ class Reply:
             yield self._chunk({"tool_calls": [{"index": i, **call}]})
         yield self._chunk({}, self._reason(answer, bool(calls)), asa=self._told(answer))
         if self._asked.usage:
-            yield _event({**self._frame, "object": "chat.completion.chunk", "choices": [], "usage": _usage(answer)})
+            yield _chunk_event(
+                {**self._frame, "object": "chat.completion.chunk", "choices": [], "usage": _usage_fields(answer)}
+            )
         yield END
 
     def _content(self, shown: str) -> str:
@@ -80,7 +82,7 @@ class Reply:
 
     def _chunk(self, delta: dict[str, Any], reason: str | None = None, **more: Any) -> str:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return _event({**self._frame, "object": "chat.completion.chunk", "choices": [choice], **more})
+        return _chunk_event({**self._frame, "object": "chat.completion.chunk", "choices": [choice], **more})
 
     def _read(self, answer: Answer) -> tuple[str, list[dict[str, Any]]]:
         """The text before the calls, and the calls; all of the text where there are none."""
@@ -90,7 +92,7 @@ class Reply:
             {
                 "id": secrets.token_hex(5)[:9],  # the templates of Mistral take no other length
                 "type": "function",
-                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
+                "function": {"name": call.name, "arguments": _arguments_text(call.arguments)},
             }
             for call in (found[:1] if asked.one_call else found)
         ]
@@ -121,37 +123,37 @@ class Reply:
         ends = [at for sign in self._signs if (at := text.find(sign)) >= 0]
         text = text[: min(ends, default=len(text))].rstrip(_HALF)
         for sign in (*self._signs, *self._asked.stops, *self._engine.hidden):
-            text = text[: len(text) - _begun(sign, text)]
+            text = text[: len(text) - _begun_sign(sign, text)]
         return text.rstrip() if self._signs else text
 
     def _told(self, answer: Answer) -> dict[str, Any]:
-        return {"decision": _fields(answer.decision), "factor": self._asked.factor, "forced": answer.forced}
+        return {"decision": _decision_fields(answer.decision), "factor": self._asked.factor, "forced": answer.forced}
 
 
 def _call_signs(engine: Engine, asked: Asked) -> tuple[str, ...]:
-    """Texts of which one stands at the beginning of each call, or before it."""
+    """Texts of which one stands at the beginning of each call, or before it: a stream waits there."""
     formats = [FORMATS[name] for name in engine.parser.forms]
     found = (engine.parser.start, *(text for form in formats for text in (form.start, *form.beginnings)))
     return tuple(dict.fromkeys(text for text in (*_SIGNS, *found, *tool_names(asked.tools)) if text))
 
 
-def _begun(sign: str, text: str) -> int:
+def _begun_sign(sign: str, text: str) -> int:
     """How many characters at the end of a text could begin a sign."""
     return next((n for n in range(min(len(sign) - 1, len(text)), 0, -1) if text.endswith(sign[:n])), 0)
 
 
-def _arguments(given: dict[str, Any]) -> str:
+def _arguments_text(given: dict[str, Any]) -> str:
     """The arguments of a call as JSON text; half characters, which UTF-8 cannot hold, stay escaped."""
     text = json.dumps(given, ensure_ascii=False)
     return json.dumps(given) if _HALF_PAIR.search(text) else text
 
 
-def _usage(answer: Answer) -> dict[str, int]:
+def _usage_fields(answer: Answer) -> dict[str, int]:
     total = answer.prompt_tokens + answer.tokens
     return {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.tokens, "total_tokens": total}
 
 
-def _event(value: dict[str, Any]) -> str:
+def _chunk_event(value: dict[str, Any]) -> str:
     return f"data: {json.dumps(value)}\n\n"
 
 
@@ -162,4 +164,4 @@ def failure(message: str, kind: str = "invalid_request_error", code: str | None 
 
 def failure_events(message: str) -> Iterable[str]:
     """What ends a stream in which an answer failed."""
-    return (_event(failure(message, "server_error")), END)
+    return (_chunk_event(failure(message, "server_error")), END)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from asa_adapter.modeling.forward import given_cache
-from asa_adapter.modeling.residual import last_prompt_index
+from asa_adapter.modeling.residual_stream import last_prompt_index
 
 
 def visible_tokens(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor | None:
@@ -79,12 +79,12 @@ def drafts_tokens(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     if kwargs.get("assistant_model") is not None:
         return True
     names = ("prompt_lookup_num_tokens", "assistant_early_exit")
-    return any(_setting(name, model, args, kwargs) for name in names)
+    return any(_setting_of_call(name, model, args, kwargs) for name in names)
 
 
 def drafts_for_another(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether a generate() call makes the draft tokens of another one."""
-    return bool(_setting("is_assistant", model, args, kwargs))
+    return bool(_setting_of_call("is_assistant", model, args, kwargs))
 
 
 def _cached_length(cache: Any) -> int:
@@ -103,7 +103,7 @@ def _inferred_mask(
     """The (B, T) mask that generate() makes where it is given none: without pad tokens, unless these are EOS too."""
     if tokens.ndim != 2 or tokens.is_floating_point():
         return None
-    pad, eos = (_setting(name, model, args, kwargs) for name in ("pad_token_id", "eos_token_id"))
+    pad, eos = (_setting_of_call(name, model, args, kwargs) for name in ("pad_token_id", "eos_token_id"))
     ends = eos.tolist() if isinstance(eos, torch.Tensor) else eos
     if pad is None or pad == ends or (isinstance(ends, list) and pad in ends):
         return None
@@ -111,7 +111,7 @@ def _inferred_mask(
     return None if bool(mask.all()) else mask.long()
 
 
-def _setting(name: str, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def _setting_of_call(name: str, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """A setting as generate() resolves it: its own argument, else the given generation_config, else the model's."""
     configs = (kwargs.get("generation_config"), *args[1:2], getattr(model, "generation_config", None))
     values = (kwargs.get(name), *(getattr(config, name, None) for config in configs))

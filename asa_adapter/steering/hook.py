@@ -1,6 +1,6 @@
 """`SteeringHandle`: changes a model so that its generate() is steered, and undoes the change.
 
-Methods of the model instance are replaced (see `asa_adapter.steering.methods`): they find the last prompt tokens in
+ReplacedMethods of the model instance are replaced (see `replaced_methods`): they find the last prompt tokens in
 each forward pass. A forward hook on the steered block steers them there. For an adapter that biases the openings of
 calls, one on the model changes the logits at the end of the prompts.
 """
@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from asa_adapter.config.asa_config import ASAConfig
-from asa_adapter.config.fields import MAX_ALPHA, bias_amount, finite_float
+from asa_adapter.config.value_checks import MAX_ALPHA, bias_amount, finite_float
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.errors import HandleHabits
-from asa_adapter.matching.resemblance import Resemblance
+from asa_adapter.matching.prompt_resemblance import Resemblance
 from asa_adapter.matching.scope import Scope
 from asa_adapter.modeling.forward import compiled_parts
-from asa_adapter.modeling.residual import generating_model, hidden_state, replace_hidden_state
-from asa_adapter.parts.openings import logits_of
+from asa_adapter.modeling.residual_stream import generating_model, hidden_state, replace_hidden_state
+from asa_adapter.parts.opening_bias import output_logits
 from asa_adapter.policy.controller import Controller
 from asa_adapter.policy.decision import Decision
-from asa_adapter.steering.methods import NO_PICKLE, Methods, methods_of
-from asa_adapter.steering.steered_passes import Record, Slot, Window
+from asa_adapter.steering.replaced_methods import NO_PICKLE, ReplacedMethods, methods_of
+from asa_adapter.steering.windows_and_records import Record, Slot, Window
 
 
 class SteeringHandle(HandleHabits):
@@ -84,7 +84,7 @@ class SteeringHandle(HandleHabits):
         self._begin_with(controller, config, steer_without_tools, every_state)
         self._weight = next(blocks[-1].parameters(), None)
         self._changed = (*blocks, *([model] if controller.opening is not None else []))
-        methods = self._steering = Methods.of(model)
+        methods = self._steering = ReplacedMethods.of(model)
         try:
             methods.add(self)
             for block in blocks:
@@ -292,7 +292,9 @@ class SteeringHandle(HandleHabits):
         if (window := self._open_window()) is None:
             return None
         hidden = hidden_state(output)
-        return replace_hidden_state(output, window.steer(hidden, in_place=_is_its_own(hidden, output, args, kwargs)))
+        return replace_hidden_state(
+            output, window.steer(hidden, in_place=_may_change_in_place(hidden, output, args, kwargs))
+        )
 
     def _open_window(self) -> Window | None:
         """The window on this forward pass, if it has one that is not steered yet."""
@@ -306,7 +308,7 @@ class SteeringHandle(HandleHabits):
     def _bias_openings(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         """The forward hook on the model: biases the openings of calls where the pass ends the prompts."""
         ending = self._slot.ending
-        if ending is None or ending.used or (logits := logits_of(output)) is None:
+        if ending is None or ending.used or (logits := output_logits(output)) is None:
             return
         if torch.compiler.is_compiling() or self._runs(ending.records[0]):
             ending.bias(logits)
@@ -333,7 +335,7 @@ class _Recordings(threading.local):
     open: tuple[list[list[Decision]], ...] = ()
 
 
-def _is_its_own(hidden: torch.Tensor, output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _may_change_in_place(hidden: torch.Tensor, output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a block's output can be changed in place: neither autograd nor another tensor needs the old values."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or hidden._is_view():
         return False

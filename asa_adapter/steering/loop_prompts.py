@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asa_adapter.modeling.residual import last_prompt_index
+from asa_adapter.modeling.residual_stream import last_prompt_index
 
 
 class Prompt(NamedTuple):
@@ -40,7 +40,7 @@ class Loop(NamedTuple):
     mask: torch.Tensor | None = None
 
 
-def own_prompt(
+def prompt_of_loop(
     given: Prompt,
     inputs: Mapping[str, Any],
     asked: Mapping[str, Any],
@@ -68,7 +68,7 @@ def own_prompt(
         if not loop.length or not longer:
             return given
         width = given.width + longer
-        return Prompt(_last(loop.mask, width, len(given.last)), width, given.before)
+        return Prompt(_last_of_mask(loop.mask, width, len(given.last)), width, given.before)
     embedded = inputs.get("inputs_embeds") is not None
     rows = asked.get("inputs_embeds" if embedded else "input_ids")
     length = max(count, rows.shape[1]) if isinstance(rows, torch.Tensor) and rows.ndim >= 2 else count
@@ -85,7 +85,7 @@ def own_prompt(
         return given  # it was looked at when generate() was called
     if isinstance(mask, torch.Tensor) and mask.ndim == 2 and drafted:
         mask = mask[:, :-drafted]
-    return Prompt(_last(mask, width, fed.shape[0]), width, length - count)
+    return Prompt(_last_of_mask(mask, width, fed.shape[0]), width, length - count)
 
 
 def shared_by_beams(last: NDArray[np.int64], rows: int, given: int) -> NDArray[np.int64]:
@@ -97,14 +97,14 @@ def shared_by_beams(last: NDArray[np.int64], rows: int, given: int) -> NDArray[n
     return last
 
 
-def _last(mask: Any, width: int, rows: int) -> NDArray[np.int64]:
+def _last_of_mask(mask: Any, width: int, rows: int) -> NDArray[np.int64]:
     """(rows,) the last prompt token of each row in the last `width` columns of a mask; None is all ones."""
     if isinstance(mask, torch.Tensor) and mask.ndim == 2 and mask.shape[1] >= width:
         return last_prompt_index(mask[:, -width:]).numpy()
     return np.full(rows, width - 1)
 
 
-def whole_rows(
+def whole_prompts_of_loop(
     inputs: Mapping[str, Any], asked: Mapping[str, Any], loop: Loop | None, rows: int
 ) -> torch.Tensor | None:
     """The (rows, T) token ids of the prompts of a run of the loop; None where they cannot be seen.

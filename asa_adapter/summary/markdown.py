@@ -45,11 +45,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: int) -> s
         | a | 1 |
     """
     texts = len(head) - numbers
-    lines = [_row(head), "|---" * texts + "|---:" * numbers + "|", *map(_row, rows)]
+    lines = [_table_row(head), "|---" * texts + "|---:" * numbers + "|", *map(_table_row, rows)]
     return "\n".join(lines)
 
 
-def _row(cells: Sequence[str]) -> str:
+def _table_row(cells: Sequence[str]) -> str:
     return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
 
 

@@ -35,16 +35,21 @@ def weaknesses(config: ASAConfig, report: Report) -> list[str]:
     found = []
     for split, comparison in report.evaluations.items():
         if split == "test" or "test" not in report.evaluations:
-            found += [*_cut(comparison, split), *_overall(comparison, split), *_by_domain(comparison, split)]
-            found += [] if config.abstains else _calls(comparison, split)
+            found += [
+                *_cut_weaknesses(comparison, split),
+                *_overall_weaknesses(comparison, split),
+                *_domain_weaknesses(comparison, split),
+            ]
+            found += [] if config.abstains else _call_weaknesses(comparison, split)
     for split, varied in report.variations.items():
         if split == "test" or not report.variations.get("test"):
-            found += [] if config.abstains else _other_tools(varied, split)
-    found += [*_beside_words(report), *([] if config.abstains else _unsettled(report))]
-    return [*found, *_reading(config, report), *_data(report)]
+            found += [] if config.abstains else _tool_weaknesses(varied, split)
+    found += [*_weakness_beside_words(report), *([] if config.abstains else _unsettled_choice(report))]
+    return [*found, *_reading_weaknesses(config, report), *_data_weaknesses(report)]
 
 
-def _overall(comparison: Comparison, split: str) -> Iterator[str]:
+def _overall_weaknesses(comparison: Comparison, split: str) -> Iterator[str]:
+    """Weak spots of a split as a whole."""
     base, asa, name = comparison.base, comparison.asa, escaped(split).upper()
     if asa["f1"] < base["f1"]:
         yield f"On {name} it does worse than the model alone: F1 {asa['f1']:.3f} against {base['f1']:.3f}."
@@ -65,7 +70,8 @@ def _overall(comparison: Comparison, split: str) -> Iterator[str]:
         yield f"{name} has {asa['n']} prompts only: expect its numbers to be some points off."
 
 
-def _by_domain(comparison: Comparison, split: str) -> Iterator[str]:
+def _domain_weaknesses(comparison: Comparison, split: str) -> Iterator[str]:
+    """Weak spots in single domains of a split."""
     base, asa = comparison.base["per_domain"], comparison.asa["per_domain"]
     both = [domain for domain in asa if domain in base]
     for domain in both:
@@ -82,7 +88,8 @@ def _by_domain(comparison: Comparison, split: str) -> Iterator[str]:
         yield f"Few {escaped(split).upper()} prompts stand behind the numbers of these domains: {', '.join(few)}."
 
 
-def _calls(comparison: Comparison, split: str) -> Iterator[str]:
+def _call_weaknesses(comparison: Comparison, split: str) -> Iterator[str]:
+    """Weak spots of the calls themselves."""
     validity = comparison.asa["validity"]
     if validity and validity["success_precision"] < _HARDLY_ANY:
         yield (
@@ -98,7 +105,8 @@ def _calls(comparison: Comparison, split: str) -> Iterator[str]:
         )
 
 
-def _cut(comparison: Comparison, split: str) -> Iterator[str]:
+def _cut_weaknesses(comparison: Comparison, split: str) -> Iterator[str]:
+    """Answers that were cut, which is a weak spot of the numbers."""
     share = max(part.get("cut_share", 0.0) for part in (comparison.base, comparison.asa))
     if share > _MANY_CUT:
         yield (
@@ -107,7 +115,7 @@ def _cut(comparison: Comparison, split: str) -> Iterator[str]:
         )
 
 
-def _other_tools(varied: Mapping[str, Mapping[str, Any]], split: str) -> Iterator[str]:
+def _tool_weaknesses(varied: Mapping[str, Mapping[str, Any]], split: str) -> Iterator[str]:
     """Lists of tools by which the gate loses more rows than by chance."""
     for name, found in ((name, varied[name]) for name in VARIATIONS if name in varied):
         lost, won = int(found["lost"]), int(found["won"])
@@ -126,7 +134,7 @@ def _other_tools(varied: Mapping[str, Mapping[str, Any]], split: str) -> Iterato
             )
 
 
-def _beside_words(report: Report) -> Iterator[str]:
+def _weakness_beside_words(report: Report) -> Iterator[str]:
     """Where the words of a prompt tell as much as the state."""
     for split, found in report.controls.items():
         words, state = found.get("bag_of_words", {}).get("auc"), found.get("probe_auc")
@@ -138,7 +146,7 @@ def _beside_words(report: Report) -> Iterator[str]:
             )
 
 
-def _unsettled(report: Report) -> Iterator[str]:
+def _unsettled_choice(report: Report) -> Iterator[str]:
     """Where other rows of the same kind would have led to another choice."""
     if report.chosen_again is not None and report.chosen_again < _SETTLED:
         yield (
@@ -147,8 +155,8 @@ def _unsettled(report: Report) -> Iterator[str]:
         )
 
 
-def _reading(config: ASAConfig, report: Report) -> Iterator[str]:
-    """How well the need can be read at the steered layer."""
+def _reading_weaknesses(config: ASAConfig, report: Report) -> Iterator[str]:
+    """Weak spots in how the need can be read at the steered layer."""
     if report.router_left_out:
         yield f"It tells no domains apart: {escaped(report.router_left_out)}."
     layer = report.layers.get(config.layer, {})
@@ -159,8 +167,9 @@ def _reading(config: ASAConfig, report: Report) -> Iterator[str]:
         yield f"A probe for shuffled labels has an AUC of {control:.3f} there, which should be 0.5: the data is small."
 
 
-def _data(report: Report) -> Iterator[str]:
+def _data_weaknesses(report: Report) -> Iterator[str]:
     # Reports that tell of varied tools are of fits on CAL and TRAIN; before them there were some on TRAIN alone.
+    """What is weak in the data that router and probes were fitted on."""
     known = [report.splits[name] for name in (("cal", "train") if report.vary_tools else ("train",))
              if name in report.splits]  # fmt: skip
     rows = f"{sum(split['rows'] for split in known)} labelled prompts" if known else "labelled prompts"

@@ -3,9 +3,9 @@
 What a model wrote is data: a reader returns the calls that it could read, and never raises.
 """
 
-from asa_adapter.notations.call import ToolCall
-from asa_adapter.notations.schemas import tool_schemas, unwrapped
-from asa_adapter.tool_calls.gold import matches_gold
+from asa_adapter.notations.tool_call import ToolCall
+from asa_adapter.notations.tool_schemas import tool_schemas, unwrapped
+from asa_adapter.tool_calls.gold_calls import matches_gold
 from asa_adapter.tool_calls.known_formats import FORMATS
 from asa_adapter.tool_calls.parser import ToolCallParser
 

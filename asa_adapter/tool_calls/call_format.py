@@ -6,9 +6,9 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from asa_adapter.notations.bare_json import read_bare_json
-from asa_adapter.notations.call import Reader, Reading, ToolCall, skip_space
-from asa_adapter.tool_calls.scanning import (
+from asa_adapter.notations.tool_call import Reader, Reading, ToolCall, skip_space
+from asa_adapter.notations.unmarked_json import read_unmarked_json
+from asa_adapter.tool_calls.reasoning_and_code import (
     COMMENT,
     FENCE,
     JSON,
@@ -109,7 +109,7 @@ class ToolCallFormat:
                 begin, at = at, at if fenced else after_code(text, at)
                 fenced = not fenced and at == begin
             elif kind == "quoted":
-                at = read_bare_json(text, at, offered)[1]
+                at = read_unmarked_json(text, at, offered)[1]
             elif kind == "unopened":
                 blocks, at = self._unopened(text, begun.start(), offered) if failures < _MOST_FAILURES else ([], at)
                 failures += at <= begun.start()
@@ -192,7 +192,7 @@ class ToolCallFormat:
     @staticmethod
     def _is_data(text: str, begin: int, offered: Container[str]) -> bool:
         """Whether JSON without a marker is no call, such as a tool's definition."""
-        return _JSON.match(text, begin) is not None and read_bare_json(text, begin, offered)[0] is None
+        return _JSON.match(text, begin) is not None and read_unmarked_json(text, begin, offered)[0] is None
 
     def _in_a_row(self, text: str, begin: int, limit: int) -> Reading:
         """Reads a payload, and those directly behind it whose start markers are missing."""
@@ -207,7 +207,7 @@ class ToolCallFormat:
     @staticmethod
     def _json(text: str, begin: int, offered: Container[str]) -> tuple[list[Block], int]:
         """The block of a JSON value, none if that is no call; and where the text goes on behind it."""
-        reading, end = read_bare_json(text, begin, offered)
+        reading, end = read_unmarked_json(text, begin, offered)
         return [Block(reading.calls, reading.whole, text[begin:end].strip())] if reading else [], end
 
     def written(self, calls: Sequence[ToolCall]) -> str:

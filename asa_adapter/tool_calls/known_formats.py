@@ -6,26 +6,26 @@ One entry of `FORMATS` is one format; a new format is a new entry.
 import re
 from collections.abc import Callable, Sequence
 
-from asa_adapter.notations.as_json import (
-    read_bare_keys,
+from asa_adapter.notations.json_calls import (
     read_harmony,
     read_json,
     read_json_sections,
     read_json_sequence,
     read_named_json,
-    write_bare_keys,
+    read_unquoted_keys,
     write_json,
     write_json_list,
+    write_unquoted_keys,
 )
-from asa_adapter.notations.as_python import read_llama3, read_pythonic_or_json, write_pythonic
-from asa_adapter.notations.as_tags import (
+from asa_adapter.notations.json_values import json_text
+from asa_adapter.notations.python_calls import read_llama3, read_pythonic_or_json, write_pythonic
+from asa_adapter.notations.tag_calls import (
     read_argument_tags,
     read_function_tags,
     write_argument_tags,
     write_function_tags,
 )
-from asa_adapter.notations.call import ToolCall
-from asa_adapter.notations.values import json_text
+from asa_adapter.notations.tool_call import ToolCall
 from asa_adapter.tool_calls.call_format import ToolCallFormat
 
 
@@ -113,8 +113,8 @@ FORMATS: dict[str, ToolCallFormat] = {
         models="Gemma 4",
         start="<|tool_call>",
         end="<tool_call|>",
-        read=read_bare_keys('<|"|>'),
-        write=_each(lambda call: write_bare_keys(call, '<|"|>')),
+        read=read_unquoted_keys('<|"|>'),
+        write=_each(lambda call: write_unquoted_keys(call, '<|"|>')),
         unopened=_BARE_KEYS,
         bare=_BARE_KEYS,
         around=("<|tool_call>", "<tool_call|>", ""),
@@ -123,8 +123,8 @@ FORMATS: dict[str, ToolCallFormat] = {
         models="FunctionGemma",
         start="<start_function_call>",
         end="<end_function_call>",
-        read=read_bare_keys("<escape>"),
-        write=_each(lambda call: write_bare_keys(call, "<escape>")),
+        read=read_unquoted_keys("<escape>"),
+        write=_each(lambda call: write_unquoted_keys(call, "<escape>")),
         unopened=_BARE_KEYS,
         bare=_BARE_KEYS,
         around=("<start_function_call>", "<end_function_call>", ""),

@@ -66,3 +66,13 @@ def cut_note(shares: Mapping[str, float], max_new_tokens: int) -> str:
         "still have come; a call that had begun counts as one without success. To be sure, give a greater "
         f"max_new_tokens, such as {2 * max_new_tokens}"
     )
+
+
+def answer_verdict(answer: Mapping[str, Any]) -> str:
+    """What an answer that `ToolCallParser.check` looked at is worth, in words."""
+    if not answer["triggered"]:
+        return "no call"
+    if answer["arguments"]:
+        return "a call that fits the tools"
+    faults = [name for name in ("format", "tool_name", "arguments") if not answer[name]]
+    return f"a call with a fault ({faults[0].replace('_', ' ')})"

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from asa_adapter.notations.as_tags import typed
-from asa_adapter.notations.call import ToolCall
-from asa_adapter.notations.schemas import Tools, properties, schema_errors, tool_names, tool_schemas, unwrapped
+from asa_adapter.notations.tag_calls import with_typed_values
+from asa_adapter.notations.tool_call import ToolCall
+from asa_adapter.notations.tool_schemas import Tools, properties, schema_errors, tool_names, tool_schemas, unwrapped
 from asa_adapter.tool_calls.call_format import Block, ToolCallFormat
-from asa_adapter.tool_calls.detection import detected_format
-from asa_adapter.tool_calls.habits import Habit, a_few
+from asa_adapter.tool_calls.call_habits import Habit, few_of_each_label
+from asa_adapter.tool_calls.format_detection import detected_format
 from asa_adapter.tool_calls.known_formats import FORMATS
 
 # Reads an answer in place of our own reader, as `tokenizer.parse_response` does.
@@ -93,7 +93,7 @@ class ToolCallParser:
                 "--tool-call-format on the command line"
             )
         parser = cls(format, start=start, end=end, forms=forms)
-        parser.start_id = one_token(tokenizer, parser.start)
+        parser.start_id = marker_token_id(tokenizer, parser.start)
         if getattr(tokenizer, "response_template", None):
             parser._respond = lambda text, tools: tokenizer.parse_response(text, prefix="", tools=tools or None)
         parser._decode = lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False))
@@ -117,9 +117,9 @@ class ToolCallParser:
         Raises:
             ValueError: no known format, neither shown nor written, or a row cannot be rendered.
         """
-        from asa_adapter.diagnostics.patient import model_habit
+        from asa_adapter.diagnostics.patient import examined_habit
 
-        found = model_habit(model, tokenizer, a_few(rows), tools)
+        found = examined_habit(model, tokenizer, few_of_each_label(rows), tools)
         return cls.from_habit(tokenizer, found) if found.formats else cls.from_tokenizer(tokenizer)
 
     @classmethod
@@ -137,7 +137,7 @@ class ToolCallParser:
         first, *others = found.formats
         parser = cls.from_tokenizer(tokenizer, first, start=start, end=end, forms=others)
         known = parser.opening_ids(tokenizer)
-        parser.openings = tuple(token for token in first_tokens(tokenizer, found.calling) if token not in known)
+        parser.openings = tuple(token for token in first_token_ids(tokenizer, found.calling) if token not in known)
         return parser
 
     @property
@@ -249,9 +249,9 @@ class ToolCallParser:
         """The tokens with which answers that are calls begin: by each format, and by the model's own answers."""
         found = [self.opening_id(tokenizer), *self.openings]
         for known in (self._format, *(FORMATS[name] for name in self.forms[1:])):
-            marker = one_token(tokenizer, known.start)
+            marker = marker_token_id(tokenizer, known.start)
             found += [] if marker is None else [marker]
-            found += first_tokens(tokenizer, known.beginnings)
+            found += first_token_ids(tokenizer, known.beginnings)
         return tuple(dict.fromkeys(found))
 
     def _blocks(self, text: str, offered: Sequence[str]) -> list[Block]:
@@ -271,25 +271,25 @@ class ToolCallParser:
             return [_response_block(self._respond, text, tools)]
         schemas = {schema.get("name"): schema for schema in map(unwrapped, tools)}
         return [
-            block._replace(calls=[typed(call, properties(schemas.get(call.name))) for call in block.calls])
+            block._replace(calls=[with_typed_values(call, properties(schemas.get(call.name))) for call in block.calls])
             for block in blocks
         ]
 
 
-def first_tokens(tokenizer: Any, texts: Sequence[str]) -> tuple[int, ...]:
+def first_token_ids(tokenizer: Any, texts: Sequence[str]) -> tuple[int, ...]:
     """The ids of the tokens with which texts begin, each once."""
     ids = (tokenizer.encode(text, add_special_tokens=False) for text in texts)
     return tuple(dict.fromkeys(int(found[0]) for found in ids if found))
 
 
-def one_token(tokenizer: Any, marker: str) -> int | None:
+def marker_token_id(tokenizer: Any, marker: str) -> int | None:
     """The id of the single token that is the marker; None if there is no such token."""
     found = tokenizer.get_vocab().get(marker)
     return None if found is None else int(found)
 
 
 def _with_markers(known: ToolCallFormat, start: str | None, end: str | None) -> ToolCallFormat:
-    """A format with other markers."""
+    """A format with other markers, for a parser."""
     changed = dataclasses.replace(known, end=end or known.end)
     if start in (None, known.start):
         return changed

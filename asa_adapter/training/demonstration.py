@@ -3,7 +3,7 @@
 from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.data.samples import SAMPLE_PROMPTS
+from asa_adapter.data.packaged_samples import SAMPLE_PROMPTS
 from asa_adapter.measurement.measurements import Measurements
 
 _NAME = "demonstration"

@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.data.landmarks import landmarks
-from asa_adapter.matching.kinds import state_fields
-from asa_adapter.measurement.decisions import decisions
+from asa_adapter.data.prompt_landmarks import landmarks
+from asa_adapter.matching.state_kinds import state_kind_fields
+from asa_adapter.measurement.measured_decisions import decisions
 from asa_adapter.measurement.measurements import Measurements
-from asa_adapter.notations.schemas import Tools
+from asa_adapter.notations.tool_schemas import Tools
 from asa_adapter.parts.classifiers import Probes
 from asa_adapter.policy.controller import ternary_gate
 from asa_adapter.policy.decision import Decision
 from asa_adapter.report_schema import GATES_BY_LABEL, VARIATIONS
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.training.variations import mixed, varied
+from asa_adapter.training.tool_variations import mixed, varied
 
 # Balanced accuracy that a probe may lose on VALID by a variation before such rows are fitted on, and then as given.
 _MOST_LOSS = 0.03
@@ -95,15 +95,15 @@ class Robustness:
         )
         prompts = [ids for name in (*given, *self.fitted_on) for ids in self._measured.prompts(name)]
         found = landmarks(tokenizer, rows, prompts, self._tools, varied)._asdict()
-        return found | state_fields(tokenizer, rows, prompts[: len(rows)], self._tools, parser)
+        return found | state_kind_fields(tokenizer, rows, prompts[: len(rows)], self._tools, parser)
 
     def measure(self, split: str, adapter: ASAAdapter) -> dict[str, dict[str, float]]:
-        """How an adapter's gate bears each variation of a split; see `compared`. An abstaining one has a gate too."""
+        """How an adapter's gate bears each variation of a split; see `compared_gates`. Abstaining ones have one."""
         config = adapter.config
 
         def gate(name: str) -> NDArray[np.bool_]:
             made = decisions(self._measured, name, adapter)
-            p_tool, states = _p_tool(made), np.array([decision.state for decision in made])
+            p_tool, states = _p_tool_of_decisions(made), np.array([decision.state for decision in made])
             found = np.zeros(len(made), dtype=bool)
             for state in set(states.tolist()):
                 # An abstaining adapter has a gate too, so it is not asked for its own.
@@ -115,7 +115,7 @@ class Robustness:
 
     def by_label(self, split: str, adapter: ASAAdapter) -> dict[str, list[int]]:
         """How often p(tool) lies in each twentieth of 0 to 1, for rows that need a tool and for those that do not."""
-        p_tool, labels = _p_tool(decisions(self._measured, split, adapter)), self._measured.labels(split)
+        p_tool, labels = _p_tool_of_decisions(decisions(self._measured, split, adapter)), self._measured.labels(split)
         counts = (np.histogram(p_tool[labels == label], _BINS, (0, 1))[0].tolist() for label in (1, 0))
         return dict(zip(GATES_BY_LABEL, counts, strict=True))
 
@@ -128,7 +128,7 @@ class Robustness:
             if len(of):
                 called = gate(key)
                 right = called == self._measured.labels(key)
-                shares = compared(called, right, given[of], (given == labels)[of])
+                shares = compared_gates(called, right, given[of], (given == labels)[of])
                 found[name] = shares | {"left_out": self._left_out[key]}
         return found
 
@@ -144,10 +144,10 @@ class Robustness:
     def _losses(self, layer: int, probes: Probes) -> dict[str, float]:
         """By variation, the balanced accuracy on VALID that pooled probes of a layer lose."""
         measured = self._measured
-        given = _by_label(self._right(probes, layer, "valid"), measured.labels("valid"))
+        given = _right_by_label(self._right(probes, layer, "valid"), measured.labels("valid"))
         self._add("valid")
         return {
-            name: float((given - _by_label(self._right(probes, layer, key), measured.labels(key), given)).mean())
+            name: float((given - _right_by_label(self._right(probes, layer, key), measured.labels(key), given)).mean())
             for name in VARIATIONS
             if len(measured.rows(key := f"valid-{name}"))
         }
@@ -156,7 +156,7 @@ class Robustness:
         """The balanced accuracy on VALID as given that a layer's probes lose by being fitted on varied rows too."""
         labels = self._measured.labels("valid")
         before, after = (
-            _by_label(self._right(some, layer, "valid"), labels).mean()
+            _right_by_label(self._right(some, layer, "valid"), labels).mean()
             for some in (probes, self._pooled(layer, self.fitted_on))
         )
         return float(before - after)
@@ -165,7 +165,9 @@ class Robustness:
         """The layer whose pooled probe reads VALID best, and that probe; None where no layer sees the prompt."""
         sees, labels = self._measured.states("train").sees_prompt(), self._measured.labels("valid")
         probes = {layer: self._pooled(layer) for layer in layers if sees[layer]}
-        scores = {layer: _by_label(self._right(some, layer, "valid"), labels).mean() for layer, some in probes.items()}
+        scores = {
+            layer: _right_by_label(self._right(some, layer, "valid"), labels).mean() for layer, some in probes.items()
+        }
         best = max(scores, key=lambda layer: scores[layer], default=None)
         return None if best is None else (best, probes[best])
 
@@ -189,7 +191,7 @@ class Robustness:
         return int((was != self._measured.labels(name)).sum())
 
 
-def compared(
+def compared_gates(
     called: NDArray[np.bool_], right: NDArray[np.bool_], was_called: NDArray[np.bool_], was_right: NDArray[np.bool_]
 ) -> dict[str, float]:
     """The gates of N rows with varied tools beside those of the same rows as they were given, all (N,) bool.
@@ -215,7 +217,7 @@ def compared(
     }
 
 
-def _by_label(
+def _right_by_label(
     right: NDArray[np.bool_], labels: NDArray[np.int64], otherwise: Sequence[float] | NDArray[np.float64] = (0.0, 0.0)
 ) -> NDArray[np.float64]:
     """(2,) share of rows that are right, of label 0 and 1; where a label has no row, the share in `otherwise`."""
@@ -223,6 +225,6 @@ def _by_label(
     return np.array([right[rows].mean() if rows.any() else otherwise[i] for i, rows in enumerate(chosen)])
 
 
-def _p_tool(made: Sequence[Decision]) -> NDArray[np.float32]:
+def _p_tool_of_decisions(made: Sequence[Decision]) -> NDArray[np.float32]:
     """(N,) what the probes say of the rows of some decisions."""
     return np.array([decision.p_tool for decision in made], dtype=np.float32)

@@ -15,28 +15,27 @@ from typing import Any, Unpack
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Setting
-from asa_adapter.comparison.table import ablated, metrics_of_rules, with_rules
+from asa_adapter.comparison.rules_table import ablated_metrics, ablated_with_rules, metrics_of_rules
 from asa_adapter.config.asa_config import ASAConfig
-from asa_adapter.config.fields import checked_domains
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.data.prompts import check_chat_template, row_domain, with_chat_template
-from asa_adapter.data.rows import check_tools
-from asa_adapter.engine.beginnings import Prompt
+from asa_adapter.config.value_checks import checked_domains
+from asa_adapter.data.prompts import check_chat_template, with_chat_template
+from asa_adapter.data.rows import check_tools, row_domain, row_labels
+from asa_adapter.engine.prefix_tree import Prompt
 from asa_adapter.files import make_writable_folder
-from asa_adapter.fitting.layer import LayerFit
+from asa_adapter.fitting.layer_fit import LayerFit
 from asa_adapter.hub.client import PushOptions
-from asa_adapter.measurement.labelled import labels_of
 from asa_adapter.measurement.measurements import Measurements
-from asa_adapter.measurement.stages import STAGES_NAME
+from asa_adapter.measurement.stage_files import STAGES_NAME
 from asa_adapter.modeling.processes import Processes
-from asa_adapter.modeling.progress import forecast, say
-from asa_adapter.notations.schemas import Tools
+from asa_adapter.modeling.progress import forecast, say_progress
+from asa_adapter.notations.tool_schemas import Tools
 from asa_adapter.search.strategy import Search
 from asa_adapter.tool_calls.parser import ToolCallParser
-from asa_adapter.training.account import borne, gained, stage_line, understood
-from asa_adapter.training.controls import controls, sureness
+from asa_adapter.training.console_lines import evaluation_line, lines_before_training, robustness_line, stage_line
 from asa_adapter.training.demonstration import demonstration
-from asa_adapter.training.inputs import (
+from asa_adapter.training.evaluation_controls import controls, sureness
+from asa_adapter.training.input_checks import (
     check_leaks,
     checked_splits,
     few_groups,
@@ -45,11 +44,12 @@ from asa_adapter.training.inputs import (
     refuse_unseen_tools,
     refuse_unsteerable,
 )
-from asa_adapter.training.record import habit_facts, habit_fields, habitual_parser, kinds_of_rows, new_report, origin
+from asa_adapter.training.learnt_habit import habit_facts, habit_fields, habitual_parser
+from asa_adapter.training.report_and_config import kinds_of_rows, new_report, origin
 from asa_adapter.training.robustness import Robustness
 from asa_adapter.training.workload import Workload, likely_seconds, workload
 from asa_adapter.trajectories.scores import of_conversations
-from asa_adapter.verification.asking import KeptSamples
+from asa_adapter.verification.asking_model import AskedSamples
 
 
 class ASATrainer:
@@ -97,7 +97,7 @@ class ASATrainer:
         self.tools = tools
         check_chat_template(self.tokenizer)
         self.splits, self._notes = checked_splits(splits, self.args.seed, tools)
-        Objective.of(self.args).screening(labels_of(self.splits["valid"]))  # refuses a limit that cannot be kept
+        Objective.of(self.args).screening(row_labels(self.splits["valid"]))  # refuses a limit that cannot be kept
         self.parser = ToolCallParser.from_tokenizer(
             self.tokenizer,
             self.args.tool_call_format,
@@ -109,7 +109,7 @@ class ASATrainer:
         self._origin = origin(model, self.tokenizer, self.parser, self.args, self._domains, self.splits["cal"], tools)
         self._layers = layers_to_try(self.args.layers, self._origin["num_layers"])
         refuse_unsteerable(model, self._layers, self.args.layer_path)
-        self._samples = KeptSamples(model, self.tokenizer, self.args.sample_rows, self.args.batch_size)
+        self._samples = AskedSamples(model, self.tokenizer, self.args.sample_rows, self.args.batch_size)
         self._measured = Measurements(model, self.tokenizer, self.splits, self.args, self.parser, tools)
         self._adapter: ASAAdapter | None = None
         self._fit: LayerFit | None = None
@@ -201,7 +201,7 @@ class ASATrainer:
                 "base": self._measured.metrics(split, base),
                 "asa": self._measured.metrics(split, asa),
             }
-            told.append(gained(results))
+            told.append(evaluation_line(results))
         self._measured.warn_of_cut(results, split)
         if chosen is self._adapter:
             measured, args = self._measured, self.args
@@ -241,7 +241,7 @@ class ASATrainer:
         with self._timed(f"variations ({split})") as told:
             found = self.report["variations"][split] = self._robustness.measure(split, self._adapter)
             self.report["gates"][split] = self._robustness.by_label(split, self._adapter)
-            told.append(borne(found))
+            told.append(robustness_line(found))
 
     def ablate(
         self, split: str = "test", adapter: ASAAdapter | None = None, *, rules: bool = True
@@ -266,7 +266,7 @@ class ASATrainer:
         chosen = self._chosen(split, adapter)
         with self._timed(f"ablations ({split})", chosen) as told:
             asked = (self._measured, chosen, split, self.args)
-            results, table = with_rules(*asked) if rules else (ablated(*asked), None)
+            results, table = ablated_with_rules(*asked) if rules else (ablated_metrics(*asked), None)
             told.append(f"{len(results)} variants, {len(table['rows']) if table else 0} rules")
         if chosen is self._adapter and split == "test":
             self.report |= {"ablations": results} | ({"rules": table} if table else {})
@@ -332,13 +332,13 @@ class ASATrainer:
         if adapter is self._adapter or adapter is None:
             self.report["seconds"][stage] = round(seconds, 2)
         if self.args.progress and Processes().is_main:
-            say(stage_line(stage, self.report, seconds, told))
+            say_progress(stage_line(stage, self.report, seconds, told))
 
     def _tell(self, prompts: Sequence[Prompt], work: Workload) -> None:
         """Says what the run was given and will do."""
         if self.args.progress and Processes().is_main:
             seconds = likely_seconds(self.model, self.tokenizer, prompts, work, self.args) / Processes().count
-            for line in understood(self.splits, self._notes, self.tools, self.args, self._layers, seconds):
-                say(line)
+            for line in lines_before_training(self.splits, self._notes, self.tools, self.args, self._layers, seconds):
+                say_progress(line)
             if few := few_groups(self._measured.labels("valid"), self._measured.groups("valid")):
-                say(few)
+                say_progress(few)

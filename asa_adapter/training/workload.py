@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from asa_adapter.config.training_arguments import ASATrainingArguments
-from asa_adapter.engine.batches import pad_batch, pad_token_id
-from asa_adapter.engine.beginnings import Prompt, tokens_run
+from asa_adapter.engine.padded_batches import pad_batch, pad_token_id
+from asa_adapter.engine.prefix_tree import Prompt, tokens_run
 from asa_adapter.engine.protocol import is_engine_model
 from asa_adapter.modeling.forward import evaluation_mode, input_device
-from asa_adapter.modeling.prefix import SharedPrefix
-from asa_adapter.modeling.residual import decoder_blocks
+from asa_adapter.modeling.prefix_cache import SharedPrefix
+from asa_adapter.modeling.residual_stream import decoder_blocks
 from asa_adapter.search.racing import pushes_run
 from asa_adapter.states import last_token_states
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from asa_adapter.data.prompts import Row
-from asa_adapter.notations.call import ToolCall
-from asa_adapter.tool_calls.gold import matches_gold
-from asa_adapter.trajectories.conversation import UserTurn
+from asa_adapter.data.rows import Row
+from asa_adapter.notations.tool_call import ToolCall
+from asa_adapter.tool_calls.gold_calls import matches_gold
+from asa_adapter.trajectories.user_turns import UserTurn
 
 NO_RESULT = '{"error": "there is no result for this call"}'
 # Answers with calls beyond one for each that is needed, after which a turn counts as never finished.
@@ -67,7 +67,7 @@ class Course:
         results = [self._result_of(call) for call in calls]
         self.answers += 1
         named = [f"made{len(self._calls) - len(calls) + k:05d}" for k in range(len(calls))]
-        self.said.append({"role": "assistant", "content": "", "tool_calls": list(map(_written, named, calls))})
+        self.said.append({"role": "assistant", "content": "", "tool_calls": list(map(_call_in_turn, named, calls))})
         self.said += [
             {"role": "tool", "tool_call_id": name, "name": call.name, "content": result}
             for name, call, result in zip(named, calls, results, strict=True)
@@ -107,5 +107,5 @@ class Course:
         return self.finished and not others and steps == sorted(steps)
 
 
-def _written(name: str, call: ToolCall) -> dict[str, Any]:
+def _call_in_turn(name: str, call: ToolCall) -> dict[str, Any]:
     return {"id": name, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.intervals import LEVEL, resamples
-from asa_adapter.data.prompts import row_tools
+from asa_adapter.data.rows import row_tools
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.report_schema import OF_CONVERSATIONS
 from asa_adapter.tool_calls.outcomes import Answer
-from asa_adapter.trajectories.conversation import UserTurn, user_turns
 from asa_adapter.trajectories.course import Course
+from asa_adapter.trajectories.user_turns import UserTurn, user_turns
 
 
 def of_conversations(
@@ -48,9 +48,9 @@ def of_conversations(
     courses = {name: gone_through(evaluation, turns, adapter, name) for name, adapter in variants.items()}
     cut = {name: sum(one.cut for one in some) / sum(one.asked for one in some) for name, some in courses.items()}
     evaluation.warn_of_cut({name: {"cut_share": share} for name, share in cut.items()}, "these conversations")
-    counts = {name: _counts(some) for name, some in courses.items()}
+    counts = {name: _counts_of_courses(some) for name, some in courses.items()}
     weights = resamples(len(next(iter(counts.values()))), draws, seed)
-    drawn = {name: _ratios(some, weights) for name, some in counts.items()}
+    drawn = {name: _scores_of_counts(some, weights) for name, some in counts.items()}
     if {"base", "asa"} <= drawn.keys():
         drawn["gain"] = drawn["asa"] - drawn["base"]
     tail = 100 * (1 - LEVEL) / 2
@@ -67,7 +67,7 @@ def of_conversations(
 def gone_through(
     evaluation: Evaluation, turns: Sequence[UserTurn], adapter: ASAAdapter | None = None, name: str = "base"
 ) -> list[Course]:
-    """How the model goes through user's turns; all that are not done are answered together."""
+    """How the model goes through user's turns, to be scored; all that are not done are answered together."""
     courses = [Course(turn) for turn in turns]
     while asked := [course for course in courses if not course.done]:
         rows = [course.row for course in asked]
@@ -87,18 +87,18 @@ def shares(courses: Sequence[Course]) -> dict[str, float]:
     needed (or has other arguments), and with one that was made before. `finished`: turns that an answer without a call
     ends.
     """
-    return dict(zip(OF_CONVERSATIONS, _ratios(_counts(courses), None).tolist(), strict=True))
+    return dict(zip(OF_CONVERSATIONS, _scores_of_counts(_counts_of_courses(courses), None).tolist(), strict=True))
 
 
-def _counts(courses: Sequence[Course]) -> NDArray[np.float64]:
+def _counts_of_courses(courses: Sequence[Course]) -> NDArray[np.float64]:
     """(C, M, 2) for each conversation and measure what counts, and among how many."""
     of: dict[int, list[Course]] = {}
     for course in courses:
         of.setdefault(course.turn.conversation, []).append(course)
-    return np.array([_of_one(some) for some in of.values()], dtype=np.float64)
+    return np.array([_counts_of_conversation(some) for some in of.values()], dtype=np.float64)
 
 
-def _of_one(courses: Sequence[Course]) -> list[tuple[int, int]]:
+def _counts_of_conversation(courses: Sequence[Course]) -> list[tuple[int, int]]:
     """What counts in one conversation, in the order of `OF_CONVERSATIONS`."""
     n = len(courses)
     return [
@@ -111,7 +111,7 @@ def _of_one(courses: Sequence[Course]) -> list[tuple[int, int]]:
     ]
 
 
-def _ratios(counts: NDArray[np.float64], weights: NDArray[np.int64] | None) -> NDArray[np.float64]:
+def _scores_of_counts(counts: NDArray[np.float64], weights: NDArray[np.int64] | None) -> NDArray[np.float64]:
     """(M,) ratios of (C, M, 2) counts, or (B, M) with (B, C) weights; 0 without anything to count."""
     summed = counts.sum(axis=0) if weights is None else np.tensordot(weights, counts, axes=(1, 0))
     among = summed[..., 1]

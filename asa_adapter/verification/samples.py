@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from asa_adapter.config.asa_config import ASAConfig
-from asa_adapter.data.prompts import encode_prompt, row_messages, row_tools
-from asa_adapter.data.rows import complete_row
-from asa_adapter.data.samples import SAMPLE_PROMPTS
+from asa_adapter.data.packaged_samples import SAMPLE_PROMPTS
+from asa_adapter.data.prompts import encode_prompt
+from asa_adapter.data.rows import complete_row, row_messages, row_tools
 from asa_adapter.diagnostics.patient import PLAIN_TOOLS
 from asa_adapter.files import read_data_text, strict_json
 
@@ -58,10 +58,11 @@ def read_samples(path: Path) -> list[Sample]:
     lines = [line for line in read_data_text(path).splitlines() if line.strip()]
     if not 1 <= len(lines) <= MOST_ROWS:
         raise ValueError(f"{path}: {len(lines)} rows; expected 1 to {MOST_ROWS}, since the adapter will hold them")
-    return [_sample(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    return [_sample_of_line(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
 
 
-def _sample(line: str, where: str) -> Sample:
+def _sample_of_line(line: str, where: str) -> Sample:
+    """The sample in a line of the user's file."""
     try:
         found = strict_json(line)
     except (ValueError, RecursionError) as error:
@@ -73,6 +74,6 @@ def _sample(line: str, where: str) -> Sample:
     return Sample(row_messages(row), tools)
 
 
-def digest(prompt: Sequence[int]) -> str:
+def prompt_digest(prompt: Sequence[int]) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of a prompt's token ids."""
     return hashlib.sha256(json.dumps(list(prompt)).encode()).hexdigest()[:16]

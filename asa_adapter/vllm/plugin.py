@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.matching.resemblance import Resemblance
-from asa_adapter.vllm.keys import install_block_keys
-from asa_adapter.vllm.points import check_vllm
-from asa_adapter.vllm.refusals import architecture_of, check_engine, own_class
+from asa_adapter.matching.prompt_resemblance import Resemblance
+from asa_adapter.vllm.block_keys import install_block_keys
+from asa_adapter.vllm.refusals import architecture_of, check_engine, registered_class
 from asa_adapter.vllm.requests import steering_factor, told
+from asa_adapter.vllm.source_check import check_vllm
 
 ADAPTER, REVISION = "ASA_ADAPTER", "ASA_ADAPTER_REVISION"
 CONFIG_KEY = "asa_adapter"  # in vLLM's additional_config, which goes into the key of its compile cache
-_STEERED_MODELS = "asa_adapter.vllm.models"
+_STEERED_MODELS = "asa_adapter.vllm.model_classes"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def install() -> None:
         # Child processes load the same commit, even if the branch has moved by then.
         os.environ[REVISION] = adapter.commit
     architecture = architecture_of(adapter.config)
-    own = own_class(ModelRegistry.models, architecture)
+    own = registered_class(ModelRegistry.models, architecture)
     plugin = Plugin(adapter, adapter.digest(), architecture, own.module_name, own.class_name)
     ModelRegistry.register_model(architecture, f"{_STEERED_MODELS}:{architecture}")
     if adapter.config.layer < adapter.config.num_layers - 1:  # no layer after the last one caches anything
@@ -82,7 +82,7 @@ def install() -> None:
 
 
 def _check_configurations(plugin: Plugin) -> None:
-    """Checks every front end's configuration, and records in it which adapter it is for."""
+    """Has the plug-in check every front end's configuration, and record in it which adapter it is for."""
     from vllm.engine.arg_utils import EngineArgs
 
     original = EngineArgs.create_engine_config
@@ -98,7 +98,7 @@ def _check_configurations(plugin: Plugin) -> None:
 
 
 def _check_requests(fitted: Resemblance) -> None:
-    """Checks every request on arrival, so that a wrong one is answered with an error of its own.
+    """Has the plug-in check every request on arrival, so that a wrong one is answered with an error of its own.
 
     A request whose prompt offers no tools or ends in another kind of state, unlike the fitted ones, is left to the
     bare model.

@@ -41,8 +41,8 @@ def architecture_of(config: ASAConfig) -> str:
     return name
 
 
-def own_class(registered: Mapping[str, Any], architecture: str) -> Any:
-    """vLLM's entry for an architecture, with the `module_name` and `class_name` of its class.
+def registered_class(registered: Mapping[str, Any], architecture: str) -> Any:
+    """vLLM's own entry for an architecture, refused if it has none, with its class's `module_name` and `class_name`.
 
     Args:
         registered: entries by architecture.
@@ -60,7 +60,7 @@ def own_class(registered: Mapping[str, Any], architecture: str) -> Any:
     return found
 
 
-class _Setting(NamedTuple):
+class _RefusedSetting(NamedTuple):
     """A setting that is refused."""
 
     name: str
@@ -68,32 +68,32 @@ class _Setting(NamedTuple):
 
 
 _SETTINGS = (
-    _Setting("pooling models (--runner pooling)", lambda c: c.model_config.runner_type != "generate"),
-    _Setting("encoder-decoder models", lambda c: c.model_config.is_encoder_decoder),
-    _Setting("multimodal models", lambda c: c.model_config.is_multimodal_model),
-    _Setting("prompt embeddings (--enable-prompt-embeds)", lambda c: c.model_config.enable_prompt_embeds),
-    _Setting("pipeline parallelism", lambda c: c.parallel_config.pipeline_parallel_size > 1),
-    _Setting("data parallelism", lambda c: c.parallel_config.data_parallel_size > 1),
-    _Setting("prefill context parallelism", lambda c: c.parallel_config.prefill_context_parallel_size > 1),
-    _Setting("decode context parallelism", lambda c: c.parallel_config.decode_context_parallel_size > 1),
-    _Setting("sequence parallelism", lambda c: c.parallel_config.use_sequence_parallel_moe),
-    _Setting("dual batch overlap (--enable-dbo)", lambda c: c.parallel_config.use_ubatching),
-    _Setting("several nodes", lambda c: c.parallel_config.nnodes > 1),
-    _Setting(
+    _RefusedSetting("pooling models (--runner pooling)", lambda c: c.model_config.runner_type != "generate"),
+    _RefusedSetting("encoder-decoder models", lambda c: c.model_config.is_encoder_decoder),
+    _RefusedSetting("multimodal models", lambda c: c.model_config.is_multimodal_model),
+    _RefusedSetting("prompt embeddings (--enable-prompt-embeds)", lambda c: c.model_config.enable_prompt_embeds),
+    _RefusedSetting("pipeline parallelism", lambda c: c.parallel_config.pipeline_parallel_size > 1),
+    _RefusedSetting("data parallelism", lambda c: c.parallel_config.data_parallel_size > 1),
+    _RefusedSetting("prefill context parallelism", lambda c: c.parallel_config.prefill_context_parallel_size > 1),
+    _RefusedSetting("decode context parallelism", lambda c: c.parallel_config.decode_context_parallel_size > 1),
+    _RefusedSetting("sequence parallelism", lambda c: c.parallel_config.use_sequence_parallel_moe),
+    _RefusedSetting("dual batch overlap (--enable-dbo)", lambda c: c.parallel_config.use_ubatching),
+    _RefusedSetting("several nodes", lambda c: c.parallel_config.nnodes > 1),
+    _RefusedSetting(
         "executors other than 'mp' and 'uni'",  # others start processes that do not inherit ASA_ADAPTER
         lambda c: c.parallel_config.distributed_executor_backend not in (None, "mp", "uni"),
     ),
-    _Setting("--kv-sharing-fast-prefill", lambda c: c.cache_config.kv_sharing_fast_prefill),
-    _Setting("KV connectors and KV offloading", lambda c: c.kv_transfer_config is not None),
-    _Setting("encoder-cache connectors", lambda c: getattr(c, "ec_transfer_config", None) is not None),
-    _Setting("weights offloaded to the CPU", lambda c: _offloads(c.offload_config)),
-    _Setting(  # its requests bypass the place where they are checked
+    _RefusedSetting("--kv-sharing-fast-prefill", lambda c: c.cache_config.kv_sharing_fast_prefill),
+    _RefusedSetting("KV connectors and KV offloading", lambda c: c.kv_transfer_config is not None),
+    _RefusedSetting("encoder-cache connectors", lambda c: getattr(c, "ec_transfer_config", None) is not None),
+    _RefusedSetting("weights offloaded to the CPU", lambda c: _offloads_weights(c.offload_config)),
+    _RefusedSetting(  # its requests bypass the place where they are checked
         "the Rust front end (VLLM_USE_RUST_FRONTEND)",
         lambda c: os.environ.get("VLLM_USE_RUST_FRONTEND", "0") != "0",
     ),
-    _Setting("LoRA (--enable-lora)", lambda c: c.lora_config is not None),
-    _Setting("diffusion decoding", lambda c: c.diffusion_config is not None),
-    _Setting(
+    _RefusedSetting("LoRA (--enable-lora)", lambda c: c.lora_config is not None),
+    _RefusedSetting("diffusion decoding", lambda c: c.diffusion_config is not None),
+    _RefusedSetting(
         "speculative decoding other than 'ngram'",  # a draft model of the same architecture would be steered too
         lambda c: c.speculative_config is not None and c.speculative_config.method != "ngram",
     ),
@@ -112,13 +112,13 @@ def check_engine(vllm_config: Any, config: ASAConfig, architecture: str) -> None
         IncompatibleModelError: all reasons, in one message.
     """
     reasons = [f"asa_adapter was not tried with {setting.name}" for setting in _SETTINGS if setting.is_on(vllm_config)]
-    if reasons := [*_other_model(vllm_config.model_config, config, architecture), *reasons]:
+    if reasons := [*_why_other_model(vllm_config.model_config, config, architecture), *reasons]:
         raise IncompatibleModelError(
             f"{'; '.join(reasons)}. Change this, or unset ASA_ADAPTER to serve the bare model"
         )
 
 
-def _other_model(model: Any, config: ASAConfig, architecture: str) -> list[str]:
+def _why_other_model(model: Any, config: ASAConfig, architecture: str) -> list[str]:
     facts = (
         ("architecture", model.architecture, architecture),
         ("hidden size", model.get_hidden_size(), config.hidden_size),
@@ -128,5 +128,5 @@ def _other_model(model: Any, config: ASAConfig, architecture: str) -> list[str]:
     return misfits(facts, config) or other_origin(config.base_model, config.base_model_revision, model.model, revision)
 
 
-def _offloads(offload: Any) -> bool:
+def _offloads_weights(offload: Any) -> bool:
     return bool(offload.uva.cpu_offload_gb > 0 or offload.prefetch.offload_group_size > 0)

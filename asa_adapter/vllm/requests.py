@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asa_adapter.matching.resemblance import Resemblance
+from asa_adapter.matching.prompt_resemblance import Resemblance
 from asa_adapter.matching.scope import Scope
 
 SWITCH, FACTOR, WITHOUT_TOOLS, ALL_STATES = "asa", "asa_factor", "asa_without_tools", "asa_all_states"

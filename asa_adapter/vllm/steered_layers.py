@@ -48,7 +48,9 @@ def _read_shapes(hidden: torch.Tensor, residual: torch.Tensor | None, name: str,
 
 def read_layer(layer: nn.Module, part: int) -> None:
     """Makes a layer of a vLLM model one that the injection reads, as number `part`; see `steer_layer`."""
-    _then(layer, "Read", lambda hidden, residual: torch.ops.asa_adapter.read(hidden, residual, INJECTION, part))
+    _end_layer_in(
+        layer, "Read", lambda hidden, residual: torch.ops.asa_adapter.read(hidden, residual, INJECTION, part)
+    )
 
 
 def steer_layer(layer: nn.Module, injection: Injection) -> None:
@@ -62,11 +64,11 @@ def steer_layer(layer: nn.Module, injection: Injection) -> None:
     Raises:
         IncompatibleModelError: the layer's forward pass was replaced, so that ours would not run.
     """
-    _then(layer, "Steered", lambda hidden, residual: torch.ops.asa_adapter.steer(hidden, residual, INJECTION))
+    _end_layer_in(layer, "Steered", lambda hidden, residual: torch.ops.asa_adapter.steer(hidden, residual, INJECTION))
     layer.asa = injection
 
 
-def _then(layer: nn.Module, what: str, work: Callable[[torch.Tensor, torch.Tensor | None], None]) -> None:
+def _end_layer_in(layer: nn.Module, what: str, work: Callable[[torch.Tensor, torch.Tensor | None], None]) -> None:
     """Makes a layer's forward pass end in some work on its output."""
     plain = type(layer)
     if "forward" in layer.__dict__:
@@ -74,14 +76,14 @@ def _then(layer: nn.Module, what: str, work: Callable[[torch.Tensor, torch.Tenso
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         output = plain.forward(self, *args, **kwargs)
-        hidden, residual = _parts(output, plain.__name__)
+        hidden, residual = _parts_of_output(output, plain.__name__)
         work(hidden, None if self.asa_stream == FIRST else residual)
         return output
 
     layer.__class__ = type(f"{what}{plain.__name__}", (plain,), {"forward": forward, "asa_stream": None})
 
 
-def _parts(output: Any, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _parts_of_output(output: Any, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What a layer's output is made of, (tokens, D) each; vLLM's transformers back end adds a batch of one."""
     parts = output if isinstance(output, tuple) else (output,)
     if len(parts) > 2 or not all(isinstance(part, torch.Tensor) and _is_of_tokens(part) for part in parts):
@@ -108,8 +110,8 @@ def _described(output: Any) -> str:
     )
 
 
-def self_check(injection: Injection, vllm_config: Any) -> None:
-    """Sends random states through the operation as the engine will, and checks what it did to them.
+def check_operation(injection: Injection, vllm_config: Any) -> None:
+    """Sends random states through the layer's operation as the engine will, and checks what it did to them.
 
     Args:
         injection: the engine's, with nothing planned; left in that state.
@@ -172,7 +174,7 @@ def tell_stream(model: nn.Module, layer: Any, run: Callable[[], torch.Tensor]) -
     Raises:
         IncompatibleModelError: the stream is held in another way.
     """
-    found = _Reader(layer)
+    found = _OutputReader(layer)
     with found.watching(model):
         run()
     name = type(layer).__name__
@@ -190,7 +192,7 @@ def tell_stream(model: nn.Module, layer: Any, run: Callable[[], torch.Tensor]) -
     return stream
 
 
-class _Reader:
+class _OutputReader:
     """The first module that is given the output of a layer.
 
     Attributes:
@@ -217,11 +219,11 @@ class _Reader:
                 handle.remove()
 
     def _keep(self, layer: nn.Module, args: Any, output: Any) -> None:
-        self._output = tuple(part for part in _parts(output, type(layer).__name__) if part is not None)
+        self._output = tuple(part for part in _parts_of_output(output, type(layer).__name__) if part is not None)
 
     def _look(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         given = (*args, *kwargs.values())
-        if self.reader is None and self._output and any(_same(value, self._output[0]) for value in given):
+        if self.reader is None and self._output and any(_same_output(value, self._output[0]) for value in given):
             self.reader, self._given = module, (args, dict(kwargs))
 
     def told(self, run: Callable[[], torch.Tensor]) -> str | None:
@@ -233,9 +235,9 @@ class _Reader:
         hidden, residual = drawn.to(self._output[0].device, self._output[0].dtype)
         nothing = torch.zeros_like(residual)
         as_given = self._asked(hidden, residual)
-        if _close(as_given, self._asked(hidden + residual, nothing)):
+        if _close_outputs(as_given, self._asked(hidden + residual, nothing)):
             return SUM
-        if not _close(as_given, self._asked(hidden, nothing)):
+        if not _close_outputs(as_given, self._asked(hidden, nothing)):
             return None
         return None if self._is_second_used(run) else FIRST
 
@@ -254,7 +256,7 @@ class _Reader:
                 (
                     new.clone().view_as(value)
                     for new, old in zip(parts, self._output, strict=True)
-                    if _same(value, old)
+                    if _same_output(value, old)
                 ),
                 value.clone() if isinstance(value, torch.Tensor) else value,
             )
@@ -281,12 +283,12 @@ class _Zeroed(TorchFunctionMode):
 _TAKING = (torch.empty, torch.empty_like, torch.Tensor.new_empty)
 
 
-def _same(value: Any, part: torch.Tensor) -> bool:
+def _same_output(value: Any, part: torch.Tensor) -> bool:
     """Whether a value is the very tensor that a layer put out, perhaps in another shape."""
     return isinstance(value, torch.Tensor) and value.data_ptr() == part.data_ptr() and value.numel() == part.numel()
 
 
-def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
+def _close_outputs(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Equal but for the rounding of sums in their dtype."""
     tolerance = 64 * torch.finfo(a.dtype).eps
     return torch.allclose(a.float(), b.float(), rtol=tolerance, atol=tolerance * float(a.float().abs().max()))

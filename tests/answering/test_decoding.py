@@ -11,7 +11,7 @@ from models import EOS, PAD, VOCABULARY
 from asa_adapter.answering.decoding import Decoder, Regrouping
 from asa_adapter.answering.prefill import Prefilled, can_branch
 from asa_adapter.modeling.forward import evaluation_mode
-from asa_adapter.modeling.prefix import SharedPrefix
+from asa_adapter.modeling.prefix_cache import SharedPrefix
 
 LONGEST = 12
 STOPS = range(3, 12)

@@ -14,7 +14,7 @@ from asa_adapter.answering.forcing import Forcing
 from asa_adapter.answering.prefill import Prefilled
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.modeling.forward import evaluation_mode
-from asa_adapter.modeling.prefix import SharedPrefix
+from asa_adapter.modeling.prefix_cache import SharedPrefix
 
 OPENINGS = (7, 20, 33)
 LONGEST = 6

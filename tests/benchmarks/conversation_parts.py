@@ -21,17 +21,16 @@ from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, load_split
 from asa_adapter.answering.forcing import Forcing
 from asa_adapter.choice.settings import Setting
 from asa_adapter.comparison.ablation import ablations
-from asa_adapter.data.prompts import Row
-from asa_adapter.data.rows import read_tools
+from asa_adapter.data.rows import Row, read_tools
 from asa_adapter.data.sources import read_parts
 from asa_adapter.evaluation.answers import Evaluation
-from asa_adapter.fitting.readiness import Policy, with_policy
+from asa_adapter.fitting.readiness_policy import Policy, with_policy
 from asa_adapter.report_schema import OF_CONVERSATIONS
 from asa_adapter.search.strategy import Search
 from asa_adapter.summary.markdown import table
-from asa_adapter.trajectories.conversation import UserTurn, user_turns
 from asa_adapter.trajectories.course import Course
 from asa_adapter.trajectories.scores import shares
+from asa_adapter.trajectories.user_turns import UserTurn, user_turns
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 # The paper gives no values; these are the middle, and the step of the gate.

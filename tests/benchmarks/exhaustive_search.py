@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, load_splits
 from asa_adapter.choice.intervals import resamples
 from asa_adapter.choice.settings import Setting
-from asa_adapter.data.prompts import row_tools
-from asa_adapter.evaluation.metrics import Counts
-from asa_adapter.fitting.layer import fit_layer
+from asa_adapter.data.rows import row_tools
+from asa_adapter.evaluation.metrics import ConfusionCounts
+from asa_adapter.fitting.layer_fit import fit_layer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 GRID = {"alphas": (0.5, 1.0), "taus": (0.5, 0.7), "betas": (0.0, 1.0), "probes": ("domain", "pooled")}
@@ -29,7 +29,7 @@ GRID = {"alphas": (0.5, 1.0), "taus": (0.5, 0.7), "betas": (0.0, 1.0), "probes":
 
 def f1(labels: np.ndarray, triggered: np.ndarray) -> float:
     """F1 of some triggers."""
-    return float(Counts.of(labels, triggered).ratios()["f1"])
+    return float(ConfusionCounts.of(labels, triggered).ratios()["f1"])
 
 
 def exhaustive(trainer: ASATrainer, layers: list[int], rows: int) -> tuple[ASAAdapter, Setting, float]:
@@ -94,7 +94,7 @@ def main() -> None:
     labels = trainer._measured.labels("test")
     outcomes = trainer._measured.outcomes("test", {"ours": ours, "64": theirs})
     triggered = np.stack([outcome.triggered for outcome in outcomes.values()])
-    both = Counts.of(labels, triggered, resamples(len(labels), 2000, 42)).ratios()["f1"]
+    both = ConfusionCounts.of(labels, triggered, resamples(len(labels), 2000, 42)).ratios()["f1"]
     print(f"exhaustive: {setting}, F1 {score:.3f} on its VALID rows")
     print(f"train():    {ours}")
     for name, row in zip(seconds, triggered, strict=True):

@@ -18,10 +18,10 @@ import torch
 from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors
 from asa_adapter.answering.decoding import Regrouping
 from asa_adapter.data.prompts import encode_rows
-from asa_adapter.engine.batches import batches_by_length, pad_batch, pad_token_id
+from asa_adapter.engine.padded_batches import batches_by_length, pad_batch, pad_token_id
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.modeling.forward import greedy_settings
-from asa_adapter.modeling.residual import decoder_blocks, text_config
+from asa_adapter.modeling.residual_stream import decoder_blocks, text_config
 
 NEW_TOKENS, BATCH = 64, 16
 # The number of adapters, and whether answers end where a call begins.

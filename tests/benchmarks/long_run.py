@@ -60,5 +60,5 @@ def _called(trainer: ASATrainer) -> dict[str, float]:
 
 
 def _seconds(line: str) -> int:
-    """The time in words that a line holds, as `progress.span` writes it, in seconds."""
+    """The time in words that a line holds, as `progress.time_in_words` writes it, in seconds."""
     return sum(int(count) * _UNITS[unit] for count, unit in re.findall(r"(\d+) (h|min|s)\b", line))

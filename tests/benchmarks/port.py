@@ -40,12 +40,12 @@ from asa_adapter import (
 )
 from asa_adapter.data.prompts import encode_rows
 from asa_adapter.data.rows import read_tools
-from asa_adapter.engine.beginnings import common_tokens, tokens_run
+from asa_adapter.engine.prefix_tree import common_tokens, tokens_run
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.first_tokens import Push, first_tokens
 from asa_adapter.modeling.fingerprint import model_fingerprint
 from asa_adapter.modeling.forward import CACHE, evaluation_mode
-from asa_adapter.modeling.residual import decoder_blocks
+from asa_adapter.modeling.residual_stream import decoder_blocks
 from asa_adapter.states import collect_hidden_states
 
 ROOT = Path(__file__).resolve().parents[2]

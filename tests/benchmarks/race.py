@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from asa_adapter import ASATrainer, ASATrainingArguments
-from asa_adapter.choice.settings import Scored, Setting, gated
-from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.choice.settings import Scored, Setting, gated_triggers
+from asa_adapter.evaluation.metrics import ConfusionCounts
 from asa_adapter.search.strategy import Search
 
 FITTED_ON = ("cal", "train", "valid")
@@ -50,8 +50,8 @@ def test_f1(trainer: ASATrainer, search: Search, setting: Setting) -> float:
     prediction = search._predicted("test", setting.reader)
     pushes = [search._push(prediction, setting.layer, setting.beta, sign * setting.alpha) for sign in (1, -1)]
     base, up, down = trainer._measured.first_tokens("test", pushes).triggered
-    triggered = gated(prediction.p_tool(setting.probe), setting.tau, base, up, down)
-    return float(Counts.of(trainer._measured.labels("test"), triggered).ratios()["f1"])
+    triggered = gated_triggers(prediction.p_tool(setting.probe), setting.tau, base, up, down)
+    return float(ConfusionCounts.of(trainer._measured.labels("test"), triggered).ratios()["f1"])
 
 
 def one_seed(trainer: ASATrainer, seed: int, race_only: bool) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASATrainer, ASATrainingArguments, load_splits
 from asa_adapter.report import Report
+from asa_adapter.summary.comparison_in_words import rules_markdown, rules_verdict
 from asa_adapter.summary.markdown import table as markdown_table
-from asa_adapter.summary.rules import rules_markdown, rules_verdict
 
 SHOWN = ("f1", "recall", "fpr", "balanced_accuracy")
 

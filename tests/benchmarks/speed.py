@@ -37,9 +37,9 @@ import transformers
 from real_model import balanced
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, load_splits
-from asa_adapter.comparison.table import rules_table, with_rules
+from asa_adapter.comparison.rules_table import ablated_with_rules, rules_table
 from asa_adapter.data.prompts import encode_rows
-from asa_adapter.engine.beginnings import common_tokens, tokens_run
+from asa_adapter.engine.prefix_tree import common_tokens, tokens_run
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.summary.markdown import table
@@ -139,7 +139,7 @@ class Subject:
         works = {
             "evaluation": one,
             "rules": lambda: rules_table(measured(), self.adapter, args, "test"),
-            "table": lambda: with_rules(measured(), self.adapter, "test", args),
+            "table": lambda: ablated_with_rules(measured(), self.adapter, "test", args),
         }
         found = {}
         one()  # warms up

@@ -19,9 +19,9 @@ from redraw import redrawn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASATrainer, ASATrainingArguments, load_splits
-from asa_adapter.choice.finalists import Screened, choose
-from asa_adapter.choice.settings import Scored, gated
-from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.choice.finalists import ScreenedFinalists, choose
+from asa_adapter.choice.settings import Scored, gated_triggers
+from asa_adapter.evaluation.metrics import ConfusionCounts
 from asa_adapter.search.strategy import Search
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -46,13 +46,13 @@ def triggers(search: Search, split: str, candidates: list[Scored]) -> np.ndarray
         read = search._predicted(split, setting.reader)
         pushes = [search._push(read, setting.layer, setting.beta, sign * setting.alpha) for sign in (1, -1)]
         base, up, down = search.measured.first_tokens(split, pushes).triggered
-        found.append(gated(read.p_tool(setting.probe), setting.tau, base, up, down))
+        found.append(gated_triggers(read.p_tool(setting.probe), setting.tau, base, up, down))
     return np.stack(found)
 
 
 def f1(labels: np.ndarray, triggered: np.ndarray) -> float:
     """F1 of (N,) triggers."""
-    return float(Counts.of(labels, triggered).ratios()["f1"])
+    return float(ConfusionCounts.of(labels, triggered).ratios()["f1"])
 
 
 def one_seed(
@@ -67,7 +67,7 @@ def one_seed(
     candidates = search.screen(search.fit(trainer._layers, trainer._robustness.fitted_on))[: args.finalists]
     valid, test = (triggers(search, split, candidates) for split in ("valid", "test"))
     labels, truth = measured.labels("valid"), measured.labels("test")
-    on_train = Screened.of(candidates, search._ran, measured.labels("train"), measured.groups("train"))
+    on_train = ScreenedFinalists.of(candidates, search._ran, measured.labels("train"), measured.groups("train"))
 
     def chosen(rows: np.ndarray) -> int:
         some = [Scored(c.setting, f1(labels[rows], valid[i][rows]), valid[i][rows]) for i, c in enumerate(candidates)]
@@ -77,7 +77,7 @@ def one_seed(
     generator = np.random.default_rng(args.seed)
     halves = [generator.permutation(len(labels))[: len(labels) // 2] for _ in range(HALVES)]
     index = chosen(np.arange(len(labels)))
-    ratios = Counts.of(truth, test[index]).ratios()
+    ratios = ConfusionCounts.of(truth, test[index]).ratios()
     return (
         candidates[index].setting,
         float(ratios["f1"]),

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter import ASATrainingArguments
-from asa_adapter.choice.finalists import Screened, choose
-from asa_adapter.choice.gain import Redraw, sure_gain
+from asa_adapter.choice.finalists import ScreenedFinalists, choose
+from asa_adapter.choice.gain import GainRedraw, sure_gain
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Scored, Setting
-from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.evaluation.metrics import ConfusionCounts
 
 MANY = 200_000
 
@@ -97,23 +97,27 @@ def simulated(world: World, rows: int, trials: int, seed: int = 0) -> list[str]:
     args = ASATrainingArguments(objective=world.objective, resamples=1000)
     goals = Objective.of(args), Objective("balanced_accuracy")
     many = drawn(replace(world, copies=1), MANY, np.random.default_rng(1))
-    counted = Counts.of(many.labels, many.called)
+    counted = ConfusionCounts.of(many.labels, many.called)
     true = [goal.gain(counted)[1:] - goal.gain(counted)[0] for goal in goals]
     generator = np.random.default_rng(seed)
     shipped, false, above, told, apparent, truth = 0, 0, 0, [], [], []
     for _ in range(trials):
         sample = drawn(world, rows, generator)
         finalists = [
-            Scored(Setting(1, 1.0 + i, 0.5, 0.0, "pooled"), float(goals[0].rank(Counts.of(sample.labels, row))), row)
+            Scored(
+                Setting(1, 1.0 + i, 0.5, 0.0, "pooled"),
+                float(goals[0].rank(ConfusionCounts.of(sample.labels, row))),
+                row,
+            )
             for i, row in enumerate(sample.called[1:])
         ]
         on_train = None
         if world.train:
             more = drawn(world, world.train * rows, generator)
-            on_train = Screened(more.labels, more.called[1:], more.groups)
+            on_train = ScreenedFinalists(more.labels, more.called[1:], more.groups)
         given = args, sample.labels, finalists
         chosen, _ = choose(*given, sample.groups, on_train)
-        gain = sure_gain(Redraw.of(*given, chosen, sample.groups, on_train), sample.called[0])
+        gain = sure_gain(GainRedraw.of(*given, chosen, sample.groups, on_train), sample.called[0])
         index = round(chosen.setting.alpha - 1)
         above += gain.lower_bound > true[0][index]
         if gain.sure:

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASATrainer, ASATrainingArguments, load_splits
 from asa_adapter.choice.settings import Setting
-from asa_adapter.config.fields import PROBE_KINDS
+from asa_adapter.config.value_checks import PROBE_KINDS
 from asa_adapter.report_schema import VARIATIONS
 from asa_adapter.search.strategy import Search
 from asa_adapter.training.robustness import Robustness

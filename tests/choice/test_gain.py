@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from asa_adapter import ASATrainingArguments
 from asa_adapter.choice.finalists import choose
-from asa_adapter.choice.gain import Gain, Redraw, sure_gain
+from asa_adapter.choice.gain import Gain, GainRedraw, sure_gain
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Scored, Setting
-from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.evaluation.metrics import ConfusionCounts
 
 ARGS = ASATrainingArguments(resamples=500)
 BALANCED = ASATrainingArguments(resamples=500, objective="balanced_accuracy")
@@ -28,11 +28,11 @@ def decided(
     """What is decided of finalists, the gentlest first."""
     rank = Objective.of(args).rank
     finalists = [
-        Scored(Setting(1, 1.0 + i, 0.5, 0.0, "pooled"), float(rank(Counts.of(labels, row))), row)
+        Scored(Setting(1, 1.0 + i, 0.5, 0.0, "pooled"), float(rank(ConfusionCounts.of(labels, row))), row)
         for i, row in enumerate(triggered)
     ]
     chosen, _ = choose(args, labels, finalists, groups)
-    return sure_gain(Redraw.of(args, labels, finalists, chosen, groups), base)
+    return sure_gain(GainRedraw.of(args, labels, finalists, chosen, groups), base)
 
 
 def but_for(wrong: Any) -> NDArray[np.bool_]:
@@ -161,18 +161,18 @@ def test_under_a_limit_the_gain_is_in_balanced_accuracy() -> None:
 def test_how_often_the_same_setting_is_chosen_again_says_how_settled_the_choice_is() -> None:
     labels = np.arange(80) % 2
     right, wrong = labels == 1, labels == 0
-    alone = Redraw.of(ARGS, labels, [one := finalist(right, 1.0)], one)
+    alone = GainRedraw.of(ARGS, labels, [one := finalist(right, 1.0)], one)
     assert alone.again == 1.0
     clear = [finalist(wrong, 1.0), finalist(right, 2.0)]
-    assert Redraw.of(ARGS, labels, clear, clear[1]).again == 1.0
+    assert GainRedraw.of(ARGS, labels, clear, clear[1]).again == 1.0
     left, other = right.copy(), right.copy()
     left[:20], other[20:40] = False, False  # each misses ten calls of its own
     level = [finalist(left, 1.0), finalist(other, 2.0)]
-    chosen = Redraw.of(ARGS, labels, level, level[0]).again
+    chosen = GainRedraw.of(ARGS, labels, level, level[0]).again
     assert 0.5 < chosen < 1
-    assert Redraw.of(ARGS, labels, level, level[1]).again == pytest.approx(1 - chosen)
+    assert GainRedraw.of(ARGS, labels, level, level[1]).again == pytest.approx(1 - chosen)
 
 
 def finalist(triggered: NDArray[np.bool_], alpha: float) -> Scored:
-    score = float(Objective.of(ARGS).rank(Counts.of(np.arange(80) % 2, triggered)))
+    score = float(Objective.of(ARGS).rank(ConfusionCounts.of(np.arange(80) % 2, triggered)))
     return Scored(Setting(1, alpha, 0.5, 0.0, "pooled"), score, triggered)

@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import binomtest
 
 from asa_adapter.choice.intervals import comparison, resamples, wilson
-from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.evaluation.metrics import ConfusionCounts
 
 
 def test_resamples_draw_as_many_rows_as_there_are_and_follow_the_seed() -> None:
@@ -25,10 +25,10 @@ def test_weighted_counts_are_those_of_the_repeated_rows() -> None:
     generator = np.random.default_rng(0)
     labels, called = generator.integers(0, 2, 12), generator.integers(0, 2, (3, 12)).astype(bool)
     weights = resamples(12, 5, 0)
-    counts = Counts.of(labels, called, weights)
+    counts = ConfusionCounts.of(labels, called, weights)
     for b, times in enumerate(weights):
         rows = np.repeat(np.arange(12), times)
-        plain = Counts.of(labels[rows], called[:, rows])
+        plain = ConfusionCounts.of(labels[rows], called[:, rows])
         for weighted, repeated in zip(counts, plain, strict=True):
             assert np.array_equal(weighted[:, b], repeated)
 

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from asa_adapter import ASATrainingArguments
-from asa_adapter.choice.finalists import Screened, choose
+from asa_adapter.choice.finalists import ScreenedFinalists, choose
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import (
     Reader,
     Scored,
     Setting,
-    facts,
-    gated,
-    grid,
-    left_alone,
-    readers,
-    shortlist,
+    gated_triggers,
+    readers_to_try,
+    setting_facts,
+    setting_grid,
+    share_left_alone,
+    shortlisted_settings,
 )
-from asa_adapter.evaluation.metrics import Counts
+from asa_adapter.evaluation.metrics import ConfusionCounts
 
 ROWS = 160
 LABELS = np.arange(ROWS) % 2
@@ -27,7 +27,7 @@ ARGS = ASATrainingArguments(layers=(1, 2), alphas=(0.0, 0.5, 1.0), taus=(0.5, 0.
 def scored(args: ASATrainingArguments, setting: Setting, wrong: Any) -> Scored:
     """A setting whose triggers are right but for some rows."""
     triggered = but_for(wrong)
-    return Scored(setting, float(Objective.of(args).rank(Counts.of(LABELS, triggered))), triggered)
+    return Scored(setting, float(Objective.of(args).rank(ConfusionCounts.of(LABELS, triggered))), triggered)
 
 
 def but_for(wrong: Any) -> Any:
@@ -42,7 +42,7 @@ def setting(layer: int = 1, alpha: float = 1.0, tau: float = 0.5) -> Setting:
 
 
 def test_the_grid_holds_every_setting_but_no_step_of_zero() -> None:
-    settings = list(grid(ARGS, [Reader(1), Reader(2), Reader(2, (1, 2))]))
+    settings = list(setting_grid(ARGS, [Reader(1), Reader(2), Reader(2, (1, 2))]))
     assert len(settings) == len(set(settings)) == 3 * 2 * 2 * 2 * 2
     assert {s.reader for s in settings} == {(1, ()), (2, ()), (2, (1, 2))}
     assert {s.alpha for s in settings} == {0.5, 1.0}
@@ -50,7 +50,7 @@ def test_the_grid_holds_every_setting_but_no_step_of_zero() -> None:
 
 def test_the_probes_read_as_many_layers_as_are_there_up_to_the_steered_one() -> None:
     args = ASATrainingArguments(read_layers=(1, 3, 9))
-    assert readers(args, [7, 2, 5, 4]) == [
+    assert readers_to_try(args, [7, 2, 5, 4]) == [
         (7, ()),
         (7, (4, 5, 7)),
         (7, (2, 4, 5, 7)),
@@ -60,13 +60,13 @@ def test_the_probes_read_as_many_layers_as_are_there_up_to_the_steered_one() -> 
         (4, ()),
         (4, (2, 4)),
     ]
-    assert readers(ASATrainingArguments(read_layers=(1,)), [1, 2]) == [(1, ()), (2, ())]
+    assert readers_to_try(ASATrainingArguments(read_layers=(1,)), [1, 2]) == [(1, ()), (2, ())]
 
 
 def test_the_gate_picks_among_bare_up_and_down() -> None:
     p_tool = np.array([0.95, 0.5, 0.05], dtype=np.float32)
     base, up, down = (np.array(values) for values in ([0, 1, 1], [1, 0, 0], [1, 0, 0]))
-    assert gated(p_tool, 0.9, base == 1, up == 1, down == 1).tolist() == [True, True, False]
+    assert gated_triggers(p_tool, 0.9, base == 1, up == 1, down == 1).tolist() == [True, True, False]
 
 
 def test_the_shortlist_takes_the_best_of_each_layer_first() -> None:
@@ -76,7 +76,7 @@ def test_the_shortlist_takes_the_best_of_each_layer_first() -> None:
         scored(ARGS, setting(2, 0.5), [0, 1, 2]),
         scored(ARGS, setting(2, 1.0), [0, 1]),
     ]
-    order = [s.setting for s in shortlist(candidates, 3)]
+    order = [s.setting for s in shortlisted_settings(candidates, 3)]
     assert order == [setting(1, 0.5), setting(2, 1.0), setting(1, 1.0)]
 
 
@@ -114,8 +114,8 @@ def test_with_a_confidence_the_limit_holds_for_the_upper_bound() -> None:
     args = ASATrainingArguments(max_fpr=0.1, max_fpr_confidence=0.95)
     objective = Objective.of(args)
     few, many = scored(args, setting(alpha=2.0), [0, 1, 3, 5]), scored(args, setting(alpha=0.5), [0, 2, 4, 6])
-    assert facts(objective, LABELS, few.triggered)["fpr_upper_bound_95"] == pytest.approx(0.0541, abs=1e-4)
-    assert facts(objective, LABELS, many.triggered)["fpr_upper_bound_95"] == pytest.approx(0.1068, abs=1e-4)
+    assert setting_facts(objective, LABELS, few.triggered)["fpr_upper_bound_95"] == pytest.approx(0.0541, abs=1e-4)
+    assert setting_facts(objective, LABELS, many.triggered)["fpr_upper_bound_95"] == pytest.approx(0.1068, abs=1e-4)
     assert many.score == -0.05
     assert few.score == 77 / 80
     assert choose(args, LABELS, [many, few])[0] is few
@@ -129,7 +129,7 @@ def test_copies_do_not_narrow_the_bound_of_the_limit() -> None:
     triggered = (LABELS == 1) | (groups == 0)
     assert objective.score(LABELS, triggered) == 1.0
     assert objective.score(LABELS, triggered, groups) == pytest.approx(-0.05)
-    assert facts(objective, LABELS, triggered, groups)["fpr_upper_bound_95"] == pytest.approx(0.196, abs=1e-3)
+    assert setting_facts(objective, LABELS, triggered, groups)["fpr_upper_bound_95"] == pytest.approx(0.196, abs=1e-3)
 
 
 def test_a_bound_that_is_too_high_without_a_false_call_is_no_kept_limit() -> None:
@@ -179,13 +179,13 @@ def test_copies_do_not_narrow_the_standard_error() -> None:
     assert choose(ARGS, LABELS, [best, gentle], copy_of)[0] is gentle
 
 
-def on_train(*wrong: Any) -> Screened:
+def on_train(*wrong: Any) -> ScreenedFinalists:
     """Two rows of TRAIN for each of VALID; the settings' triggers are right but for some of them."""
     labels = np.tile(LABELS, 2)
     triggered = np.tile(labels.astype(bool), (len(wrong), 1))
     for row, some in zip(triggered, wrong, strict=True):
         row[np.asarray(some, dtype=int)] ^= True
-    return Screened(labels, triggered, np.arange(len(labels)))
+    return ScreenedFinalists(labels, triggered, np.arange(len(labels)))
 
 
 def test_rows_of_train_tell_apart_what_valid_does_not() -> None:
@@ -221,7 +221,7 @@ def test_copies_in_train_do_not_narrow_the_standard_error() -> None:
 
 
 def test_objectives_score_what_they_name() -> None:
-    counts = Counts.of([1] * 5 + [0] * 4, [1, 1, 1, 1, 0, 1, 0, 0, 0])
+    counts = ConfusionCounts.of([1] * 5 + [0] * 4, [1, 1, 1, 1, 0, 1, 0, 0, 0])
     assert float(Objective().rank(counts)) == pytest.approx(0.8)
     assert float(Objective("balanced_accuracy").rank(counts)) == pytest.approx(0.775)
     assert float(Objective(max_fpr=0.25).rank(counts)) == 0.8
@@ -233,11 +233,15 @@ def test_objectives_score_what_they_name() -> None:
 def test_among_equals_the_gate_that_leaves_more_rows_alone_is_the_gentler_one() -> None:
     """A tau says little across probes: one that is sure of everything opens its gate at .9 too."""
     triggered = but_for([])
-    sure = Scored(setting(layer=2, tau=0.9), 1.0, triggered, alone=left_alone(np.full(4, 0.99, dtype=np.float32), 0.9))
-    unsure = Scored(setting(tau=0.7), 1.0, triggered, alone=left_alone(np.array([0.9, 0.6, 0.5, 0.4], "f4"), 0.7))
+    sure = Scored(
+        setting(layer=2, tau=0.9), 1.0, triggered, alone=share_left_alone(np.full(4, 0.99, dtype=np.float32), 0.9)
+    )
+    unsure = Scored(
+        setting(tau=0.7), 1.0, triggered, alone=share_left_alone(np.array([0.9, 0.6, 0.5, 0.4], "f4"), 0.7)
+    )
     assert (sure.alone, unsure.alone) == (0.0, 0.75)
     assert choose(ARGS, LABELS, [sure, unsure])[0] is unsure
-    assert shortlist([sure, unsure], 1) == [unsure]
+    assert shortlisted_settings([sure, unsure], 1) == [unsure]
     smaller = Scored(setting(layer=2, alpha=0.5, tau=0.9), 1.0, triggered)
     assert choose(ARGS, LABELS, [unsure, smaller])[0] is smaller
     same = sure._replace(alone=unsure.alone)
@@ -254,4 +258,4 @@ def test_fewer_limits_of_readiness_are_gentler_whatever_else_is_equal() -> None:
 
 @pytest.mark.parametrize(("tau", "share"), [(0.5, 0.0), (0.6, 0.25), (0.9, 0.75)])
 def test_rows_between_the_two_sides_of_the_gate_are_left_alone(tau: float, share: float) -> None:
-    assert left_alone(np.array([0.95, 0.7, 0.5, 0.2], dtype=np.float32), tau) == share
+    assert share_left_alone(np.array([0.95, 0.7, 0.5, 0.2], dtype=np.float32), tau) == share

@@ -21,8 +21,8 @@ from models import fitted_adapter
 from asa_adapter import ASAAdapter, ASATrainingArguments, Decision, ToolCallParser
 from asa_adapter.cli import commands, entrypoint
 from asa_adapter.cli.entrypoint import main
-from asa_adapter.cli.parser import command_parser
-from asa_adapter.comparison.table import ablated
+from asa_adapter.cli.option_parser import command_parser
+from asa_adapter.comparison.rules_table import ablated_metrics
 from asa_adapter.evaluation.answers import Evaluation
 
 FAST = ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "1", "--finalists", "1"]
@@ -155,10 +155,10 @@ def test_evaluate_measures_ablations_where_asked(
     def rules(measured: Any, adapter: Any, split: str, args: ASATrainingArguments) -> tuple[Any, dict[str, Any]]:
         assert (args.objective, args.max_new_tokens, measured.evaluation.max_new_tokens) == ("f1", 64, 64)
         row = {"metrics": measured.metrics(split, [""] * len(measured.rows(split)))}
-        return ablated(measured, adapter, split, args), {"rows": {"base": row, "force": row, "steering": row}}
+        return ablated_metrics(measured, adapter, split, args), {"rows": {"base": row, "force": row, "steering": row}}
 
     monkeypatch.setattr(Evaluation, "answers_of_each", answers)
-    monkeypatch.setattr(commands, "with_rules", rules)
+    monkeypatch.setattr(commands, "ablated_with_rules", rules)
     words = ["evaluate", str(trained), "--model", str(TINY_LFM2), "--data", str(data), "--ablations", "--json"]
     assert main(words) == 0
     result = json.loads(capsys.readouterr().out)
@@ -395,7 +395,7 @@ def test_a_set_that_was_split_for_training_is_split_alike_for_testing(
 def test_a_strangers_report_without_a_seed_gives_the_default(arguments: Any) -> None:
     adapter = fitted_adapter()
     adapter.report = {"arguments": arguments}
-    assert commands._seed(argparse.Namespace(seed=None), adapter) == 42
+    assert commands._split_seed(argparse.Namespace(seed=None), adapter) == 42
 
 
 def test_a_missing_tools_file_is_named(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -513,6 +513,6 @@ def test_simpler_rules_choose_by_what_the_adapter_was_chosen_by(chosen_by: dict[
     adapter = fitted_adapter()
     adapter.report = {"arguments": chosen_by}
     options = argparse.Namespace(max_new_tokens=8, batch_size=2, quiet=True, json=False)
-    found = dataclasses.asdict(commands._measuring(options, adapter))
+    found = dataclasses.asdict(commands._evaluation_arguments(options, adapter))
     expected = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen_by.items()}
     assert {name: found[name] for name in chosen_by} == expected

@@ -17,7 +17,7 @@ from models import fitted_adapter
 from asa_adapter import ASAAdapter
 from asa_adapter.cli import commands, loading
 from asa_adapter.cli.entrypoint import main
-from asa_adapter.cli.parser import command_parser
+from asa_adapter.cli.option_parser import command_parser
 
 SHIPPED = ROOT / "examples" / "tiny_lfm2_asa"
 

@@ -14,12 +14,12 @@ from checkout import TINY_LFM2
 from models import fitted_adapter
 
 from asa_adapter import AdapterFormatError, ASAAdapter, IncompatibleModelError
-from asa_adapter.cli import commands, inspection, terminal
+from asa_adapter.cli import commands, inspect_command, terminal
 from asa_adapter.cli.entrypoint import main
 from asa_adapter.diagnostics.explanation import Explanation
 from asa_adapter.errors import AdapterDownloadError, AdapterUploadError, DamagedDownloadError, visible
-from asa_adapter.matching.resemblance import Resemblance
-from asa_adapter.templates import rendering
+from asa_adapter.matching.prompt_resemblance import Resemblance
+from asa_adapter.templates import bounded_rendering
 
 # An escape sequence, one of C1, one that turns the direction, a hidden one, a line separator, and a deletion.
 NASTY = "a\x1b[31m\x9b2J\u202eb\u2066c\u200bd\u2028e\u2029f\x7f\x07\ufeff\U000e0041"
@@ -116,7 +116,7 @@ def test_a_template_from_the_hub_is_refused_before_a_model_is_loaded_unless_trus
 def test_generate_ends_with_a_reason_where_the_template_never_ends(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rendering, "SECONDS", 1)
+    monkeypatch.setattr(bounded_rendering, "SECONDS", 1)
     loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     folder = fitted_adapter(width=160, num_layers=8, chat_template=loops).save_pretrained(tmp_path)
     words = ["generate", str(folder), "--model", str(TINY_LFM2), "--prompt", "hi"]
@@ -162,7 +162,7 @@ def test_an_error_shows_none(
     def fail(_: Any) -> None:
         raise kind(NASTY)
 
-    monkeypatch.setattr(inspection, "inspect", fail)
+    monkeypatch.setattr(inspect_command, "inspect", fail)
     status, _, err = output(["inspect", "a", *more], capsys)
     assert status == 2
     assert "\\u001b[31m" in err or "\\x1b[31m" in err  # a KeyError is shown with its repr
@@ -178,7 +178,7 @@ def test_a_warning_and_a_log_show_none(monkeypatch: pytest.MonkeyPatch, capsys: 
         warnings.warn(NASTY, UserWarning, stacklevel=1)
         return {"answer": NASTY}, NASTY
 
-    monkeypatch.setattr(inspection, "inspect", talk)
+    monkeypatch.setattr(inspect_command, "inspect", talk)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         _, out, err = output(["inspect", "a"], capsys)

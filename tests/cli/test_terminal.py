@@ -18,9 +18,9 @@ from models import fitted_adapter
 
 import asa_adapter
 from asa_adapter import ASATrainingArguments
-from asa_adapter.cli import inspection, terminal
+from asa_adapter.cli import inspect_command, terminal
 from asa_adapter.cli.entrypoint import main
-from asa_adapter.cli.parser import command_parser
+from asa_adapter.cli.option_parser import command_parser
 from asa_adapter.errors import AnswerWrapper
 
 COMMANDS = ["label", "train", "evaluate", "generate", "explain", "diagnose", "serve", "inspect", "push"]
@@ -258,7 +258,7 @@ def test_warnings_are_one_line_each(
         warnings.warn("two\nlines", UserWarning, stacklevel=1)
         return {}, "done"
 
-    monkeypatch.setattr(inspection, "inspect", inspect)
+    monkeypatch.setattr(inspect_command, "inspect", inspect)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert main(["inspect", str(folder)]) == 0

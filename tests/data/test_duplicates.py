@@ -12,8 +12,8 @@ from asa_adapter.data.duplicates import (
     near_duplicate_groups,
     near_duplicates,
     row_groups,
-    row_names,
 )
+from asa_adapter.data.rows import row_names
 
 
 def texts(n: int = 90) -> list[str]:

@@ -9,11 +9,10 @@ from asa_adapter.data.prompts import (
     check_chat_template,
     encode_prompt,
     encode_rows,
-    row_messages,
-    row_tools,
     template_variables,
     with_chat_template,
 )
+from asa_adapter.data.rows import row_messages, row_tools
 
 ADD, NOW = {"name": "add"}, {"name": "now"}
 

@@ -10,7 +10,7 @@ from rows import SPLITS, folder_of, labelled
 
 from asa_adapter import load_splits
 from asa_adapter.data.rows import check_tools, read_tools
-from asa_adapter.training.inputs import checked_splits
+from asa_adapter.training.input_checks import checked_splits
 
 SHORTHAND = {"name": "weather", "parameters": {"city": "string"}}
 

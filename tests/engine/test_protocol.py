@@ -8,7 +8,7 @@ import torch
 
 from asa_adapter import ASAConfig, IncompatibleModelError
 from asa_adapter.engine.protocol import Facts, is_engine_model, or_opened_for_more
-from asa_adapter.matching.compatibility import fitting_model, quantisation, suspicions
+from asa_adapter.matching.compatibility import fitting_model, quantisation_note, suspicions
 from asa_adapter.modeling.fingerprint import same_weights
 
 OWN, OTHER = "gguf:Q4_0:0123456789abcdef", "gguf:Q8_0:fedcba9876543210"
@@ -84,13 +84,13 @@ def test_other_weights_are_suspicious_and_those_of_another_engine_are_not() -> N
 
 def test_packed_weights_are_told_of_by_name_unless_the_adapter_was_fitted_on_them() -> None:
     packed = Engine(quantised="Q4_0")
-    assert "(Q4_0)" in str(quantisation(packed, config(base_model_fingerprint=OF_TORCH)))
-    assert quantisation(packed, config(base_model_fingerprint=OWN)) is None
-    assert quantisation(Engine(), config(base_model_fingerprint=OF_TORCH)) is None
+    assert "(Q4_0)" in str(quantisation_note(packed, config(base_model_fingerprint=OF_TORCH)))
+    assert quantisation_note(packed, config(base_model_fingerprint=OWN)) is None
+    assert quantisation_note(Engine(), config(base_model_fingerprint=OF_TORCH)) is None
 
 
 def test_an_adapter_of_a_file_on_a_model_of_transformers_is_told_of(tiny_lfm2: tuple[Any, Any]) -> None:
-    told = quantisation(tiny_lfm2[0], config(base_model_fingerprint=OWN))
+    told = quantisation_note(tiny_lfm2[0], config(base_model_fingerprint=OWN))
     assert told is not None
     assert told.startswith("the adapter was fitted on a GGUF file, whose states are not quite those of this model")
 

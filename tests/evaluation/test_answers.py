@@ -11,7 +11,7 @@ from asa_adapter import ASAAdapter, ToolCall, ToolCallParser
 from asa_adapter.answering.prefill import Prefilled
 from asa_adapter.answering.prompt_batches import PromptBatches
 from asa_adapter.evaluation.answers import Evaluation
-from asa_adapter.modeling.prefix import SharedPrefix
+from asa_adapter.modeling.prefix_cache import SharedPrefix
 from asa_adapter.tool_calls.known_formats import FORMATS
 from asa_adapter.tool_calls.outcomes import Answer
 from asa_adapter.training.trainer import ASATrainer, ASATrainingArguments

@@ -11,11 +11,11 @@ from models import fitted_adapter
 from asa_adapter import ASAAdapter, ToolCallParser
 from asa_adapter.answering import decoding
 from asa_adapter.answering.forcing import Forcing
-from asa_adapter.answering.guesses import can_guess, confirmed
+from asa_adapter.answering.guesses import can_guess, confirmed_guesses
 from asa_adapter.answering.leads import Lead, Leads, Variant
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.modeling.forward import evaluation_mode
-from asa_adapter.modeling.prefix import SharedPrefix
+from asa_adapter.modeling.prefix_cache import SharedPrefix
 
 PAD = 0
 
@@ -44,10 +44,10 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[bool]]:
     found: list[list[bool]] = []
 
     def seen(*given: Any) -> list[bool]:
-        found.append(confirmed(*given))
+        found.append(confirmed_guesses(*given))
         return found[-1]
 
-    monkeypatch.setattr(decoding, "confirmed", seen)
+    monkeypatch.setattr(decoding, "confirmed_guesses", seen)
     return found
 
 
@@ -85,7 +85,7 @@ def test_a_guess_that_is_wrong_costs_a_pass_and_no_answer(
         asked.append(len(answers))
         return [False] * len(answers)
 
-    monkeypatch.setattr(decoding, "confirmed", wrong)
+    monkeypatch.setattr(decoding, "confirmed_guesses", wrong)
     assert evaluation.answers_of_each(rows, variants) == expected
     assert asked
 
@@ -111,11 +111,11 @@ def test_a_guess_is_right_only_if_every_token_is_the_likeliest(tiny_lfm2: Any) -
         answer = model.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=None)[0, 6:].tolist()
         cache = model(ids, use_cache=True).past_key_values
         mask = torch.ones(1, 7, dtype=torch.int64)
-        assert confirmed(model, mask, cache, [answer]) == [True]
+        assert confirmed_guesses(model, mask, cache, [answer]) == [True]
         for place in range(1, len(answer)):
             other = [*answer[:place], answer[place] + 1, *answer[place + 1 :]]
-            assert confirmed(model, mask, cache, [other]) == [False]
-        assert confirmed(model, mask, cache, [answer]) == [True]  # the cache is as it was
+            assert confirmed_guesses(model, mask, cache, [other]) == [False]
+        assert confirmed_guesses(model, mask, cache, [answer]) == [True]  # the cache is as it was
 
 
 def test_no_answers_are_guessed_where_the_model_has_rules_of_its_own_for_tokens(

@@ -11,8 +11,8 @@ from models import PAD, WIDTH, fitted_adapter, prompts, random_model, traces
 from asa_adapter.answering.prefill import Prefilled
 from asa_adapter.evaluation.first_tokens import Push, Screened
 from asa_adapter.evaluation.first_tokens import first_tokens as screen_first_tokens
-from asa_adapter.modeling.prefix import SharedPrefix
-from asa_adapter.modeling.residual import decoder_blocks
+from asa_adapter.modeling.prefix_cache import SharedPrefix
+from asa_adapter.modeling.residual_stream import decoder_blocks
 
 
 def ragged(rows: int = 7) -> list[list[int]]:

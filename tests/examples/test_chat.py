@@ -9,7 +9,7 @@ from checkout import ROOT, load_script
 from models import traces
 
 from asa_adapter import ASAAdapter, Decision, ToolCall, ToolCallParser
-from asa_adapter.notations.schemas import tool_schemas, unwrapped
+from asa_adapter.notations.tool_schemas import tool_schemas, unwrapped
 
 tools = load_script(ROOT / "examples" / "chat_tools.py")
 example = load_script(ROOT / "examples" / "chat_with_tools.py")

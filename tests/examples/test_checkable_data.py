@@ -14,7 +14,7 @@ from checkout import ROOT, load_script
 from asa_adapter import load_splits
 from asa_adapter.data.duplicates import near_duplicate_groups
 from asa_adapter.labelling import expected_results, is_right
-from asa_adapter.notations.schemas import schema_errors
+from asa_adapter.notations.tool_schemas import schema_errors
 
 Row = dict[str, Any]
 CHECKABLE = ROOT / "examples" / "checkable"

@@ -12,7 +12,7 @@ from checkout import ROOT, load_script
 from asa_adapter import load_splits
 from asa_adapter.data import SPLITS, cut
 from asa_adapter.data.duplicates import leaks
-from asa_adapter.notations.schemas import schema_errors
+from asa_adapter.notations.tool_schemas import schema_errors
 
 SCRIPTS = ROOT / "examples" / "tiny_models"
 FOLDER = ROOT / "examples" / "data" / "conversations"

@@ -15,7 +15,7 @@ import pytest
 from checkout import DATA, TINY_LFM2, load_script
 
 from asa_adapter import load_splits
-from asa_adapter.measurement.baselines import bag_of_words
+from asa_adapter.measurement.word_classifier import bag_of_words
 
 Row = dict[str, Any]
 Splits = dict[str, list[Row]]

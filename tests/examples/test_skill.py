@@ -87,7 +87,7 @@ def _serves(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     from asa_adapter.server import listener
 
     served: list[Any] = []
-    monkeypatch.setattr(listener, "run", lambda app, socket: served.append(app))
+    monkeypatch.setattr(listener, "serve_until_stopped", lambda app, socket: served.append(app))
     follow(f"{command} --port 0", capsys)
     assert len(served) == 1
 

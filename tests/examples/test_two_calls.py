@@ -10,8 +10,8 @@ from models import traces
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors, load_splits
-from asa_adapter.config.fields import STATES
-from asa_adapter.matching.kinds import with_marks
+from asa_adapter.config.value_checks import STATES
+from asa_adapter.matching.state_kinds import with_state_marks
 from asa_adapter.states import collect_hidden_states
 
 example = load_script(ROOT / "examples" / "two_calls.py")
@@ -42,7 +42,7 @@ def by_hand(tiny_chat: tuple[Any, Any]) -> ASAAdapter:
     settings: dict[str, Any] = {"hidden_size": states.shape[1], "num_layers": 8, "layer": LAYER, "domains": ("math",)}
     tools = json.loads((CONVERSATIONS / "tools.json").read_text("utf-8"))
     config = ASAConfig(**settings, alpha=80.0, tool_call_start="<|tool_call_start|>", tools=tools)
-    marks = with_marks(config, tiny_chat[1]).state_marks
+    marks = with_state_marks(config, tiny_chat[1]).state_marks
     config = ASAConfig(**config.to_dict() | {"format_version": 2, "states": STATES, "state_marks": marks})
     vectors = SteeringVectors.fit(states, labels, domains, ("math",))
     return ASAAdapter(config, vectors, Router.fit(states, domains), Probes.fit(states, labels, domains, C=0.01))

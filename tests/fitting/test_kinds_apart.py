@@ -8,10 +8,10 @@ import torch
 
 from asa_adapter.choice.settings import Scored, Setting
 from asa_adapter.evaluation.metrics import auc
-from asa_adapter.fitting.effects import push_of
-from asa_adapter.fitting.layer import fit_layer
-from asa_adapter.fitting.readiness import own_push
-from asa_adapter.measurement.labelled import LabelledStates
+from asa_adapter.fitting.layer_fit import fit_layer
+from asa_adapter.fitting.readiness_policy import own_push
+from asa_adapter.fitting.step_effects import step_push
+from asa_adapter.measurement.labelled_states import LabelledStates
 from asa_adapter.parts.vectors import SteeringVectors
 
 NAMES = ["code", "math"]
@@ -82,7 +82,7 @@ def test_a_kind_with_too_few_rows_takes_the_pooled_parts_and_the_facts_say_so() 
 def test_a_push_goes_along_the_directions_of_each_rows_kind() -> None:
     fit = fitted()
     domain, rule = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
-    push = push_of(fit, domain, 3, 1.0, 2.0, rule)
+    push = step_push(fit, domain, 3, 1.0, 2.0, rule)
     for row in range(4):
         own = fit.vectors.of(("first", "after_result")[rule[row]])
         assert torch.equal(push.at(row), 2.0 * fit.residual_norm * own.mixed(1.0)[domain[row]])

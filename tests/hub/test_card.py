@@ -452,7 +452,7 @@ def test_it_says_how_to_fit_it_again() -> None:
 
 
 def test_the_command_to_fit_it_again_gives_the_same_arguments() -> None:
-    from asa_adapter.cli.parser import command_parser
+    from asa_adapter.cli.option_parser import command_parser
 
     text = card(config(), report())
     [words] = re.findall(r"^asa-adapter (train .*)$", text, re.MULTILINE)
@@ -469,7 +469,7 @@ def test_the_command_to_fit_it_again_gives_the_same_arguments() -> None:
     "arguments", [{"success_required": True, "cost": [1.0, 4.0]}, {"max_fpr": 0.1, "max_fpr_confidence": 0.9}]
 )
 def test_flags_without_a_value_or_with_two_are_given_again(arguments: dict[str, Any]) -> None:
-    from asa_adapter.cli.parser import command_parser
+    from asa_adapter.cli.option_parser import command_parser
 
     [words] = re.findall(r"^asa-adapter (train .*)$", card(config(), report(arguments=arguments)), re.MULTILINE)
     options = vars(command_parser().parse_args(words.split()))
@@ -478,7 +478,7 @@ def test_flags_without_a_value_or_with_two_are_given_again(arguments: dict[str, 
 
 @pytest.mark.parametrize(("given", "word"), [(True, "--vary-tools"), (False, "--no-vary-tools"), (None, "")])
 def test_a_switch_is_written_as_the_command_line_takes_it(given: bool | None, word: str) -> None:
-    from asa_adapter.cli.parser import command_parser
+    from asa_adapter.cli.option_parser import command_parser
 
     text = card(config(), report(arguments={"seed": 7, "vary_tools": given}))
     [words] = re.findall(r"^asa-adapter (train .*)$", text, re.MULTILINE)

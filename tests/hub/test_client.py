@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from models import WIDTH, fitted_adapter
 
 from asa_adapter import AdapterDownloadError, AdapterFormatError, ASAAdapter
-from asa_adapter.hub.contents import SIZE_LIMITS
+from asa_adapter.hub.checked_files import SIZE_LIMITS
 
 NAME = "alice/lfm-asa"
 PAYLOAD = ("steering_vectors.safetensors", "router.skops", "probes.skops")

@@ -126,7 +126,7 @@ def test_saves_at_once_leave_one_of_them_and_a_reader_always_finds_one(tmp_path:
 def test_a_reader_in_the_middle_of_a_save_reads_the_new_adapter(
     tmp_path: Path, old: ASAAdapter, new: ASAAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from asa_adapter.hub import contents as module
+    from asa_adapter.hub import checked_files as module
 
     folder, read = old.save_pretrained(tmp_path), module.read_current
 

@@ -45,7 +45,7 @@ from strangers import (
 
 import asa_adapter
 from asa_adapter import ASAAdapter
-from asa_adapter.hub.contents import SIZE_LIMITS
+from asa_adapter.hub.checked_files import SIZE_LIMITS
 
 
 class Hostile:

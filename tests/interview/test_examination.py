@@ -8,7 +8,7 @@ import pytest
 from chatty import Brain, asked, calling, chatty, good, needed, tokens, words
 
 from asa_adapter import ToolCall, ToolCallParser
-from asa_adapter.interview.client import Client, ServerError
+from asa_adapter.interview.chat_client import ChatClient, ServerError
 from asa_adapter.interview.examination import Examination, examine
 from asa_adapter.interview.faults import FAULTS
 from asa_adapter.interview.questions import MANY
@@ -16,7 +16,7 @@ from asa_adapter.interview.questions import MANY
 
 def examined(brain: Brain, **options: Any) -> Examination:
     with chatty(brain, **options) as url:
-        return examine(Client(url))
+        return examine(ChatClient(url))
 
 
 def otherwise(change: Callable[[dict[str, Any], dict[str, Any]], Any]) -> Brain:
@@ -167,7 +167,7 @@ def test_what_cannot_be_shown_is_left_out_with_the_reason() -> None:
 
 def test_answers_that_were_cut_off_prove_nothing() -> None:
     with chatty(lambda _: (200, {"choices": [{"message": words("I think"), "finish_reason": "length"}]})) as url:
-        assert examine(Client(url)).faults == []
+        assert examine(ChatClient(url)).faults == []
 
 
 def test_one_answer_of_three_is_no_habit() -> None:
@@ -236,4 +236,4 @@ def test_our_own_server_has_none_of_the_faults() -> None:
         return ToolCallParser("lfm2").write(made) if made else str(message["content"])
 
     with served(ScriptedEngine(script)) as place:
-        assert examine(Client(f"http://{place}")).faults == []
+        assert examine(ChatClient(f"http://{place}")).faults == []

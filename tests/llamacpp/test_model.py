@@ -13,8 +13,8 @@ import torch
 from gguf_models import needs_llamacpp
 
 from asa_adapter import ASAAdapter
-from asa_adapter.engine.batches import pad_batch
-from asa_adapter.matching.scope import not_fitted
+from asa_adapter.engine.padded_batches import pad_batch
+from asa_adapter.matching.scope import state_not_fitted
 from asa_adapter.modeling.forward import greedy_settings
 
 pytestmark = needs_llamacpp
@@ -110,7 +110,7 @@ def test_a_prompt_of_a_kind_that_was_not_fitted_is_left_alone(pair: Any) -> None
     with other.attach(pair.file) as steering:
         assert torch.equal(first_logits(pair.file, pair.prompts[0]), bare)
         assert steering.decisions[0].state == "after_result"
-        assert steering.decisions[0].reason == not_fitted("after_result")
+        assert steering.decisions[0].reason == state_not_fitted("after_result")
     with other.attach(pair.file, states="all") as steering:
         assert not torch.equal(first_logits(pair.file, pair.prompts[0]), bare)
         assert steering.decisions[0].reason == ""

@@ -13,7 +13,7 @@ from models import fitted_adapter, random_model
 from asa_adapter import ASATrainer, IncompatibleModelError, ToolCallParser
 from asa_adapter.diagnostics import diagnose
 from asa_adapter.modeling.fingerprint import model_fingerprint, same_weights
-from asa_adapter.modeling.residual import generating_model
+from asa_adapter.modeling.residual_stream import generating_model
 from asa_adapter.states import collect_hidden_states
 
 # PEFT asks transformers 5.23 by the old name.

@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from asa_adapter import ASAAdapter, IncompatibleModelError
 from asa_adapter.answering.prefill import Prefilled
 from asa_adapter.steering.hook import SteeringHandle
-from asa_adapter.steering.steered_passes import Window
+from asa_adapter.steering.windows_and_records import Window
 
 # Plain, tuple and list outputs, recurrent and nested models, an image tower of the text's depth; the rest is refused.
 SAMPLE = ("falcon_h1", "gemma3", "git", "gpt2", "lfm2_moe", "mamba2", "rwkv", "deepseek_v4", "xlnet")

@@ -11,8 +11,8 @@ from models import FAMILIES, fitted_adapter, random_model, traces
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, IncompatibleModelError
 from asa_adapter.modeling import fingerprint
-from asa_adapter.modeling.digests import weight_digest
-from asa_adapter.modeling.fingerprint import model_digest, model_fingerprint, same_weights
+from asa_adapter.modeling.fingerprint import model_fingerprint, same_weights
+from asa_adapter.modeling.weight_digests import model_digest, weight_digest
 
 
 def same(one: Any, other: Any) -> bool | None:

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import pytest
 from huggingface_hub import constants
 
-from asa_adapter.modeling import processes
-from asa_adapter.modeling.processes import progress_bar
-from asa_adapter.modeling.progress import Forecast, Lines, say, span
+from asa_adapter.modeling import progress
+from asa_adapter.modeling.progress import Forecast, ProgressLines, progress_bar, say_progress, time_in_words
 
 
 class Clock:
@@ -23,7 +22,7 @@ class Clock:
 
 def test_a_stage_says_each_minute_what_is_done_how_fast_and_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    with Lines(800, "answers (base)", clock) as lines:
+    with ProgressLines(800, "answers (base)", clock) as lines:
         for _ in range(8):
             clock.now += 25
             lines.update(100)
@@ -36,7 +35,7 @@ def test_a_stage_says_each_minute_what_is_done_how_fast_and_what_is_left(capsys:
 
 def test_the_first_step_alone_foretells_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    with Lines(1000, "screen", clock) as lines:
+    with ProgressLines(1000, "screen", clock) as lines:
         for seconds in (80, 70):
             clock.now += seconds
             lines.update(10)
@@ -48,7 +47,7 @@ def test_the_first_step_alone_foretells_nothing(capsys: pytest.CaptureFixture[st
 
 def test_a_stage_below_a_minute_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    with Lines(10, "fits", clock) as lines:
+    with ProgressLines(10, "fits", clock) as lines:
         clock.now += 59
         lines.update(10)
     assert capsys.readouterr().err == ""
@@ -56,7 +55,7 @@ def test_a_stage_below_a_minute_says_nothing(capsys: pytest.CaptureFixture[str])
 
 def test_a_stage_that_is_broken_off_does_not_say_that_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    lines = Lines(10, "fits", clock)
+    lines = ProgressLines(10, "fits", clock)
     clock.now += 90
     lines.__exit__(KeyboardInterrupt)
     assert capsys.readouterr().err == ""
@@ -88,7 +87,7 @@ def test_a_short_first_stage_estimates_at_its_end_if_the_run_is_long(
 
 
 def test_times_in_words() -> None:
-    assert [span(s) for s in (0.2, 59.4, 59.6, 3599.4, 3600, 90000)] == [
+    assert [time_in_words(s) for s in (0.2, 59.4, 59.6, 3599.4, 3600, 90000)] == [
         "0 s",
         "59 s",
         "1 min 0 s",
@@ -125,9 +124,9 @@ def test_lines_take_the_place_of_bars_where_there_is_no_terminal(
     monkeypatch.setattr(sys, "stderr", stream())
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", disabled)
     monkeypatch.setenv("RANK", rank)
-    assert isinstance(progress_bar(3, "fits", show), processes.Lines) == lines
+    assert isinstance(progress_bar(3, "fits", show), progress.ProgressLines) == lines
 
 
 def test_a_line_about_a_run_shows_no_strangers_text_raw(capsys: pytest.CaptureFixture[str]) -> None:
-    say("domains   1: \x1b[31mred\u202e 3")
+    say_progress("domains   1: \x1b[31mred\u202e 3")
     assert capsys.readouterr().err == "asa-adapter: domains   1: \\u001b[31mred\\u202e 3\n"

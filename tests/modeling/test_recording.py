@@ -5,7 +5,7 @@ import torch
 from models import DEPTH, WIDTH, prompts, random_model, traces
 
 from asa_adapter.modeling.recording import BlockCall, pushed, recorded, resumed
-from asa_adapter.modeling.residual import decoder_blocks, hidden_state
+from asa_adapter.modeling.residual_stream import decoder_blocks, hidden_state
 
 
 @pytest.mark.parametrize("family", ["lfm2", "gpt2", "falcon_h1"])

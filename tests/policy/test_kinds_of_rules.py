@@ -11,7 +11,7 @@ from models import DEPTH, WIDTH, controller_of, fitted_adapter, greedy, prompts,
 
 from asa_adapter import ASAAdapter, ASAConfig, Probes, SteeringVectors
 from asa_adapter.comparison.ablation import ablations
-from asa_adapter.matching.scope import not_fitted
+from asa_adapter.matching.scope import state_not_fitted
 from asa_adapter.parts.classifiers import MIN_ROWS_PER_CLASS
 
 STATES = ("first", "after_result")
@@ -142,7 +142,7 @@ def test_a_kind_whose_steps_are_0_is_left_as_it_is() -> None:
     with adapter.attach(lfm2) as steering:
         assert torch.equal(greedy(lfm2, ids), bare)
         assert [(d.state, d.gate, d.reason) for d in steering.decisions] == [("after_result", 0, "")]
-    assert not_fitted("after_result").startswith("the prompt ends behind a tool's result")
+    assert state_not_fitted("after_result").startswith("the prompt ends behind a tool's result")
 
 
 def test_a_factor_scales_the_steps_of_each_kind_and_is_undone() -> None:

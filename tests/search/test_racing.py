@@ -9,8 +9,8 @@ from asa_adapter import ASATrainingArguments
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Reader, Scored, Setting
 from asa_adapter.evaluation.first_tokens import Push, Screened
-from asa_adapter.fitting.layer import Prediction
-from asa_adapter.search.racing import PushKey, Race, spread, survivors
+from asa_adapter.fitting.layer_fit import LayerPrediction
+from asa_adapter.search.racing import PushKey, Race, spread_for_rounds, surviving_pushes
 
 ROWS = 200
 LABELS = np.arange(ROWS) % 2
@@ -18,12 +18,12 @@ DOMAINS = ["a" if i % 4 < 2 else "b" for i in range(ROWS)]
 LAYERS = range(1, 9)
 
 
-def prediction(seed: int) -> Prediction:
+def prediction(seed: int) -> LayerPrediction:
     generator = np.random.default_rng(seed)
     p = [np.clip(0.6 * LABELS + 0.2 + generator.normal(0, 0.2, ROWS), 0, 1).astype(np.float32) for _ in range(2)]
     odds = [np.log(q.clip(1e-6, 1 - 1e-6) / (1 - q.clip(1e-6, 1 - 1e-6))) for q in (p[0], p[0], p[1])]
     domain = np.array([domain == "b" for domain in DOMAINS], dtype=np.int64)
-    return Prediction(domain, np.stack(odds, axis=1).astype(np.float32))
+    return LayerPrediction(domain, np.stack(odds, axis=1).astype(np.float32))
 
 
 class Model:
@@ -85,12 +85,12 @@ def test_a_row_is_pushed_to_the_side_that_a_gate_asks_for_and_to_both_where_prob
 
 def test_the_same_seed_gives_the_same_race_and_another_a_different_order() -> None:
     assert [s.setting for s in race()[0]] == [s.setting for s in race()[0]]
-    assert not np.array_equal(spread(LABELS, DOMAINS, 1), spread(LABELS, DOMAINS, 2))
+    assert not np.array_equal(spread_for_rounds(LABELS, DOMAINS, 1), spread_for_rounds(LABELS, DOMAINS, 2))
 
 
 @pytest.mark.parametrize("count", [8, 20, 50])
 def test_every_part_of_the_rows_has_the_same_mix(count: int) -> None:
-    order = spread(LABELS, DOMAINS, 42)
+    order = spread_for_rounds(LABELS, DOMAINS, 42)
     assert sorted(order) == list(range(ROWS))
     kinds = [(LABELS[i], DOMAINS[i]) for i in order[:count]]
     counts = [kinds.count(kind) for kind in {*zip(LABELS, DOMAINS, strict=True)}]
@@ -104,7 +104,7 @@ def test_survivors_are_of_several_layers_and_hold_the_leaders_other_steps() -> N
         for alpha in (0.5, 1.0, 2.0)
         for beta in (0.0, 1.0)
     ]
-    kept = survivors(scored, 4)
+    kept = surviving_pushes(scored, 4)
     assert {key.layer for key in kept} == {1, 2}
     assert {PushKey(1, 0.0, alpha) for alpha in (0.5, 1.0, 2.0)} <= set(kept)
     assert kept == sorted(kept)

@@ -11,9 +11,9 @@ import torch
 from asa_adapter import ASATrainingArguments
 from asa_adapter.choice.settings import Scored, Setting
 from asa_adapter.evaluation.first_tokens import Screened
-from asa_adapter.fitting.layer import Prediction
+from asa_adapter.fitting.layer_fit import LayerPrediction
+from asa_adapter.search.reasons import why_unreadable
 from asa_adapter.search.strategy import Search
-from asa_adapter.search.verdict import unreadable
 from asa_adapter.tool_calls.outcomes import Outcome
 
 ROWS = 100
@@ -51,7 +51,7 @@ class Measured:
 
 
 def fit() -> Any:
-    prediction = Prediction(np.zeros(ROWS, dtype=np.int64), np.full((ROWS, 2), 9, dtype=np.float32))
+    prediction = LayerPrediction(np.zeros(ROWS, dtype=np.int64), np.full((ROWS, 2), 9, dtype=np.float32))
     vectors = SimpleNamespace(mixed=lambda beta: torch.ones(1, 2))
     return SimpleNamespace(residual_norm=1.0, vectors=vectors, predict=lambda states: prediction)
 
@@ -132,6 +132,6 @@ def test_triggers_that_gain_without_calls_that_succeed_are_told_and_reported() -
 
 
 def test_layers_that_read_too_little_are_named_but_never_all_of_them() -> None:
-    poor = unreadable({1: 0.9, 2: 0.7, 3: 0.81})
+    poor = why_unreadable({1: 0.9, 2: 0.7, 3: 0.81})
     assert poor == {2: "its probe's AUC on TRAIN is 0.700, out of fold; the screen tries layers from 0.800 on"}
-    assert unreadable({1: 0.49, 2: 0.4}) == {}
+    assert why_unreadable({1: 0.49, 2: 0.4}) == {}

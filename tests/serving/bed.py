@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
 from asa_adapter import ASAAdapter, load_splits
 from asa_adapter.data.prompts import encode_rows
-from asa_adapter.matching.kinds import kind_of
+from asa_adapter.matching.state_kinds import kind_of
 from asa_adapter.modeling.fingerprint import model_fingerprint
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))

@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from asa_adapter.vllm.points import POINTS, differences
+from asa_adapter.vllm.source_check import POINTS, source_differences
 
 
 def unpacked(package: Path, folder: Path) -> Path:
@@ -34,7 +34,7 @@ def main() -> int:
     differ = False
     for package in parser.parse_args().packages:
         with tempfile.TemporaryDirectory() as folder:
-            found = differences(unpacked(package, Path(folder)))
+            found = source_differences(unpacked(package, Path(folder)))
         differ = differ or bool(found)
         print(f"{package.name}: {len(POINTS)} points, " + (f"{len(found)} differ" if found else "all as expected"))
         print(*(f"  {told}" for told in found), sep="\n", end="\n" if found else "")

@@ -14,11 +14,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
 from asa_adapter import ASAAdapter, load_splits
-from asa_adapter.data.prompts import row_messages
-from asa_adapter.verification.asking import ask
-from asa_adapter.verification.comparison import Verification, compared
+from asa_adapter.data.rows import row_messages
+from asa_adapter.verification.asking_model import ask
+from asa_adapter.verification.asking_vllm import ask_vllm
 from asa_adapter.verification.samples import Sample
-from asa_adapter.verification.served import ask_vllm
+from asa_adapter.verification.two_records import TwoRecords, compared_records
 
 MEMORY = {"gpu_memory_utilization": 0.4}  # on a CPU of its memory, which others use too
 DATA = Path(__file__).resolve().parents[2] / "examples" / "data"
@@ -44,9 +44,9 @@ def main() -> int:
     del model  # leaves the memory to vLLM
     engine = {"model": options.model, "dtype": options.dtype, **MEMORY, **json.loads(options.engine_args)}
     found, seconds = ask_vllm(adapter, options.adapter, tokenizer, samples, engine)
-    lines = compared(adapter.config, expected, found)
+    lines = compared_records(adapter.config, expected, found)
     names = (Path(options.adapter).name, Path(options.model).name, adapter.digest())
-    print(Verification(*names, lines, str(expected.where), str(found.where), seconds).markdown())
+    print(TwoRecords(*names, lines, str(expected.where), str(found.where), seconds).markdown())
     differs = [line.differs for line in lines if line.differs]
     return int(any(what != "first token" for what in differs) or len(differs) > 1)
 

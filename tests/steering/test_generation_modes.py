@@ -14,7 +14,7 @@ from models import DEPTH, PAD, fitted_adapter, greedy, prompts, random_model, tr
 from steered_families import LACKS, families
 
 from asa_adapter import ASAAdapter
-from asa_adapter.modeling.residual import decoder_blocks, hidden_state
+from asa_adapter.modeling.residual_stream import decoder_blocks, hidden_state
 
 
 def block_outputs(model: Any, layer: int, ids: torch.Tensor, **keywords: Any) -> list[torch.Tensor]:

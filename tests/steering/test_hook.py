@@ -10,7 +10,7 @@ import transformers
 from models import WIDTH, fitted_adapter, greedy, prompts, random_model, traces
 
 from asa_adapter import ASAAdapter
-from asa_adapter.modeling.residual import decoder_blocks
+from asa_adapter.modeling.residual_stream import decoder_blocks
 
 
 def test_disabled_gives_the_base_model_and_no_decisions(lfm2: Any, adapter: ASAAdapter) -> None:

@@ -15,7 +15,7 @@ from models import fitted_adapter, greedy, prompts, random_model, traces
 
 import asa_adapter.steering.hook
 from asa_adapter import ASAAdapter
-from asa_adapter.modeling.residual import decoder_blocks
+from asa_adapter.modeling.residual_stream import decoder_blocks
 from asa_adapter.steering.hook import SteeringHandle, is_steered
 
 WING = str(Path(asa_adapter.steering.hook.__file__).parent)

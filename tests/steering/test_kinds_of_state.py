@@ -7,7 +7,7 @@ import torch
 from models import WAYS, fitted_adapter, greedy, prompts, random_model
 
 from asa_adapter import ASAAdapter
-from asa_adapter.matching.scope import NO_KIND, not_fitted
+from asa_adapter.matching.scope import NO_KIND, state_not_fitted
 
 USER, RESULT = (40, 41), (40, 42)
 MARKS = {"first": (USER,), "after_result": (RESULT,)}
@@ -53,7 +53,7 @@ def test_rows_behind_a_result_are_left_alone_and_the_others_are_steered_as_ever(
         assert torch.equal(found["fitted"][begin : begin + n], found["bare"][begin : begin + n])
     assert torch.equal(found["fitted"][n : 2 * n], found["all"][n : 2 * n])
     assert not torch.equal(found["all"], found["bare"])
-    why = not_fitted("after_result")
+    why = state_not_fitted("after_result")
     assert [(d.state, d.applied, d.reason) for d in decisions] == [
         ("after_result", False, why),
         ("first", True, ""),

@@ -17,7 +17,7 @@ from steered_families import families
 
 from asa_adapter import ASAAdapter, IncompatibleModelError
 from asa_adapter.modeling.forward import CACHE
-from asa_adapter.parts.openings import OpeningBias, biased
+from asa_adapter.parts.opening_bias import OpeningBias, biased_logits
 
 OPENINGS = (7, 40, 23)
 FIRST = {"output_logits": True, "return_dict_in_generate": True}
@@ -313,7 +313,7 @@ def test_what_one_adapter_forbids_another_cannot_force() -> None:
     for forbidden, left in (((7, 9), None), ((9,), 7)):
         forbid = OpeningBias(forbidden, math.inf), torch.tensor([-1, -1])
         for order in ([force, forbid], [forbid, force]):
-            found = biased(logits, order)
+            found = biased_logits(logits, order)
             assert found[:, list(forbidden)].isneginf().all()
             assert found.isfinite().sum(dim=1).tolist() == [VOCABULARY - 2 if left is None else 1] * 2
             if left is not None:

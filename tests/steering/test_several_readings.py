@@ -7,8 +7,8 @@ import torch
 from models import WIDTH, fitted_adapter, greedy, prompts, random_model, traces
 
 from asa_adapter import ASAAdapter, IncompatibleModelError
-from asa_adapter.modeling.prefix import SharedPrefix
-from asa_adapter.modeling.residual import decoder_blocks
+from asa_adapter.modeling.prefix_cache import SharedPrefix
+from asa_adapter.modeling.residual_stream import decoder_blocks
 from asa_adapter.states import last_token_states
 from asa_adapter.steering.hook import SteeringHandle
 

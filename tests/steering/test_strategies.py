@@ -14,7 +14,7 @@ from models import PAD, greedy, prompts, random_model, traces
 
 from asa_adapter import ASAAdapter
 from asa_adapter.modeling.forward import CACHE, CACHE_NAMES
-from asa_adapter.modeling.residual import decoder_blocks
+from asa_adapter.modeling.residual_stream import decoder_blocks
 
 SETTINGS = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "pad_token_id": PAD}
 MORE = torch.tensor([[11, 12, 13, 14]])

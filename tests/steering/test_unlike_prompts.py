@@ -8,8 +8,8 @@ import torch
 from models import WAYS, fitted_adapter, greedy, prompts, random_model
 
 from asa_adapter import ASAAdapter
-from asa_adapter.data.landmarks import tools_digest
-from asa_adapter.matching.resemblance import NO_TOOLS
+from asa_adapter.data.prompt_landmarks import tools_digest
+from asa_adapter.matching.prompt_resemblance import NO_TOOLS
 from asa_adapter.modeling.forward import CACHE, given_cache
 
 MARK = (40, 41, 42)

@@ -6,7 +6,7 @@ import pytest
 
 from asa_adapter.evaluation.metrics import trigger_metrics
 from asa_adapter.report import Report
-from asa_adapter.summary.rules import rules_markdown, rules_verdict
+from asa_adapter.summary.comparison_in_words import rules_markdown, rules_verdict
 
 LABELS = [1, 1, 1, 0, 0, 0]
 CHECK = {"format": True, "tool_name": True, "arguments": False}

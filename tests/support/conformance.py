@@ -49,8 +49,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 import asa_adapter
 from asa_adapter import ASAAdapter, IncompatibleModelError
 from asa_adapter.modeling.forward import evaluation_mode
-from asa_adapter.modeling.prefix import SharedPrefix
-from asa_adapter.modeling.residual import decoder_blocks, hidden_size
+from asa_adapter.modeling.prefix_cache import SharedPrefix
+from asa_adapter.modeling.residual_stream import decoder_blocks, hidden_size
 from asa_adapter.states import last_token_states
 
 # The tensors here are tiny: waiting for a second thread costs more than it helps.

@@ -11,9 +11,9 @@ from asa_adapter import ASAAdapter
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.evaluation.first_tokens import Push, first_tokens
 from asa_adapter.modeling.forward import evaluation_mode, forward, greedy_settings
-from asa_adapter.modeling.prefix import SharedPrefix
+from asa_adapter.modeling.prefix_cache import SharedPrefix
 from asa_adapter.modeling.recording import pushed
-from asa_adapter.modeling.residual import decoder_blocks, hidden_size
+from asa_adapter.modeling.residual_stream import decoder_blocks, hidden_size
 from asa_adapter.states import collect_hidden_states, last_token_states
 
 # For each tool list: how many tokens its prompts begin with in common, and how long they are. A window has 8 tokens.

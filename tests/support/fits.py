@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asa_adapter import ASAAdapter, ASAConfig, Probes, Router, SteeringVectors
-from asa_adapter.data.prompts import encode_rows, row_domain
-from asa_adapter.matching.kinds import kind_of, state_fields
+from asa_adapter.data.prompts import encode_rows
+from asa_adapter.data.rows import row_domain
+from asa_adapter.matching.state_kinds import kind_of, state_kind_fields
 from asa_adapter.states import collect_hidden_states
 
 
@@ -51,7 +52,7 @@ def kinds_fitted_at(
     Raises:
         ValueError: the tokenizer's chat template does not tell the kinds of the rows apart.
     """
-    told = state_fields(tokenizer, rows, encode_rows(tokenizer, rows), None)
+    told = state_kind_fields(tokenizer, rows, encode_rows(tokenizer, rows), None)
     if len(told["states"]) < 2:
         raise ValueError(f"the rows are told apart as {told['states']}; expected both kinds")
     every, *apart = (

@@ -161,13 +161,13 @@ def joined(chunks: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]], str
 def main(port: int) -> None:
     """Serves until it is told to stop, a hundredth of a second for each piece."""
     from asa_adapter.server.application import application
-    from asa_adapter.server.listener import listening, run
+    from asa_adapter.server.listener import listening, serve_until_stopped
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     engine = ScriptedEngine(lambda asked: "word " * 60, pace=lambda: time.sleep(0.01))
     with listening("127.0.0.1", port) as listener:
         print("ready", flush=True)
-        run(application(engine), listener)
+        serve_until_stopped(application(engine), listener)
 
 
 if __name__ == "__main__":

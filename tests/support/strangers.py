@@ -15,7 +15,7 @@ import pytest
 from models import fitted_adapter
 
 from asa_adapter import AdapterFormatError, ASAAdapter
-from asa_adapter.hub.contents import SIZE_LIMITS
+from asa_adapter.hub.checked_files import SIZE_LIMITS
 
 CONFIG, VECTORS, ROUTER, PROBES, REPORT = SIZE_LIMITS
 PAYLOAD = (VECTORS, ROUTER, PROBES, REPORT)

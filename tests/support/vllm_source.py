@@ -3,7 +3,7 @@
 from collections import defaultdict
 from pathlib import Path
 
-from asa_adapter.vllm.points import POINTS
+from asa_adapter.vllm.source_check import POINTS
 
 
 def write_vllm(folder: Path) -> Path:

@@ -7,7 +7,7 @@ import pytest
 from trainings import SMALL
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
-from asa_adapter.data.samples import SAMPLE_PROMPTS
+from asa_adapter.data.packaged_samples import SAMPLE_PROMPTS
 from asa_adapter.report import Report
 from asa_adapter.training.demonstration import demonstration
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
-from asa_adapter.matching.kinds import kind_of
+from asa_adapter.matching.state_kinds import kind_of
 
 CALL = {
     "role": "assistant",

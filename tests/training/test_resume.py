@@ -52,7 +52,7 @@ def whole(tiny_lfm2: Any, few: Any) -> tuple[ASAAdapter, dict[str, Any]]:
 
 KILLED_AT = """
 import os, signal, sys
-from asa_adapter.measurement.stages import Stages
+from asa_adapter.measurement.stage_files import Stages
 
 keep = Stages._keep
 done = []

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
-from asa_adapter.data.landmarks import tools_digest
+from asa_adapter.data.prompt_landmarks import tools_digest
 from asa_adapter.report_schema import VARIATIONS
 from asa_adapter.states import HiddenStates
-from asa_adapter.training.robustness import Robustness, compared
+from asa_adapter.training.robustness import Robustness, compared_gates
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_gates_are_compared_with_those_of_the_same_rows_as_given() -> None:
     called, right, was_called, was_right = np.array(
         [[1, 1, 0, 0, 0], [1, 0, 0, 1, 0], [1, 1, 1, 0, 1], [1, 1, 1, 0, 1]], dtype=bool
     )
-    assert compared(called, right, was_called, was_right) == {
+    assert compared_gates(called, right, was_called, was_right) == {
         "rows": 5, "right": 0.4, "given_right": 0.8, "called": 0.4, "given_called": 0.8, "lost": 3, "won": 1,
     }  # fmt: skip
 

@@ -9,7 +9,7 @@ from trainings import SMALL
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
 from asa_adapter.hub.card import model_card
 from asa_adapter.report import Report
-from asa_adapter.search.verdict import router_note
+from asa_adapter.search.reasons import router_note
 
 DOMAINS = ["a"] * 60 + ["b"] * 40
 

@@ -19,10 +19,10 @@ from asa_adapter.comparison.ablation import ablations
 from asa_adapter.data.prompts import chat_template_sha256, with_chat_template
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.hub.card import model_card
-from asa_adapter.pictures.plots import plots
+from asa_adapter.pictures.report_figures import plots
 from asa_adapter.report import Report
 from asa_adapter.report_schema import VARIATIONS
-from asa_adapter.tool_calls.habits import a_few
+from asa_adapter.tool_calls.call_habits import few_of_each_label
 
 # Whole trainings.
 pytestmark = pytest.mark.slow
@@ -163,7 +163,7 @@ def test_test_rows_are_not_looked_at_before_the_choice(
     trainer = ASATrainer(*tiny_lfm2, small, arguments)
     trainer.train()
     test_ids = {row["id"] for row in small["test"]}
-    assert seen == {row["id"] for row in [*small["valid"], *a_few(small["train"])]}
+    assert seen == {row["id"] for row in [*small["valid"], *few_of_each_label(small["train"])]}
     assert not seen & test_ids
     results = trainer.evaluate("test")
     assert seen >= test_ids

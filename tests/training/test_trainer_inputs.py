@@ -213,7 +213,7 @@ def test_too_few_rows_of_a_label_are_refused(tiny_lfm2: Any, small: Any) -> None
 
 def test_a_report_names_at_most_a_thousand_leaks(tiny_lfm2: Any, small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a set with many duplicates would make a report that is too large to be saved, after the whole training."""
-    from asa_adapter.training import inputs as module
+    from asa_adapter.training import input_checks as module
 
     monkeypatch.setattr(module, "leaks", lambda _: [Leak("exact", f"train:{i}", f"test:{i}") for i in range(1100)])
     trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**SMALL))

@@ -10,13 +10,13 @@ from checkout import TINY_LFM2
 
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.report import Report
-from asa_adapter.summary.conversations import conversations_section, conversations_table
+from asa_adapter.summary.conversations_table import conversations_section, conversations_table
 from asa_adapter.tool_calls.outcomes import Answer
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.trajectories import of_conversations, shares
-from asa_adapter.trajectories.conversation import user_turns
 from asa_adapter.trajectories.course import NO_RESULT, Course
 from asa_adapter.trajectories.scores import gone_through
+from asa_adapter.trajectories.user_turns import user_turns
 
 TOOLS = [
     {"name": name, "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}} for name in ("f", "g")

@@ -8,7 +8,7 @@ import pytest
 from models import fitted_adapter
 
 from asa_adapter.diagnostics.patient import PLAIN_TOOLS
-from asa_adapter.verification.samples import digest, neutral_samples, read_samples
+from asa_adapter.verification.samples import neutral_samples, prompt_digest, read_samples
 
 LAMP = {"name": "lamp", "parameters": {"type": "object", "properties": {}}}
 
@@ -64,5 +64,5 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_digest_tells_prompts_apart() -> None:
-    assert digest([1, 23]) == digest((1, 23))
-    assert len({digest([1, 23]), digest([12, 3]), digest([1, 2, 3])}) == 3
+    assert prompt_digest([1, 23]) == prompt_digest((1, 23))
+    assert len({prompt_digest([1, 23]), prompt_digest([12, 3]), prompt_digest([1, 2, 3])}) == 3

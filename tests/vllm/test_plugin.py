@@ -64,7 +64,7 @@ def test_installing_registers_the_steered_architecture_and_marks_the_configurati
     active = plugin.active()
     assert active is not None
     assert (active.module, active.class_name) == ("vllm.model_executor.models.lfm2", "Lfm2ForCausalLM")
-    assert vllm.registered == {"Lfm2ForCausalLM": "asa_adapter.vllm.models:Lfm2ForCausalLM"}
+    assert vllm.registered == {"Lfm2ForCausalLM": "asa_adapter.vllm.model_classes:Lfm2ForCausalLM"}
     assert vllm.args().create_engine_config().additional_config == {"asa_adapter": active.adapter.digest()}
 
 

@@ -8,7 +8,7 @@ from engines import engine_config, lfm2_adapter
 from models import WIDTH, fitted_adapter
 
 from asa_adapter import IncompatibleModelError
-from asa_adapter.vllm.refusals import architecture_of, check_engine, own_class
+from asa_adapter.vllm.refusals import architecture_of, check_engine, registered_class
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,11 @@ def test_a_type_that_transformers_does_not_know_is_refused(model_type: str | Non
 
 def test_an_architecture_is_what_vllm_registered_itself() -> None:
     own = SimpleNamespace(module_name="vllm.models.a", class_name="A")
-    assert own_class({"A": own}, "A") is own
+    assert registered_class({"A": own}, "A") is own
     with pytest.raises(IncompatibleModelError, match="this vLLM does not know the architecture 'B'"):
-        own_class({"A": own}, "B")
+        registered_class({"A": own}, "B")
     with pytest.raises(IncompatibleModelError, match="this vLLM was given another class for the architecture 'A'"):
-        own_class({"A": object()}, "A")
+        registered_class({"A": object()}, "A")
 
 
 @pytest.mark.parametrize("action", ["bias", "both"])

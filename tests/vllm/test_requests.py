@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asa_adapter import ASAConfig
-from asa_adapter.matching.resemblance import Resemblance
+from asa_adapter.matching.prompt_resemblance import Resemblance
 from asa_adapter.vllm.requests import Asked, asked, prompt_ends, steering_factor, told
 
 

@@ -11,7 +11,7 @@ from models import WIDTH, controller_of, fitted_adapter
 
 from asa_adapter import IncompatibleModelError
 from asa_adapter.vllm.injection import INJECTION, Injection
-from asa_adapter.vllm.steered_layers import FIRST, PLAIN, SUM, read_layer, self_check, steer_layer, tell_stream
+from asa_adapter.vllm.steered_layers import FIRST, PLAIN, SUM, check_operation, read_layer, steer_layer, tell_stream
 
 
 class Single(torch.nn.Module):
@@ -92,7 +92,7 @@ def test_a_layer_whose_forward_was_replaced_is_refused() -> None:
 @pytest.mark.parametrize("slots", [1, 64])
 def test_the_self_check_passes_and_leaves_no_trace(forward_context: dict[str, Any], slots: int) -> None:
     injection = forward_context[INJECTION] = Injection(controller(), slots=slots, device=CPU)
-    self_check(injection, SimpleNamespace(model_config=SimpleNamespace(dtype=torch.bfloat16)))
+    check_operation(injection, SimpleNamespace(model_config=SimpleNamespace(dtype=torch.bfloat16)))
     assert (injection.ran.tolist(), injection.planned, injection.due.tolist()) == ([0, 0], 0, [1, 0])
 
 
@@ -100,7 +100,7 @@ def test_the_self_check_stops_an_operation_that_does_nothing(forward_context: di
     injection = Injection(controller(), slots=4, device=CPU)
     forward_context[INJECTION] = SimpleNamespace(steer=lambda hidden, residual: None)
     with pytest.raises(RuntimeError, match="did not steer exactly the rows it was told to"):
-        self_check(injection, SimpleNamespace(model_config=SimpleNamespace(dtype=torch.float32)))
+        check_operation(injection, SimpleNamespace(model_config=SimpleNamespace(dtype=torch.float32)))
 
 
 def test_earlier_layers_are_read_for_the_steered_one(forward_context: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ def test_the_self_check_passes_where_several_layers_are_read(forward_context: di
     adapter = fitted_adapter(read_layers=(0, 1, 2))
     several = controller_of(adapter)
     injection = forward_context[INJECTION] = Injection(several, slots=4, device=CPU)
-    self_check(injection, SimpleNamespace(model_config=SimpleNamespace(dtype=torch.float32)))
+    check_operation(injection, SimpleNamespace(model_config=SimpleNamespace(dtype=torch.float32)))
     assert injection.ran.tolist() == [0, 0]
 
 

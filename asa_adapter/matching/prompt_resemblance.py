@@ -1,0 +1,147 @@
+"""Whether a prompt is like those that an adapter was fitted with, told from its token ids.
+
+Router and probes were measured on such prompts only. A prompt that offers no tools has none to call, so its row is
+left alone; one that ends otherwise, or offers other tools, is steered and told of.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asa_adapter.config.asa_config import ASAConfig
+from asa_adapter.data.prompt_landmarks import tools_digest
+from asa_adapter.errors import visible
+from asa_adapter.notations.tool_schemas import Tools, tool_names, tool_schemas, unwrapped
+
+NO_TOOLS = "the prompt offers no tools"
+_TAIL = 48
+
+
+@dataclass(frozen=True)
+class Resemblance:
+    """What prompts are compared with. With a config of format version 1 there is nothing to compare with.
+
+    Attributes:
+        config: the adapter's config.
+    """
+
+    config: ASAConfig
+
+    def offers_tools(self, tokens: torch.Tensor) -> torch.Tensor | None:
+        """Whether each of (B, T) prompts has the template's words around the tools: (B,) bool on the same device.
+
+        None where that cannot be told.
+        """
+        if not self.config.tools_marks:
+            return None
+        found = [_contains_run(tokens, mark) for mark in self.config.tools_marks]
+        return torch.stack(found).any(dim=0)
+
+    def ends_alike(self, tokens: torch.Tensor, last: torch.Tensor) -> torch.Tensor | None:
+        """Whether each of (B, T) prompts ends as those of the fit did: (B,) bool on the same device.
+
+        Args:
+            tokens: token ids.
+            last: (B,) index of the last prompt token in each row, on the same device.
+
+        Returns:
+            None where that is not known.
+        """
+        end = torch.tensor(self.config.prompt_end, device=tokens.device)
+        if not len(end):
+            return None
+        where = last[:, None] + torch.arange(1 - len(end), 1, device=tokens.device)
+        return ((where >= 0) & (tokens.gather(1, where.clamp(min=0)) == end)).all(dim=1)
+
+    def first_other_end(self, tokens: torch.Tensor, last: NDArray[np.int64]) -> str:
+        """A sentence about the first of (B, T) prompts with tools that does not end like those of the fit.
+
+        Args:
+            tokens: token ids.
+            last: (B,) index of the last prompt token in each row.
+
+        Returns:
+            "" where all end alike.
+        """
+        alike = self.ends_alike(tokens, torch.from_numpy(last).to(tokens.device))
+        if alike is None:
+            return ""
+        if (offers := self.offers_tools(tokens)) is not None:
+            alike |= ~offers
+        row = next((i for i, same in enumerate(alike.tolist()) if not same), None)
+        if row is None:
+            return ""
+        cause = self.other_end(tokens[row, : int(last[row]) + 1].tolist())
+        return (
+            f"the prompt of row {row} does not end like those that the adapter was fitted with: {cause}. Its gate was "
+            "not measured on such prompts"
+        )
+
+    def other_end(self, ids: Sequence[int]) -> str:
+        """In which way a prompt ends otherwise than those of the fit; "" where it does not.
+
+        Args:
+            ids: the prompt's token ids; the last one is the last prompt token.
+        """
+        end, count = self.config.prompt_end, self.config.generation_tokens
+        tail = tuple(ids[-_TAIL:])
+        if not end or tail[-len(end) :] == end:
+            return ""
+        turn, header = end[: len(end) - count], end[len(end) - count :]
+        if turn and header and tail[-len(turn) :] == turn:
+            return "it has no generation prompt: render it with add_generation_prompt=True"
+        begun = max((n for n in range(1, len(header) + 1) if _last_place_of_run(tail, header[:n]) >= 0), default=0)
+        if header and begun == len(header):
+            behind = len(tail) - _last_place_of_run(tail, header) - len(header)
+            return f"{behind} more tokens stand behind the generation prompt: a blank, or an answer that has begun"
+        if begun > 1:
+            variables = self.config.chat_template_variables
+            cure = f": render it with {variables}" if variables else ""
+            return f"its generation prompt is another one{cure}"
+        return "it is raw text, or another chat template rendered it: use tokenizer.apply_chat_template"
+
+    def other_tools(self, tools: Tools | None) -> str:
+        """In which way some tools differ from those of the fit; "" where they do not, or where that is not known."""
+        config = self.config
+        if not config.tool_lists or tools_digest(tools) in config.tool_lists:
+            return ""
+        found, fitted = tool_schemas(tools), config.tools
+        if fitted is not None and _plain_tools(found) == _plain_tools(fitted):
+            return "the tools are those that the adapter was fitted with, but wrapped or ordered otherwise"
+        known = f" ({', '.join(tool_names(fitted))})" if fitted else ""
+        names = ", ".join(tool_names(found)) or "none"
+        return visible(f"the tools ({names}) are not those that the adapter was fitted with{known}")
+
+    def notes(self, ids: Sequence[int], tools: Tools | None) -> list[str]:
+        """What is unlike the prompts of the fit in one prompt with some tools, a sentence each."""
+        offers = self.offers_tools(torch.tensor([list(ids)]))
+        if offers is not None and not offers.all():
+            return [f"{NO_TOOLS}, so it is left alone"]
+        end = self.other_end(ids)
+        return [note for note in (self.other_tools(tools), end and f"the prompt's end is unlike: {end}") if note]
+
+
+def _contains_run(tokens: torch.Tensor, run: Sequence[int]) -> torch.Tensor:
+    """Whether each of (B, T) rows has a run of token ids: (B,) bool."""
+    if tokens.shape[1] < len(run):
+        return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+    width = tokens.shape[1] - len(run) + 1
+    same = torch.ones(len(tokens), width, dtype=torch.bool, device=tokens.device)
+    for i, token in enumerate(run):  # cheaper than windows of the run's length, and nothing is copied to the device
+        same &= tokens[:, i : i + width] == token
+    return same.any(dim=1)
+
+
+def _last_place_of_run(ids: Sequence[int], run: Sequence[int]) -> int:
+    """Where a run of token ids begins for the last time; -1 where it is not there."""
+    starts = range(len(ids) - len(run), -1, -1)
+    return next((i for i in starts if tuple(ids[i : i + len(run)]) == tuple(run)), -1)
+
+
+def _plain_tools(tools: Sequence[Any]) -> list[Any]:
+    """Tools without their wrapping, in an order of their own."""
+    return sorted((dict(unwrapped(tool)) for tool in tools), key=lambda tool: str(tool.get("name")))

@@ -1,0 +1,46 @@
+"""What an evaluation is held against: chance, a classifier of the words, and probes of meaningless labels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from asa_adapter.choice.intervals import comparison
+from asa_adapter.config.training_arguments import ASATrainingArguments
+from asa_adapter.fitting.layer_fit import LayerFit, probe_quality
+from asa_adapter.measurement.measurements import Measurements
+from asa_adapter.measurement.word_classifier import bag_of_words
+
+
+def sureness(
+    measured: Measurements, split: str, base: Sequence[str], asa: Sequence[str], args: ASATrainingArguments
+) -> dict[str, Any]:
+    """How sure the difference between two series of an evaluation's answers to a split is; see `comparison`."""
+    return comparison(
+        measured.labels(split),
+        measured.triggered(split, base),
+        measured.triggered(split, asa),
+        measured.domains(split),
+        draws=args.resamples,
+        seed=args.seed,
+        groups=measured.groups(split),
+    )
+
+
+def controls(
+    measured: Measurements, split: str, layer: int, fit: LayerFit, domains: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """Metrics of the bag-of-words classifier, and of probes of true and shuffled labels at one layer.
+
+    Args:
+        measured: has the rows and their states.
+        split: name of the split that is judged; fitted is on CAL and TRAIN.
+        layer: index of the decoder block.
+        fit: what was fitted there.
+        domains: names of the domains.
+        seed: seed of the fits.
+    """
+    cal, train, judged = (measured.labelled(name, layer) for name in ("cal", "train", split))
+    known = [*measured.rows("cal"), *measured.rows("train")]
+    return {
+        "bag_of_words": bag_of_words(known, measured.rows(split), seed),
+        **probe_quality(fit, train.behind(cal), judged, domains, seed),
+    }
