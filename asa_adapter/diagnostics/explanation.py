@@ -167,7 +167,7 @@ def _why_left_alone(config: ASAConfig, decision: Decision) -> list[str]:
 def _explained_prompt(tokenizer: Any, ids: list[int], position: int, schemas: list[dict[str, Any]]) -> dict[str, Any]:
     """The prompt's end and length, the steered token, and the tools by name."""
     return {
-        "tail": _prompt_tail(_decoded(tokenizer, ids)),
+        "tail": _explained_tail(_decoded(tokenizer, ids)),
         "tokens": len(ids),
         "position": position,
         "tools": tool_names(schemas),
@@ -232,7 +232,7 @@ def _shown_token(token: str) -> str:
     return token if token.startswith("<") or token.isalnum() else repr(token)
 
 
-def _prompt_tail(text: str) -> str:
+def _explained_tail(text: str) -> str:
     """The last lines of an explained prompt, or the last characters of a long line."""
     tail = text[-_TAIL_CHARACTERS:]
     return tail.split("\n", 1)[1] if len(tail) < len(text) and "\n" in tail.rstrip() else tail

@@ -97,7 +97,7 @@ def state_marks(
         every = list(itertools.chain.from_iterable(begun))
         ends = [shared_prompt_end(every, LONGEST_MARK)], [shared_prompt_end(some, LONGEST_MARK) for some in begun]
         special = frozenset(getattr(tokenizer, "all_special_ids", ()))
-        together[state], apart[state] = (_shortest_marks([_from_last(special, run) for run in runs]) for runs in ends)
+        together[state], apart[state] = (_marks_of_state([_from_last(special, run) for run in runs]) for runs in ends)
     return next((marks for marks in (together, apart) if _marks_tell_kinds(marks, samples)), {})
 
 
@@ -165,8 +165,8 @@ def _from_last(special: Collection[int], run: tuple[int, ...]) -> tuple[int, ...
     return run[max((i for i, token in enumerate(run) if token in special), default=0) :]
 
 
-def _shortest_marks(runs: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-    """The runs without empty ones and those that end in another one, which is found wherever they are."""
+def _marks_of_state(runs: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """The marks of a kind of state: runs, without empty ones and those that end in another, found wherever they are."""
     kept: list[tuple[int, ...]] = []
     for run in sorted({*filter(None, runs)}, key=lambda run: (len(run), run)):
         if not any(run[-len(other) :] == other for other in kept):

@@ -37,7 +37,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 def vllm_arguments(
     model: str, revision: str | None, tokenizer: str | None, dtype: str | None, more: str | None
 ) -> dict[str, Any]:
-    """What vLLM is told about a model: arguments of `vllm.LLM`.
+    """What vLLM is launched with for a model: arguments of `vllm.LLM`.
 
     Args:
         model: folder or Hub id of the model.

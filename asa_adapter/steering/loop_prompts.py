@@ -68,7 +68,7 @@ def prompt_of_loop(
         if not loop.length or not longer:
             return given
         width = given.width + longer
-        return Prompt(_last_of_mask(loop.mask, width, len(given.last)), width, given.before)
+        return Prompt(_last_in_loop(loop.mask, width, len(given.last)), width, given.before)
     embedded = inputs.get("inputs_embeds") is not None
     rows = asked.get("inputs_embeds" if embedded else "input_ids")
     length = max(count, rows.shape[1]) if isinstance(rows, torch.Tensor) and rows.ndim >= 2 else count
@@ -85,7 +85,7 @@ def prompt_of_loop(
         return given  # it was looked at when generate() was called
     if isinstance(mask, torch.Tensor) and mask.ndim == 2 and drafted:
         mask = mask[:, :-drafted]
-    return Prompt(_last_of_mask(mask, width, fed.shape[0]), width, length - count)
+    return Prompt(_last_in_loop(mask, width, fed.shape[0]), width, length - count)
 
 
 def shared_by_beams(last: NDArray[np.int64], rows: int, given: int) -> NDArray[np.int64]:
@@ -97,8 +97,8 @@ def shared_by_beams(last: NDArray[np.int64], rows: int, given: int) -> NDArray[n
     return last
 
 
-def _last_of_mask(mask: Any, width: int, rows: int) -> NDArray[np.int64]:
-    """(rows,) the last prompt token of each row in the last `width` columns of a mask; None is all ones."""
+def _last_in_loop(mask: Any, width: int, rows: int) -> NDArray[np.int64]:
+    """(rows,) last prompt tokens of a loop's rows, in the last `width` columns of its mask; None is all ones."""
     if isinstance(mask, torch.Tensor) and mask.ndim == 2 and mask.shape[1] >= width:
         return last_prompt_index(mask[:, -width:]).numpy()
     return np.full(rows, width - 1)

@@ -82,12 +82,12 @@ def told(extra_args: Mapping[str, Any] | None, prompt: Sequence[int], adapter: R
     return given
 
 
-def prompt_ends(
+def request_ends(
     starts: NDArray[np.integer[Any]],
     counts: NDArray[np.integer[Any]],
     lengths: NDArray[np.integer[Any]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows of last prompt tokens among the tokens of one step, which are concatenated.
+    """The rows of the requests' last prompt tokens among the tokens of one step, which are concatenated.
 
     No state is kept for chunks, decoding, recomputation after a preemption or draft tokens: a request is met exactly
     when this step computes its last prompt token.

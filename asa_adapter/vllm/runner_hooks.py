@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.vllm.injection import INJECTION, Injection
-from asa_adapter.vllm.requests import FACTOR, Asked, asked, prompt_ends
+from asa_adapter.vllm.requests import FACTOR, Asked, asked, request_ends
 
 
 def plan_step(
@@ -31,7 +31,7 @@ def plan_step(
         RuntimeError: the previous steps were not steered as planned.
     """
     injection.check()
-    met, rows = prompt_ends(starts, counts, lengths)
+    met, rows = request_ends(starts, counts, lengths)
     due = [(int(row), asked_of(int(request))) for request, row in zip(met, rows, strict=True)]
     due = [(row, one) for row, one in due if one.factor]
     injection.plan([row for row, _ in due], [one.factor for _, one in due], [one.rule for _, one in due])

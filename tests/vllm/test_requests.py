@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asa_adapter import ASAConfig
 from asa_adapter.matching.prompt_resemblance import Resemblance
-from asa_adapter.vllm.requests import Asked, asked, prompt_ends, steering_factor, told
+from asa_adapter.vllm.requests import Asked, asked, request_ends, steering_factor, told
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_prompt_ends_of_whole_prompts_decodes_and_chunks() -> None:
     # a whole prompt of 5; a decode; a first chunk; a last chunk of 2 out of 9; the recomputation of a prompt of 3 and
     # its answer of 2; a prompt of which all but one token came from the cache
     starts, counts, lengths = array(0, 7, 0, 7, 0, 5), array(5, 1, 4, 2, 5, 1), array(5, 7, 9, 9, 3, 6)
-    met, rows = prompt_ends(starts, counts, lengths)
+    met, rows = request_ends(starts, counts, lengths)
     assert met.tolist() == [0, 3, 4, 5]
     assert rows.tolist() == [4, 11, 14, 17]
 
@@ -164,7 +164,7 @@ def test_however_prompts_are_cut_each_end_is_met_once(requests: list[tuple[int, 
         running = [i for i in range(len(requests)) if step < len(pieces[i])]
         counts = [pieces[i][step] for i in running]
         laid = [(i, at[i] + k) for i, n in zip(running, counts, strict=True) for k in range(n)]
-        met, rows = prompt_ends(
+        met, rows = request_ends(
             array(*(at[i] for i in running)), array(*counts), array(*(lengths[i] for i in running))
         )
         assert [laid[row] for row in rows] == [(running[m], lengths[running[m]] - 1) for m in met]
