@@ -166,7 +166,7 @@ def _from_last(special: Collection[int], run: tuple[int, ...]) -> tuple[int, ...
 
 
 def _marks_of_state(runs: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-    """The marks of a kind of state: runs, without empty ones and those that end in another, found wherever they are."""
+    """The marks of a kind of state: runs, without empty ones and those that end in another, found with them."""
     kept: list[tuple[int, ...]] = []
     for run in sorted({*filter(None, runs)}, key=lambda run: (len(run), run)):
         if not any(run[-len(other) :] == other for other in kept):
