@@ -26,7 +26,7 @@ from asa_adapter.modeling.block_check import verify_block
 from asa_adapter.notations.tool_schemas import Tools
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.vectors import SteeringVectors
-from asa_adapter.policy.controller import Controller, acting_like
+from asa_adapter.policy.controller import Controller
 from asa_adapter.policy.decision import Decision
 from asa_adapter.steering.hook import SteeringHandle
 from asa_adapter.tool_calls.parser import ToolCallParser
@@ -130,7 +130,7 @@ class ASAAdapter(AdapterHabits):
         other.config = config_with_action(self.config, action, bias, tokenizer)
         other.report = other._source = None
         own = Controller.build(other.config, self.vectors, self.router, self.probes)
-        other._controller = acting_like(self._controller, own)
+        other._controller = self._controller.acting_like(own)
         return other
 
     def attach(

@@ -11,7 +11,7 @@ from asa_adapter.adapter import ASAAdapter
 from asa_adapter.config.value_checks import STATES
 from asa_adapter.parts.classifiers import Probes
 from asa_adapter.parts.linear import Linear
-from asa_adapter.policy.controller import Controller, acting_like, stacked_readout
+from asa_adapter.policy.controller import Controller, stacked_readout
 
 RANDOM_SEEDS = (0, 1, 2)
 
@@ -98,7 +98,7 @@ def _ablated_kinds(adapter: ASAAdapter) -> dict[str, Controller]:
     together = Probes(probes.pooled_, probes.by_domain_, ready=probes.ready_)
     one = Controller.build(adapter.config, replace(adapter.vectors, by_state={}), adapter.router, together)
     shut = [{} if state == STATES[0] else {"gates": (0, 0)} for state in states]
-    return {"one kind of state": acting_like(one, own), "left alone behind results": _ablated_in_each_kind(own, shut)}
+    return {"one kind of state": one.acting_like(own), "left alone behind results": _ablated_in_each_kind(own, shut)}
 
 
 def _ablated_policy(own: Controller) -> dict[str, Controller]:

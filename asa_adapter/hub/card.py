@@ -17,7 +17,7 @@ from asa_adapter.report import Comparison, Interval, Report
 from asa_adapter.report_schema import RATIOS
 from asa_adapter.summary.comparison_in_words import ablations_markdown, rules_markdown, rules_verdict
 from asa_adapter.summary.conversations_table import conversations_section
-from asa_adapter.summary.markdown import calls_table, code, escaped, table, variations_table
+from asa_adapter.summary.markdown import calls_table, code, escaped, table, variations_markdown
 from asa_adapter.summary.setting_in_words import settings_table
 from asa_adapter.summary.weaknesses import weaknesses
 
@@ -281,7 +281,7 @@ def _variations_section(report: Report) -> dict[str, str] | None:
     fitted = f" Router and probes were fitted on {rows} prompts with varied tools too, {away} of them without the one "
     return {
         "split": escaped(split).upper(),
-        "table": variations_table(report.variations[split]),
+        "table": variations_markdown(report.variations[split]),
         "fitted": fitted + "that is needed." if rows else "",
     }
 

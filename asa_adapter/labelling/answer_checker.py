@@ -139,14 +139,14 @@ def _expected_result(answer: Any, where: str) -> Result:
     if isinstance(answer, str):
         text = answer.strip()
         if _WHOLE_NUMBER.fullmatch(text):
-            return _written_number(text.replace(",", ""))
+            return _expected_number(text.replace(",", ""))
         try:
             return DateResult(datetime.date.fromisoformat(text))
         except ValueError:
             if words := normalised(text):
                 return TextResult(words)
     elif _is_number(answer):
-        return _written_number(repr(answer))
+        return _expected_number(repr(answer))
     raise ValueError(f"{where}: the answer is {answer!r:.80}; {_EXPECTED}")
 
 
@@ -158,7 +158,7 @@ def _number_with_tolerance(answer: Mapping[str, Any], where: str) -> NumberResul
     tolerable = tolerance is None or (_is_number(tolerance) and tolerance >= 0)
     if not (_is_number(value) and tolerable and named) or set(answer) - _KEYS:
         raise ValueError(f"{where}: the answer is {dict(answer)!r:.120}; {_EXPECTED}")
-    result = _written_number(repr(value))
+    result = _expected_number(repr(value))
     allowed = result.tolerance if tolerance is None else Fraction(repr(tolerance))
     return NumberResult(result.value, allowed, tuple(one.strip().lower() for one in units))
 
@@ -168,7 +168,7 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _written_number(digits: str) -> NumberResult:
+def _expected_number(digits: str) -> NumberResult:
     """An expected number that is right to its last written digit."""
     mantissa, _, power = digits.lower().partition("e")
     places = len(mantissa.partition(".")[2])

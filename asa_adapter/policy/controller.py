@@ -113,6 +113,21 @@ class Controller:
             each.append(replace(one, step=one.step * factor, down=down, readiness=ready, opening=opening, others=()))
         return replace(each[0], others=tuple(each[1:]))
 
+    def acting_like(self, other: "Controller") -> "Controller":
+        """This controller with the steps and the openings of another one, for each kind of state."""
+        first, *others = (
+            replace(
+                mine,
+                step=theirs.step,
+                down=theirs.down,
+                opening=theirs.opening,
+                readiness=theirs.readiness if mine.readiness else None,
+                others=(),
+            )
+            for mine, theirs in zip(self.each, other.each, strict=True)
+        )
+        return replace(first, others=tuple(others))
+
     @property
     def longest(self) -> float:
         """Length of the longest step of any kind of state."""
@@ -322,22 +337,6 @@ def _with_readiness(
         direction=torch.cat([plain.direction, own]),
         readiness=Readiness(rule.ready_below, rule.ready_above, rule.route, rule.domain_alpha * unit),
     )
-
-
-def acting_like(controller: Controller, other: Controller) -> Controller:
-    """A controller with the steps and the openings of another one, for each kind of state."""
-    first, *others = (
-        replace(
-            mine,
-            step=theirs.step,
-            down=theirs.down,
-            opening=theirs.opening,
-            readiness=theirs.readiness if mine.readiness else None,
-            others=(),
-        )
-        for mine, theirs in zip(controller.each, other.each, strict=True)
-    )
-    return replace(first, others=tuple(others))
 
 
 def _check_vectors_fit(config: ASAConfig, vectors: SteeringVectors) -> None:

@@ -101,8 +101,8 @@ def calls_table(
 VARIED = ("in another order", "the needed one and one other", "wrapped otherwise", "without the needed one")
 
 
-def variations_table(found: Mapping[str, Mapping[str, float]]) -> str:
-    """How a gate bears other lists of tools, by the name of the variation, as a Markdown table, one row each."""
+def variations_markdown(found: Mapping[str, Mapping[str, float]]) -> str:
+    """A Markdown table of how a gate bears other lists of tools, one row for each variation."""
     shares = ("right", "given_right", "called", "given_called")
     rows = [
         [text, str(found[name]["rows"]), *(f"{found[name][share]:.3f}" for share in shares)]

@@ -80,7 +80,7 @@ def _fits_gold_call(call: ToolCall, expected: _ExpectedCall) -> bool:
     if call.name != expected.name:
         return False
     if expected.allowed is None:
-        return _same_value(call.arguments, expected.arguments)
+        return _same_gold_value(call.arguments, expected.arguments)
     return _accepted_arguments(call.arguments, expected.allowed)
 
 
@@ -108,7 +108,7 @@ def _accepted_value(value: Any, choice: Any) -> bool:
         )
     if isinstance(value, str) and isinstance(choice, str):
         return _blurred_text(value) == _blurred_text(choice)
-    return _same_value(value, choice)
+    return _same_gold_value(value, choice)
 
 
 def _accepted_choices(choices: Any) -> list[Any]:
@@ -120,12 +120,12 @@ def _blurred_text(text: str) -> str:
     return _BLURRED.sub("", text).lower().replace("'", '"')
 
 
-def _same_value(a: Any, b: Any) -> bool:
+def _same_gold_value(a: Any, b: Any) -> bool:
     """Equality of a value and a gold call's: numbers by value, booleans are not numbers, objects have no order."""
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same_value(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(_same_gold_value(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(_same_value(x, y) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(_same_gold_value(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     return bool(a == b)
