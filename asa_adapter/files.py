@@ -1,12 +1,9 @@
-"""Reading and writing files without trusting them: size limits, regular files only, strict JSON, atomic writes."""
+"""Reading and writing files without trusting them: size limits, regular files only, atomic writes."""
 
 import codecs
 import errno
 import hashlib
-import json
-import math
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -19,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from asa_adapter.errors import AdapterFormatError
+from asa_adapter.strict_json import strict_json
 
 MIB = 1024 * 1024
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -27,7 +25,6 @@ _NEXT = ".asa-next"
 _UNFINISHED = ".asa-unfinished-"
 _ABANDONED_AFTER = 24 * 3600  # seconds
 _ATTEMPTS = 100
-_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
@@ -67,54 +64,6 @@ def decode_utf8(content: bytes, source: str) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise AdapterFormatError(f"{source}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-
-
-def parse_json(text: str, source: str) -> Any:
-    """A stored file's JSON, read strictly.
-
-    Raises:
-        AdapterFormatError: not what `strict_json` reads, or text that UTF-8 cannot hold.
-    """
-    try:
-        value = strict_json(text)
-        if _HALF_CHARACTER.search(text):
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair could not be written again
-        return value
-    except (ValueError, RecursionError) as error:
-        raise AdapterFormatError(f"{source}: not valid JSON: {error}") from error
-
-
-def strict_json(text: str) -> Any:
-    """The value of JSON text, without the extensions of Python's reader: no double keys, no NaN, no infinity.
-
-    Raises:
-        ValueError: not such JSON.
-        RecursionError: nested too deep.
-    """
-    return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=no_constant, parse_float=finite_number)
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of a file's JSON, in which no key stands twice."""
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        seen: set[str] = set()
-        double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {double!r:.80} stands twice in one object")
-    return result
-
-
-def no_constant(name: str) -> float:
-    """Refuses NaN and infinity, as json's `parse_constant`."""
-    raise ValueError(f"found {name}; expected finite numbers")
-
-
-def finite_number(digits: str) -> float:
-    """Refuses numbers beyond a float's range, as json's `parse_float`."""
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError(f"found {digits:.40}; expected finite numbers")
-    return number
 
 
 def sha256(content: bytes) -> str:

@@ -155,7 +155,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from asa_adapter.report_schema import SCHEMA, SERIES, Effect, Point
-from asa_adapter.sound_json import sound
+from asa_adapter.strict_json import sound
 
 Metrics = Mapping[str, Any]
 Interval = tuple[float, float]

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from asa_adapter.sound_json import by_name, list_of, number_within, with_keys
+from asa_adapter.strict_json import by_name, list_of, number_within, with_keys
 
 COUNTS = ("n", "tp", "fp", "fn", "tn")
 RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")

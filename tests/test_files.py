@@ -6,16 +6,8 @@ import pytest
 from interruptions import Killed, break_off
 
 from asa_adapter import AdapterFormatError
-from asa_adapter.files import (
-    decode_utf8,
-    parse_json,
-    read_bounded,
-    read_current,
-    read_jsonl,
-    replace_files,
-    sha256,
-    write_atomic,
-)
+from asa_adapter.files import decode_utf8, read_bounded, read_current, read_jsonl, replace_files, sha256, write_atomic
+from asa_adapter.strict_json import parse_json
 
 needs_fifo = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 

@@ -14,8 +14,9 @@ import transformers
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.rows import complete_row, read_tools
-from asa_adapter.files import looks_like_path, read_data_text, strict_json
+from asa_adapter.files import looks_like_path, read_data_text
 from asa_adapter.matching.compatibility import fitting_blocks
+from asa_adapter.strict_json import strict_json
 from asa_adapter.templates.bounded_rendering import refuse_template_from_hub, with_bounded_template
 
 

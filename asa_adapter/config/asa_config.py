@@ -26,7 +26,7 @@ from asa_adapter.config.value_checks import (
     finite_float,
 )
 from asa_adapter.errors import AdapterFormatError
-from asa_adapter.files import parse_json
+from asa_adapter.strict_json import parse_json
 
 FORMAT_VERSION = 2
 CONFIG_NAME = "asa_config.json"

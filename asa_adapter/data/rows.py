@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asa_adapter.files import read_data_text, strict_json
+from asa_adapter.files import read_data_text
 from asa_adapter.notations.tool_schemas import Tools, parameters_fault, tool_name, tool_schemas, unwrapped
+from asa_adapter.strict_json import strict_json
 from asa_adapter.templates.call_history import check_turn_calls
 from asa_adapter.tool_calls.gold_calls import gold_names, matches_gold
 

@@ -163,7 +163,7 @@ def _part_of_file(path: Path, name: str) -> SourcePart:
 def _parts_of_data(loaded: Any) -> dict[str, SourcePart]:
     """The splits of a DatasetDict, or the one set to be split."""
     if not isinstance(loaded, Mapping):
-        return {"data": SourcePart(_rows_of_data(loaded, "data"), "data")}
+        return {"data": SourcePart(_rows_of_source(loaded, "data"), "data")}
     if set(SPLITS) <= set(loaded):
         given = {name: loaded[name] for name in SPLITS}
     elif len(loaded) == 1:  # one set to be split, whatever it is called
@@ -173,10 +173,10 @@ def _parts_of_data(loaded: Any) -> dict[str, SourcePart]:
         if len(given) < len(loaded) or not _is_complete(given):
             raise ValueError(f"the data has splits {sorted(map(str, loaded))}; expected {_EXPECTED}")
         given = {name: given[name] for name in SPLITS if name in given}
-    return {str(name): SourcePart(_rows_of_data(rows, str(name)), str(name)) for name, rows in given.items()}
+    return {str(name): SourcePart(_rows_of_source(rows, str(name)), str(name)) for name, rows in given.items()}
 
 
-def _rows_of_data(data: Any, name: str) -> list[Any]:
+def _rows_of_source(data: Any, name: str) -> list[Any]:
     """The rows of a data set, a table or any series of rows, without what its storage added to them.
 
     Columns of Arrow give each object the keys of all objects in the column, None where they were absent; those keys
@@ -187,7 +187,7 @@ def _rows_of_data(data: Any, name: str) -> list[Any]:
     import pyarrow
 
     if isinstance(data, datasets.Dataset | datasets.IterableDataset):
-        return _rows_of_dataset(data, name)
+        return _rows_of_dataset_source(data, name)
     if isinstance(data, pandas.Series):
         raise ValueError(f"{name}: found a pandas Series, which is one column; expected a DataFrame with all columns")
     columns = list(data.columns) if isinstance(data, pandas.DataFrame) else getattr(data, "column_names", None) or []
@@ -213,7 +213,7 @@ def _present_cell(cell: Any) -> Any:
     return None if pandas.api.types.is_scalar(cell) and pandas.isna(cell) else cell
 
 
-def _rows_of_dataset(data: Any, name: str) -> list[Any]:
+def _rows_of_dataset_source(data: Any, name: str) -> list[Any]:
     """Rows with plain values, whatever the format; classes are given as their names, those of label as 0 and 1."""
     import datasets
 

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from asa_adapter.config.asa_config import CONFIG_NAME, ASAConfig
 from asa_adapter.config.value_checks import PROBES_NAME, ROUTER_NAME, VECTORS_NAME
 from asa_adapter.errors import AdapterFormatError
-from asa_adapter.files import LFS_CURE, LFS_POINTER, MIB, decode_utf8, parse_json, read_current, sha256
+from asa_adapter.files import LFS_CURE, LFS_POINTER, MIB, decode_utf8, read_current, sha256
+from asa_adapter.strict_json import parse_json
 
 Result = TypeVar("Result")
 

@@ -155,7 +155,7 @@ class _Examiner:
         shows, tried = [], 0
         for question, answer in needed[:2]:
             if [call.name for call in answer.calls] == [question.tool]:
-                told = [*said(question.text), *_turns_of_calls(answer.calls, [question.result])]
+                told = [*said(question.text), *_turns_before_question(answer.calls, [question.result])]
                 after = self._try(["repeats_a_call"], told)
                 tried += after is not None
                 if after and answer.calls[0] in after.calls:
@@ -173,7 +173,7 @@ class _Examiner:
                 continue
             tried += 1
             if len(set(cities)) == 1 and len(answer.calls) == 1:
-                told = [*said(pair.text), *_turns_of_calls(answer.calls, [pair.results[cities[0]]])]
+                told = [*said(pair.text), *_turns_before_question(answer.calls, [pair.results[cities[0]]])]
                 after = self._try(["stops_after_the_first_call"], told)
                 tried -= after is None
                 if after and not after.calls and not after.cut:
@@ -226,7 +226,7 @@ def _city(call: ToolCall, pair: Pair) -> str:
     return next((city for city in pair.results if call.name == pair.tool and city.lower() in asked), "")
 
 
-def _turns_of_calls(calls: Sequence[ToolCall], results: Sequence[str]) -> list[dict[str, Any]]:
+def _turns_before_question(calls: Sequence[ToolCall], results: Sequence[str]) -> list[dict[str, Any]]:
     """The turn that makes an answer's calls, and those that tell their results, for a further question."""
     ids = [f"call{i:05d}" for i in range(len(calls))]
     made = [

@@ -9,8 +9,9 @@ from asa_adapter.data.rows import read_tools, row_domain
 from asa_adapter.data.sources import SPLITS, read_parts
 from asa_adapter.data.splits import split_rows
 from asa_adapter.errors import visible
-from asa_adapter.files import make_writable_folder, read_jsonl, sha256, strict_json, write_atomic
+from asa_adapter.files import make_writable_folder, read_jsonl, sha256, write_atomic
 from asa_adapter.labelling.trial import prompts_and_results
+from asa_adapter.strict_json import strict_json
 from asa_adapter.summary.markdown import escaped, table
 
 NAME = "labels.json"

@@ -13,7 +13,7 @@ from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.files import looks_like_path
 from asa_adapter.matching.parser_and_openings import parser_of_config
 from asa_adapter.matching.prompt_resemblance import Resemblance
-from asa_adapter.modeling.fingerprint import is_quantised, model_fingerprint, same_packing, same_weights
+from asa_adapter.modeling.fingerprint import is_quantised, model_fingerprint, same_fingerprint, same_packing
 from asa_adapter.modeling.peft_tuners import changing_adapters
 from asa_adapter.modeling.residual_stream import decoder_blocks, generating_model, hidden_size, text_config
 from asa_adapter.notations.tool_schemas import Tools
@@ -152,7 +152,7 @@ def suspicions(model: Any, tokenizer: Any, config: ASAConfig) -> list[str]:
     name, revision = str(getattr(model, "name_or_path", "") or ""), getattr(model.config, "_commit_hash", None)
     found = other_origin(config.base_model, config.base_model_revision, name, revision)
     if config.base_model_fingerprint:
-        same, why = same_weights(config.base_model_fingerprint, _fingerprint_to_compare(model, config))
+        same, why = same_fingerprint(config.base_model_fingerprint, _fingerprint_to_compare(model, config))
         if same is False:
             adapters = [] if is_engine_model(model) else changing_adapters(model)
             changing = " and ".join(f"the {adapter}" for adapter in adapters)

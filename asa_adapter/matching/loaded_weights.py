@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from asa_adapter.errors import IncompatibleModelError
-from asa_adapter.modeling.fingerprint import fingerprinted_parameters, model_fingerprint, same_weights, stored_rows
+from asa_adapter.modeling.fingerprint import fingerprinted_parameters, model_fingerprint, same_fingerprint, stored_rows
 from asa_adapter.modeling.weight_digests import weight_digest
 
 
@@ -54,6 +54,6 @@ class WatchedWeights:
         self._model.tie_weights()
         known = {id(weight): self._digests.get(name) for name, weight in self._model.named_parameters()}
         read = {weight: digest for weight, digest in known.items() if digest is not None}
-        same, why = same_weights(self._stored, model_fingerprint(self._model, None, self._stored, read))
+        same, why = same_fingerprint(self._stored, model_fingerprint(self._model, None, self._stored, read))
         if same is False:
             raise IncompatibleModelError(f"{why}. Serve the model that the adapter was fitted for, or fit it again")

@@ -155,7 +155,7 @@ def _call_id(i: int) -> str:
 
 
 def _shared_beginning(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """The tokens that all prompts begin with."""
+    """The tokens that all sample prompts of a kind of state begin with."""
     shared = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False))
     return [tokens[0] for tokens in shared]
 

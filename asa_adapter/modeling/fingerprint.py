@@ -141,7 +141,7 @@ class FingerprintedDecoder:
         return f"2:{dtype}:{rows}:{_short_fingerprint(spoken)}:{norms}:{seen}"
 
 
-def same_weights(stored: str | None, found: str | None) -> tuple[bool | None, str]:
+def same_fingerprint(stored: str | None, found: str | None) -> tuple[bool | None, str]:
     """Whether two fingerprints are of the same weights.
 
     Args:

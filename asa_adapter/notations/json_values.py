@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from asa_adapter.files import finite_number, no_constant
+from asa_adapter.strict_json import finite_number, no_constant
 
 # Line ends inside strings are accepted; NaN and infinity, which no JSON can hold, are not.
 _JSON = json.JSONDecoder(strict=False, parse_float=finite_number, parse_constant=no_constant)

@@ -17,8 +17,9 @@ import transformers
 from sklearn.linear_model import LogisticRegression
 
 from asa_adapter.errors import AdapterFormatError
-from asa_adapter.files import MIB, decode_utf8, parse_json
+from asa_adapter.files import MIB, decode_utf8
 from asa_adapter.parts.linear import fitted_logistic
+from asa_adapter.strict_json import parse_json
 
 try:
     import skops.io

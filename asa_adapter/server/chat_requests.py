@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from asa_adapter.files import strict_json
 from asa_adapter.notations.tool_schemas import unwrapped
 from asa_adapter.server.engine import Asked
+from asa_adapter.strict_json import strict_json
 from asa_adapter.templates.call_history import check_turn_calls
 from asa_adapter.vllm.requests import ALL_STATES, WITHOUT_TOOLS, steering_factor
 

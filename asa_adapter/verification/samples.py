@@ -12,7 +12,8 @@ from asa_adapter.data.packaged_samples import SAMPLE_PROMPTS
 from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.data.rows import complete_row, row_messages, row_tools
 from asa_adapter.diagnostics.patient import PLAIN_TOOLS
-from asa_adapter.files import read_data_text, strict_json
+from asa_adapter.files import read_data_text
+from asa_adapter.strict_json import strict_json
 
 MOST_ROWS = 64
 

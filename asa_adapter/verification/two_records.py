@@ -143,9 +143,7 @@ class TwoRecords:
         }
         head = table(("", ""), [(name, escaped(value)) for name, value in facts.items() if value], numbers=0)
         names = ("prompt", "domain", "p there", "p here", "gate", "first token", "answer", "bare answer", "")
-        return (
-            f"{head}\n\n{table(names, [_row_of_prompt(line) for line in self.lines], numbers=0)}\n\n{self.verdict()}"
-        )
+        return f"{head}\n\n{table(names, [_compared_row(line) for line in self.lines], numbers=0)}\n\n{self.verdict()}"
 
     def verdict(self) -> str:
         """What the comparison comes to, in a sentence or two."""
@@ -187,7 +185,7 @@ def compared_records(config: ASAConfig, expected: SampleRecord, found: SampleRec
     return lines
 
 
-def _row_of_prompt(line: ComparedPrompt) -> tuple[str, ...]:
+def _compared_row(line: ComparedPrompt) -> tuple[str, ...]:
     """A prompt's row in the table of two records."""
     there, here = line.expected, line.found
     answers = [_there_and_here(same, "same", "other") for same in (line.same_answer, there.bare == here.bare)]

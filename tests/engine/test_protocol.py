@@ -9,7 +9,7 @@ import torch
 from asa_adapter import ASAConfig, IncompatibleModelError
 from asa_adapter.engine.protocol import Facts, is_engine_model, or_opened_for_more
 from asa_adapter.matching.compatibility import fitting_model, quantisation_note, suspicions
-from asa_adapter.modeling.fingerprint import same_weights
+from asa_adapter.modeling.fingerprint import same_fingerprint
 
 OWN, OTHER = "gguf:Q4_0:0123456789abcdef", "gguf:Q8_0:fedcba9876543210"
 OF_TORCH = "2:float32:3072:406965992c856682:0a564ff7aa8942d8:96e90d7aa0e525b7"
@@ -62,13 +62,13 @@ def test_a_type_that_the_file_writes_as_another_one_fits() -> None:
 
 
 def test_fingerprints_of_files_are_compared_with_each_other_only() -> None:
-    assert same_weights(OWN, OWN)[0] is True
-    assert same_weights(OWN, OTHER) == (
+    assert same_fingerprint(OWN, OWN)[0] is True
+    assert same_fingerprint(OWN, OTHER) == (
         False,
         f"the model's weights are not those the adapter was fitted for (fingerprint {OTHER}, not {OWN})",
     )
     for pair in ((OWN, OF_TORCH), (OF_TORCH, OWN), (OWN, None)):
-        assert same_weights(*pair) == (
+        assert same_fingerprint(*pair) == (
             None,
             "one of the fingerprints is of a GGUF file, the other is not: they cannot be compared",
         )

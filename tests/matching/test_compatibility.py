@@ -12,7 +12,7 @@ from models import fitted_adapter, random_model
 
 from asa_adapter import ASATrainer, IncompatibleModelError, ToolCallParser
 from asa_adapter.diagnostics import diagnose
-from asa_adapter.modeling.fingerprint import model_fingerprint, same_weights
+from asa_adapter.modeling.fingerprint import model_fingerprint, same_fingerprint
 from asa_adapter.modeling.residual_stream import generating_model
 from asa_adapter.states import collect_hidden_states
 
@@ -49,7 +49,7 @@ UNCHANGED: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("stored", [None, OLD])
 def test_peft_that_changes_nothing_is_the_same_model(name: str, stored: str | None) -> None:
     stored = stored or model_fingerprint(random_model("llama"))
-    assert same_weights(stored, fingerprint(UNCHANGED[name](), stored))[0] is True
+    assert same_fingerprint(stored, fingerprint(UNCHANGED[name](), stored))[0] is True
 
 
 def test_a_marker_that_training_took_is_taken_by_attach(tiny_lfm2: Any) -> None:
@@ -103,7 +103,7 @@ def test_an_adapter_fitted_with_lora_fits_that_lora_only() -> None:
     assert fingerprint(model) == stored
     with torch.no_grad():
         next(weight for name, weight in model.named_parameters() if "lora_B" in name)[0, 0] += 1
-    assert same_weights(stored, fingerprint(model, stored))[0] is False
+    assert same_fingerprint(stored, fingerprint(model, stored))[0] is False
 
 
 def test_a_trained_copy_of_the_head_is_another_model() -> None:

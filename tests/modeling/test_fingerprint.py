@@ -11,12 +11,12 @@ from models import FAMILIES, fitted_adapter, random_model, traces
 
 from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments, IncompatibleModelError
 from asa_adapter.modeling import fingerprint
-from asa_adapter.modeling.fingerprint import model_fingerprint, same_weights
+from asa_adapter.modeling.fingerprint import model_fingerprint, same_fingerprint
 from asa_adapter.modeling.weight_digests import model_digest, weight_digest
 
 
 def same(one: Any, other: Any) -> bool | None:
-    return same_weights(model_fingerprint(one), model_fingerprint(other))[0]
+    return same_fingerprint(model_fingerprint(one), model_fingerprint(other))[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -46,7 +46,7 @@ def test_a_bfloat16_checkpoint_agrees_in_float16() -> None:
 
 def test_other_weights_in_float16_cannot_be_told() -> None:
     found = model_fingerprint(random_model(seed=1).to(torch.float16))
-    assert same_weights(model_fingerprint(random_model()), found) == (
+    assert same_fingerprint(model_fingerprint(random_model()), found) == (
         None,
         "one of the models is in float16, which rounds otherwise: their fingerprints cannot be compared",
     )
@@ -77,8 +77,8 @@ def test_quantised_matrices_are_left_out() -> None:
     found = model_fingerprint(quantised)
     assert found is not None
     assert ":packed-" in found
-    assert same_weights(model_fingerprint(random_model("llama")), found)[0] is True
-    assert same_weights(model_fingerprint(random_model("llama", seed=1)), found)[0] is False
+    assert same_fingerprint(model_fingerprint(random_model("llama")), found)[0] is True
+    assert same_fingerprint(model_fingerprint(random_model("llama", seed=1)), found)[0] is False
 
 
 def test_a_model_that_says_it_is_quantised_is_believed() -> None:
@@ -91,7 +91,7 @@ def test_weights_that_are_not_there_are_skipped_with_the_reason() -> None:
     with torch.device("meta"):
         empty = transformers.AutoModelForCausalLM.from_config(FAMILIES["lfm2"]())
     assert model_fingerprint(empty) is None
-    assert same_weights("float32:0123456789abcdef:-", None) == (
+    assert same_fingerprint("float32:0123456789abcdef:-", None) == (
         None,
         "the model's weights cannot be looked at: they are offloaded, spread over devices, or not loaded",
     )
@@ -106,7 +106,7 @@ def test_one_offloaded_block_is_enough_to_skip() -> None:
 @pytest.mark.parametrize("stored", [None, "", "v2:something else"])
 def test_an_adapter_without_a_known_fingerprint_cannot_tell(stored: str | None) -> None:
     found = model_fingerprint(random_model())
-    assert same_weights(stored, found) == (None, "the adapter has no fingerprint of its model's weights")
+    assert same_fingerprint(stored, found) == (None, "the adapter has no fingerprint of its model's weights")
 
 
 def test_a_longer_vocabulary_changes_nothing() -> None:
@@ -115,19 +115,19 @@ def test_a_longer_vocabulary_changes_nothing() -> None:
         warnings.simplefilter("ignore")
         longer.resize_token_embeddings(80, mean_resizing=False)
     stored = model_fingerprint(random_model())
-    assert same_weights(stored, model_fingerprint(longer, like=stored))[0] is True
+    assert same_fingerprint(stored, model_fingerprint(longer, like=stored))[0] is True
     with torch.no_grad():
         longer.get_input_embeddings().weight[3] = 0
-    assert same_weights(stored, model_fingerprint(longer, like=stored))[0] is False
+    assert same_fingerprint(stored, model_fingerprint(longer, like=stored))[0] is False
 
 
 def test_of_a_shorter_vocabulary_the_blocks_are_compared() -> None:
     stored, shorter = model_fingerprint(random_model()), random_model()
     shorter.resize_token_embeddings(48)
-    assert same_weights(stored, model_fingerprint(shorter, like=stored))[0] is True
+    assert same_fingerprint(stored, model_fingerprint(shorter, like=stored))[0] is True
     with torch.no_grad():
         shorter.model.layers[1].feed_forward.w2.weight[0, 0] += 1
-    assert same_weights(stored, model_fingerprint(shorter, like=stored))[0] is False
+    assert same_fingerprint(stored, model_fingerprint(shorter, like=stored))[0] is False
 
 
 def test_every_number_of_every_weight_enters() -> None:
@@ -149,7 +149,7 @@ def test_the_zeroed_embedding_of_one_token_is_seen() -> None:
     stored, digest = model_fingerprint(model), model_digest(model)
     with torch.no_grad():
         model.get_input_embeddings().weight[37] = 0
-    assert same_weights(stored, model_fingerprint(model))[0] is False
+    assert same_fingerprint(stored, model_fingerprint(model))[0] is False
     assert model_digest(model) != digest
 
 
@@ -166,7 +166,7 @@ def test_it_is_read_once_while_the_weights_stay(monkeypatch: pytest.MonkeyPatch)
 def test_a_fingerprint_of_a_sample_is_compared_by_its_own_rule(seed: int) -> None:
     stored = "float32:0eb8e77f0de3508c:0165149ca8c222e5"  # of the tiny Llama with seed 0, as it was written before
     found = model_fingerprint(random_model("llama", seed=seed), like=stored)
-    assert same_weights(stored, found)[0] is (seed == 0)
+    assert same_fingerprint(stored, found)[0] is (seed == 0)
 
 
 # --- at attach

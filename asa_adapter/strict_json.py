@@ -1,7 +1,62 @@
-"""The part of a stranger's JSON that fits a schema: what is read, and what is left out."""
+"""A stranger's JSON: read strictly, and the part of it that fits a schema."""
 
+import json
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from asa_adapter.errors import AdapterFormatError
+
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def parse_json(text: str, source: str) -> Any:
+    """A stored file's JSON, read strictly.
+
+    Raises:
+        AdapterFormatError: not what `strict_json` reads, or text that UTF-8 cannot hold.
+    """
+    try:
+        value = strict_json(text)
+        if _HALF_CHARACTER.search(text):
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair could not be written again
+        return value
+    except (ValueError, RecursionError) as error:
+        raise AdapterFormatError(f"{source}: not valid JSON: {error}") from error
+
+
+def strict_json(text: str) -> Any:
+    """The value of JSON text, without the extensions of Python's reader: no double keys, no NaN, no infinity.
+
+    Raises:
+        ValueError: not such JSON.
+        RecursionError: nested too deep.
+    """
+    return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=no_constant, parse_float=finite_number)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of some JSON, in which no key stands twice."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {double!r:.80} stands twice in one object")
+    return result
+
+
+def no_constant(name: str) -> float:
+    """Refuses NaN and infinity, as json's `parse_constant`."""
+    raise ValueError(f"found {name}; expected finite numbers")
+
+
+def finite_number(digits: str) -> float:
+    """Refuses numbers beyond a float's range, as json's `parse_float`."""
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"found {digits:.40}; expected finite numbers")
+    return number
 
 
 def number_within(low: float, high: float) -> dict[str, Any]:
