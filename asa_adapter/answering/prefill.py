@@ -190,7 +190,7 @@ def joined_caches(caches: list[Any]) -> Any:
         if type(layers[0]) in _RECURRENT:
             _join_states(layers)
         if type(layers[0]) in _ATTENDING and layers[0].is_initialized:
-            _join_keys(layers)
+            _join_prefilled_keys(layers)
     return first
 
 
@@ -202,7 +202,7 @@ def _join_states(layers: Sequence[Any]) -> None:
                 getattr(layers[0], states)[i] = torch.cat([getattr(layer, states)[i] for layer in layers])
 
 
-def _join_keys(layers: Sequence[Any]) -> None:
+def _join_prefilled_keys(layers: Sequence[Any]) -> None:
     """Joins the keys and values of the caches' attention layers in the first of them.
 
     A sliding window holds the last tokens of each prompt, which padding on the left moves alike.

@@ -81,7 +81,7 @@ def ablated_with_rules(
     setup = RuleSetup(measured, adapter, Objective.of(args), split, args.seed)
     chosen, left_out = _chosen_rules(setup)
     together = {name: Treatment(measured, variant) for name, variant in variants.items()}
-    _rule_answers(together | {f"rule {name}": one.candidate.treat(split) for name, one in chosen.items()}, split)
+    _table_answers(together | {f"rule {name}": one.candidate.treat(split) for name, one in chosen.items()}, split)
     return ablated_metrics(measured, adapter, split, args), _measured_table(setup, args, chosen, left_out)
 
 
@@ -91,7 +91,7 @@ def _measured_table(
     """The rows of the table of rules, measured on its split, and what was left out."""
     measured, split = setup.measured, setup.split
     treatments = {name: one.candidate.treat(split) for name, one in chosen.items()}
-    answers = _rule_answers(treatments, split)
+    answers = _table_answers(treatments, split)
     triggered = {name: measured.triggered(split, found) for name, found in answers.items()}
     compared = _RulePairs(measured, args, split, triggered)
     rules, times = [name for name in chosen if name in RULES], Times()
@@ -164,7 +164,7 @@ def _chosen_rules(setup: RuleSetup) -> tuple[dict[str, Chosen], dict[str, str]]:
             left_out[name] = str(error)
     found["steering"] = [Candidate("", lambda _: Treatment(setup.measured, setup.adapter))]
     names = {f"{name} {i}": (name, one) for name, some in found.items() for i, one in enumerate(some)}
-    scores = _rule_scores(setup, {key: one.treat("valid") for key, (_, one) in names.items()})
+    scores = _table_scores(setup, {key: one.treat("valid") for key, (_, one) in names.items()})
     chosen: dict[str, Chosen] = {}
     for key, (name, one) in names.items():  # of equally good ones the first
         if name not in chosen or scores[key] > chosen[name].score + 1e-9:
@@ -172,15 +172,15 @@ def _chosen_rules(setup: RuleSetup) -> tuple[dict[str, Chosen], dict[str, str]]:
     return chosen, left_out
 
 
-def _rule_scores(setup: RuleSetup, treatments: Mapping[str, Treatment]) -> dict[str, float]:
+def _table_scores(setup: RuleSetup, treatments: Mapping[str, Treatment]) -> dict[str, float]:
     """`Objective.rank` on VALID of each treatment, by generation until a call begins."""
     labels = setup.measured.labels("valid")
-    answers = _rule_answers(treatments, "valid", until_call=True)
+    answers = _table_answers(treatments, "valid", until_call=True)
     triggered = {name: setup.measured.triggered("valid", found) for name, found in answers.items()}
     return {name: setup.objective.score(labels, called) for name, called in triggered.items()}
 
 
-def _rule_answers(
+def _table_answers(
     treatments: Mapping[str, Treatment], split: str, until_call: bool = False
 ) -> dict[str, list[Answer]]:
     """The answers of each treatment; those that ask the same prompts are answered together."""

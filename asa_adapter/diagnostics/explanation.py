@@ -75,12 +75,12 @@ class Explanation(dict[str, Any]):
         added = f"{step['absolute']:+.3g}, {step['relative']:+.0%} of the state's norm of {step['state_norm']:.3g}"
         endless = {"inf": " (forced)", "-inf": " (forbidden)", 0.0: ""}
         lifted = endless[bias] if (bias := start["bias"]) in endless else f" (logits {bias:+g})"
-        gate = f"{self['gate']:+d}" if self["gate"] else "0"
+        gate, token = f"{self['gate']:+d}" if self["gate"] else "0", _explained_token(start["token"])
         return {
             "domain": ", ".join(f"{name} {p:.3f}" for name, p in ranked),
             "p(tool)": f"{self['p_tool']:.3f}; with tau {self['tau']:g} the gate is {gate}",
             "step": added if step["absolute"] else "none",
-            "call begins": f"p({_shown_token(start['token'])}) {start['before']:.3g} -> {start['after']:.3g}{lifted}",
+            "call begins": f"p({token}) {start['before']:.3g} -> {start['after']:.3g}{lifted}",
         }
 
 
@@ -227,7 +227,7 @@ def _decoded(tokenizer: Any, ids: list[int]) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=False))
 
 
-def _shown_token(token: str) -> str:
+def _explained_token(token: str) -> str:
     """A token as it is, or in quotation marks where it is punctuation that a reader could take for ours."""
     return token if token.startswith("<") or token.isalnum() else repr(token)
 

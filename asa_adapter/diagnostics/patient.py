@@ -126,7 +126,7 @@ class Patient:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
-def examined_habit(
+def habit_of_patient(
     model: Any, tokenizer: Any, rows: Sequence[Row], tools: Tools | None = None, max_new_tokens: int = 64
 ) -> Habit:
     """Examines in which formats a model's calls come, by its answers to some rows.

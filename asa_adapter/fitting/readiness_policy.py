@@ -99,7 +99,7 @@ def policy_grounds(
     return PolicyGrounds(np.stack(gates)[where, rows], np.stack(ready)[where, rows], sure, np.stack(own)[where, rows])
 
 
-def own_push(fit: LayerFit, layer: int, alpha: float, prediction: LayerPrediction) -> Push:
+def readiness_push(fit: LayerFit, layer: int, alpha: float, prediction: LayerPrediction) -> Push:
     """The step of a length along what is each row's domain's own, as a policy makes it, in the row's kind of state."""
     if prediction.rule is None:
         steps, where = fit.vectors.own(), prediction.domain

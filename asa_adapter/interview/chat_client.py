@@ -104,7 +104,7 @@ class ChatClient:
         self.asked += 1
         body: dict[str, Any] = {"model": self.model, "messages": list(messages), "max_tokens": max_tokens}
         body |= {"temperature": 0} | ({"tools": list(tools)} if tools else {})
-        return _read_completion(self._json("/chat/completions", body))
+        return self._read_completion(self._json("/chat/completions", body))
 
     def _only_model(self) -> str:
         found = self._json("/models")
@@ -114,6 +114,26 @@ class ChatClient:
             known = ", ".join(shown_evidence(name, 80) for name in names[:20]) or "none"
             raise ValueError(f"which model? The server at {self.url} names {known}; give --model")
         return str(names[0])
+
+    @staticmethod
+    def _read_completion(body: Any) -> Reply:
+        """What is read of the body of a chat completion."""
+        try:
+            choice = body["choices"][0]
+            message = choice["message"]
+            content, calls = message.get("content") or "", message.get("tool_calls") or []
+            called = tuple(Called(str(call["function"]["name"]), call["function"].get("arguments")) for call in calls)
+            usage = body.get("usage") or {}
+            tokens = usage.get("prompt_tokens")
+            return Reply(
+                content if isinstance(content, str) else json.dumps(content),
+                called,
+                str(choice.get("finish_reason")),
+                tokens if type(tokens) is int else None,
+            )
+        except (TypeError, KeyError, IndexError, AttributeError) as error:
+            said = shown_evidence(json.dumps(body)[:4000])
+            raise ServerError(f"the answer is no chat completion of OpenAI's interface: {said}") from error
 
     def _json(self, path: str, body: Any = None) -> Any:
         try:
@@ -195,23 +215,3 @@ def shown_evidence(text: str, most: int = _SHOWN) -> str:
     """A stranger's text as evidence: on one line, short, and without what a terminal would obey."""
     line = " ".join(text[: 20 * most].split())
     return visible(line if len(line) <= most else line[: most - 3] + "...")
-
-
-def _read_completion(body: Any) -> Reply:
-    """What is read of the body of a chat completion."""
-    try:
-        choice = body["choices"][0]
-        message = choice["message"]
-        content, calls = message.get("content") or "", message.get("tool_calls") or []
-        called = tuple(Called(str(call["function"]["name"]), call["function"].get("arguments")) for call in calls)
-        usage = body.get("usage") or {}
-        tokens = usage.get("prompt_tokens")
-        return Reply(
-            content if isinstance(content, str) else json.dumps(content),
-            called,
-            str(choice.get("finish_reason")),
-            tokens if type(tokens) is int else None,
-        )
-    except (TypeError, KeyError, IndexError, AttributeError) as error:
-        said = shown_evidence(json.dumps(body)[:4000])
-        raise ServerError(f"the answer is no chat completion of OpenAI's interface: {said}") from error

@@ -70,7 +70,7 @@ def _last_mark(tokens: torch.Tensor, runs: Sequence[Sequence[int]]) -> torch.Ten
     return found
 
 
-def state_marks(
+def marks_of_state_kinds(
     tokenizer: Any, tools: Tools | None = None, parser: ToolCallParser | None = None
 ) -> dict[str, tuple[tuple[int, ...], ...]]:
     """The role markers of a chat template: by kind of state, runs of token ids that begin a turn of that kind.
@@ -194,7 +194,7 @@ def state_kind_fields(
         `states` and `state_marks`. Where the marks do not tell the kind of each prompt rightly there are none, and one
         kind stands for all.
     """
-    marks = state_marks(tokenizer, row_tools(rows[0], tools), parser)
+    marks = marks_of_state_kinds(tokenizer, row_tools(rows[0], tools), parser)
     named = [kind_of(row) for row in rows]
     told = [
         kind
@@ -213,4 +213,4 @@ def with_state_marks(config: ASAConfig, tokenizer: Any) -> ASAConfig:
     """
     if config.state_marks or config.format_version > 1 or not getattr(tokenizer, "chat_template", None):
         return config
-    return dataclasses.replace(config, state_marks=state_marks(tokenizer, config.tools))
+    return dataclasses.replace(config, state_marks=marks_of_state_kinds(tokenizer, config.tools))

@@ -14,7 +14,7 @@ from asa_adapter.choice.settings import Reader, Scored, Setting, gated_triggers,
 from asa_adapter.config.value_checks import STATES
 from asa_adapter.evaluation.first_tokens import Push
 from asa_adapter.fitting.layer_fit import LayerFit, LayerPrediction, read_at
-from asa_adapter.fitting.readiness_policy import Policy, PolicyGrounds, own_push, policy_grounds, readiness_maps
+from asa_adapter.fitting.readiness_policy import Policy, PolicyGrounds, policy_grounds, readiness_maps, readiness_push
 from asa_adapter.fitting.step_effects import step_push
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.tool_calls.outcomes import Outcome
@@ -125,7 +125,9 @@ class FitsOnValid:
             for alpha in (s.alpha, -(s.alpha if s.down is None else s.down))
         ]
         owns = {s: len(pushes) + 1 + i for i, s in enumerate(s for s in pushing if s.policy)}
-        pushes += [own_push(self.fits[s.layer], s.layer, dict(s.policy)["domain_alpha"], read[s.reader]) for s in owns]
+        pushes += [
+            readiness_push(self.fits[s.layer], s.layer, dict(s.policy)["domain_alpha"], read[s.reader]) for s in owns
+        ]
         found = self.measured.first_tokens("valid", pushes)
         told = []
         for setting in settings:

@@ -31,7 +31,7 @@ from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.config.value_checks import STATES
 from asa_adapter.data.rows import DEFAULT_DOMAIN
 from asa_adapter.fitting.layer_fit import LayerFit, LayerPrediction, fit_layer, read_at
-from asa_adapter.fitting.readiness_policy import best_policy, own_push
+from asa_adapter.fitting.readiness_policy import best_policy, readiness_push
 from asa_adapter.fitting.step_effects import step_effects
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.modeling.progress import progress_bar
@@ -202,7 +202,7 @@ class Search(FitsOnValid):
         found = []
         for leader in leaders:
             read, layer = predictions[leader.setting.reader], leader.setting.layer
-            pushes = [own_push(self.fits[layer], layer, alpha, read) for alpha in alphas]
+            pushes = [readiness_push(self.fits[layer], layer, alpha, read) for alpha in alphas]
             called = self.measured.first_tokens("train", pushes, rows).triggered[1:]
             triggers = dict(zip(alphas, called, strict=True))
             grounds = self._grounds("train", leader.setting, read).of(rows)

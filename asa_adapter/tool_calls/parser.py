@@ -117,9 +117,9 @@ class ToolCallParser:
         Raises:
             ValueError: no known format, neither shown nor written, or a row cannot be rendered.
         """
-        from asa_adapter.diagnostics.patient import examined_habit
+        from asa_adapter.diagnostics.patient import habit_of_patient
 
-        found = examined_habit(model, tokenizer, few_of_each_label(rows), tools)
+        found = habit_of_patient(model, tokenizer, few_of_each_label(rows), tools)
         return cls.from_habit(tokenizer, found) if found.formats else cls.from_tokenizer(tokenizer)
 
     @classmethod

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from asa_adapter.data.rows import Row
+from asa_adapter.adapter import ASAAdapter
+from asa_adapter.data.rows import Row, row_tools
+from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.notations.tool_call import ToolCall
 from asa_adapter.tool_calls.gold_calls import matches_gold
+from asa_adapter.tool_calls.outcomes import Answer
 from asa_adapter.trajectories.user_turns import UserTurn
 
 NO_RESULT = '{"error": "there is no result for this call"}'
@@ -109,3 +112,17 @@ class Course:
 
 def _call_in_turn(name: str, call: ToolCall) -> dict[str, Any]:
     return {"id": name, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def courses_of(
+    evaluation: Evaluation, turns: Sequence[UserTurn], adapter: ASAAdapter | None = None, name: str = "base"
+) -> list[Course]:
+    """How the model goes through user's turns; all that are not done are answered together."""
+    courses = [Course(turn) for turn in turns]
+    while asked := [course for course in courses if not course.done]:
+        rows = [course.row for course in asked]
+        for course, row, answer in zip(asked, rows, evaluation.answers(rows, adapter, name), strict=True):
+            tools = row_tools(row, evaluation.tools)
+            calls, triggered = evaluation.parser.parse(answer, tools), evaluation.parser.triggered(answer, tools)
+            course.go_on(calls, isinstance(answer, Answer) and answer.cut, triggered)
+    return courses

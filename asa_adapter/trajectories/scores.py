@@ -8,12 +8,10 @@ from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.intervals import LEVEL, resamples
-from asa_adapter.data.rows import row_tools
 from asa_adapter.evaluation.answers import Evaluation
 from asa_adapter.report_schema import OF_CONVERSATIONS
-from asa_adapter.tool_calls.outcomes import Answer
-from asa_adapter.trajectories.course import Course
-from asa_adapter.trajectories.user_turns import UserTurn, user_turns
+from asa_adapter.trajectories.course import Course, courses_of
+from asa_adapter.trajectories.user_turns import user_turns
 
 
 def of_conversations(
@@ -45,7 +43,7 @@ def of_conversations(
         ValueError: a conversation of another shape, or one that cannot be rendered.
     """
     turns = user_turns(conversations)
-    courses = {name: gone_through(evaluation, turns, adapter, name) for name, adapter in variants.items()}
+    courses = {name: courses_of(evaluation, turns, adapter, name) for name, adapter in variants.items()}
     cut = {name: sum(one.cut for one in some) / sum(one.asked for one in some) for name, some in courses.items()}
     evaluation.warn_of_cut({name: {"cut_share": share} for name, share in cut.items()}, "these conversations")
     counts = {name: _counts_of_courses(some) for name, some in courses.items()}
@@ -62,20 +60,6 @@ def of_conversations(
         **{name: shares(some) for name, some in courses.items()},
         "intervals": {name: dict(zip(OF_CONVERSATIONS, some, strict=True)) for name, some in limits.items()},
     }
-
-
-def gone_through(
-    evaluation: Evaluation, turns: Sequence[UserTurn], adapter: ASAAdapter | None = None, name: str = "base"
-) -> list[Course]:
-    """How the model goes through user's turns, to be scored; all that are not done are answered together."""
-    courses = [Course(turn) for turn in turns]
-    while asked := [course for course in courses if not course.done]:
-        rows = [course.row for course in asked]
-        for course, row, answer in zip(asked, rows, evaluation.answers(rows, adapter, name), strict=True):
-            tools = row_tools(row, evaluation.tools)
-            calls, triggered = evaluation.parser.parse(answer, tools), evaluation.parser.triggered(answer, tools)
-            course.go_on(calls, isinstance(answer, Answer) and answer.cut, triggered)
-    return courses
 
 
 def shares(courses: Sequence[Course]) -> dict[str, float]:

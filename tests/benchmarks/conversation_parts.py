@@ -113,8 +113,8 @@ def forced(evaluation: Evaluation) -> Answerer:
     return answer
 
 
-def gone_through(evaluation: Evaluation, turns: Sequence[UserTurn], answer: Answerer) -> list[Course]:
-    """As `trajectories.scores.gone_through`, with answers that know whether a call is due."""
+def courses_of(evaluation: Evaluation, turns: Sequence[UserTurn], answer: Answerer) -> list[Course]:
+    """As `trajectories.scores.courses_of`, with answers that know whether a call is due."""
     courses = [Course(turn) for turn in turns]
     while asked := [course for course in courses if not course.done]:
         rows, due = [course.row for course in asked], [course.missing > 0 for course in asked]
@@ -148,7 +148,7 @@ def main() -> None:
     answerers |= {f"right gate behind {role} turns": told_behind(role, right, own) for role in ("user", "tool")}
     lines = []
     for name, answer in answerers.items():
-        found = shares(gone_through(evaluation, turns, answer))
+        found = shares(courses_of(evaluation, turns, answer))
         lines.append([name, *(f"{found[measure]:.3f}" for measure in OF_CONVERSATIONS)])
         print(*lines[-1], flush=True)
     print(table(["", *OF_CONVERSATIONS], lines, numbers=len(OF_CONVERSATIONS)))

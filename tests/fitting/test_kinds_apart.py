@@ -9,7 +9,7 @@ import torch
 from asa_adapter.choice.settings import Scored, Setting
 from asa_adapter.evaluation.metrics import auc
 from asa_adapter.fitting.layer_fit import fit_layer
-from asa_adapter.fitting.readiness_policy import own_push
+from asa_adapter.fitting.readiness_policy import readiness_push
 from asa_adapter.fitting.step_effects import step_push
 from asa_adapter.measurement.labelled_states import LabelledStates
 from asa_adapter.parts.vectors import SteeringVectors
@@ -104,7 +104,7 @@ def test_a_setting_with_rules_is_split_by_kind_stored_plainly_and_comes_behind_a
 def test_the_domains_own_step_goes_along_what_is_the_domains_own() -> None:
     fit = fitted()
     prediction = fit.out_of_fold
-    push = own_push(fit, 3, 2.0, prediction)
+    push = readiness_push(fit, 3, 2.0, prediction)
     for row in range(8):
         own = fit.vectors.of(("first", "after_result")[prediction.rule[row]]).own()
         assert torch.equal(push.at(row), 2.0 * fit.residual_norm * own[prediction.domain[row]])

@@ -9,7 +9,13 @@ from asa_adapter import ASAConfig
 from asa_adapter.data.prompts import encode_prompt, with_chat_template
 from asa_adapter.matching.prompt_resemblance import NO_TOOLS, Resemblance
 from asa_adapter.matching.scope import NO_KIND, Scope, state_not_fitted
-from asa_adapter.matching.state_kinds import kind_of, state_kind_fields, state_marks, told_kinds, with_state_marks
+from asa_adapter.matching.state_kinds import (
+    kind_of,
+    marks_of_state_kinds,
+    state_kind_fields,
+    told_kinds,
+    with_state_marks,
+)
 
 TOOLS = [{"name": "clock", "description": "Tells the time.", "parameters": {"type": "object", "properties": {}}}]
 USER, TOOL = {"role": "user", "content": "what time is it?"}, {"role": "tool", "content": "12:30"}
@@ -47,7 +53,7 @@ def test_marks_learnt_from_a_template_tell_the_kind_of_conversations_that_it_ren
     tokenizer: Any, template: str | None
 ) -> None:
     tokenizer = with_chat_template(tokenizer, template)
-    marks = state_marks(tokenizer, TOOLS)
+    marks = marks_of_state_kinds(tokenizer, TOOLS)
     chats = [FIRST, AFTER, [*AFTER, ANSWER, USER], [*AFTER, CALL, TOOL], [*AFTER, ANSWER, USER, CALL, TOOL, TOOL]]
     prompts = [encode_prompt(tokenizer, chat, TOOLS) for chat in chats]
     assert [int(told_kinds(torch.tensor([prompt]), marks)) for prompt in prompts] == [0, 1, 0, 1, 1]
@@ -55,7 +61,7 @@ def test_marks_learnt_from_a_template_tell_the_kind_of_conversations_that_it_ren
 
 @pytest.mark.parametrize("template", [ALIKE, WITHOUT_RESULTS + AS_USER])
 def test_a_template_that_shows_no_difference_or_no_results_gives_no_marks(tokenizer: Any, template: str) -> None:
-    assert state_marks(with_chat_template(tokenizer, template), TOOLS) == {}
+    assert marks_of_state_kinds(with_chat_template(tokenizer, template), TOOLS) == {}
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -73,7 +79,7 @@ def test_of_two_marks_that_end_together_the_longer_one_counts() -> None:
 def test_fields_of_the_config_are_the_kinds_of_the_rows_with_the_marks_of_their_template(tokenizer: Any) -> None:
     rows = [{"messages": FIRST, "tools": TOOLS}, {"messages": AFTER, "tools": TOOLS}]
     prompts = [encode_prompt(tokenizer, row["messages"], TOOLS) for row in rows]
-    marks = state_marks(tokenizer, TOOLS)
+    marks = marks_of_state_kinds(tokenizer, TOOLS)
     assert state_kind_fields(tokenizer, rows, prompts, None) == {
         "states": ("first", "after_result"),
         "state_marks": marks,
@@ -148,6 +154,6 @@ def test_a_config_of_version_1_takes_the_marks_of_the_tokenizer_and_a_later_one_
     assert (later.format_version, with_state_marks(later, tokenizer)) == (2, later)
     bare = config(state_marks={}, tools=TOOLS)
     assert bare.format_version == 1
-    assert with_state_marks(bare, tokenizer).state_marks == state_marks(tokenizer, TOOLS)
+    assert with_state_marks(bare, tokenizer).state_marks == marks_of_state_kinds(tokenizer, TOOLS)
     assert with_state_marks(bare, None) is bare
     assert with_state_marks(config(), tokenizer) == config()

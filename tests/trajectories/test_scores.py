@@ -14,8 +14,7 @@ from asa_adapter.summary.conversations_table import conversations_section, conve
 from asa_adapter.tool_calls.outcomes import Answer
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.trajectories import of_conversations, shares
-from asa_adapter.trajectories.course import NO_RESULT, Course
-from asa_adapter.trajectories.scores import gone_through
+from asa_adapter.trajectories.course import NO_RESULT, Course, courses_of
 from asa_adapter.trajectories.user_turns import user_turns
 
 TOOLS = [
@@ -79,7 +78,7 @@ class Scripted:
 
 def gone(answers: dict[tuple[str, ...], str], *messages: dict[str, Any], cut: bool = False) -> list[Course]:
     evaluation: Any = Scripted(answers, cut)
-    return gone_through(evaluation, user_turns([conversation(*(messages or TWO))]))
+    return courses_of(evaluation, user_turns([conversation(*(messages or TWO))]))
 
 
 ASKED = USER["content"]
@@ -117,7 +116,7 @@ def test_calls_in_their_order_with_their_results_and_then_an_answer_are_a_whole_
 
 def test_the_model_is_shown_its_own_calls_with_the_gold_results() -> None:
     evaluation: Any = Scripted(RIGHT)
-    gone_through(evaluation, user_turns([conversation(*TWO)]))
+    courses_of(evaluation, user_turns([conversation(*TWO)]))
     assert TWO[:7] in evaluation.asked  # the next turn begins as the gold conversation has it
     behind = next(m for m in evaluation.asked if len(m) == 5)
     assert [m["content"] for m in behind if m["role"] == "tool"] == ["one", "two"]
