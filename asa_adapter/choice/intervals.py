@@ -112,7 +112,7 @@ def _design_effect(deviations: NDArray[np.float64], groups: ArrayLike | None) ->
     return min(max(between / plain, 1.0), copies)
 
 
-def comparison(
+def paired_intervals(
     labels: ArrayLike,
     base: ArrayLike,
     asa: ArrayLike,
@@ -153,7 +153,7 @@ def comparison(
     if domains is not None:
         names = np.asarray(domains)
         result["by_domain"] = {
-            str(name): comparison(needed[own], called[0, own], called[1, own], None, draws, seed, numbers[own])
+            str(name): paired_intervals(needed[own], called[0, own], called[1, own], None, draws, seed, numbers[own])
             for name, own in ((name, names == name) for name in sorted(set(domains)))
         }
     return result
@@ -162,7 +162,7 @@ def comparison(
 def _intervals(
     needed: NDArray[np.bool_], called: NDArray[np.bool_], groups: NDArray[np.int64], draws: int, seed: int
 ) -> dict[str, dict[str, list[float]]]:
-    """The `intervals` of `comparison`."""
+    """The intervals of each ratio, of both models and of the gain, as `paired_intervals` returns them."""
     drawn = ConfusionCounts.of(needed, called, resamples(len(needed), draws, seed, groups)).ratios()
     exact = {name: value.tolist() for name, value in ConfusionCounts.of(needed, called).ratios().items()}
     found: dict[str, dict[str, list[float]]] = {"base": {}, "asa": {}, "gain": {}}

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.choice.intervals import comparison, resamples
+from asa_adapter.choice.intervals import paired_intervals, resamples
 from asa_adapter.choice.objective import Objective
 from asa_adapter.comparison.ablation import ablations
 from asa_adapter.comparison.costs import Times, cost
@@ -23,7 +23,7 @@ Results = dict[str, Mapping[str, Any]]
 def ablated_metrics(measured: Measurements, adapter: ASAAdapter, split: str, args: ASATrainingArguments) -> Results:
     """Metrics of the bare model ("base") and of the `ablations` of an adapter, by name.
 
-    All but the adapter itself ("full") have the `comparison` of it with them, under "against_full".
+    All but the adapter itself ("full") have the `paired_intervals` of it with them, under "against_full".
 
     Raises:
         ValueError: the adapter abstains.
@@ -59,9 +59,9 @@ def rules_table(measured: Measurements, adapter: ASAAdapter, args: ASATrainingAr
 
     Returns:
         `rows`: by name ("base", the names of `RULES`, "steering") the `metrics`, `valid` (the score on VALID),
-        `choice` (in words), `cost` (see `Cost`) and, but for "base", `against_base`: the `comparison` of the bare
+        `choice` (in words), `cost` (see `Cost`) and, but for "base", `against_base`: the `paired_intervals` of the bare
         model with the rule ("asa"); `left_out`: why a rule could not be tried, by its name; `best`: the rule that is
-        best on VALID; `steering_against_best`: the `comparison` of that rule ("base") with steering ("asa");
+        best on VALID; `steering_against_best`: the `paired_intervals` of that rule ("base") with steering ("asa");
         `success_gain`: the 95 % interval of steering's gain over it in the F1 of successful calls.
     """
     setup = RuleSetup(measured, adapter, Objective.of(args), split, args.seed)
@@ -143,7 +143,7 @@ class _RulePairs(NamedTuple):
     triggered: Mapping[str, NDArray[np.bool_]]
 
     def of(self, first: str, second: str) -> dict[str, Any]:
-        return comparison(
+        return paired_intervals(
             self.measured.labels(self.split),
             self.triggered[first],
             self.triggered[second],

@@ -128,7 +128,7 @@ class VLLMFields:
         while len(body) <= _MOST and (not read or read[-1].get("more_body")):
             read.append(await receive())
             body += read[-1].get("body", b"")
-        changed = _with_moved_fields(body) if len(body) <= _MOST else body
+        changed = _as_launched_vllm_reads(body) if len(body) <= _MOST else body
         if changed != body:
             read = [{"type": "http.request", "body": changed, "more_body": False}]
             headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
@@ -140,8 +140,8 @@ class VLLMFields:
         await self._app(scope, again, send)
 
 
-def _with_moved_fields(body: bytes) -> bytes:
-    """A body with its fields moved; what is no such body stays as it is, for vLLM to answer."""
+def _as_launched_vllm_reads(body: bytes) -> bytes:
+    """A request's body with our fields where the launched vLLM reads them; any other body stays as it is."""
     try:
         given = json.loads(body)
     except (ValueError, RecursionError):

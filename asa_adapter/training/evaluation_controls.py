@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from asa_adapter.choice.intervals import comparison
+from asa_adapter.choice.intervals import paired_intervals
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.fitting.layer_fit import LayerFit, probe_quality
 from asa_adapter.measurement.measurements import Measurements
@@ -13,8 +13,8 @@ from asa_adapter.measurement.word_classifier import bag_of_words
 def sureness(
     measured: Measurements, split: str, base: Sequence[str], asa: Sequence[str], args: ASATrainingArguments
 ) -> dict[str, Any]:
-    """How sure the difference between two series of an evaluation's answers to a split is; see `comparison`."""
-    return comparison(
+    """How sure the difference between two series of an evaluation's answers to a split is; see `paired_intervals`."""
+    return paired_intervals(
         measured.labels(split),
         measured.triggered(split, base),
         measured.triggered(split, asa),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from asa_adapter.choice.intervals import comparison, resamples, wilson
+from asa_adapter.choice.intervals import paired_intervals, resamples, wilson
 from asa_adapter.evaluation.metrics import ConfusionCounts
 
 
@@ -67,7 +67,7 @@ def perfect(rows: int) -> tuple[list[int], list[bool]]:
 def test_ratios_of_0_and_1_are_not_certain() -> None:
     """Every one of these intervals had no width."""
     labels, right = perfect(40)
-    found = comparison(labels, np.zeros(40, dtype=bool), right, draws=200)["intervals"]
+    found = paired_intervals(labels, np.zeros(40, dtype=bool), right, draws=200)["intervals"]
     twenty, forty = 1 / (1 + 1.96**2 / 20), 1 / (1 + 1.96**2 / 40)
     for name, low in {
         "recall": twenty,
@@ -88,7 +88,7 @@ def test_ratios_of_0_and_1_are_not_certain() -> None:
 def test_an_interval_of_accuracy_covers_what_the_binomial_says() -> None:
     labels = np.zeros(400, dtype=int)
     wrong = np.arange(400) < 100
-    low, high = comparison(labels, wrong, wrong)["intervals"]["asa"]["accuracy"]
+    low, high = paired_intervals(labels, wrong, wrong)["intervals"]["asa"]["accuracy"]
     spread = 1.96 * (0.75 * 0.25 / 400) ** 0.5
     assert low == pytest.approx(0.75 - spread, abs=0.006)
     assert high == pytest.approx(0.75 + spread, abs=0.006)
@@ -105,7 +105,7 @@ def test_intervals_of_95_percent_cover_the_truth_as_often(copies: int, wrong: fl
         base = labels.astype(bool) ^ (generator.random(own) < wrong)
         asa = labels.astype(bool) ^ (generator.random(own) < wrong)
         rows = np.repeat(np.arange(own), copies)
-        found = comparison(labels[rows], base[rows], asa[rows], draws=100, groups=rows)["intervals"]
+        found = paired_intervals(labels[rows], base[rows], asa[rows], draws=100, groups=rows)["intervals"]
         for model, name in hits:
             right = {"recall": 1 - wrong, "fpr": wrong, "accuracy": 1 - wrong, "f1": 1 - wrong}[name]
             low, high = found[model][name]
@@ -121,7 +121,7 @@ def test_the_gain_is_paired() -> None:
     better = base.copy()
     mistakes = np.flatnonzero(base != labels.astype(bool))[:10]
     better[mistakes] = ~better[mistakes]
-    found = comparison(labels, base, better)["intervals"]
+    found = paired_intervals(labels, base, better)["intervals"]
     width = {name: high - low for name, (low, high) in ((n, found[n]["accuracy"]) for n in ("base", "asa", "gain"))}
     assert width["gain"] < 0.7 * width["base"]
     assert found["gain"]["accuracy"][0] > 0
@@ -135,7 +135,7 @@ def test_mcnemar_is_exact(only_base: int, only_asa: int, p_value: float) -> None
     base, asa = np.ones(20, dtype=bool), np.ones(20, dtype=bool)
     asa[:only_base] = False
     base[only_base : only_base + only_asa] = False
-    found = comparison(labels, base, asa)
+    found = paired_intervals(labels, base, asa)
     assert (found["only_base_right"], found["only_asa_right"]) == (only_base, only_asa)
     assert found["mcnemar_p"] == pytest.approx(p_value)
 
@@ -144,7 +144,7 @@ def test_mcnemar_counts_groups() -> None:
     """Four copies of five rows that only the steered model decides correctly are five, not twenty."""
     labels, base, asa = np.ones(40, dtype=int), np.zeros(40, dtype=bool), np.zeros(40, dtype=bool)
     asa[:20] = True
-    found = comparison(labels, base, asa, draws=100, groups=np.arange(40) // 4)
+    found = paired_intervals(labels, base, asa, draws=100, groups=np.arange(40) // 4)
     assert (found["only_asa_right"], found["groups"]) == (20, 10)
     assert found["mcnemar_p"] == pytest.approx(2 * 0.5**5)
 
@@ -153,8 +153,8 @@ def test_each_domain_is_compared_on_its_own_rows() -> None:
     labels = [1, 1, 0, 0] * 5
     base, asa = [True] * 20, [bool(label) for label in labels]
     groups = np.arange(20) // 4
-    found = comparison(labels, base, asa, ["a", "b"] * 10, draws=200, groups=groups)
-    alone = comparison(labels[::2], base[::2], asa[::2], draws=200, groups=groups[::2])
+    found = paired_intervals(labels, base, asa, ["a", "b"] * 10, draws=200, groups=groups)
+    alone = paired_intervals(labels[::2], base[::2], asa[::2], draws=200, groups=groups[::2])
     assert sorted(found["by_domain"]) == ["a", "b"]
     assert found["by_domain"]["a"] == alone
     assert alone["groups"] == 5
