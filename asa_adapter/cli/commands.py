@@ -10,7 +10,7 @@ from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.cli.loading import given_chat, given_template, given_tools, load_adapter, load_model, shows_progress
-from asa_adapter.cli.terminal import compared, folded, painted, plain_markdown, width
+from asa_adapter.cli.terminal import compared, folded, markdown_for_terminal, painted, width
 from asa_adapter.comparison.rules_table import ablated_with_rules
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.prompts import encode_prompt
@@ -55,7 +55,7 @@ def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     results = trainer.evaluate("test")
     chosen = trainer.report["chosen"]
     first = trainer.report["valid"].get("success_note")
-    weak = [plain_markdown(spot) for spot in weaknesses(adapter.config, Report.read(trainer.report))]
+    weak = [markdown_for_terminal(spot) for spot in weaknesses(adapter.config, Report.read(trainer.report))]
     text = "\n\n".join(
         [
             *([first] if first else []),

@@ -103,11 +103,11 @@ def folded(text: str, begin: str = "") -> str:
     return textwrap.fill(text, width(), initial_indent=begin, subsequent_indent=" " * len(begin))
 
 
-def plain_markdown(markdown: str) -> str:
+def markdown_for_terminal(markdown: str) -> str:
     r"""A sentence of a model card without the signs that escape strangers' texts in Markdown.
 
     Example:
-        >>> plain_markdown(r"Few prompts in smart\_home, see `cut`.")
+        >>> markdown_for_terminal(r"Few prompts in smart\_home, see `cut`.")
         'Few prompts in smart_home, see `cut`.'
     """
     return _ESCAPED.sub(r"\1", markdown).replace("&amp;", "&")

@@ -60,8 +60,8 @@ def rules_table(measured: Measurements, adapter: ASAAdapter, args: ASATrainingAr
     Returns:
         `rows`: by name ("base", the names of `RULES`, "steering") the `metrics`, `valid` (the score on VALID),
         `choice` (in words), `cost` (see `Cost`) and, but for "base", `against_base`: the `paired_intervals` of the
-        bare model with the rule ("asa"); `left_out`: why a rule could not be tried, by its name; `best`: the rule that is
-        best on VALID; `steering_against_best`: the `paired_intervals` of that rule ("base") with steering ("asa");
+        bare model with the rule ("asa"); `left_out`: why a rule could not be tried, by its name; `best`: the rule that
+        is best on VALID; `steering_against_best`: the `paired_intervals` of that rule ("base") with steering ("asa");
         `success_gain`: the 95 % interval of steering's gain over it in the F1 of successful calls.
     """
     setup = RuleSetup(measured, adapter, Objective.of(args), split, args.seed)
