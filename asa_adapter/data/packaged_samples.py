@@ -31,7 +31,8 @@ def sample_data(conversations: bool = False) -> Path:
         FileNotFoundError: it is neither in the package nor beside it.
     """
     here, inside = Path(__file__).resolve().parents[2], "conversations" if conversations else ""
-    for folder in _FOLDERS:
-        if (here / folder / inside / "train.jsonl").is_file():
-            return here / folder / inside
-    raise FileNotFoundError(f"the sample data is neither at {' nor at '.join(str(here / f) for f in _FOLDERS)}")
+    places = [here / folder / inside for folder in _FOLDERS]
+    for place in places:
+        if (place / "train.jsonl").is_file():
+            return place
+    raise FileNotFoundError(f"the sample data is neither at {' nor at '.join(map(str, places))}")
