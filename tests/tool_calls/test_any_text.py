@@ -166,6 +166,8 @@ def test_hostile_text_takes_linear_time(format: str) -> None:
         (piece, once): long
         for piece, once in cases
         if (long := seconds(48_000, piece, once)) > 0.1 and long > 8 * max(seconds(12_000, piece, once), 0.01)
+        if (long := min(long, seconds(48_000, piece, once))) > 8 * max(seconds(12_000, piece, once), 0.01)
     }
     # Four times the text: four times the time, and eight leave room for a busy machine; squares would take sixteen.
+    # What looks slow is measured once more, since one pause of the machine is enough for that.
     assert slow == {}
