@@ -19,7 +19,8 @@ _INT8, _INT32 = ctypes.POINTER(ctypes.c_int8), ctypes.POINTER(ctypes.c_int32)
 _POINTERS = ctypes.POINTER(_INT32)
 
 State = NDArray[np.uint8]
-# Called with the (n, D) float32 states behind a block; returns the states to go on with, or None to keep them.
+# Called with the (n, D) float32 states behind a block, at the last token of each of n runs; returns the states to go
+# on with, or None to keep them.
 Visit = Callable[[torch.Tensor], torch.Tensor | None]
 
 
@@ -106,8 +107,8 @@ class Context:
 
         Args:
             runs: what to read, each in another sequence. More than one must fit into one pass.
-            visits: what is done with the states behind a block, by layer, in the last pass. Of the last block's states
-                those are there whose logits are wanted, of all others those of all tokens of the pass.
+            visits: what is done with the states behind a block, by layer, at the last token of each run; the logits of
+                all of them must be wanted.
 
         Raises:
             ValueError: there is no room for the tokens.
@@ -168,13 +169,17 @@ class Context:
             return False
 
     def _visit(self, tensor: int, visit: Visit) -> None:
-        rows = self._library.ggml_nbytes(tensor) // (4 * self._width)
-        states = torch.empty(rows, self._width, dtype=torch.float32, device="cpu")
-        size = states.nbytes
-        self._library.ggml_backend_tensor_get(tensor, states.data_ptr(), 0, size)
+        size = 4 * self._width
+        rows, ends = self._library.ggml_nbytes(tensor) // size, self._ends
+        if rows == len(ends):  # as behind the last block, which computes nothing but what logits are wanted of
+            ends = list(range(rows))
+        states = torch.empty(len(ends), self._width, dtype=torch.float32, device="cpu")
+        for own, row in enumerate(ends):
+            self._library.ggml_backend_tensor_get(tensor, states[own].data_ptr(), row * size, size)
         if (changed := visit(states)) is not None:
             changed = changed.float().contiguous()
-            self._library.ggml_backend_tensor_set(tensor, changed.data_ptr(), 0, size)
+            for own, row in enumerate(ends):
+                self._library.ggml_backend_tensor_set(tensor, changed[own].data_ptr(), row * size, size)
 
     def logits(self, number: int = -1) -> torch.Tensor:
         """(V,) float32 logits behind the last token of a run of the latest `read`, by the number of the run."""

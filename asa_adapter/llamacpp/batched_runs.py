@@ -84,14 +84,10 @@ class BatchedStates:
         for run in runs:
             context.copy(_SHARED, run.sequence)
         found = torch.full((self._facts.num_layers, len(runs), self._facts.hidden_size), torch.nan)
-        ends = torch.tensor([len(run.tokens) for run in runs]).cumsum(0) - 1
 
         def keeping(layer: int) -> Visit:
             def visit(states: torch.Tensor) -> None:
-                if len(runs) == 1:
-                    found[layer] = states[-1:]
-                else:  # the last block computes nothing but the tokens whose logits are wanted
-                    found[layer] = states if len(states) == len(runs) else states[ends]
+                found[layer] = states
 
             return visit
 
@@ -237,7 +233,7 @@ class BatchedAnswers:
         last = len(prompt) - 1
         reader.copy(1, 2)
         with question.steers():
-            rows = [handle.row(prompt, last) for handle in self._adapters.active()]
+            rows = [handle.row(torch.tensor([prompt]), last) for handle in self._adapters.active()]
             reader.read([Run(2, prompt[-1:], last)], adapter_visits(rows))
             logits = biased_by_adapters(rows, reader.logits())
         if question.first is not None:

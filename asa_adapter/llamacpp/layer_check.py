@@ -14,8 +14,9 @@ from asa_adapter.engine.protocol import Facts
 from asa_adapter.errors import IncompatibleModelError
 from asa_adapter.libllama.context import Context, Run, Visit
 
-_TOKENS = 8
+_TOKENS = range(1, 10)  # ids of the tokens that are read
 _HUGE = 100.0  # times the state's norm
+_LEAST_COSINE = 0.99  # of what a huge step changes in the logits, behind a whole prompt and behind one token
 
 
 def check_layer(make: Callable[..., Context], facts: Facts, layer: int) -> None:
@@ -48,42 +49,48 @@ def check_layer(make: Callable[..., Context], facts: Facts, layer: int) -> None:
         steered = _logits_of_check(watched, {layer: _add_step(step)})
         if torch.equal(bare, steered):
             raise IncompatibleModelError(f"{what}: a huge step does not change the logits. {_WAY_OUT}")
+        alone = _logits_of_last_alone(watched, {layer: _add_step(step)})
+        if torch.cosine_similarity(alone - _logits_of_last_alone(plain), steered - bare, dim=0) < _LEAST_COSINE:
+            raise IncompatibleModelError(f"{what}: a step does something else to a token by itself. {_WAY_OUT}")
         if layer:  # block 0 takes no control vector
-            _check_by_control(plain, bare, steered, layer, step, what)
+            _check_by_control(plain, alone, layer, step, what)
 
 
 _WAY_OUT = "Steer this model with transformers, or with the tested build of llama.cpp"
 
 
-def _check_by_control(
-    plain: Context, bare: torch.Tensor, steered: torch.Tensor, layer: int, step: torch.Tensor, what: str
-) -> None:
-    """Compares the step with llama.cpp's own control vector, where the architecture knows these."""
-    plain.clear()
-    plain.read([Run(0, _checked_ids(), 0, answers=False)])
-    plain.control(layer, step)
-    try:
-        plain.read([Run(0, _LAST, _TOKENS)])
-    finally:
-        plain.control(layer, None)
-    found = plain.logits()
+def _check_by_control(plain: Context, steered: torch.Tensor, layer: int, step: torch.Tensor, what: str) -> None:
+    """Compares the step with llama.cpp's own control vector, where the architecture knows these.
+
+    A control vector acts on all tokens of a pass, so the last one is read by itself.
+    """
+    bare, found = (_logits_of_last_alone(plain, control=(layer, one)) for one in (None, step))
     known = not torch.equal(found, bare)
     if known and not torch.allclose(found, steered, atol=1e-3 * float(bare.std()), rtol=1e-3):
         raise IncompatibleModelError(f"{what}: a control vector of llama.cpp does something else. {_WAY_OUT}")
 
 
-def _checked_ids() -> list[int]:
-    return list(range(1, 1 + _TOKENS))
-
-
-_LAST = [1 + _TOKENS]
+def _logits_of_last_alone(
+    context: Context,
+    visits: dict[int, Visit] | None = None,
+    control: tuple[int, torch.Tensor | None] = (0, None),
+) -> torch.Tensor:
+    """The same where the last token is read by itself, which rounds in another way; and with a control vector."""
+    context.clear()
+    context.read([Run(0, _TOKENS[:-1], 0, answers=False)])
+    layer, step = control
+    context.control(layer, step)
+    try:
+        context.read([Run(0, _TOKENS[-1:], len(_TOKENS) - 1)], visits)
+    finally:
+        context.control(layer, None)
+    return context.logits()
 
 
 def _logits_of_check(context: Context, visits: dict[int, Visit] | None = None) -> torch.Tensor:
     """The logits behind the checked tokens, with what visits the blocks."""
     context.clear()
-    context.read([Run(0, _checked_ids(), 0, answers=False)])
-    context.read([Run(0, _LAST, _TOKENS)], visits)
+    context.read([Run(0, _TOKENS, 0)], visits)
     return context.logits()
 
 

@@ -37,7 +37,7 @@ from asa_adapter.llamacpp.steering import (
 )
 from asa_adapter.modeling.residual_stream import last_prompt_index
 from asa_adapter.policy.controller import Controller
-from asa_adapter.policy.decision import Decision
+from asa_adapter.steering.windows_and_records import Record
 
 _LONGEST_NAME = 120
 _PLAIN = ("F32", "F16", "BF16")
@@ -49,8 +49,8 @@ class GGUFModel:
     """A model file of llama.cpp, opened and checked.
 
     It runs on the CPU. Calls from several threads must not overlap. A prompt is read in a context whose states can be
-    visited, its last token by itself; then its memory is moved to one that cannot, where decoding costs what it always
-    costs. So a model is held once, and the memory of a sequence twice.
+    visited; then its memory is moved to one that cannot, where decoding costs what it always costs. So a model is held
+    once, and the memory of a sequence twice.
 
     Args:
         path: the file.
@@ -200,19 +200,19 @@ class GGUFModel:
             if len(input_ids) != 1:
                 raise ValueError(f"streamer was given with {len(input_ids)} prompts; expected one")
             how.streamer.put(input_ids)
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        prompts, lasts = _prompts_and_lasts(input_ids, attention_mask)
         handles = self._adapters.active()
-        kept: dict[int, list[Decision]] = {id(handle): [] for handle in handles}
+        kept: dict[int, list[Record]] = {id(handle): [] for handle in handles}
         answers, firsts = [], []
         try:
-            for tokens, present, last in zip(input_ids, mask, last_prompt_index(mask), strict=True):
-                rows = [handle.row(tokens.tolist(), int(last)) for handle in handles]
-                first, ids = self._answer(tokens[present.bool()].tolist(), rows, how)
+            for tokens, prompt, last in zip(input_ids[:, None], prompts, lasts, strict=True):
+                rows = [handle.row(tokens, last) for handle in handles]
+                first, ids = self._answer(prompt, rows, how)
                 firsts.append(first)
                 answers.append(ids)
                 for handle, row in zip(handles, rows, strict=True):
-                    kept[id(handle)] += row.record.decisions()
-                    handle.tell(tokens.tolist(), int(last))
+                    kept[id(handle)].append(row.record)
+                    handle.tell(tokens, last)
         finally:
             for handle in self._adapters.handles:
                 handle.keep(kept.get(id(handle)))
@@ -238,9 +238,7 @@ class GGUFModel:
         """Reads a prompt, and returns the (V,) logits of the first token, steered and biased."""
         reader = self._reader
         reader.clear()
-        if len(prompt) > 1:
-            reader.read([Run(0, prompt[:-1], 0, answers=False)])
-        reader.read([Run(0, prompt[-1:], len(prompt) - 1)], adapter_visits(rows))
+        reader.read([Run(0, prompt, 0)], adapter_visits(rows))
         return biased_by_adapters(rows, reader.logits())
 
     def _check(self, layer: int) -> None:
@@ -325,6 +323,14 @@ class GGUFModel:
 
     def __reduce__(self) -> Any:
         raise TypeError("a GGUF model cannot be pickled: open the file again")
+
+
+def _prompts_and_lasts(ids: torch.Tensor, mask: torch.Tensor | None) -> tuple[list[list[int]], list[int]]:
+    """The tokens of each of (B, T) rows without its padding, and the index of its last prompt token."""
+    if mask is None:
+        return ids.tolist(), [ids.shape[1] - 1] * len(ids)
+    whole = [row[present.bool()].tolist() for row, present in zip(ids, mask, strict=True)]
+    return whole, [int(last) for last in last_prompt_index(mask)]
 
 
 def _cores_for_model() -> int:

@@ -39,31 +39,35 @@ class GGUFSteering(SteeringHandle):
         attached.add(self)
         self._steering = attached
 
-    def row(self, tokens: Sequence[int], last: int) -> "SteeredGGUFRow":
-        """What the adapter does in one row of a generate() call, by its tokens, padding included, and its last one."""
-        record = self._open(np.array([last]), torch.tensor([list(tokens)]))
+    def row(self, tokens: torch.Tensor, last: int) -> "SteeredGGUFRow":
+        """What the adapter does in one row of a generate() call, by its (1, T) tokens, padding included.
+
+        Args:
+            tokens: the token ids.
+            last: index of the last prompt token.
+        """
+        record = self._open(np.array([last]), tokens)
         return SteeredGGUFRow(record, self._earlier, self.layer)
 
-    def tell(self, tokens: Sequence[int], last: int) -> None:
-        """Warns once where a row does not end as the prompts of the fit did."""
-        self._tell(np.array([last]), torch.tensor([list(tokens)]))
+    def tell(self, tokens: torch.Tensor, last: int) -> None:
+        """Warns once where a row, (1, T), does not end as the prompts of the fit did."""
+        self._tell(np.array([last]), tokens)
 
-    def keep(self, decisions: list[Decision] | None) -> None:
-        """Keeps what was decided in a generate() call that ends; None for one that was not steered."""
-        self._record = None if decisions is None else GGUFDecisions(decisions)
-        for calls in self._recordings.open:
-            calls.append(list(decisions or []))
+    def keep(self, records: list[Record] | None) -> None:
+        """Keeps what was decided in the rows of a generate() call that ends; None for one that was not steered."""
+        self._record = None if records is None else GGUFRecords(records)
+        self._end(self._record)
 
 
-class GGUFDecisions:
-    """The decisions of a generate() call that has ended."""
+class GGUFRecords:
+    """What was decided in a generate() call that has ended."""
 
-    def __init__(self, decisions: list[Decision]) -> None:
-        self._decisions = decisions
+    def __init__(self, records: list[Record]) -> None:
+        self._records = records
 
     def decisions(self) -> list[Decision]:
         """One decision for each row."""
-        return list(self._decisions)
+        return [decision for record in self._records for decision in record.decisions()]
 
 
 class SteeredGGUFRow:
@@ -72,7 +76,7 @@ class SteeredGGUFRow:
     def __init__(self, record: Record, earlier: Sequence[int], layer: int) -> None:
         self.record = record
         self.earlier, self.layer = tuple(earlier), layer
-        # The last token is in a pass by itself, whose row and column are the first.
+        # Nothing but the state at the last token is shown: its row and column are the first.
         where = (torch.zeros(1, dtype=torch.long),) * 2
         self._window = Window((1, 1), np.zeros(1, dtype=np.int64), where, record, again=False)
 
@@ -114,7 +118,7 @@ class AttachedAdapters:
         self.handles = [other for other in self.handles if other is not handle]
 
     def running(self) -> None:
-        """There is no plan of a generate() call here: the last token is known, and is read by itself."""
+        """There is no plan of a generate() call here: the last token is known."""
 
     def active(self) -> list[GGUFSteering]:
         """Those that steer calls that begin now."""

@@ -68,7 +68,7 @@ class Resemblance:
             "" where all end alike.
         """
         alike = self.ends_alike(tokens, torch.from_numpy(last).to(tokens.device))
-        if alike is None:
+        if alike is None or alike.all():
             return ""
         if (offers := self.offers_tools(tokens)) is not None:
             alike |= ~offers

@@ -251,7 +251,7 @@ class SteeringHandle(HandleHabits):
     def _begin(self) -> None:
         self._record = None
 
-    def _end(self, record: Record | None) -> None:
+    def _end(self, record: Any) -> None:
         """Tells the recordings of this thread about a call that ends."""
         if self._recordings.open:
             decisions = record.decisions() if record is not None else []

@@ -49,8 +49,8 @@ def test_another_library_is_refused_by_the_first_function_that_it_lacks() -> Non
 
 @needs_llamacpp
 def test_another_layout_is_refused_by_a_default_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(library._CONTEXT_DEFAULTS, "type_k", 8)
     path = open_library().path
+    monkeypatch.setitem(library._CONTEXT_DEFAULTS, "type_k", 8)
     with pytest.raises(IncompatibleModelError, match=r"llama_context_params.type_k is 1 by default; expected 8"):
         Library(path)
 

@@ -23,7 +23,7 @@ def test_a_row_is_steered_by_the_rule_of_its_kind_or_left_alone(states: tuple[st
     controller = Controller.build(config, given.vectors, given.router, given.probes)
     handle = GGUFSteering(AttachedAdapters(), controller, config, False, False)
     prompt, states_of_row = PROMPTS[state], torch.ones(1, WIDTH)
-    row = handle.row(prompt, len(prompt) - 1)
+    row = handle.row(torch.tensor([prompt]), len(prompt) - 1)
     steered = row.steer(states_of_row)
     [decision] = row.record.decisions()
     assert decision.state == state
