@@ -294,7 +294,8 @@ def check_habit(patient: Patient) -> Finding:
     """Do calls come in the format that the template shows?"""
     habit, shown = patient.habit, patient.parser.format
     if not habit.calls:
-        return unseen("the bare model wrote no call in any known format: nothing tells in which its calls come")
+        told = habit.unknown_format() or "nothing tells in which its calls come"
+        return unseen(f"the bare model wrote no call in any known format: {told}")
     if habit.differs:
         return wrong(
             f"template and vocabulary show the format {shown!r}, but the calls that the model writes come as {habit}: "

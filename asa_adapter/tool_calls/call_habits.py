@@ -1,16 +1,20 @@
 """In which formats a model's calls come, by its own answers: a chat template only says in which they should."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from asa_adapter.errors import visible
 from asa_adapter.notations.tool_schemas import Tools, tool_names, tool_schemas
 from asa_adapter.tool_calls.known_formats import FORMATS
 
 # A format in which fewer of the calls come is an accident.
 _LEAST_SHARE = 0.1
 _BEGINS_A_CALL = ("{", "[", "<", "`")
+# A word in angle or square brackets with which a text begins, and behind which it goes on.
+_MARKER = re.compile(r"\s*(<[^<>\s][^<>]{0,30}>|\[[^\W\d][^\[\]]{0,30}\])(?=\s*\S)")
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Habit:
         forms: by format, how many of these calls came in it, the most frequent first.
         expected: the format that template or vocabulary show; None where they show none.
         calling: the answers that begin with their call.
+        markers: by a word in brackets, how many answers that call nothing begin with it, the most frequent first.
     """
 
     answers: int
@@ -30,6 +35,7 @@ class Habit:
     forms: dict[str, int]
     expected: str | None = None
     calling: list[str] = field(default_factory=list)
+    markers: dict[str, int] = field(default_factory=dict)
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -45,6 +51,17 @@ class Habit:
     def shares(self) -> dict[str, float]:
         """The share of the calls that came in each format."""
         return {name: count / self.calls for name, count in self.forms.items()}
+
+    def unknown_format(self) -> str:
+        """A sentence about calls that may come in a format which is not known; "" where nothing looks like it."""
+        marker, count = next(iter(self.markers.items()), ("", 0))
+        if self.calls or count < 2:
+            return ""
+        return (
+            f"{count} of {self.answers} answers begin with {visible(marker)}, which no known format does: if that is "
+            f"how the model calls, say so by tool_call_format='json', tool_call_start={visible(marker)!r} and "
+            "tool_call_end, or --tool-call-start and --tool-call-end"
+        )
 
     def __str__(self) -> str:
         """Such as "json 93 %, hermes 7 % of 15 calls"."""
@@ -73,7 +90,9 @@ def habit_of_answers(answers: Sequence[str], tools: Sequence[Tools | None], expe
         for answer, name in zip(answers, found, strict=True)
         if name and answer.lstrip().startswith((*_BEGINS_A_CALL, FORMATS[name].start or "{"))
     ]
-    return Habit(len(answers), sum(forms.values()), forms, expected, calling)
+    begun = [_MARKER.match(answer) for answer, name in zip(answers, found, strict=True) if not name]
+    markers = dict(Counter(match[1] for match in begun if match).most_common())
+    return Habit(len(answers), sum(forms.values()), forms, expected, calling, markers)
 
 
 def few_of_each_label(rows: Sequence[Mapping[str, Any]], of_each: int = 4) -> list[Mapping[str, Any]]:

@@ -29,6 +29,12 @@ def habitual_parser(tokenizer: Any, shown: ToolCallParser, found: Habit, args: A
     return parser
 
 
+def warn_of_unknown_format(found: Habit, args: ASATrainingArguments) -> None:
+    """Warns where no call was read and answers begin with a marker that no format knows, unless one was named."""
+    if args.tool_call_start is None and (told := found.unknown_format()):
+        warnings.warn(told, stacklevel=5)
+
+
 def habit_fields(parser: ToolCallParser, tokenizer: Any) -> dict[str, Any]:
     """The ASAConfig fields of a parser that was made by a model's own answers."""
     return {

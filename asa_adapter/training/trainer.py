@@ -44,7 +44,7 @@ from asa_adapter.training.input_checks import (
     refuse_unseen_tools,
     refuse_unsteerable,
 )
-from asa_adapter.training.learnt_habit import habit_facts, habit_fields, habitual_parser
+from asa_adapter.training.learnt_habit import habit_facts, habit_fields, habitual_parser, warn_of_unknown_format
 from asa_adapter.training.report_and_config import kinds_of_rows, new_report, origin
 from asa_adapter.training.robustness import Robustness
 from asa_adapter.training.workload import Workload, likely_seconds, workload
@@ -278,6 +278,7 @@ class ASATrainer:
         found, answers = self._measured.habit("train")
         refuse_reasoning(answers)
         self.report["habit"] = habit_facts(found)
+        warn_of_unknown_format(found, self.args)
         if self.args.tool_call_format is not None or not found.calls:
             return
         self.parser = habitual_parser(self.tokenizer, self.parser, found, self.args)

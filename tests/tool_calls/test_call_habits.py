@@ -80,6 +80,29 @@ def test_only_answers_that_begin_with_their_call_are_calling() -> None:
     ]
 
 
+def test_a_marker_that_no_format_knows_is_told() -> None:
+    answers = ["<functioncall>area</functioncall>", " <functioncall> {}", "Fine.", "<p>text"]
+    assert of(answers).markers == {"<functioncall>": 2, "<p>": 1}
+    assert of(answers).unknown_format() == (
+        "2 of 4 answers begin with <functioncall>, which no known format does: if that is how the model calls, say so "
+        "by tool_call_format='json', tool_call_start='<functioncall>' and tool_call_end, or --tool-call-start and "
+        "--tool-call-end"
+    )
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ["<p>text", "<i>text", "Fine."],  # once each
+        ["<|im_end|>", "<|im_end|>"],  # an empty answer
+        ["[1] so", "[2] so", "[1] and"],
+        [HERMES_CALL, "<a>b", "<a>b"],  # some calls are known
+    ],
+)
+def test_what_is_no_marker_is_not_told(answers: list[str]) -> None:
+    assert of(answers).unknown_format() == ""
+
+
 def test_a_few_are_the_first_of_each_label() -> None:
     rows = [{"id": i, "label": int(i >= 6)} for i in range(9)]
     assert [row["id"] for row in few_of_each_label(rows)] == [0, 1, 2, 3, 6, 7, 8]

@@ -49,6 +49,19 @@ def test_calls_in_another_format_than_the_templates_are_read_and_warned_of_once(
     assert trainer._measured.triggered("valid", [ANSWER] * len(small["valid"])).all()
 
 
+@pytest.mark.parametrize(("named", "count"), [({}, 1), ({"tool_call_format": "json", "tool_call_start": "<call>"}, 0)])
+def test_a_marker_of_no_known_format_is_warned_of_unless_it_was_named(
+    tiny_lfm2: Any, small: Any, named: dict[str, Any], count: int
+) -> None:
+    trainer = trainer_of(*tiny_lfm2, small, **named)
+    answers = ["<call>clock</call>"] * 3 + ["Fine."]
+    trainer._measured.habit = lambda split: (habit_of_answers(answers, [None] * 4), answers)  # type: ignore[method-assign]
+    warned = told(trainer)
+    assert len(warned) == count
+    assert all("3 of 4 answers begin with <call>, which no known format does" in one for one in warned)
+    assert trainer.report["habit"]["calls"] == 0
+
+
 def test_a_template_that_is_right_warns_of_nothing_and_changes_nothing(tiny_lfm2: Any, small: Any) -> None:
     trainer = trainer_of(*tiny_lfm2, small)
     assert told(trainer) == []
