@@ -18,6 +18,7 @@ from asa_adapter.answering.forcing import Forcing
 from asa_adapter.answering.guesses import confirmed_guesses
 from asa_adapter.answering.leads import Lead
 from asa_adapter.answering.prefill import Prefilled, alike_logits, joined_caches
+from asa_adapter.answering.roomy_cache import give_room, take_room
 from asa_adapter.engine.prefix_tree import Prompt
 from asa_adapter.modeling.forward import CACHE, forward, given_cache
 from asa_adapter.modeling.prefix_cache import SharedPrefix, copied_cache
@@ -147,7 +148,10 @@ class Decoder:
             joined: takes the index of a row that goes on, and its first token; tells whether another row does so in
                 its place. None where none does.
         """
-        self._round(DecodingBatch.of(prompt, names), tokens=1 if regroups else None, forcing=forcing, joined=joined)
+        running, tokens = DecodingBatch.of(prompt, names), None
+        if regroups:
+            running, tokens = running._replace(cache=prompt.branch_of_one_token()), 1
+        self._round(running, tokens=tokens, forcing=forcing, joined=joined)
 
     def go_on(self, to_the_end: bool = False) -> None:
         """Answers the waiting rows while they fill a batch, or all of them. No adapter may steer the model."""
@@ -218,9 +222,11 @@ class Decoder:
         """
         limit, width = self._settings["max_new_tokens"], running.ids.shape[1]
         ends = _DecodingEnds(running.begins, limit, self._stops, self._complete, enough or len(running.names))
+        most = tokens or limit - min(width - begin for begin in running.begins)
+        give_room(running.cache, most)
         settings = {
             **self._settings,
-            "max_new_tokens": tokens or limit - min(width - begin for begin in running.begins),
+            "max_new_tokens": most,
             "return_dict_in_generate": True,
             **({} if running.cache is None else {CACHE: running.cache}),
             **({} if forcing is None else {"logits_processor": [forcing.processor(width)]}),
@@ -239,7 +245,8 @@ class Decoder:
             left = [row for row in left if not joined(row, int(ids[row, width]))]
         if left:
             mask = nn.functional.pad(running.mask, (0, ids.shape[1] - width), value=1)
-            self._keep(running._replace(ids=ids, mask=mask, cache=given_cache(output)).only(left))
+            take_room(cache := given_cache(output))
+            self._keep(running._replace(ids=ids, mask=mask, cache=cache).only(left))
 
 
 class _DecodingEnds(StoppingCriteria):

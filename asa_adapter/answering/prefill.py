@@ -14,6 +14,7 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
+from asa_adapter.answering.roomy_cache import Buffers, RoomyLayer, room_for_one, take_room
 from asa_adapter.engine.padded_batches import pad_batch
 from asa_adapter.engine.prefix_tree import Prompt
 from asa_adapter.modeling.forward import CACHE, forward, greedy_logits, input_device, rounding
@@ -54,6 +55,7 @@ class Prefilled:
     def __init__(self, model: nn.Module, prompts: Sequence[Prompt], prefix: SharedPrefix | None, pad_id: int) -> None:
         self.ids, self.mask = pad_batch(prompts, pad_id, "left", input_device(model))
         self.cache: Any = None
+        self._room: dict[int, Buffers] | None = None
         if prefix is None:
             return
         if prefix.length:
@@ -66,21 +68,33 @@ class Prefilled:
         """A copy of the cache, to continue from without changing the original."""
         return copied_cache(self.cache)
 
+    def branch_of_one_token(self) -> Any:
+        """The same for one more token. It has to be done with before the next is asked for: all write to one place."""
+        if self.cache is None:
+            return None
+        if self._room is None:
+            self._room = room_for_one(self.cache)
+        cache = self.branch()
+        for i, buffers in self._room.items():
+            cache.layers[i] = RoomyLayer(buffers, self.cache.layers[i].get_seq_length())
+        return cache
+
     def chosen(self, places: Sequence[int]) -> "Prefilled":
         """The prompts at some places of the batch, which may be named several times."""
-        some = copy.copy(self)
         if list(places) == list(range(len(self.ids))):
-            return some
+            return self
+        some = copy.copy(self)
         index = torch.tensor(list(places), device=self.ids.device)
-        some.ids, some.mask, some.cache = self.ids[index], self.mask[index], self.branch()
+        some.ids, some.mask, some.cache = self.ids[index], self.mask[index], self.branch_of_one_token()
         if some.cache is not None:
             some.cache.reorder_cache(index)
+            some._room = take_room(some.cache)
         return some
 
     def logits(self, model: nn.Module, cached: bool = True) -> torch.Tensor:
         """(B, V) float32 logits of the answer's first token; with `cached=False` the whole prompts are run."""
         if cached and self.cache is not None:
-            output = forward(model, self.ids[:, -1:], self.mask, self.branch(), use_cache=True)
+            output = forward(model, self.ids[:, -1:], self.mask, self.branch_of_one_token(), use_cache=True)
         else:
             output = forward(model, self.ids, self.mask, use_cache=False)
         return output.logits[:, -1].float()
@@ -209,8 +223,16 @@ def _join_prefilled_keys(layers: Sequence[Any]) -> None:
     """
     longest = max(layer.keys.shape[-2] for layer in layers)
     for name in ("keys", "values"):
-        parts = [getattr(layer, name) for layer in layers]
-        padded = [nn.functional.pad(x, (0, 0, longest - x.shape[-2], 0)) for x in parts]
-        setattr(layers[0], name, torch.cat(padded))
+        setattr(layers[0], name, _left_padded([getattr(layer, name) for layer in layers], longest))
     if isinstance(layers[0], DynamicSlidingWindowLayer):
         layers[0].cumulative_length = max(layer.cumulative_length for layer in layers)
+
+
+def _left_padded(parts: Sequence[torch.Tensor], length: int) -> torch.Tensor:
+    """(B, H, T, D) keys or values of several batches as one, of one length T; each is copied once."""
+    rows = [len(part) for part in parts]
+    _, heads, _, width = parts[0].shape
+    found = parts[0].new_zeros(sum(rows), heads, length, width)
+    for part, own in zip(parts, found.split(rows), strict=True):
+        own[:, :, length - part.shape[-2] :] = part
+    return found
