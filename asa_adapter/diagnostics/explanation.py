@@ -76,12 +76,23 @@ class Explanation(dict[str, Any]):
         endless = {"inf": " (forced)", "-inf": " (forbidden)", 0.0: ""}
         lifted = endless[bias] if (bias := start["bias"]) in endless else f" (logits {bias:+g})"
         gate, token = f"{self['gate']:+d}" if self["gate"] else "0", _explained_token(start["token"])
+        decided = f"with tau {self['tau']:g} the gate is {gate}"
+        if self["action"] == "steer" and not step["alpha"]:
+            decided = "this adapter abstains: whatever p is, it adds nothing"
         return {
             "domain": ", ".join(f"{name} {p:.3f}" for name, p in ranked),
-            "p(tool)": f"{self['p_tool']:.3f}; with tau {self['tau']:g} the gate is {gate}",
+            "p(tool)": f"{self['p_tool']:.3f}; {decided}",
             "step": added if step["absolute"] else "none",
-            "call begins": f"p({token}) {start['before']:.3g} -> {start['after']:.3g}{lifted}",
+            "call begins": f"p({token}) {start['before']:.3g} -> {start['after']:.3g}{lifted}{self._missed()}",
         }
+
+    def _missed(self) -> str:
+        """What a reader is told where the answer is not what the gate is for."""
+        if self["gate"] < 0 and self["steered"]["triggered"]:
+            return ". It calls all the same: for this prompt the step is too short"
+        if self["gate"] > 0 and not self["steered"]["triggered"]:
+            return ". It does not call all the same: for this prompt the step is too short"
+        return ""
 
 
 class Explained(Protocol):

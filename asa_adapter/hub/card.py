@@ -314,16 +314,18 @@ def _reproduction_section(base_model: str | None, report: Report) -> str | None:
         return None
     silent = {"output_dir", "progress"}
     changed = {n: getattr(given, n) for n in sorted(names - silent) if getattr(given, n) != getattr(default, n)}
-    model = base_model or "path/to/the/model"
+    model, dtype = base_model or "path/to/the/model", report.samples.get("dtype", "float32")
     if set(changed) <= _FLAGS:
         words = ["asa-adapter", "train", "--model", model, "--data", "my_data", "--output", "my_adapter"]
         for name, value in changed.items():
             values = () if isinstance(value, bool) else value if isinstance(value, tuple) else (value,)
             words += [("--no-" if value is False else "--") + name.replace("_", "-"), *map(str, values)]
+        words += [] if dtype == "float32" else ["--dtype", dtype]
         return f"```bash\n{shlex.join(words)}\n```"
     arguments = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+    loaded = "" if dtype == "float32" else f"# the model was loaded with dtype={dtype!r}\n"
     return (
-        "```python\n"
+        f"```python\n{loaded}"
         f'trainer = ASATrainer(model, tokenizer, load_splits("my_data"), ASATrainingArguments({arguments}))\n'
         "adapter = trainer.train()\n```"
     )

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,10 @@ def reason_to_abstain(
     if not gain.sure:
         doubt, rows = gain.doubt(objective.gain_name), len(chosen.triggered)
         if needed := gain.rows_needed(rows):
-            doubt += f"; {gain.apparent:+.3f} was measured on {rows} rows, and would be sure on about {needed}"
+            doubt += (
+                f"; {gain.apparent:+.3f} was measured on the {rows} rows of VALID, and would be sure on about "
+                f"{needed}: write more rows, or give VALID that many in a file of its own, valid.jsonl"
+            )
         return f"no gain over the bare model on VALID is sure: {doubt}; the adapter abstains"
     if success.falls:
         return f"its triggers gain, and its calls lose: {success}; the adapter abstains"
@@ -73,6 +77,13 @@ def reason_to_abstain(
             "the adapter abstains"
         )
     return ""
+
+
+def rejected_in_words(base: Mapping[str, Any], reached: Mapping[str, Any]) -> str:
+    """What the setting that does not ship did on VALID, by the metrics there of the bare model and of itself."""
+    words = {"recall": "recall", "fpr": "FPR"}
+    changes = [f"{word} {base[name]:.3f} -> {reached[name]:.3f}" for name, word in words.items()]
+    return f"On VALID it would have meant {', '.join(changes)}"
 
 
 def reason_to_choose(setting: Setting, tried: int, train_rows: int, objective: Objective, gain: Gain) -> str:

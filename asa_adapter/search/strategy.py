@@ -41,6 +41,7 @@ from asa_adapter.search.racing import Race
 from asa_adapter.search.reasons import (
     reason_to_abstain,
     reason_to_choose,
+    rejected_in_words,
     router_note,
     success_note,
     why_cut_on_valid,
@@ -275,7 +276,7 @@ class Search(FitsOnValid):
         if cut := why_cut_on_valid(outcomes, self.args.max_new_tokens):
             warnings.warn(cut, stacklevel=3)
         reached = next(o for o, finalist in zip(outcomes[1:], finalists, strict=True) if finalist is chosen)
-        return self._settle(chosen, gain, success, outcomes[0], reached)
+        return self._settle(chosen, gain, success, reached)
 
     def _agreements(self, finalists: Sequence[Scored]) -> list[float]:
         """For each finalist, the share of VALID rows whose first token correctly predicts whether a tool is called.
@@ -295,16 +296,18 @@ class Search(FitsOnValid):
             }
         return [float((told[i] == f.triggered).mean()) for i, f in enumerate(finalists)]
 
-    def _settle(self, chosen: Scored, gain: Gain, success: Success, base: Outcome, reached: Outcome) -> ASAAdapter:
+    def _settle(self, chosen: Scored, gain: Gain, success: Success, reached: Outcome) -> ASAAdapter:
         """The chosen adapter, or one that abstains; records the choice and its reason in the report.
 
-        `base` and `reached` came of VALID by the bare model and by the chosen setting.
+        `reached` came of VALID by the chosen setting.
         """
         labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
         valid = self.report["valid"]
         why = reason_to_abstain(self.args, self.objective, chosen, gain, success)
-        abstains = bool(why)
-        if not abstains:
+        own = outcome_facts(self.objective, labels, reached, groups)
+        if abstains := bool(why):
+            why = f"{why}. {rejected_in_words(valid['base'], own)}"
+        else:
             tried, train_rows = len(valid["finalists"]), valid["train_rows"]
             why = reason_to_choose(chosen.setting, tried, train_rows, self.objective, gain)
             if note := success_note(success):
@@ -313,7 +316,7 @@ class Search(FitsOnValid):
         nothing = chosen.setting._replace(alpha=0.0, action="steer", bias=0.0, by_state=())
         setting = nothing if abstains else chosen.setting
         adapter = self._record(setting, why)
-        self.report["chosen"]["valid"] = outcome_facts(self.objective, labels, base if abstains else reached, groups)
+        self.report["chosen"]["valid"] = dict(valid["base"]) if abstains else own
         return adapter
 
     def _record(self, setting: Setting, why: str) -> ASAAdapter:

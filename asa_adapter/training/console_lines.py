@@ -49,7 +49,10 @@ def lines_before_training(
             f"{settings} at {len(layers)} layers, chosen by {Objective.of(args)}; the best {args.finalists} answer "
             f"VALID, with up to {args.max_new_tokens} tokens"
         ),
-        "time": f"about {time_in_words(seconds)} on this machine, without TEST (a rough estimate)",
+        "time": (
+            f"{time_in_words(seconds)} to {time_in_words(2 * seconds)} if little else runs here, without TEST "
+            "(a rough estimate)"
+        ),
     }
     return [f"{name:<8}  {text}" for name, text in facts.items()]
 

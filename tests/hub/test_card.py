@@ -725,3 +725,12 @@ def test_an_adapter_of_a_model_file_shows_how_to_open_that() -> None:
     of_torch = model_card(config(base_model_fingerprint="bfloat16:0123456789abcdef:-"), Report())
     assert "GGUFModel" not in of_torch
     assert 'AutoModelForCausalLM.from_pretrained("LiquidAI/LFM2.5-1.2B-Instruct")' in of_torch
+
+
+def test_the_dtype_of_the_fit_is_a_part_of_how_it_is_fitted_again() -> None:
+    fitted = {"samples": {"engine": "transformers", "device": "cpu", "dtype": "bfloat16", "quantised": "", "rows": []}}
+    assert "--layers 1 2 --seed 7 --dtype bfloat16\n" in card(config(), report(**fitted))
+    own = {**report()["arguments"], "layer_path": "model.layers"}
+    assert "# the model was loaded with dtype='bfloat16'\ntrainer = " in card(
+        config(), report(**fitted, arguments=own)
+    )

@@ -9,7 +9,7 @@ from asa_adapter import ASATrainingArguments
 from asa_adapter.choice.gain import Gain
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Scored, Setting
-from asa_adapter.search.reasons import reason_to_abstain, reason_to_choose
+from asa_adapter.search.reasons import reason_to_abstain, reason_to_choose, rejected_in_words
 
 SETTING = Setting(layer=3, alpha=1.0, tau=0.5, beta=1.0, probe="domain")
 
@@ -41,7 +41,8 @@ def test_it_is_said_by_which_rows_a_setting_was_chosen(rows: int, also: str) -> 
     [
         (
             Gain(0.05, -0.048, 0.0, 0.132, 12),
-            "-0.048 (F1); +0.132 was measured on 24 rows, and would be sure on about 45",
+            "-0.048 (F1); +0.132 was measured on the 24 rows of VALID, and would be sure on about 45: write more "
+            "rows, or give VALID that many in a file of its own, valid.jsonl",
         ),
         (Gain(-0.05, -0.1, -0.1, -0.02, 12), "-0.100 (F1)"),
         (Gain(0.1, 0.02, -0.01, 0.1, 12), "-0.010 in balanced accuracy, whatever F1 says"),
@@ -54,3 +55,8 @@ def test_an_unsure_gain_says_how_many_rows_would_make_it_sure(gain: Gain, told: 
     why = reason_to_abstain(ASATrainingArguments(), Objective("f1"), chosen, gain, success)  # type: ignore[arg-type]
     assert why.startswith("no gain over the bare model on VALID is sure: ")
     assert why.endswith(f"{told}; the adapter abstains")
+
+
+def test_a_setting_that_does_not_ship_is_told_by_what_it_did() -> None:
+    told = rejected_in_words({"recall": 1.0, "fpr": 0.571, "f1": 0.8}, {"recall": 0.952, "fpr": 0.19, "f1": 0.9})
+    assert told == "On VALID it would have meant recall 1.000 -> 0.952, FPR 0.571 -> 0.190"
