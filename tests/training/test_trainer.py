@@ -177,8 +177,11 @@ def test_a_step_that_does_nothing_gives_an_abstaining_adapter(tiny_lfm2: Any, sm
     assert adapter.config.alpha == 0
     chosen = trainer.report["chosen"]
     assert chosen["abstains"] is True
+    base = trainer.report["valid"]["base"]
     assert chosen["why"] == (
-        "no gain over the bare model on VALID is sure: its lower 95 % bound is +0.000 (F1); the adapter abstains"
+        "no gain over the bare model on VALID is sure: its lower 95 % bound is +0.000 (F1); the adapter abstains. On "
+        f"VALID it would have meant recall {base['recall']:.3f} -> {base['recall']:.3f}, FPR {base['fpr']:.3f} -> "
+        f"{base['fpr']:.3f}"
     )
     assert chosen["valid"] == trainer.report["valid"]["base"]
     with pytest.raises(ValueError, match=r"the adapter abstains \(alpha 0\): it changes nothing"):
