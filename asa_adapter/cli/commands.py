@@ -29,7 +29,7 @@ from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.policy.decision import Decision
 from asa_adapter.report import Report
-from asa_adapter.summary.comparison_in_words import comparison_text
+from asa_adapter.summary.comparison_in_words import comparison_text, gain_in_words
 from asa_adapter.summary.conversations_table import conversations_table
 from asa_adapter.summary.markdown import calls_table, metrics_table
 from asa_adapter.summary.setting_in_words import setting_words
@@ -37,6 +37,8 @@ from asa_adapter.summary.weaknesses import weaknesses
 from asa_adapter.tool_calls.outcomes import answer_verdict
 from asa_adapter.training.trainer import ASATrainer
 from asa_adapter.trajectories.scores import of_conversations
+
+_SPOTS = 6  # weak spots that `train` prints
 
 
 def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -56,13 +58,15 @@ def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     chosen = trainer.report["chosen"]
     first = trainer.report["valid"].get("success_note")
     weak = [markdown_for_terminal(spot) for spot in weaknesses(adapter.config, Report.read(trainer.report))]
+    shown = weak if len(weak) <= _SPOTS else [*weak[:_SPOTS], f"{len(weak) - _SPOTS} more, which its card has"]
+    gain = gain_in_words(trainer.report["evaluations"]["test"]["intervals"])
     text = "\n\n".join(
         [
             *([first] if first else []),
             folded(f"The choice: {setting_words(chosen)}. Why: {chosen['why']}."),
-            f"TEST\n{metrics_table(results)}",
+            f"TEST\n{metrics_table(results)}\n{gain}",
             calls_table(results),
-            "\n".join(["WEAK SPOTS", *(folded(spot, "- ") for spot in weak)]),
+            "\n".join(["WEAK SPOTS", *(folded(spot, "- ") for spot in shown)]),
             f"saved in {options.output}",
         ]
     )

@@ -300,9 +300,9 @@ def check_habit(patient: Patient) -> Finding:
         return wrong(
             f"template and vocabulary show the format {shown!r}, but the calls that the model writes come as {habit}: "
             f"a parser for {shown!r} finds hardly any",
-            "nothing is to be done for training and the adapter: a trainer asks the model itself, and "
-            "adapter.parser(tokenizer) reads them too. Your own code reads them with "
-            "ToolCallParser.from_model(model, tokenizer, rows); a server needs the parser for that format",
+            "give your server the parser for that format, and read the calls in your own code with "
+            "ToolCallParser.from_model(model, tokenizer, rows). A trainer and adapter.parser(tokenizer) find the "
+            "format by themselves",
         )
     return ok(f"calls come in the format that was found: {habit}")
 

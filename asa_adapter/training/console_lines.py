@@ -97,7 +97,7 @@ def _states_line(report: Mapping[str, Any]) -> str:
 def _variations_line(report: Mapping[str, Any]) -> str:
     """What the line of the stage "variations" tells."""
     told = report["vary_tools"]
-    fitted = f"{told['rows']} rows with other lists are fitted on too" if told["fitted"] else "none are fitted on"
+    fitted = f"{told['rows']} rows with other lists are fitted on too" if told["fitted"] else "no such rows are added"
     return f"{fitted} ({told['why']})"
 
 

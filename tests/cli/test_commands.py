@@ -70,6 +70,9 @@ def test_train_ends_with_the_choice_the_calls_and_the_weak_spots_in_words(
     spots = text.split("WEAK SPOTS\n")[1].split("\n\n")[0]
     assert all(line.startswith(("- ", "  ")) for line in spots.splitlines())
     assert "expect its numbers to be some points off" in " ".join(spots.split())
+    assert sum(line.startswith("- ") for line in spots.splitlines()) == 7
+    assert re.search(r"\n- \d+ more, which its card has$", spots)
+    assert re.search(r"\nF1 gains [+-]0\.\d{3} to [+-]0\.\d{3}, with 95 % confidence\.\n", text)
     assert text.endswith(f"saved in {trained}\npushed to user/a True\n")
     told = captured.err.splitlines()
     assert told[0].startswith("asa-adapter: rows      ")
