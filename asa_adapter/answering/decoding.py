@@ -20,7 +20,7 @@ from asa_adapter.answering.leads import Lead
 from asa_adapter.answering.prefill import Prefilled, alike_logits, joined_caches
 from asa_adapter.answering.roomy_cache import give_room, take_room
 from asa_adapter.engine.prefix_tree import Prompt
-from asa_adapter.modeling.forward import CACHE, forward, given_cache
+from asa_adapter.modeling.forward import CACHE, compiled_parts, forward, given_cache
 from asa_adapter.modeling.prefix_cache import SharedPrefix, copied_cache
 
 # A round ends when one row in so many has ended.
@@ -127,6 +127,7 @@ class Decoder:
     ) -> None:
         self._model, self._settings, self._batch_size = model, settings, batch_size
         self._stops, self._complete, self._deliver = {*stops, *text_ends(model)}, complete, deliver
+        self._has_room = not compiled_parts(model)  # a graph for each number of tokens would be compiled
         self._waiting: list[DecodingBatch] = []
         self._guessing: list[DecodingBatch] = []
 
@@ -223,7 +224,8 @@ class Decoder:
         limit, width = self._settings["max_new_tokens"], running.ids.shape[1]
         ends = _DecodingEnds(running.begins, limit, self._stops, self._complete, enough or len(running.names))
         most = tokens or limit - min(width - begin for begin in running.begins)
-        give_room(running.cache, most)
+        if self._has_room:
+            give_room(running.cache, most)
         settings = {
             **self._settings,
             "max_new_tokens": most,
