@@ -42,6 +42,7 @@ class Explanation(dict[str, Any]):
         step: layer, alpha (with a cap or readiness, that of the step as it was made), absolute (length of what is
             added, signed), state_norm, relative (to that norm).
         action: what was changed, "steer", "bias" or "both", as in `Decision`.
+        abstains: whether the adapter changes nothing, whatever the prompt.
         start: marker, token (the likeliest, for the bare model, of those with which answers that call begin), the
             probability of all of them together before and after the action, and `bias`, what was added to their
             logits: a signed number, or the text "inf" or "-inf".
@@ -77,7 +78,7 @@ class Explanation(dict[str, Any]):
         lifted = endless[bias] if (bias := start["bias"]) in endless else f" (logits {bias:+g})"
         gate, token = f"{self['gate']:+d}" if self["gate"] else "0", _explained_token(start["token"])
         decided = f"with tau {self['tau']:g} the gate is {gate}"
-        if self["action"] == "steer" and not step["alpha"]:
+        if self["abstains"]:
             decided = "this adapter abstains: whatever p is, it adds nothing"
         return {
             "domain": ", ".join(f"{name} {p:.3f}" for name, p in ranked),
@@ -89,9 +90,9 @@ class Explanation(dict[str, Any]):
     def _missed(self) -> str:
         """What a reader is told where the answer is not what the gate is for."""
         if self["gate"] < 0 and self["steered"]["triggered"]:
-            return ". It calls all the same: for this prompt the step is too short"
+            return ". It calls all the same: for this prompt the action is too weak"
         if self["gate"] > 0 and not self["steered"]["triggered"]:
-            return ". It does not call all the same: for this prompt the step is too short"
+            return ". It does not call all the same: for this prompt the action is too weak"
         return ""
 
 
@@ -198,6 +199,7 @@ def _explained_decision(adapter: Explained, decision: Decision, states: torch.Te
         "tau": adapter.config.rule(decision.state).tau,
         "gate": decision.gate,
         "action": decision.action,
+        "abstains": adapter.config.abstains,
     }
 
 

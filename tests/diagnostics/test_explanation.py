@@ -159,6 +159,27 @@ def test_an_adapter_that_abstains_says_so(adapter: ASAAdapter, tiny_lfm2: Any) -
     idle = ASAAdapter(config, adapter.vectors, adapter.router, adapter.probes).explain(*tiny_lfm2, LAZY)
     assert "this adapter abstains, so it leaves every prompt alone, whatever p(tool) says" in idle["prompt"]["notes"]
     assert "! this adapter abstains" in idle.page(80)
+    assert "with tau" not in idle.page(80)
+    assert "; this adapter abstains: whatever p is, it adds nothing" in idle.page(120)
+
+
+@pytest.mark.parametrize(
+    ("gate", "calls", "told"),
+    [
+        (-1, True, "It calls all the same: for this prompt the action is too weak"),
+        (1, False, "It does not call all the same: for this prompt the action is too weak"),
+        (1, True, ""),
+        (-1, False, ""),
+        (0, True, ""),
+    ],
+)
+def test_an_answer_that_is_not_what_the_gate_is_for_is_told(
+    explained: Explanation, gate: int, calls: bool, told: str
+) -> None:
+    steered = {**explained["steered"], "triggered": calls}
+    page = Explanation(**{**explained, "gate": gate, "steered": steered}).page(200)
+    assert told in page
+    assert ("all the same" in page) == bool(told)
 
 
 @pytest.mark.parametrize(
