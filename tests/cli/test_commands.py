@@ -313,7 +313,7 @@ def test_explain_as_json_has_every_part(trained: Path, capsys: pytest.CaptureFix
     result = json.loads(capsys.readouterr().out)
     assert set(result) == {
         *("prompt", "domain", "domains", "p_tool", "p_by_domain", "tau", "gate", "action", "step", "start"),
-        *("base", "steered"),
+        *("abstains", "base", "steered"),
     }
 
 

@@ -227,6 +227,7 @@ def test_what_python_prints_of_an_adapter_shows_none(folder: str) -> None:
         p_tool=0.5,
         tau=0.5,
         gate=1,
+        abstains=False,
         step={"layer": 1, "absolute": 1.0, "relative": 0.1, "state_norm": 10.0},
         start={"token": NASTY, "before": 0.1, "after": 0.2, "bias": 0.0},
         base=answer,
