@@ -56,10 +56,11 @@ class DecodingBatch(NamedTuple):
     begins: list[int]
 
     @classmethod
-    def of(cls, prompt: Prefilled, names: Sequence[Any]) -> "DecodingBatch":
-        """A batch of prompts without any answer yet; the prompts' cache is copied."""
+    def of(cls, prompt: Prefilled, names: Sequence[Any], one_token: bool = False) -> "DecodingBatch":
+        """A batch of prompts without any answer yet, with a branch of their cache: for one more token, or for any."""
         rows, width = prompt.ids.shape
-        return cls(list(names), prompt.ids, prompt.mask, prompt.branch(), [width] * rows)
+        cache = prompt.branch_of_one_token() if one_token else prompt.branch()
+        return cls(list(names), prompt.ids, prompt.mask, cache, [width] * rows)
 
     @classmethod
     def together(cls, parts: Sequence["DecodingBatch"]) -> "DecodingBatch":
@@ -149,10 +150,8 @@ class Decoder:
             joined: takes the index of a row that goes on, and its first token; tells whether another row does so in
                 its place. None where none does.
         """
-        running, tokens = DecodingBatch.of(prompt, names), None
-        if regroups:
-            running, tokens = running._replace(cache=prompt.branch_of_one_token()), 1
-        self._round(running, tokens=tokens, forcing=forcing, joined=joined)
+        running = DecodingBatch.of(prompt, names, one_token=regroups)
+        self._round(running, tokens=1 if regroups else None, forcing=forcing, joined=joined)
 
     def go_on(self, to_the_end: bool = False) -> None:
         """Answers the waiting rows while they fill a batch, or all of them. No adapter may steer the model."""

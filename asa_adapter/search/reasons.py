@@ -66,7 +66,7 @@ def reason_to_abstain(
         if needed := gain.rows_needed(rows):
             doubt += (
                 f"; {gain.apparent:+.3f} was measured on the {rows} rows of VALID, and would be sure on about "
-                f"{needed}: write more rows, or give VALID that many in a file of its own, valid.jsonl"
+                f"{needed}: give VALID that many in a file of its own, valid.jsonl"
             )
         return f"no gain over the bare model on VALID is sure: {doubt}; the adapter abstains"
     if success.falls:

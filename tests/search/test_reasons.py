@@ -41,8 +41,8 @@ def test_it_is_said_by_which_rows_a_setting_was_chosen(rows: int, also: str) -> 
     [
         (
             Gain(0.05, -0.048, 0.0, 0.132, 12),
-            "-0.048 (F1); +0.132 was measured on the 24 rows of VALID, and would be sure on about 45: write more "
-            "rows, or give VALID that many in a file of its own, valid.jsonl",
+            "-0.048 (F1); +0.132 was measured on the 24 rows of VALID, and would be sure on about 45: give VALID "
+            "that many in a file of its own, valid.jsonl",
         ),
         (Gain(-0.05, -0.1, -0.1, -0.02, 12), "-0.100 (F1)"),
         (Gain(0.1, 0.02, -0.01, 0.1, 12), "-0.010 in balanced accuracy, whatever F1 says"),
