@@ -72,7 +72,7 @@ class Context:
         exact: bool = False,
     ) -> None:
         self._library, self._width, self._vocabulary = library, width, vocabulary
-        self._visits: Mapping[bytes, Visit] = {}
+        self._visits: dict[bytes, Visit] = {}  # those that are still to come in this pass
         self._error: BaseException | None = None
         self._ends: list[int] = []
         self._buffer = np.empty(0, dtype=np.uint8)
@@ -160,10 +160,12 @@ class Context:
         if self._error is not None:
             return False
         try:
-            visit = self._visits.get(self._library.ggml_get_name(tensor))
-            if visit is not None and not asks:
-                self._visit(tensor, visit)
-            return visit is not None
+            name = self._library.ggml_get_name(tensor) if self._visits else b""
+            if name not in self._visits:
+                return False
+            if not asks:
+                self._visit(tensor, self._visits.pop(name))
+            return True
         except BaseException as error:  # it cannot pass through C; it is raised when llama.cpp returns
             self._error = error
             return False

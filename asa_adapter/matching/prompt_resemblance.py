@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.data.prompt_landmarks import tools_digest
 from asa_adapter.errors import visible
+from asa_adapter.matching.token_runs import beginning, first_place, last_place, packed, packed_rows
 from asa_adapter.notations.tool_schemas import Tools, tool_names, tool_schemas, unwrapped
 
 NO_TOOLS = "the prompt offers no tools"
@@ -31,31 +32,16 @@ class Resemblance:
 
     config: ASAConfig
 
-    def offers_tools(self, tokens: torch.Tensor) -> torch.Tensor | None:
-        """Whether each of (B, T) prompts has the template's words around the tools: (B,) bool on the same device.
+    def offers_tools(self, prompts: Sequence[bytes]) -> list[bool] | None:
+        """Whether each of B prompts has the template's words around the tools; None where that cannot be told.
 
-        None where that cannot be told.
+        Args:
+            prompts: their token ids, as `token_runs.packed_rows` gives them.
         """
         if not self.config.tools_marks:
             return None
-        found = [_contains_run(tokens, mark) for mark in self.config.tools_marks]
-        return torch.stack(found).any(dim=0)
-
-    def ends_alike(self, tokens: torch.Tensor, last: torch.Tensor) -> torch.Tensor | None:
-        """Whether each of (B, T) prompts ends as those of the fit did: (B,) bool on the same device.
-
-        Args:
-            tokens: token ids.
-            last: (B,) index of the last prompt token in each row, on the same device.
-
-        Returns:
-            None where that is not known.
-        """
-        end = torch.tensor(self.config.prompt_end, device=tokens.device)
-        if not len(end):
-            return None
-        where = last[:, None] + torch.arange(1 - len(end), 1, device=tokens.device)
-        return ((where >= 0) & (tokens.gather(1, where.clamp(min=0)) == end)).all(dim=1)
+        marks = [packed(mark) for mark in self.config.tools_marks]
+        return [any(first_place(prompt, mark) >= 0 for mark in marks) for prompt in prompts]
 
     def first_other_end(self, tokens: torch.Tensor, last: NDArray[np.int64]) -> str:
         """A sentence about the first of (B, T) prompts with tools that does not end like those of the fit.
@@ -67,19 +53,15 @@ class Resemblance:
         Returns:
             "" where all end alike.
         """
-        alike = self.ends_alike(tokens, torch.from_numpy(last).to(tokens.device))
-        if alike is None or alike.all():
-            return ""
-        if (offers := self.offers_tools(tokens)) is not None:
-            alike |= ~offers
-        row = next((i for i, same in enumerate(alike.tolist()) if not same), None)
-        if row is None:
-            return ""
-        cause = self.other_end(tokens[row, : int(last[row]) + 1].tolist())
-        return (
-            f"the prompt of row {row} does not end like those that the adapter was fitted with: {cause}. Its gate was "
-            "not measured on such prompts"
-        )
+        end = packed(self.config.prompt_end)
+        for row, (ids, place) in enumerate(zip(packed_rows(tokens), last.tolist(), strict=True)):
+            if not beginning(ids, place + 1).endswith(end) and self.offers_tools([ids]) != [False]:
+                cause = self.other_end(tokens[row, : place + 1].tolist())
+                return (
+                    f"the prompt of row {row} does not end like those that the adapter was fitted with: {cause}. Its "
+                    "gate was not measured on such prompts"
+                )
+        return ""
 
     def other_end(self, ids: Sequence[int]) -> str:
         """In which way a prompt ends otherwise than those of the fit; "" where it does not.
@@ -94,9 +76,11 @@ class Resemblance:
         turn, header = end[: len(end) - count], end[len(end) - count :]
         if turn and header and tail[-len(turn) :] == turn:
             return "it has no generation prompt: render it with add_generation_prompt=True"
-        begun = max((n for n in range(1, len(header) + 1) if _last_place_of_run(tail, header[:n]) >= 0), default=0)
+        begun = max(
+            (n for n in range(1, len(header) + 1) if last_place(packed(tail), packed(header[:n])) >= 0), default=0
+        )
         if header and begun == len(header):
-            behind = len(tail) - _last_place_of_run(tail, header) - len(header)
+            behind = len(tail) - last_place(packed(tail), packed(header)) - len(header)
             return f"{behind} more tokens stand behind the generation prompt: a blank, or an answer that has begun"
         if begun > 1:
             variables = self.config.chat_template_variables
@@ -118,28 +102,11 @@ class Resemblance:
 
     def notes(self, ids: Sequence[int], tools: Tools | None) -> list[str]:
         """What is unlike the prompts of the fit in one prompt with some tools, a sentence each."""
-        offers = self.offers_tools(torch.tensor([list(ids)]))
-        if offers is not None and not offers.all():
+        offers = self.offers_tools([packed(ids)])
+        if offers is not None and not all(offers):
             return [f"{NO_TOOLS}, so it is left alone"]
         end = self.other_end(ids)
         return [note for note in (self.other_tools(tools), end and f"the prompt's end is unlike: {end}") if note]
-
-
-def _contains_run(tokens: torch.Tensor, run: Sequence[int]) -> torch.Tensor:
-    """Whether each of (B, T) rows has a run of token ids: (B,) bool."""
-    if tokens.shape[1] < len(run):
-        return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
-    width = tokens.shape[1] - len(run) + 1
-    same = torch.ones(len(tokens), width, dtype=torch.bool, device=tokens.device)
-    for i, token in enumerate(run):  # cheaper than windows of the run's length, and nothing is copied to the device
-        same &= tokens[:, i : i + width] == token
-    return same.any(dim=1)
-
-
-def _last_place_of_run(ids: Sequence[int], run: Sequence[int]) -> int:
-    """Where a run of token ids begins for the last time; -1 where it is not there."""
-    starts = range(len(ids) - len(run), -1, -1)
-    return next((i for i in starts if tuple(ids[i : i + len(run)]) == tuple(run)), -1)
 
 
 def _plain_tools(tools: Sequence[Any]) -> list[Any]:

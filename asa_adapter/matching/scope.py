@@ -1,5 +1,7 @@
 """Which rows of a call an adapter acts on, told from their prompts' token ids, and why it leaves others alone."""
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +9,7 @@ import torch
 from asa_adapter.config.value_checks import STATES
 from asa_adapter.matching.prompt_resemblance import NO_TOOLS, Resemblance
 from asa_adapter.matching.state_kinds import told_kinds
+from asa_adapter.matching.token_runs import packed_rows
 
 NO_KIND = "the kind of state in which the prompt ends is not known, and the adapter treats each kind in its own way"
 
@@ -23,46 +26,43 @@ class SeenPrompts:
 
     Attributes:
         states: kinds of state that are fitted.
-        offers: (B,) bool, whether the prompts offer tools; None where that does not matter, or cannot be told.
-        kinds: (B,) int64 kinds of state as indices into `STATES`, -1 where one is not known; None where none is.
+        offers: for each of B prompts whether it offers tools; None where that does not matter, or cannot be told.
+        kinds: for each its kind of state as an index into `STATES`, -1 where it is not known; None where none is.
         every_state: whether rows of other kinds are steered too.
     """
 
     states: tuple[str, ...] = STATES[:1]
-    offers: torch.Tensor | None = None
-    kinds: torch.Tensor | None = None
+    offers: Sequence[bool] | None = None
+    kinds: Sequence[int] | None = None
     every_state: bool = False
 
-    @property
-    def acts(self) -> torch.Tensor | None:
-        """(B,) bool, the rows that are steered; None where all are."""
-        fitted = None
-        if self.kinds is not None and not self.every_state:
-            fitted = self.rules >= 0
-        if self.offers is None or fitted is None:
-            return self.offers if fitted is None else fitted
-        return self.offers & fitted.to(self.offers.device)
+    @functools.cached_property
+    def acts(self) -> list[bool] | None:
+        """Whether each row is steered; None where all are."""
+        fitted = None if self.every_state or self.rules is None else [rule >= 0 for rule in self.rules]
+        known = [one for one in (self.offers, fitted) if one is not None]
+        found = [all(row) for row in zip(*known, strict=True)]
+        return None if all(found) else found
 
-    @property
-    def rules(self) -> torch.Tensor:
-        """(B,) int64 by which of the fitted kinds each row is decided; -1 where it is of none of them.
+    @functools.cached_property
+    def rules(self) -> list[int] | None:
+        """By which of the fitted kinds each row is decided, -1 where it is of none of them; None where none is known.
 
         With one fitted kind, rows whose kind is not known are decided by it.
         """
-        assert self.kinds is not None
-        found = torch.full_like(self.kinds, -1 if len(self.states) > 1 else 0)
-        for index, state in enumerate(STATES):
-            place = self.states.index(state) if state in self.states else -1
-            found = torch.where(self.kinds == index, place, found)
-        return found
+        if self.kinds is None:
+            return None
+        places = [self.states.index(state) if state in self.states else -1 for state in STATES]
+        unknown = -1 if len(self.states) > 1 else 0
+        return [places[kind] if kind >= 0 else unknown for kind in self.kinds]
 
     def of_row(self, row: int) -> tuple[str, str]:
         """The kind of a row's state, "" where it is not known, and why the row is left alone, "" where it is not."""
-        kind = -1 if self.kinds is None else int(self.kinds[row])
+        kind = -1 if self.kinds is None else self.kinds[row]
         state = STATES[kind] if kind >= 0 else ""
         if self.offers is not None and not self.offers[row]:
             return state, NO_TOOLS
-        if self.every_state or (acts := self.acts) is None or acts[row]:
+        if self.every_state or self.acts is None or self.acts[row]:
             return state, ""
         return state, state_not_fitted(state) if state else NO_KIND
 
@@ -86,8 +86,9 @@ class Scope:
         config = self.fitted.config
         several = len(config.states) > 1
         if tokens is None:
-            unknown = torch.full((rows,), -1, device="cpu") if several else None
+            unknown = [-1] * rows if several else None
             return SeenPrompts(config.states, None, unknown, self.every_state)
-        offers = None if self.without_tools else self.fitted.offers_tools(tokens)
-        kinds = told_kinds(tokens, config.state_marks) if config.state_marks else None
+        prompts = packed_rows(tokens)
+        offers = None if self.without_tools else self.fitted.offers_tools(prompts)
+        kinds = told_kinds(prompts, config.state_marks) if config.state_marks else None
         return SeenPrompts(config.states, offers, kinds, self.every_state)

@@ -10,21 +10,18 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.config.state_rules import LONGEST_MARK
 from asa_adapter.config.value_checks import STATES
 from asa_adapter.data.prompt_landmarks import shared_prompt_end
 from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.data.rows import Row, row_messages, row_tools
-from asa_adapter.engine.padded_batches import pad_batch
+from asa_adapter.matching.token_runs import last_place, packed
 from asa_adapter.notations.tool_schemas import Tools
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 Marks = Mapping[str, Sequence[Sequence[int]]]
 
-_BATCH = 256
 # Turns that begin differently: what they share with what stands before them is the template's.
 _REQUESTS = ("Hello.", "what is 7 x 8", "\n- one", '{"a": 1}', "<b>bold</b>")
 _RESULTS = ("12:30", '{"area": 42}', "\nnothing found", "[1, 2]", "<p>text</p>")
@@ -41,33 +38,29 @@ def kind_of(row: Row) -> str:
     return "after_result" if last in ("tool", "function") else "first"
 
 
-def told_kinds(tokens: torch.Tensor, marks: Marks) -> torch.Tensor:
-    """The kind of state of each of (B, T) prompts: (B,) int64 on their device, an index into `STATES`.
+def told_kinds(prompts: Sequence[bytes], marks: Marks) -> list[int]:
+    """The kind of state of each of B prompts, an index into `STATES`.
 
     It is the kind whose mark ends last, the longer mark where two end together; -1 where there is none.
 
+    Args:
+        prompts: their token ids, as `token_runs.packed_rows` gives them.
+        marks: runs of token ids, by kind of state.
+
     Example:
         >>> marks = {"first": ((7, 8),), "after_result": ((7, 9),)}
-        >>> told_kinds(torch.tensor([[7, 8, 1, 7, 9, 2], [7, 9, 1, 7, 8, 2], [1, 1, 1, 1, 1, 1]]), marks).tolist()
+        >>> told_kinds([packed([7, 8, 1, 7, 9]), packed([7, 9, 1, 7, 8]), packed([1, 1, 1, 1])], marks)
         [1, 0, -1]
     """
-    places = torch.stack([_last_mark(tokens, marks.get(state, ())) for state in STATES])
-    best, kind = places.max(dim=0)
-    return torch.where(best > 0, kind, -1)
+    runs = [(len(run), packed(run), kind) for kind, name in enumerate(STATES) for run in marks.get(name, ())]
+    return [_told_kind(prompt, runs) for prompt in prompts]
 
 
-def _last_mark(tokens: torch.Tensor, runs: Sequence[Sequence[int]]) -> torch.Tensor:
-    """(B,) where one of the runs ends last, in units that leave room for its length; 0 where none is there."""
-    found = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-    for run in runs:
-        if (width := tokens.shape[1] - len(run) + 1) < 1:
-            continue
-        same = torch.ones(len(tokens), width, dtype=torch.bool, device=tokens.device)
-        for i, token in enumerate(run):
-            same &= tokens[:, i : i + width] == token
-        ends = torch.arange(len(run), len(run) + width, device=tokens.device) * 2 * LONGEST_MARK + len(run)
-        found = torch.maximum(found, (same * ends).amax(dim=1))
-    return found
+def _told_kind(prompt: bytes, runs: Sequence[tuple[int, bytes, int]]) -> int:
+    """The kind of one prompt, by the length, the bytes and the kind of each mark."""
+    # Of two kinds that share a mark the first one counts, as its number is the lower one.
+    found = [(place + size, size, -kind) for size, run, kind in runs if (place := last_place(prompt, run)) >= 0]
+    return -max(found)[2] if found else -1
 
 
 def marks_of_state_kinds(
@@ -104,7 +97,7 @@ def marks_of_state_kinds(
 def _marks_tell_kinds(marks: Marks, samples: Sequence[tuple[str, Sequence[Sequence[Sequence[int]]]]]) -> bool:
     """Whether the marks tell the kind of each sample."""
     return all(marks.values()) and all(
-        told_kinds(torch.tensor([prompt]), marks).tolist() == [STATES.index(state)]
+        told_kinds([packed(prompt)], marks) == [STATES.index(state)]
         for state, variants in samples
         for prompts in variants
         for prompt in prompts
@@ -196,11 +189,7 @@ def state_kind_fields(
     """
     marks = marks_of_state_kinds(tokenizer, row_tools(rows[0], tools), parser)
     named = [kind_of(row) for row in rows]
-    told = [
-        kind
-        for begin in range(0, len(prompts), _BATCH)
-        for kind in told_kinds(pad_batch(prompts[begin : begin + _BATCH], 0, "left", "cpu")[0], marks).tolist()
-    ]
+    told = told_kinds([packed(prompt) for prompt in prompts], marks)
     if not marks or told != [STATES.index(name) for name in named]:
         return {"states": STATES[:1], "state_marks": {}}
     return {"states": tuple(state for state in STATES if state in named), "state_marks": marks}

@@ -180,6 +180,8 @@ class Record:
     met: list[Met] = field(default_factory=list)
     expand: int = 1
     biased: bool = False
+    _acts: torch.Tensor | None = None
+    _rules: torch.Tensor | None = None
 
     @property
     def whole(self) -> bool:
@@ -195,19 +197,21 @@ class Record:
 
     def see(self, tokens: torch.Tensor | None) -> None:
         """Looks at what (B, T) prompts are; None where these are not known."""
-        self.seen = SeenPrompts() if self.scope is None else self.scope.look(tokens, len(self.last))
+        seen = self.seen = SeenPrompts() if self.scope is None else self.scope.look(tokens, len(self.last))
+        where = "cpu" if tokens is None else tokens.device  # now, as a copy in the hook would wait for the device
+        rules = seen.rules if self.controller.others else None
+        self._acts = None if seen.acts is None else torch.tensor(seen.acts, device=where)
+        self._rules = None if rules is None else torch.tensor(rules, device=where)
 
     def rules(self, rows: torch.Tensor) -> torch.Tensor | None:
         """(n,) by which kind's controller some (n,) rows of a pass are decided; None where there is one alone."""
-        if not self.controller.others or self.seen.kinds is None:
-            return None
-        return self.seen.rules.to(rows.device)[rows // self.expand]
+        return None if self._rules is None else self._rules.to(rows.device)[rows // self.expand]
 
     def allowed(self, verdicts: Verdicts, rows: torch.Tensor) -> Verdicts:
         """The verdicts for some (n,) rows of a pass, with gate 0 where the adapter does not act on the prompt."""
-        if (acts := self.seen.acts) is None:
+        if self._acts is None:
             return verdicts
-        return verdicts._replace(gate=verdicts.gate * acts.to(rows.device)[rows // self.expand])
+        return verdicts._replace(gate=verdicts.gate * self._acts.to(rows.device)[rows // self.expand])
 
     def change(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         """The (D,) state of a row before its step and behind it; None where they are the same."""

@@ -75,10 +75,10 @@ def told(extra_args: Mapping[str, Any] | None, prompt: Sequence[int], adapter: R
     given = {key: value for key, value in (extra_args or {}).items() if key != _RULE}
     scope = Scope(adapter, bool(given.get(WITHOUT_TOOLS)), bool(given.get(ALL_STATES)))
     seen = scope.look(torch.tensor([list(prompt)]), 1)
-    if seen.acts is not None and not bool(seen.acts.all()):
+    if seen.acts is not None:
         return {**given, SWITCH: 0}
-    if len(seen.states) > 1 and (rule := int(seen.rules)) > 0:
-        given[_RULE] = rule
+    if len(seen.states) > 1 and seen.rules is not None and seen.rules[0] > 0:
+        given[_RULE] = seen.rules[0]
     return given
 
 

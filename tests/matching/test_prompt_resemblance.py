@@ -4,12 +4,14 @@ import dataclasses
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from asa_adapter import ASAConfig
 from asa_adapter.data.prompt_landmarks import tools_digest
 from asa_adapter.matching.prompt_resemblance import NO_TOOLS, Resemblance
+from asa_adapter.matching.token_runs import packed, packed_rows
 
 # The turn's end is 20 21, the generation prompt 22 23 24; tools stand behind 11 12 13, or before 14.
 END, MARKS = (20, 21, 22, 23, 24), ((11, 12, 13), (14,))
@@ -37,37 +39,37 @@ def test_a_row_offers_tools_where_one_of_the_marks_is_whole() -> None:
     rows = torch.tensor(
         [[11, 12, 13, 1, 1], [1, 1, 1, 1, 14], [11, 12, 1, 13, 1], [1, 2, 3, 4, 5], [12, 13, 11, 12, 1]]
     )
-    found = resemblance().offers_tools(rows)
-    assert found is not None
-    assert found.tolist() == [True, True, False, False, False]
+    assert resemblance().offers_tools(packed_rows(rows)) == [True, True, False, False, False]
 
 
 def test_a_row_shorter_than_a_mark_does_not_have_it() -> None:
-    found = resemblance(tools_marks=((1, 2, 3),)).offers_tools(torch.tensor([[1, 2]]))
-    assert found is not None
-    assert found.tolist() == [False]
+    assert resemblance(tools_marks=((1, 2, 3),)).offers_tools([packed([1, 2])]) == [False]
 
 
 def test_without_marks_it_is_not_known_who_offers_tools() -> None:
-    assert resemblance(tools_marks=()).offers_tools(torch.tensor([[1, 2, 3]])) is None
+    assert resemblance(tools_marks=()).offers_tools([packed([1, 2, 3])]) is None
 
 
 def test_the_end_is_read_at_the_last_prompt_token_of_each_row() -> None:
-    rows = torch.tensor([[0, 0, *END], [*END, 0, 0], [1, 2, *END[:-1], 7], [0, 0, *END]])
-    found = resemblance().ends_alike(rows, torch.tensor([6, 4, 6, 5]))
-    assert found is not None
-    assert found.tolist() == [True, True, False, False]
+    rows = torch.tensor([[14, 0, *END], [14, *END, 0], [14, 2, *END[:-1], 7], [0, 14, *END]])
+    told = [resemblance().first_other_end(rows[[i]], np.array([n])) for i, n in enumerate((6, 5, 6, 5))]
+    assert [text != "" for text in told] == [False, False, True, True]
+    assert resemblance().first_other_end(rows, np.array([6, 5, 6, 5])).startswith("the prompt of row 2 does not end")
 
 
 def test_a_row_shorter_than_the_end_does_not_end_alike() -> None:
-    found = resemblance().ends_alike(torch.tensor([list(END[1:])]), torch.tensor([3]))
-    assert found is not None
-    assert found.tolist() == [False]
+    short = resemblance(tools_marks=())
+    assert short.first_other_end(torch.tensor([list(END[1:])]), np.array([3])) != ""
+    assert short.first_other_end(torch.tensor([list(END)]), np.array([4])) == ""
+
+
+def test_of_a_row_without_tools_no_other_end_is_told() -> None:
+    assert resemblance().first_other_end(torch.tensor([[1, 2, 3]]), np.array([2])) == ""
 
 
 def test_an_end_that_is_not_known_is_not_compared() -> None:
-    unknown = resemblance(prompt_end=(), generation_tokens=0)
-    assert unknown.ends_alike(torch.tensor([[1]]), torch.tensor([0])) is None
+    unknown = resemblance(prompt_end=(), generation_tokens=0, tools_marks=())
+    assert unknown.first_other_end(torch.tensor([[1]]), np.array([0])) == ""
     assert unknown.other_end([1, 2]) == ""
 
 
