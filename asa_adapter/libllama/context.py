@@ -175,13 +175,13 @@ class Context:
         rows, ends = self._library.ggml_nbytes(tensor) // size, self._ends
         if rows == len(ends):  # as behind the last block, which computes nothing but what logits are wanted of
             ends = list(range(rows))
-        states = torch.empty(len(ends), self._width, dtype=torch.float32, device="cpu")
-        for own, row in enumerate(ends):
-            self._library.ggml_backend_tensor_get(tensor, states[own].data_ptr(), row * size, size)
-        if (changed := visit(states)) is not None:
+        states = np.empty((len(ends), self._width), dtype=np.float32)
+        for row, place in zip(ends, range(states.ctypes.data, states.ctypes.data + states.nbytes, size), strict=True):
+            self._library.ggml_backend_tensor_get(tensor, place, row * size, size)
+        if (changed := visit(torch.from_numpy(states))) is not None:
             changed = changed.float().contiguous()
             for own, row in enumerate(ends):
-                self._library.ggml_backend_tensor_set(tensor, changed[own].data_ptr(), row * size, size)
+                self._library.ggml_backend_tensor_set(tensor, changed.data_ptr() + own * size, row * size, size)
 
     def logits(self, number: int = -1) -> torch.Tensor:
         """(V,) float32 logits behind the last token of a run of the latest `read`, by the number of the run."""

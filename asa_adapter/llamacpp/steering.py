@@ -84,14 +84,14 @@ class SteeredGGUFRow:
         """Keeps the state behind an earlier block."""
 
         def visit(states: torch.Tensor) -> None:
-            self._window.read(layer, states[None])
+            self._window.states[layer] = states
 
         return visit
 
     def steer(self, states: torch.Tensor) -> torch.Tensor | None:
         """Decides by the (1, D) state behind the steered block, and steers it; None where it stays as it is."""
-        steered = self._window.steer(states[None].clone(), in_place=True)[0]
-        return None if torch.equal(steered, states) else steered
+        left = self._window.steer_states(states, self._window.where[0])
+        return None if torch.equal(left, states) else left
 
 
 class AttachedAdapters:

@@ -57,21 +57,34 @@ class Window:
         self.used = True
         self._check(hidden)
         where = tuple(index.to(hidden.device) for index in self.where)
-        controller = self.record.controller.to(hidden.device)
         states = hidden[where]
-        rule = self.record.rules(where[0].to(states.device))
-        if self.again:
-            verdicts = self.record.met[0].verdicts
-        else:
-            verdicts = self.record.allowed(controller.decide(self._read_with(states), rule), where[0])
-        left = controller.steer(states, verdicts, rule) if controller.pushes else states
-        if not self.again:
-            self.record.met.append(Met(self.rows, states, verdicts, left))
+        left = self.steer_states(states, where[0])
         if left is states:
             return hidden
         steered = hidden if in_place else hidden.clone()
         steered[where] = left
         return steered
+
+    def steer_states(self, states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """The (n, D) states of the last prompt tokens, steered; the same tensor where the adapter adds nothing.
+
+        Args:
+            states: the states, which are kept: they must not be changed later.
+            rows: (n,) indices of their rows, on the same device.
+
+        Raises:
+            IncompatibleModelError: an earlier block that is read did not run.
+        """
+        controller = self.record.controller.to(states.device)
+        rule = self.record.rules(rows)
+        if self.again:
+            verdicts = self.record.met[0].verdicts
+        else:
+            verdicts = self.record.allowed(controller.decide(self._read_with(states), rule), rows)
+        left = controller.steer(states, verdicts, rule) if controller.pushes else states
+        if not self.again:
+            self.record.met.append(Met(self.rows, states, verdicts, left))
+        return left
 
     def _read_with(self, states: torch.Tensor) -> torch.Tensor:
         """(n, R D) states of all layers that are read, the steered one's (n, D) last."""

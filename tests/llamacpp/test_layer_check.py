@@ -107,7 +107,7 @@ def test_an_error_inside_a_visit_is_raised_and_the_model_answers_on(
     prompt = torch.tensor([pair.prompts[0]])
     before = pair.file.generate(prompt, max_new_tokens=4)
     with pair.adapter.attach(pair.file), monkeypatch.context() as faulty:
-        faulty.setattr(Window, "steer", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        faulty.setattr(Window, "steer_states", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             pair.file.generate(prompt, max_new_tokens=4)
     assert torch.equal(pair.file.generate(prompt, max_new_tokens=4), before)
