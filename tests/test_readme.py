@@ -158,9 +158,10 @@ def test_blocks_are_found_with_the_output_of_commands(readme: str, blocks: list[
 
 @pytest.fixture
 def workplace(tmp_path: Path, few_rows: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in that has what the README assumes: the examples, and data of one's own."""
+    """A folder to work in that has what the README assumes: the examples, data and an adapter of one's own."""
     place = tmp_path / "work"
     shutil.copytree(few_rows, place / "my_data")
+    shutil.copytree(SHIPPED, place / "my_adapter")
     (place / "my_rows").mkdir()
     for path in few_rows.glob("*.jsonl"):
         rows = [json.loads(line) | {"answer": "It depends."} for line in path.read_text("utf-8").splitlines()[:2]]

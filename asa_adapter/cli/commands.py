@@ -29,10 +29,11 @@ from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.policy.decision import Decision
 from asa_adapter.report import Report
-from asa_adapter.summary.comparison_in_words import comparison_text, gain_in_words
+from asa_adapter.summary.comparison_in_words import comparison_text
 from asa_adapter.summary.conversations_table import conversations_table
 from asa_adapter.summary.markdown import calls_table, metrics_table
 from asa_adapter.summary.setting_in_words import setting_words
+from asa_adapter.summary.verdict_in_words import verdict_in_words
 from asa_adapter.summary.weaknesses import weaknesses
 from asa_adapter.tool_calls.outcomes import answer_verdict
 from asa_adapter.training.trainer import ASATrainer
@@ -55,22 +56,21 @@ def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     trainer = ASATrainer(model, tokenizer, splits, arguments, tools)
     adapter = trainer.train()
     results = trainer.evaluate("test")
-    chosen = trainer.report["chosen"]
-    first = trainer.report["valid"].get("success_note")
-    weak = [markdown_for_terminal(spot) for spot in weaknesses(adapter.config, Report.read(trainer.report))]
+    chosen, read = trainer.report["chosen"], Report.read(trainer.report)
+    verdict = verdict_in_words(read, adapter.config.abstains)
+    weak = [markdown_for_terminal(spot) for spot in weaknesses(adapter.config, read)]
     shown = weak if len(weak) <= _SPOTS else [*weak[:_SPOTS], f"{len(weak) - _SPOTS} more, which its card has"]
-    gain = gain_in_words(trainer.report["evaluations"]["test"]["intervals"])
     text = "\n\n".join(
         [
-            *([first] if first else []),
+            *(folded(text) for text in (verdict, read.success_note) if text),
             folded(f"The choice: {setting_words(chosen)}. Why: {chosen['why']}."),
-            f"TEST\n{metrics_table(results)}\n{gain}",
+            f"TEST\n{metrics_table(results)}",
             calls_table(results),
             "\n".join(["WEAK SPOTS", *(folded(spot, "- ") for spot in shown)]),
-            f"saved in {options.output}",
+            f"saved in {options.output}; README.md there is its card",
         ]
     )
-    found = {"chosen": chosen, "test": results, "weak_spots": weak, "output": options.output}
+    found = {"verdict": verdict, "chosen": chosen, "test": results, "weak_spots": weak, "output": options.output}
     if options.push is None or not Processes().is_main:
         return found, text
     url = adapter.push_to_hub(options.push, private=options.private or None)

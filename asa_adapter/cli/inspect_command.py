@@ -15,6 +15,7 @@ from asa_adapter.notations.tool_schemas import tool_names
 from asa_adapter.report import Report
 from asa_adapter.summary.markdown import metrics_table, one_line
 from asa_adapter.summary.setting_in_words import WHERE, setting_words_of_kind
+from asa_adapter.summary.verdict_in_words import verdict_in_words
 
 if TYPE_CHECKING:
     from asa_adapter.adapter import ASAAdapter
@@ -42,7 +43,6 @@ def inspection(adapter: "ASAAdapter", source: str) -> dict[str, Any]:
         source: folder or repository that it came from.
     """
     config = adapter.config
-    own = sorted(adapter.probes.by_domain_)
     return {
         "source": source,
         "commit": adapter.commit,
@@ -52,7 +52,7 @@ def inspection(adapter: "ASAAdapter", source: str) -> dict[str, Any]:
         "domains_with_own_direction": [
             name for name, row in zip(config.domains, adapter.vectors.v_domain, strict=True) if bool(row.any())
         ],
-        "domains_with_own_probe": own,
+        "domains_with_own_probe": sorted(adapter.probes.by_domain_),
         "report": adapter.report,
     }
 
@@ -74,6 +74,7 @@ def inspection_text(
     report = Report.read(raw)
     model = ", ".join(filter(None, [config.model_type, f"{config.num_layers} blocks", f"width {config.hidden_size}"]))
     rows = {
+        "verdict": verdict_in_words(report, config.abstains),
         "commit": commit,
         "model": f"{config.base_model or 'not recorded'} ({model})",
         "revision": config.base_model_revision,
@@ -86,12 +87,11 @@ def inspection_text(
     }
     lines = [f"ASA adapter {one_line(source)}"]
     for name, text in rows.items():
-        lines += textwrap.wrap(
-            one_line(text or ""), width, initial_indent=f"  {name:<11}", subsequent_indent=" " * _INDENT
-        )
+        head, rest = f"  {name:<11}", " " * _INDENT
+        lines += textwrap.wrap(one_line(text or ""), width, initial_indent=head, subsequent_indent=rest)
     for split, comparison in report.evaluations.items():
-        table = metrics_table({"base": comparison.base, "asa": comparison.asa})
-        lines += ["", f"{one_line(split).upper()}, {comparison.base['n']} prompts", table]
+        lines += ["", f"{one_line(split).upper()}, {comparison.base['n']} prompts"]
+        lines += [metrics_table({"base": comparison.base, "asa": comparison.asa})]
     return "\n".join(lines)
 
 

@@ -19,6 +19,7 @@ from asa_adapter.summary.comparison_in_words import ablations_markdown, rules_ma
 from asa_adapter.summary.conversations_table import conversations_section
 from asa_adapter.summary.markdown import calls_table, code, escaped, table, variations_markdown
 from asa_adapter.summary.setting_in_words import settings_table
+from asa_adapter.summary.verdict_in_words import verdict_in_words
 from asa_adapter.summary.weaknesses import weaknesses
 
 PLOTS_FOLDER = "plots"
@@ -65,7 +66,7 @@ def model_card(config: ASAConfig, report: Report, repo_id: str | None = None, pl
         acts=_ACTS[config.action],
         base_model=f"[{base_model}](https://huggingface.co/{on_hub})" if on_hub else base_model,
         success_note=escaped(report.success_note) if report.success_note else None,
-        headline=None if config.abstains else _headline(report),
+        headline=None if config.abstains else verdict_in_words(report, config.abstains),
         sample=None if config.abstains else _sample_section(report),
         repo_id=repo_id if _HUB_ID.fullmatch(repo_id or "") else PLACEHOLDER,
         model_id=on_hub or "path/to/the/model",
@@ -136,18 +137,6 @@ def _model_file(config: ASAConfig) -> str | None:
     return f"the one in {found[1]} that it was fitted on" if found else None
 
 
-def _headline(report: Report) -> str | None:
-    """The one sentence that most readers want."""
-    test = report.evaluations.get("test")
-    if test is None:
-        return None
-    base, asa = test.base, test.asa
-    return (
-        f"On {asa['n']} TEST prompts, F1 goes from {base['f1']:.3f} to {asa['f1']:.3f}, and of the prompts without "
-        f"need, the share that gets a call from {base['fpr']:.3f} to {asa['fpr']:.3f}."
-    )
-
-
 def _sample_section(report: Report) -> str | None:
     """One of the package's own prompts with the answers of the model alone and with the adapter."""
     if not report.demonstration:
@@ -157,7 +146,7 @@ def _sample_section(report: Report) -> str | None:
     which = "the first of those where it did" if changed else "the first of them"
     return (
         f"{table(['', escaped(shown['prompt'])], rows, numbers=0)}\n\nOf {asked} sample prompts that come with the "
-        f"package it changed for {changed} whether a call begins; this is {which}."
+        f"package, whatever the tools are, it changed for {changed} whether a call begins; this is {which}."
     )
 
 

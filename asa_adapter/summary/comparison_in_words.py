@@ -11,12 +11,6 @@ _HEAD = ("rule", "F1", "gain (95 %)", "McNemar p", "FPR", "can be read", "offere
          "success recall", "the gold calls", "tokens read", "written", "ms")  # fmt: skip
 
 
-def gain_in_words(intervals: Mapping[str, Any]) -> str:
-    """What a comparison's 95 % intervals say of the gain in F1."""
-    low, high = intervals["gain"]["f1"]
-    return f"F1 gains {low:+.3f} to {high:+.3f}, with 95 % confidence."
-
-
 def rules_markdown(rules: Mapping[str, Any]) -> str | None:
     """The table of a report's sound `rules`, and below it what VALID chose; None where there are none."""
     rows = rules.get("rows", {})

@@ -111,6 +111,7 @@ def _fit_line(report: Mapping[str, Any]) -> str:
     if len(report["domains"]) > 1:
         found += f"; of {len(report['domains'])} domains the right one for "
         found += f"{100 * report['layers'][best]['router_accuracy']:.0f} % of VALID"
+        found += f" ({100 / len(report['domains']):.0f} % by chance)"
     return found
 
 
@@ -119,8 +120,8 @@ def _screen_line(report: Mapping[str, Any]) -> str:
     screen = report["screen"]
     best = screen["best_of_each_layer"][0]
     return (
-        f"of {screen['settings']} settings the best reaches F1 {best['f1']:.3f} by first tokens, the model alone "
-        f"{screen['base']['f1']:.3f}"
+        f"of {screen['settings']} settings that did not fall behind the best reaches F1 {best['f1']:.3f} by first "
+        f"tokens, the model alone {screen['base']['f1']:.3f}"
     )
 
 

@@ -24,6 +24,8 @@ from asa_adapter.cli.entrypoint import main
 from asa_adapter.cli.option_parser import command_parser
 from asa_adapter.comparison.rules_table import ablated_metrics
 from asa_adapter.evaluation.answers import Evaluation
+from asa_adapter.report import Report
+from asa_adapter.summary.verdict_in_words import verdict_in_words
 
 FAST = ["--layers", "6", "--alphas", "1", "--taus", "0.5", "--betas", "1", "--finalists", "1"]
 
@@ -63,8 +65,8 @@ def test_train_ends_with_the_choice_the_calls_and_the_weak_spots_in_words(
     assert main(words) == 0
     captured = capsys.readouterr()
     text = captured.out
-    said = "The choice: layer 6, a push of 1 x the norm, for or against a call on every prompt. Why: the gentlest of 1"
-    assert " ".join(text.split()).startswith(said)
+    said = "\n\nThe choice: layer 6, a push of 1 x the norm, for or against a call on every prompt. Why: the gentlest"
+    assert said in "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
     assert "\nTEST\n| | precision |" in text
     assert "\n| calls | format | tool_name | arguments | success_precision | success_recall |" in text
     spots = text.split("WEAK SPOTS\n")[1].split("\n\n")[0]
@@ -72,8 +74,9 @@ def test_train_ends_with_the_choice_the_calls_and_the_weak_spots_in_words(
     assert "expect its numbers to be some points off" in " ".join(spots.split())
     assert sum(line.startswith("- ") for line in spots.splitlines()) == 7
     assert re.search(r"\n- \d+ more, which its card has$", spots)
-    assert re.search(r"\nF1 gains [+-]0\.\d{3} to [+-]0\.\d{3}, with 95 % confidence\.\n", text)
-    assert text.endswith(f"saved in {trained}\npushed to user/a True\n")
+    leads = "Worth using|Not sure yet|Better without it|Look at its calls first"
+    assert re.match(rf"({leads}): of \d+ TEST prompts that need a tool", text)
+    assert text.endswith(f"saved in {trained}; README.md there is its card\npushed to user/a True\n")
     told = captured.err.splitlines()
     assert told[0].startswith("asa-adapter: rows      ")
     assert [line.split()[1] for line in told if " of 7, " in line] == list("1234567")
@@ -198,7 +201,10 @@ def test_inspect_shows_the_adapter_without_a_model(trained: Path, capsys: pytest
     text = capsys.readouterr().out
     report = json.loads((trained / "report.json").read_text())
     width = json.loads((trained / "asa_config.json").read_text())["hidden_size"]
-    assert text.startswith(f"ASA adapter {trained}\n  model      tiny_lfm2 (lfm2, 8 blocks, width {width})\n")
+    verdict = verdict_in_words(Report.read(report), False)
+    assert f"ASA adapter {trained} verdict {verdict} model tiny_lfm2 (lfm2, 8 blocks, width {width})" in " ".join(
+        text.split()
+    )
     assert f"| asa | {report['evaluations']['test']['asa']['precision']:.3f} |" in text
     assert "commit" not in text
 

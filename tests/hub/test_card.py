@@ -18,6 +18,7 @@ from asa_adapter.evaluation.metrics import trigger_metrics
 from asa_adapter.hub.card import model_card
 from asa_adapter.report import Report
 from asa_adapter.summary.markdown import escaped, metrics_table
+from asa_adapter.summary.verdict_in_words import verdict_in_words
 
 RATIOS = ("precision", "recall", "f1", "accuracy", "fpr")
 SHA = "0123456789ab" + "c" * 52
@@ -235,12 +236,11 @@ def test_without_a_repository_its_results_carry_the_base_models_name(base_model:
     assert ModelCard(card(config(base_model=base_model), report())).data.model_name == name
 
 
-def test_its_headline_says_of_what_the_false_calls_are_a_share() -> None:
-    before, after = ratios(2), ratios(3)
-    assert (
-        f"**On 12 TEST prompts, F1 goes from {before[2]:.3f} to {after[2]:.3f}, and of the prompts without need, the "
-        f"share that gets a call from {before[4]:.3f} to {after[4]:.3f}.**"
-    ) in card(config(), report())
+def test_its_headline_is_the_verdict_on_test() -> None:
+    verdict = verdict_in_words(Report.read(report()), False)
+    assert verdict is not None
+    assert f"\n**{verdict}**\n" in card(config(), report())
+    assert verdict not in card(config(alpha=0.0), report())
 
 
 SAMPLE = {"prompt": "What is 2 | 3?", "base": "It is\n<b>6</b>. " + "x" * 300, "asa": ""}
@@ -257,7 +257,7 @@ def test_it_opens_with_a_sample_prompt_before_and_after(changed: int, which: str
         "the model alone": [f"`It is <b>6</b>. {'x' * 184}…`"],
         "with ASA": ["(nothing)"],
     }
-    assert "Of 12 sample prompts that come with the package it " + which in text
+    assert "Of 12 sample prompts that come with the package, whatever the tools are, it " + which in text
     assert text.index("What is 2") < text.index("## Use")
 
 
@@ -276,7 +276,7 @@ def test_no_other_number_stands_in_it() -> None:
         f"{upper_bound(2, 6):.3f}": "what their share may be", "0.0412": "McNemar", "4": "finalists", "4.0": "CC BY",
         "0.712": "AUC", "0.388": "AUC of the control", "0.5": "what the control should be", "320": "TRAIN prompts",
         f"{ratios(2)[2]:.3f}": "F1 alone", f"{ratios(3)[2]:.3f}": "F1 with ASA",
-        f"{ratios(2)[4]:.3f}": "FPR alone", f"{ratios(3)[4]:.3f}": "FPR with ASA",
+        "83": "% recall with ASA", "67": "% alone", "33": "% FPR", "0.090": "F1's gain", "0.390": "at most",
         f"{ratios(2, 'code')[2]:.3f}": "F1 in code, alone", f"{ratios(3, 'code')[2]:.3f}": "F1 in code, with ASA",
         f"{good_calls():.3f}": "success precision", "2.13.0": "torch",
     }  # fmt: skip

@@ -309,7 +309,7 @@ def test_what_was_trained_is_pushed_with_its_numbers(trained: Any, hub: LocalHub
     assert loaded.report == trainer.report
     assert loaded.config.sealed({}) == adapter.config.sealed({})
     f1 = trainer.report["evaluations"]["test"]["asa"]["f1"]
-    assert f"to {f1:.3f}, and of the prompts without need" in repo.files()["README.md"].decode()
+    assert f"-> {f1:.3f}, " in repo.files()["README.md"].decode()
 
 
 def test_pushing_before_training_is_refused(tiny_lfm2: Any, small: Any, hub: LocalHub) -> None:

@@ -1,0 +1,57 @@
+"""Whether to use an adapter: the one sentence that most readers want, for terminal and model card."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from asa_adapter.report import Comparison, Report
+
+_ABSTAINS = "Nothing to use yet: it abstains, and leaves the model as it is, since no gain on VALID was sure."
+
+
+def verdict_in_words(report: Report, abstains: bool) -> str | None:
+    """Whether an adapter is worth using, by TEST, and what it changes there; None where TEST was not measured.
+
+    A gain is sure where the 95 % interval of F1's, or of accuracy's, lies above 0: an adapter that was chosen for few
+    needless calls may gain in the latter alone.
+    """
+    if abstains:
+        return _ABSTAINS
+    test = report.evaluations.get("test")
+    if test is None:
+        return None
+    lead, sure = _lead_and_gain(test, bool(report.success_note))
+    return f"{lead}: {_calls_told(test.base, test.asa)}; F1 {test.base['f1']:.3f} -> {test.asa['f1']:.3f}{sure}."
+
+
+def _lead_and_gain(test: Comparison, no_success: bool) -> tuple[str, str]:
+    """What to do, in two or three words, and the interval that says so."""
+    gains = {name: test.intervals.get("gain", {}).get(name) for name in ("f1", "accuracy")}
+    known = {name: tuple(gain) for name, gain in gains.items() if gain is not None}
+    above = [name for name, (low, _) in known.items() if low > 0]
+    below = bool(known) and all(high < 0 for _, high in known.values())
+    name = next(iter([*above, *known]), None)
+    told = ""
+    if name is not None:
+        low, high = known[name]
+        told = f", a gain of {low:+.3f} to {high:+.3f}" if name == "f1" else f", in accuracy {low:+.3f} to {high:+.3f}"
+        told += " with 95 % confidence"
+    if below:
+        return "Better without it", told
+    if no_success:
+        return "Look at its calls first", told
+    if above:
+        return "Worth using", told
+    return "Not sure yet", f"{told}, which chance alone may explain" if told else ", whose intervals were not measured"
+
+
+def _calls_told(base: Mapping[str, Any], asa: Mapping[str, Any]) -> str:
+    """How many of the prompts with and without need get a call, and how many without the adapter."""
+    needed, others = (asa["tp"] + asa["fn"]), (asa["fp"] + asa["tn"])
+    return (
+        f"of {needed} TEST prompts that need a tool {_percent(asa['recall'])} get a call ({_percent(base['recall'])} "
+        f"without it), of {others} others {_percent(asa['fpr'])} ({_percent(base['fpr'])})"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -1,0 +1,72 @@
+"""The one sentence on whether to use an adapter."""
+
+from typing import Any
+
+import pytest
+
+from asa_adapter.evaluation.metrics import trigger_metrics
+from asa_adapter.report import Report
+from asa_adapter.summary.verdict_in_words import verdict_in_words
+
+LABELS = [1] * 8 + [0] * 8
+BASE, ASA = [1] * 4 + [0] * 4 + [1] * 6 + [0] * 2, [1] * 6 + [0] * 2 + [1] * 2 + [0] * 6
+COUNTED = (
+    "of 8 TEST prompts that need a tool 75 % get a call (50 % without it), of 8 others 25 % (75 %); F1 0.444 -> 0.750"
+)
+
+
+def report(f1: list[float] | None, accuracy: list[float] | None, **more: Any) -> Report:
+    gain = {name: found for name, found in (("f1", f1), ("accuracy", accuracy)) if found is not None}
+    whole = {"precision": [0.0, 1.0], "recall": [0.0, 1.0], "fpr": [0.0, 1.0]}
+    intervals = {"base": whole, "asa": whole, "gain": {**whole, **gain}} if gain else {}
+    test = {"base": trigger_metrics(LABELS, BASE), "asa": trigger_metrics(LABELS, ASA), "intervals": intervals}
+    return Report.read({"evaluations": {"test": test}, **more})
+
+
+@pytest.mark.parametrize(
+    ("f1", "accuracy", "said"),
+    [
+        (
+            [0.1, 0.5],
+            [-0.1, 0.4],
+            f"Worth using: {COUNTED}, a gain of +0.100 to +0.500 with 95 % confidence.",
+        ),
+        (
+            [-0.1, 0.2],
+            [0.05, 0.4],
+            f"Worth using: {COUNTED}, in accuracy +0.050 to +0.400 with 95 % confidence.",
+        ),
+        (
+            [-0.1, 0.2],
+            [-0.1, 0.1],
+            f"Not sure yet: {COUNTED}, a gain of -0.100 to +0.200 with 95 % confidence, which chance alone "
+            "may explain.",
+        ),
+        (
+            [-0.3, -0.1],
+            [-0.2, -0.1],
+            f"Better without it: {COUNTED}, a gain of -0.300 to -0.100 with 95 % confidence.",
+        ),
+        (None, None, f"Not sure yet: {COUNTED}, whose intervals were not measured."),
+    ],
+)
+def test_the_interval_of_the_gain_on_test_decides(
+    f1: list[float] | None, accuracy: list[float] | None, said: str
+) -> None:
+    assert verdict_in_words(report(f1, accuracy), False) == said
+
+
+def test_calls_that_do_not_succeed_are_to_be_looked_at_first_but_a_loss_counts_more() -> None:
+    valid = {"success_note": "no gain in calls that succeed is sure"}
+    good, bad = (report(gain, gain, valid=valid) for gain in ([0.1, 0.5], [-0.5, -0.1]))
+    assert str(verdict_in_words(good, False)).startswith("Look at its calls first: of 8 TEST prompts")
+    assert str(verdict_in_words(bad, False)).startswith("Better without it: of 8 TEST prompts")
+
+
+def test_one_that_abstains_is_nothing_to_use_whatever_test_says() -> None:
+    said = "Nothing to use yet: it abstains, and leaves the model as it is, since no gain on VALID was sure."
+    assert verdict_in_words(report([0.1, 0.5], [0.1, 0.5]), True) == said
+
+
+def test_without_test_there_is_no_verdict() -> None:
+    assert verdict_in_words(Report.read({}), False) is None
