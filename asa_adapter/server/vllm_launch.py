@@ -86,7 +86,8 @@ def vllm_words(name: str, host: str, port: int, config: ASAConfig, arguments: Ma
         )
     words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", host]
     words += ["--port", str(port), "--served-model-name", name, "--enable-auto-tool-choice"]
-    words += ["--tool-call-parser", PARSERS[config.tool_call_format], "--middleware", f"{__name__}.Fields"]
+    middleware = f"{VLLMFields.__module__}.{VLLMFields.__qualname__}"
+    words += ["--tool-call-parser", PARSERS[config.tool_call_format], "--middleware", middleware]
     given = {option: value for option, value in arguments.items() if value is not None}
     return words + [
         word for option, value in given.items() for word in _server_option(option.replace("_", "-"), value)

@@ -1,6 +1,7 @@
 """vLLM's own server: the command that starts it, and the fields that its requests carry."""
 
 import asyncio
+import importlib
 import json
 import sys
 from dataclasses import replace
@@ -112,10 +113,12 @@ def test_serve_becomes_vllm_s_server(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert program == sys.executable
     assert " ".join(line[1:]) == (
         "-m vllm.entrypoints.openai.api_server --host 127.0.0.1 --port 8000 --served-model-name mine "
-        "--enable-auto-tool-choice --tool-call-parser lfm2 --middleware asa_adapter.server.vllm_launch.Fields "
+        "--enable-auto-tool-choice --tool-call-parser lfm2 --middleware asa_adapter.server.vllm_launch.VLLMFields "
         f"--model {TINY_LFM2} --tokenizer {TINY_LFM2} --dtype bfloat16 --enforce-eager --no-enable-prefix-caching "
         '--compilation-config {"custom_ops": ["all"]}'
     )
+    module, _, name = line[line.index("--middleware") + 1].rpartition(".")
+    assert getattr(importlib.import_module(module), name) is VLLMFields  # as vLLM looks for it
     assert (environment["ASA_ADAPTER"], environment["VLLM_API_KEY"]) == (str(ADAPTER), "k")
     assert "k" not in line
     assert capsys.readouterr().err.startswith("asa-adapter: starts -m vllm.entrypoints.openai.api_server ")
