@@ -20,7 +20,8 @@ def verdict_in_words(report: Report, abstains: bool) -> str | None:
     if test is None:
         return None
     lead, sure = _lead_and_gain(test, bool(report.success_note))
-    return f"{lead}: {_calls_told(test.base, test.asa)}; F1 {test.base['f1']:.3f} -> {test.asa['f1']:.3f}{sure}."
+    told = f"{lead}: {_calls_told(test.base, test.asa)}; F1 {test.base['f1']:.3f} -> {test.asa['f1']:.3f}{sure}."
+    return told + _success_told(test.base["validity"], test.asa["validity"])
 
 
 def _lead_and_gain(test: Comparison, no_success: bool) -> tuple[str, str]:
@@ -50,6 +51,16 @@ def _calls_told(base: Mapping[str, Any], asa: Mapping[str, Any]) -> str:
     return (
         f"of {needed} TEST prompts that need a tool {_percent(asa['recall'])} get a call ({_percent(base['recall'])} "
         f"without it), of {others} others {_percent(asa['fpr'])} ({_percent(base['fpr'])})"
+    )
+
+
+def _success_told(base: Mapping[str, Any], asa: Mapping[str, Any]) -> str:
+    """How many of the needed calls succeed, and how many without the adapter; "" where the answers were not kept."""
+    if not base or not asa:
+        return ""
+    return (
+        f" {_percent(asa['success_recall'])} of those that need a tool get a call of an offered one that fits its "
+        f"schema ({_percent(base['success_recall'])} without it)."
     )
 
 

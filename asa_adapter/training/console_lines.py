@@ -120,8 +120,8 @@ def _screen_line(report: Mapping[str, Any]) -> str:
     screen = report["screen"]
     best = screen["best_of_each_layer"][0]
     return (
-        f"of {screen['settings']} settings that did not fall behind the best reaches F1 {best['f1']:.3f} by first "
-        f"tokens, the model alone {screen['base']['f1']:.3f}"
+        f"the best of the last {screen['settings']} settings, after those that fell behind were dropped, reaches F1 "
+        f"{best['f1']:.3f} by first tokens, the model alone {screen['base']['f1']:.3f}"
     )
 
 

@@ -63,6 +63,16 @@ def test_calls_that_do_not_succeed_are_to_be_looked_at_first_but_a_loss_counts_m
     assert str(verdict_in_words(bad, False)).startswith("Better without it: of 8 TEST prompts")
 
 
+def test_where_answers_were_looked_at_it_says_how_many_needed_calls_succeed() -> None:
+    checks = [{"format": True, "tool_name": i % 2 == 0, "arguments": i % 2 == 0} for i in range(16)]
+    test = {"base": trigger_metrics(LABELS, BASE, None, checks), "asa": trigger_metrics(LABELS, ASA, None, checks)}
+    said = verdict_in_words(Report.read({"evaluations": {"test": test}}), False)
+    assert str(said).endswith(
+        "were not measured. 38 % of those that need a tool get a call of an offered one that fits its schema "
+        "(25 % without it)."
+    )
+
+
 def test_one_that_abstains_is_nothing_to_use_whatever_test_says() -> None:
     said = "Nothing to use yet: it abstains, and leaves the model as it is, since no gain on VALID was sure."
     assert verdict_in_words(report([0.1, 0.5], [0.1, 0.5]), True) == said
