@@ -262,9 +262,29 @@ class Evaluation:
         """
         self.metrics(rows, [""] * len(rows))  # refuses rows that cannot be scored before anything is generated
         answers = self.answers_of_each(rows, {"base": None, "asa": adapter})
-        results: dict[str, Mapping[str, Any]] = {name: self.metrics(rows, found) for name, found in answers.items()}
+        results = self.paired_metrics(rows, answers["base"], answers["asa"])
         self.warn_of_cut(results)
         return results
+
+    def paired_metrics(
+        self, rows: Sequence[Row], base: Sequence[str], asa: Sequence[str]
+    ) -> dict[str, Mapping[str, Any]]:
+        """`metrics` of the bare model's answers ("base") and of the steered ones ("asa") to the same rows.
+
+        A push may change which tool is called, too: under "validity" of the latter "same_tool" is, of the rows to
+        which both answer with a call, the share whose calls name the same tools; it is left out where there are none.
+        """
+        found = {"base": self.metrics(rows, base), "asa": self.metrics(rows, asa)}
+        named = zip(self._named_tools(rows, base), self._named_tools(rows, asa), strict=True)
+        both = [pair for pair in named if all(pair)]
+        if both:
+            found["asa"]["validity"]["same_tool"] = ratio(sum(bare == steered for bare, steered in both), len(both))
+        return dict(found)
+
+    def _named_tools(self, rows: Sequence[Row], answers: Sequence[str]) -> list[list[str]]:
+        """The names of the tools that each answer calls, sorted."""
+        calls = [self.parser.parse(text, row_tools(row, self.tools)) for row, text in zip(rows, answers, strict=True)]
+        return [sorted(call.name for call in some) for some in calls]
 
     def steered(self, variant: Variant) -> contextlib.AbstractContextManager[Any]:
         """Steers the model inside the `with` block, if the variant is an adapter."""

@@ -16,6 +16,7 @@ _FEW_IN_DOMAIN = 40
 _WEAK_AUC = 0.8
 _ODD_CONTROL = 0.1
 _GOOD_CALLS = 0.9
+_SAME_TOOLS = 0.95
 _MANY_CUT = 0.05
 _HARDLY_ANY = 0.1
 _AS_GOOD = 0.03  # of AUC
@@ -40,7 +41,9 @@ def weaknesses(config: ASAConfig, report: Report) -> list[str]:
                 *_overall_weaknesses(comparison, split),
                 *_domain_weaknesses(comparison, split),
             ]
-            found += [] if config.abstains else _call_weaknesses(comparison, split)
+            found += (
+                [] if config.abstains else [*_call_weaknesses(comparison, split), *_changed_tools(comparison, split)]
+            )
     for split, varied in report.variations.items():
         if split == "test" or not report.variations.get("test"):
             found += [] if config.abstains else _tool_weaknesses(varied, split)
@@ -102,6 +105,16 @@ def _call_weaknesses(comparison: Comparison, split: str) -> Iterator[str]:
         yield (
             f"A call that begins is not yet a good call: {validity['success_precision']:.3f} of those on "
             f"{escaped(split).upper()} were needed, could be read, named an offered tool and fitted its schema."
+        )
+
+
+def _changed_tools(comparison: Comparison, split: str) -> Iterator[str]:
+    """Calls that both models make, of which the steered ones name other tools."""
+    same = comparison.asa["validity"].get("same_tool", 1.0)
+    if same < _SAME_TOOLS:
+        yield (
+            f"The push changes more than whether a call begins: of the {escaped(split).upper()} prompts that get a "
+            f"call without it too, {100 * (1 - same):.0f} % get one of another tool. Compare some before you use it."
         )
 
 

@@ -197,10 +197,7 @@ class ASATrainer:
         chosen = self._chosen(split, adapter)
         with self._timed(f"evaluation ({split})", chosen) as told:
             base, asa = self._measured.answers(split, {"base": None, "asa": chosen}).values()
-            results: dict[str, Mapping[str, Any]] = {
-                "base": self._measured.metrics(split, base),
-                "asa": self._measured.metrics(split, asa),
-            }
+            results = self._measured.evaluation.paired_metrics(self._measured.rows(split), base, asa)
             told.append(evaluation_line(results))
         self._measured.warn_of_cut(results, split)
         if chosen is self._adapter:

@@ -274,6 +274,28 @@ def test_up_to_five_percent_of_cut_answers_are_no_warning(
     assert evaluation.compare([rows[0]] * 20, fitted_adapter())["asa"]["cut_share"] == 0.05
 
 
+def test_of_prompts_that_both_call_for_it_is_counted_how_many_get_a_call_of_the_same_tool(
+    rows: list[dict[str, Any]], evaluation: Evaluation
+) -> None:
+    def call(*names: str) -> str:
+        return f"<|tool_call_start|>[{', '.join(f'{name}()' for name in names)}]<|tool_call_end|>"
+
+    pairs = [
+        (call("translator"), call("translator")),
+        (call("translator", "web_search"), call("web_search", "translator")),
+        (call("translator"), call("web_search")),
+        (call("translator"), call("translator", "web_search")),
+        (call("translator"), "No."),
+        ("No.", call("translator")),
+        ("No.", "No."),
+    ]
+    base, asa = ([pair[i] for pair in pairs] for i in (0, 1))
+    found = evaluation.paired_metrics([rows[0]] * len(pairs), base, asa)
+    assert found["asa"]["validity"]["same_tool"] == 0.5
+    assert found["base"] == evaluation.metrics([rows[0]] * len(pairs), base)
+    assert "same_tool" not in evaluation.paired_metrics([rows[0]] * 2, base[-2:], asa[-2:])["asa"]["validity"]
+
+
 def test_gold_calls_are_counted_where_rows_have_them(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
     def call(expression: str) -> str:
         return f'<|tool_call_start|>[calculator(expression="{expression}")]<|tool_call_end|>'
@@ -322,6 +344,7 @@ def test_an_abstaining_adapter_compares_equal(
     adapter: ASAAdapter = ASATrainer(*tiny_lfm2, small, arguments).train()
     assert adapter.config.alpha == 0
     results = dataclasses.replace(evaluation, max_new_tokens=64).compare(rows, adapter)
+    assert results["asa"]["validity"].pop("same_tool") == 1.0
     assert results["base"] == results["asa"]
     assert traces(tiny_lfm2[0]) == []
 

@@ -50,6 +50,16 @@ def test_an_adapter_that_abstains_is_not_blamed_for_a_gate_that_does_nothing() -
     assert not any(spot in silent for spot in told)
 
 
+@pytest.mark.parametrize(("same", "told"), [(0.9, "10 %"), (0.95, None), (None, None)])
+def test_a_push_that_changes_which_tool_is_called_is_told(same: float | None, told: str | None) -> None:
+    steered = metrics(0.95)
+    steered["validity"] |= {} if same is None else {"same_tool": same}
+    found = spots(evaluations={"test": {"base": metrics(0.95), "asa": steered}})
+    words = f"of the TEST prompts that get a call without it too, {told} get one of another tool. Compare some before"
+    assert (words in found) == (told is not None)
+    assert ("The push changes more than whether a call begins" in found) == (told is not None)
+
+
 def test_calls_of_which_hardly_any_can_be_used_are_told_first_among_calls() -> None:
     found = spots(evaluations={"test": {"base": metrics(0.05), "asa": metrics(0.0)}})
     assert "Hardly any of its calls can be used: 0.000 of those on TEST were needed" in found
