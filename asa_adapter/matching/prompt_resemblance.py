@@ -53,6 +53,8 @@ class Resemblance:
         Returns:
             "" where all end alike.
         """
+        if not self.config.prompt_end:
+            return ""
         end = packed(self.config.prompt_end)
         for row, (ids, place) in enumerate(zip(packed_rows(tokens), last.tolist(), strict=True)):
             if not beginning(ids, place + 1).endswith(end) and self.offers_tools([ids]) != [False]:
@@ -76,11 +78,10 @@ class Resemblance:
         turn, header = end[: len(end) - count], end[len(end) - count :]
         if turn and header and tail[-len(turn) :] == turn:
             return "it has no generation prompt: render it with add_generation_prompt=True"
-        begun = max(
-            (n for n in range(1, len(header) + 1) if last_place(packed(tail), packed(header[:n])) >= 0), default=0
-        )
+        places = [last_place(packed(tail), packed(header[:n])) for n in range(1, len(header) + 1)]
+        begun = max((n for n, place in enumerate(places, 1) if place >= 0), default=0)
         if header and begun == len(header):
-            behind = len(tail) - last_place(packed(tail), packed(header)) - len(header)
+            behind = len(tail) - places[-1] - len(header)
             return f"{behind} more tokens stand behind the generation prompt: a blank, or an answer that has begun"
         if begun > 1:
             variables = self.config.chat_template_variables

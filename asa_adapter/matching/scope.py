@@ -88,7 +88,7 @@ class Scope:
         if tokens is None:
             unknown = [-1] * rows if several else None
             return SeenPrompts(config.states, None, unknown, self.every_state)
-        prompts = packed_rows(tokens)
+        prompts = packed_rows(tokens) if config.tools_marks or config.state_marks else []
         offers = None if self.without_tools else self.fitted.offers_tools(prompts)
         kinds = told_kinds(prompts, config.state_marks) if config.state_marks else None
         return SeenPrompts(config.states, offers, kinds, self.every_state)

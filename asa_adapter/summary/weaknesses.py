@@ -41,9 +41,8 @@ def weaknesses(config: ASAConfig, report: Report) -> list[str]:
                 *_overall_weaknesses(comparison, split),
                 *_domain_weaknesses(comparison, split),
             ]
-            found += (
-                [] if config.abstains else [*_call_weaknesses(comparison, split), *_changed_tools(comparison, split)]
-            )
+            if not config.abstains:
+                found += [*_call_weaknesses(comparison, split), *_changed_tools(comparison, split)]
     for split, varied in report.variations.items():
         if split == "test" or not report.variations.get("test"):
             found += [] if config.abstains else _tool_weaknesses(varied, split)
