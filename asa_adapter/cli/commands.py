@@ -29,6 +29,7 @@ from asa_adapter.modeling.forward import greedy_settings
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.policy.decision import Decision
 from asa_adapter.report import Report
+from asa_adapter.summary.changed_answers import changes_in_words
 from asa_adapter.summary.comparison_in_words import comparison_text
 from asa_adapter.summary.conversations_table import conversations_table
 from asa_adapter.summary.markdown import calls_table, metrics_table
@@ -56,21 +57,23 @@ def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     trainer = ASATrainer(model, tokenizer, splits, arguments, tools)
     adapter = trainer.train()
     results = trainer.evaluate("test")
-    chosen, read = trainer.report["chosen"], Report.read(trainer.report)
+    chosen, changes, read = trainer.report["chosen"], trainer.changes["test"], Report.read(trainer.report)
     verdict = verdict_in_words(read, adapter.config.abstains)
     weak = [markdown_for_terminal(spot) for spot in weaknesses(adapter.config, read)]
-    shown = weak if len(weak) <= _SPOTS else [*weak[:_SPOTS], f"{len(weak) - _SPOTS} more, which its card has"]
+    shown = weak if len(weak) <= _SPOTS else [*weak[:_SPOTS], f"{len(weak) - _SPOTS} smaller ones are in its card"]
     text = "\n\n".join(
         [
             *(folded(text) for text in (verdict, read.success_note) if text),
-            folded(f"The choice: {setting_words(chosen)}. Why: {chosen['why']}."),
+            changes_in_words(changes, "test", width()),
             f"TEST\n{metrics_table(results)}",
             calls_table(results),
+            folded(f"The choice, made on VALID without TEST: {setting_words(chosen)}. Why: {chosen['why']}."),
             "\n".join(["WEAK SPOTS", *(folded(spot, "- ") for spot in shown)]),
             f"saved in {options.output}; README.md there is its card",
         ]
     )
-    found = {"verdict": verdict, "chosen": chosen, "test": results, "weak_spots": weak, "output": options.output}
+    found = {"verdict": verdict, "changes": [one._asdict() for one in changes], "chosen": chosen, "test": results}
+    found |= {"weak_spots": weak, "output": options.output}
     if options.push is None or not Processes().is_main:
         return found, text
     url = adapter.push_to_hub(options.push, private=options.private or None)
@@ -144,9 +147,7 @@ def _evaluate_conversations(
     how = {"max_new_tokens": arguments.max_new_tokens, "batch_size": arguments.batch_size}
     evaluation = Evaluation(model, tokenizer, parser, offered, **how, progress=arguments.progress)
     found = of_conversations(evaluation, parts[name], {"base": None, "asa": adapter}, seed=arguments.seed)
-    head = (
-        f"{found['conversations']} conversations, {found['turns']} turns of the user, {found['needed']} needed calls"
-    )
+    head = f"{found['conversations']} conversations, {found['turns']} user turns, {found['needed']} needed calls"
     return {"conversations": found}, f"{head}\n{conversations_table(found)}"
 
 
@@ -155,8 +156,7 @@ def _evaluation_arguments(options: argparse.Namespace, adapter: ASAAdapter) -> A
     given: dict[str, Any] = {name: getattr(options, name) for name in ("max_new_tokens", "batch_size")}
     given |= {"layer_path": adapter.config.layer_path, "progress": shows_progress(options)}
     fitted = Report.read(adapter.report).arguments
-    names = ("objective", "max_fpr", "max_fpr_confidence", "cost")
-    chosen_by = {name: fitted[name] for name in names if name in fitted}
+    chosen_by = {key: fitted[key] for key in ("objective", "max_fpr", "max_fpr_confidence", "cost") if key in fitted}
     try:
         return ASATrainingArguments(**given, **chosen_by)
     except (TypeError, ValueError):  # a report that is not the trainer's

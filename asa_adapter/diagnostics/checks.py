@@ -300,9 +300,9 @@ def check_habit(patient: Patient) -> Finding:
         return wrong(
             f"template and vocabulary show the format {shown!r}, but the calls that the model writes come as {habit}: "
             f"a parser for {shown!r} finds hardly any",
-            "give your server the parser for that format, and read the calls in your own code with "
-            "ToolCallParser.from_model(model, tokenizer, rows). A trainer and adapter.parser(tokenizer) find the "
-            "format by themselves",
+            "nothing before a training, which finds the format by itself, as adapter.parser(tokenizer) does later. A "
+            "server needs the parser for it, and your own code ToolCallParser.from_model(model, tokenizer, rows), "
+            "with some labelled prompts as rows",
         )
     return ok(f"calls come in the format that was found: {habit}")
 

@@ -33,25 +33,22 @@ _LISTS = {
 
 def weaknesses(config: ASAConfig, report: Report) -> list[str]:
     """One sentence or two for each weak spot, as Markdown; the most telling first."""
-    found = []
-    for split, comparison in report.evaluations.items():
-        if split == "test" or "test" not in report.evaluations:
-            found += [
-                *_cut_weaknesses(comparison, split),
-                *_overall_weaknesses(comparison, split),
-                *_domain_weaknesses(comparison, split),
-            ]
-            if not config.abstains:
-                found += [*_call_weaknesses(comparison, split), *_changed_tools(comparison, split)]
-    for split, varied in report.variations.items():
-        if split == "test" or not report.variations.get("test"):
-            found += [] if config.abstains else _tool_weaknesses(varied, split)
-    found += [*_weakness_beside_words(report), *([] if config.abstains else _unsettled_choice(report))]
+    acts = not config.abstains
+    measured = [one for one in report.evaluations.items() if one[0] == "test" or "test" not in report.evaluations]
+    varied = [one for one in report.variations.items() if one[0] == "test" or not report.variations.get("test")]
+    found = [spot for split, one in measured for spot in (*_cut_weaknesses(one, split), *_losses(one, split))]
+    if acts:
+        for split, one in measured:
+            found += [*_call_weaknesses(one, split), *_changed_tools(one, split)]
+        found += _unsettled_choice(report)
+        found += [spot for split, lists in varied for spot in _tool_weaknesses(lists, split)]
+    found += _weakness_beside_words(report)
+    found += [spot for split, one in measured for spot in (*_overall_doubts(one, split), *_domain_doubts(one, split))]
     return [*found, *_reading_weaknesses(config, report), *_data_weaknesses(report)]
 
 
-def _overall_weaknesses(comparison: Comparison, split: str) -> Iterator[str]:
-    """Weak spots of a split as a whole."""
+def _losses(comparison: Comparison, split: str) -> Iterator[str]:
+    """Where it does worse than the model alone, on a split as a whole and in single domains."""
     base, asa, name = comparison.base, comparison.asa, escaped(split).upper()
     if asa["f1"] < base["f1"]:
         yield f"On {name} it does worse than the model alone: F1 {asa['f1']:.3f} against {base['f1']:.3f}."
@@ -60,6 +57,23 @@ def _overall_weaknesses(comparison: Comparison, split: str) -> Iterator[str]:
             f"It misses more calls that are needed than the model alone: recall {asa['recall']:.3f} against "
             f"{base['recall']:.3f} on {name}."
         )
+    for domain, (before, after) in _by_domain(comparison).items():
+        if after["f1"] < before["f1"]:
+            yield (
+                f"In the domain {escaped(domain)} it does worse than the model alone: F1 {after['f1']:.3f} against "
+                f"{before['f1']:.3f}."
+            )
+
+
+def _by_domain(comparison: Comparison) -> dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The metrics of the bare and of the steered model in each domain that both have."""
+    base, asa = comparison.base["per_domain"], comparison.asa["per_domain"]
+    return {domain: (base[domain], asa[domain]) for domain in asa if domain in base}
+
+
+def _overall_doubts(comparison: Comparison, split: str) -> Iterator[str]:
+    """What a split's numbers leave open."""
+    asa, name = comparison.asa, escaped(split).upper()
     without_need = asa["fp"] + asa["tn"]
     if without_need:
         below = binomtest(asa["fp"], without_need, alternative="less")
@@ -72,20 +86,13 @@ def _overall_weaknesses(comparison: Comparison, split: str) -> Iterator[str]:
         yield f"{name} has {asa['n']} prompts only: expect its numbers to be some points off."
 
 
-def _domain_weaknesses(comparison: Comparison, split: str) -> Iterator[str]:
-    """Weak spots in single domains of a split."""
-    base, asa = comparison.base["per_domain"], comparison.asa["per_domain"]
-    both = [domain for domain in asa if domain in base]
-    for domain in both:
-        if asa[domain]["f1"] < base[domain]["f1"]:
-            yield (
-                f"In the domain {escaped(domain)} it does worse than the model alone: F1 {asa[domain]['f1']:.3f} "
-                f"against {base[domain]['f1']:.3f}."
-            )
-    if len(both) > 1:
-        weakest = min(both, key=lambda domain: asa[domain]["f1"])
+def _domain_doubts(comparison: Comparison, split: str) -> Iterator[str]:
+    """The weakest of the domains, and those with few prompts."""
+    asa = {domain: after for domain, (_, after) in _by_domain(comparison).items()}
+    if len(asa) > 1:
+        weakest = min(asa, key=lambda domain: asa[domain]["f1"])
         yield f"Its weakest domain is {escaped(weakest)}, with F1 {asa[weakest]['f1']:.3f}."
-    few = [f"{escaped(domain)} ({asa[domain]['n']})" for domain in both if asa[domain]["n"] < _FEW_IN_DOMAIN]
+    few = [f"{escaped(domain)} ({asa[domain]['n']})" for domain in asa if asa[domain]["n"] < _FEW_IN_DOMAIN]
     if few:
         yield f"Few {escaped(split).upper()} prompts stand behind the numbers of these domains: {', '.join(few)}."
 

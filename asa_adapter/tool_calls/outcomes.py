@@ -62,9 +62,8 @@ def cut_note(shares: Mapping[str, float], max_new_tokens: int) -> str:
         return ""
     return (
         f"{100 * shares[name]:.0f} % of the answers of {name} ended because max_new_tokens ({max_new_tokens}) ran "
-        "out, before a call was complete. A long answer in words counts as no call, which is wrong only if one would "
-        "still have come; a call that had begun counts as one without success. To be sure, give a greater "
-        f"max_new_tokens, such as {2 * max_new_tokens} (--max-new-tokens {2 * max_new_tokens})"
+        "out before a call was complete: they count as no call, or as one without success. To be sure, give a greater "
+        f"one, such as {2 * max_new_tokens} (--max-new-tokens {2 * max_new_tokens})"
     )
 
 

@@ -46,8 +46,8 @@ def lines_before_training(
         "domains": f"{len(domains)}: {_first_names([f'{name} {count}' for name, count in domains.most_common()])}",
         "tools": _tools_told(rows, tools, notes.get("tools")),
         "settings": (
-            f"{settings} at {len(layers)} layers, chosen by {Objective.of(args)}; the best {args.finalists} answer "
-            f"VALID, with up to {args.max_new_tokens} tokens"
+            f"{settings} at {len(layers)} layers, ranked by {Objective.of(args)} of first tokens on TRAIN; the best "
+            f"{args.finalists} answer VALID, which decides, with up to {args.max_new_tokens} tokens"
         ),
         "time": (
             f"{time_in_words(seconds)} to {time_in_words(2 * seconds)} if little else runs here, without TEST "
@@ -120,7 +120,7 @@ def _screen_line(report: Mapping[str, Any]) -> str:
     screen = report["screen"]
     best = screen["best_of_each_layer"][0]
     return (
-        f"the best of the last {screen['settings']} settings, after those that fell behind were dropped, reaches F1 "
+        f"those that fell behind were dropped, {screen['settings']} ran on all of TRAIN; the best reaches F1 "
         f"{best['f1']:.3f} by first tokens, the model alone {screen['base']['f1']:.3f}"
     )
 

@@ -31,6 +31,7 @@ from asa_adapter.modeling.processes import Processes
 from asa_adapter.modeling.progress import forecast, say_progress
 from asa_adapter.notations.tool_schemas import Tools
 from asa_adapter.search.strategy import Search
+from asa_adapter.summary.changed_answers import ChangedAnswer, changed_answers
 from asa_adapter.tool_calls.parser import ToolCallParser
 from asa_adapter.training.console_lines import evaluation_line, lines_before_training, robustness_line, stage_line
 from asa_adapter.training.demonstration import demonstration
@@ -74,6 +75,7 @@ class ASATrainer:
         splits: lists of rows, by name of the split.
         parser: reads the model's tool calls.
         report: what was done and measured; it becomes report.json.
+        changes: by split, the prompts that get a call from one model alone, once `evaluate` has answered them.
 
     Raises:
         ValueError: a split on which nothing can be fitted or measured, tools that no call can fit, rows that offer
@@ -115,6 +117,7 @@ class ASATrainer:
         self._fit: LayerFit | None = None
         self._robustness = Robustness(self._measured, self.args, tools)
         self._fitted_domains = self._domains
+        self.changes: dict[str, list[ChangedAnswer]] = {}
         self.report: dict[str, Any] = new_report(self.args, self.parser, self.splits, self._domains)
 
     def train(self) -> ASAAdapter:
@@ -199,6 +202,8 @@ class ASATrainer:
             base, asa = self._measured.answers(split, {"base": None, "asa": chosen}).values()
             results = self._measured.evaluation.paired_metrics(self._measured.rows(split), base, asa)
             told.append(evaluation_line(results))
+        called = self._measured.triggered(split, base), self._measured.triggered(split, asa)
+        self.changes[split] = changed_answers(self._measured.rows(split), (base, asa), called)
         self._measured.warn_of_cut(results, split)
         if chosen is self._adapter:
             measured, args = self._measured, self.args

@@ -65,15 +65,17 @@ def test_train_ends_with_the_choice_the_calls_and_the_weak_spots_in_words(
     assert main(words) == 0
     captured = capsys.readouterr()
     text = captured.out
-    said = "\n\nThe choice: layer 6, a push of 1 x the norm, for or against a call on every prompt. Why: the gentlest"
+    said = "\n\nThe choice, made on VALID without TEST: layer 6, a push of 1 x the norm, for or against a call on "
+    said += "every prompt. Why: the gentlest"
     assert said in "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+    changed = text.split("\n\nWHAT CHANGES ON TEST, with the first prompt of each kind\n")[1].split("\n\n")[0]
     assert "\nTEST\n| | precision |" in text
     assert "\n| calls | format | tool_name | arguments | success_precision | success_recall |" in text
     spots = text.split("WEAK SPOTS\n")[1].split("\n\n")[0]
     assert all(line.startswith(("- ", "  ")) for line in spots.splitlines())
     assert "expect its numbers to be some points off" in " ".join(spots.split())
     assert sum(line.startswith("- ") for line in spots.splitlines()) == 7
-    assert re.search(r"\n- \d+ more, which its card has$", spots)
+    assert re.search(r"\n- \d+ smaller ones are in its card$", spots)
     leads = "Worth using|Not sure yet|Better without it|Look at its calls first"
     assert re.match(rf"({leads}): of \d+ TEST prompts that need a tool", text)
     assert text.endswith(f"saved in {trained}; README.md there is its card\npushed to user/a True\n")
@@ -84,6 +86,11 @@ def test_train_ends_with_the_choice_the_calls_and_the_weak_spots_in_words(
     found = json.loads(capsys.readouterr().out)
     assert found["commit_url"] == "user/a True"
     assert found["weak_spots"]
+    base, asa = found["test"]["base"], found["test"]["asa"]
+    moved = {name: sum(one["label"] == 0 and one["calls"] == calls for one in found["changes"])
+             for name, calls in (("new", True), ("gone", False))}  # fmt: skip
+    assert asa["fp"] == base["fp"] + moved["new"] - moved["gone"]
+    assert f"{moved['gone']} x needless calls are gone\n    asked  " in changed
 
 
 @pytest.mark.parametrize("compare", [[], ["--compare"]], ids=["alone", "compared"])

@@ -116,7 +116,7 @@ def test_answers_of_finalists_that_were_cut_are_counted_and_warned_of() -> None:
     assert [finalist["cut_share"] for finalist in valid["finalists"]] == [0.06, 0.06]
     [note] = told
     assert "6 % of the answers of the bare model on VALID ended because max_new_tokens (64) ran out" in note
-    assert note.endswith("To be sure, give a greater max_new_tokens, such as 128 (--max-new-tokens 128)")
+    assert note.endswith("To be sure, give a greater one, such as 128 (--max-new-tokens 128)")
 
 
 def test_triggers_that_gain_without_calls_that_succeed_are_told_and_reported() -> None:

@@ -180,7 +180,7 @@ def test_answers_that_were_cut_are_warned_of_as_by_evaluate(talk: Any, cut: bool
     told = [str(one.message) for one in caught]
     assert bool(told) == bool(warned)
     assert all(warned.replace("them", "the answers") in one and "'base' on these conversations" in one for one in told)
-    assert all("give a greater max_new_tokens, such as 14" in one for one in told)
+    assert all("give a greater one, such as 14" in one for one in told)
 
 
 def test_a_call_that_cannot_be_read_is_needless_and_ends_the_turn_unfinished() -> None:
@@ -265,6 +265,6 @@ def test_a_model_goes_through_conversations_and_the_command_shows_it(
     assert main(["evaluate", str(folder), "--conversations", str(file), *where]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["conversations"] == expected
-    assert "give a greater max_new_tokens, such as 8" in shown.err
+    assert "give a greater one, such as 8" in shown.err
     assert main(["evaluate", str(folder), "--conversations", str(file), "--ablations", *where]) == 2
     assert "--ablations is of labelled data" in capsys.readouterr().err

@@ -1,0 +1,57 @@
+"""The prompts that get a call from one of two models alone, and how a terminal shows them."""
+
+import pytest
+
+from asa_adapter.summary.changed_answers import ChangedAnswer, changed_answers, changes_in_words
+
+ROWS = [
+    {"instruction": "add 2 and 3", "label": 1},
+    {"instruction": "thanks", "label": 0},
+    {"messages": [{"role": "user", "content": "hi"}, {"role": "user", "content": "and now?"}], "label": 0},
+]
+
+
+def test_only_rows_whose_answers_differ_in_the_call_are_told() -> None:
+    bare, steered = (["no", "[f()]", "[g()]"], ["[f()]", "[f()]", "well"])
+    found = changed_answers(ROWS, (bare, steered), ([0, 1, 1], [1, 1, 0]))
+    assert found == [
+        ChangedAnswer("add 2 and 3", 1, "no", "[f()]", True),
+        ChangedAnswer("and now?", 0, "[g()]", "well", False),
+    ]
+
+
+def test_what_is_better_comes_first_and_each_kind_is_counted() -> None:
+    changes = [
+        ChangedAnswer("a", 1, "[f()]", "no", False),
+        ChangedAnswer("b", 1, "no", "[f()]", True),
+        ChangedAnswer("c", 0, "[f()]", "no", False),
+        ChangedAnswer("d", 0, "[f()]", "no", False),
+    ]
+    lines = changes_in_words(changes, "test", 80).splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [
+        "WHAT CHANGES ON TEST, with the first prompt of each kind",
+        "2 x needless calls are gone",
+        "1 x missed calls are made",
+        "1 x needed calls are lost",
+    ]
+    assert lines[2:5] == ["    asked  c", "    alone  [f()]", "    asa    no"]
+
+
+def test_no_change_is_said() -> None:
+    assert changes_in_words([], "valid", 80) == "WHAT CHANGES ON VALID: no prompt gets a call from one model alone"
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ("word " * 40, "word word word word word word word word word word word word word ..."),
+        ("x" * 100, "x" * 65 + " ..."),
+        ("two\n\n  lines<|im_end|>", "two lines"),
+        ("<|tool_call_start|>[f()]<|tool_call_end|><|im_end|>", "<|tool_call_start|>[f()]<|tool_call_end|>"),
+    ],
+    ids=["words", "no spaces", "line ends", "only the last token goes"],
+)
+def test_an_answer_takes_one_line(answer: str, shown: str) -> None:
+    line = changes_in_words([ChangedAnswer("a", 0, answer, "b", False)], "test", 80).splitlines()[3]
+    assert line == f"    alone  {shown}"
+    assert len(line) <= 80
