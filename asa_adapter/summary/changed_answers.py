@@ -1,7 +1,7 @@
 """Prompts to which an adapter changes whether a call is made, for the terminal: no report and no card has rows."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from asa_adapter.data.rows import Row, row_messages
@@ -36,7 +36,7 @@ class ChangedAnswer(NamedTuple):
 
 
 def changed_answers(
-    rows: Sequence[Row], answers: tuple[Sequence[str], Sequence[str]], called: tuple[Sequence[Any], Sequence[Any]]
+    rows: Sequence[Row], answers: tuple[Sequence[str], Sequence[str]], called: tuple[Iterable[Any], Iterable[Any]]
 ) -> list[ChangedAnswer]:
     """The rows of which one answer calls a tool and the other does not, in their order.
 
