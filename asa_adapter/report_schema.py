@@ -32,6 +32,7 @@ class Effect(NamedTuple):
     down: float
 
 
+_FLAG = {"type": "boolean"}
 _TEXT, _WORDS = {"type": "string"}, {"type": "string", "minLength": 1}
 _NAMES = list_of(_WORDS, minItems=1) | {"x-one": True}  # a text counts as a list of one
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 10**12 - 1}
@@ -75,9 +76,7 @@ _RUN = by_name(_SHARE, required=list(OF_CONVERSATIONS))
 _CONVERSATIONS = with_keys(
     ("base", "asa"), conversations=_COUNT, turns=_COUNT, needed=_COUNT, base=_RUN, asa=_RUN, intervals=_SPANS
 )
-_HABIT = with_keys(
-    answers=_COUNT, calls=_COUNT, shares=by_name(_SHARE, default={}), shown=_WORDS, differs={"type": "boolean"}
-)
+_HABIT = with_keys(answers=_COUNT, calls=_COUNT, shares=by_name(_SHARE, default={}), shown=_WORDS, differs=_FLAG)
 _VARIED = {**dict.fromkeys(VARIED_COUNTS, _COUNT), **dict.fromkeys(VARIED_SHARES, _SHARE)}
 _IDS = list_of({"type": "integer"})
 _SEEN = {"gate": {"type": "integer", "minimum": -1, "maximum": 1}, "p_tool": _SHARE, "steered": _IDS, "bare": _IDS}
@@ -88,7 +87,7 @@ _SHOWN = with_keys(("prompt", "base", "asa"), prompt=_WORDS, base=_TEXT, asa=_TE
 SCHEMA = with_keys(
     samples=with_keys(engine=_TEXT, device=_TEXT, dtype=_TEXT, quantised=_TEXT, rows=_SAMPLES),
     router_left_out=_WORDS,
-    vary_tools=with_keys(fitted={"type": "boolean"}, why=_TEXT, rows=_COUNT, taken_away=_COUNT),
+    vary_tools=with_keys(fitted=_FLAG, why=_TEXT, rows=_COUNT, taken_away=_COUNT),
     variations=by_name(by_name(with_keys(_VARIED, **_VARIED))),
     habit=_HABIT,
     evaluations=by_name(with_keys(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),
@@ -100,10 +99,10 @@ SCHEMA = with_keys(
     screen=with_keys(base=_POINT, best_of_each_layer=_SETTINGS, front=_SETTINGS, alpha_tau=_CELLS),
     valid=with_keys(base=_POINT, finalists=_SETTINGS, success_note=_WORDS, chosen_again=_SHARE, train_rows=_COUNT),
     gates=by_name(with_keys(GATES_BY_LABEL, **dict.fromkeys(GATES_BY_LABEL, _BINS))),
-    demonstration=with_keys(("shown", "asked", "changed"), asked=_COUNT, changed=_COUNT, shown=_SHOWN)
+    demonstration=with_keys(("shown", "asked", "changed"), asked=_COUNT, changed=_COUNT, shown=_SHOWN, own=_FLAG)
     | {"default": {}},
     controls=by_name(with_keys(bag_of_words=with_keys(auc=_SHARE), probe_auc=_SHARE)),
-    chosen=by_name(_NUMBER, properties={**_SETTING, "why": _TEXT, "abstains": {"type": "boolean"}}),
+    chosen=by_name(_NUMBER, properties={**_SETTING, "why": _TEXT, "abstains": _FLAG}),
     domains=list_of({}),
     diagnostics=with_keys(domain_cosines=list_of(list_of(_COSINE), default=[]), marker_probability=_MARKER),
     arguments=by_name({}),

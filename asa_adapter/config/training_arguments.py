@@ -82,8 +82,8 @@ class ASATrainingArguments:
         tool_call_end: the marker that closes it, likewise.
         without_tools: whether rows may offer no tools. Else they are refused: an attached adapter leaves such prompts
             alone.
-        sample_rows: file of rows that the adapter will hold, for `asa-adapter verify`, in place of the package's own
-            neutral prompts: a row of JSON in each line. No other row of yours enters an adapter.
+        sample_rows: file of rows that the adapter will hold, for `asa-adapter verify` and its card's example, in place
+            of the package's own neutral prompts: a row of JSON in each line. No other row of yours enters an adapter.
         progress: whether to say what was understood, to show bars, and to print a line for each stage.
 
     Raises:
@@ -162,7 +162,7 @@ class ASATrainingArguments:
     tool_call_end: str | None = _flag(None, "marker that closes a call, if not the format's", "S", type=str)
     without_tools: bool = _flag(False, "take rows that offer no tools, too", "", action="store_true")
     sample_rows: str | None = _flag(
-        None, "rows that the adapter keeps for verify (default: neutral prompts)", "FILE", type=str
+        None, "rows that the adapter keeps for verify and card (default: neutral prompts)", "FILE", type=str
     )
     progress: bool = True
 

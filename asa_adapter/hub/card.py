@@ -138,16 +138,16 @@ def _model_file(config: ASAConfig) -> str | None:
 
 
 def _sample_section(report: Report) -> str | None:
-    """One of the package's own prompts with the answers of the model alone and with the adapter."""
+    """A sample prompt with the answers of the model alone and with the adapter."""
     if not report.demonstration:
         return None
     shown, asked, changed = (report.demonstration[name] for name in ("shown", "asked", "changed"))
     rows = [["the model alone", _answer_for_cell(shown["base"])], ["with ASA", _answer_for_cell(shown["asa"])]]
     which = "the first of those where it did" if changed else "the first of them"
-    return (
-        f"{table(['', escaped(shown['prompt'])], rows, numbers=0)}\n\nOf {asked} sample prompts that come with the "
-        f"package, whatever the tools are, it changed for {changed} whether a call begins; this is {which}."
-    )
+    own = report.demonstration.get("own")
+    whose = "that its maker named" if own else "that come with the package, whatever the tools are,"
+    told = f"Of {asked} sample prompts {whose} it changed for {changed} whether a call begins; this is {which}."
+    return f"{table(['', escaped(shown['prompt'])], rows, numbers=0)}\n\n{told}"
 
 
 def _answer_for_cell(answer: str) -> str:

@@ -1,29 +1,35 @@
-"""What a model card shows first: a prompt of the package's own, answered by the model alone and with the adapter."""
+"""What a model card shows first: a sample prompt, answered by the model alone and with the adapter."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
-from asa_adapter.data.packaged_samples import SAMPLE_PROMPTS
 from asa_adapter.measurement.measurements import Measurements
+from asa_adapter.verification.samples import Sample, neutral_samples
 
 _NAME = "demonstration"
 
 
-def demonstration(measured: Measurements, adapter: ASAAdapter) -> dict[str, Any]:
-    """Asks the package's sample prompts, with the adapter's own tools, bare and steered.
+def demonstration(measured: Measurements, adapter: ASAAdapter, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Asks the sample prompts, with their tools or else the adapter's own, bare and steered.
 
     Args:
         measured: asks the model, and keeps the answers as a stage.
         adapter: the adapter.
+        samples: the package's own prompts, or those that the user named.
 
     Returns:
         What the report says under `demonstration`: how many were asked, for how many the adapter changed whether a
-        call begins, and the first of these, else the first of all. Empty where the adapter abstains or has no tools.
+        call begins, and the first of these, else the first of all; and that the user named them, if so. Empty where
+        the adapter abstains or there are no tools.
     """
-    tools = adapter.config.tools
-    if adapter.config.abstains or not tools:
+    rows = [
+        {"messages": sample.messages, "label": 0, "tools": tools}
+        for sample in samples
+        if (tools := sample.tools or adapter.config.tools)
+    ]
+    if adapter.config.abstains or not rows:
         return {}
-    rows = [{"instruction": prompt, "label": 0, "tools": tools} for prompt in SAMPLE_PROMPTS]
     measured.add(_NAME, "test", rows, [0] * len(rows))
     asked = measured.rows(_NAME)
     answers = measured.answers(_NAME, {"base": None, "asa": adapter})
@@ -36,5 +42,6 @@ def demonstration(measured: Measurements, adapter: ASAAdapter) -> dict[str, Any]
     return {
         "asked": len(asked),
         "changed": len(changed),
-        "shown": {"prompt": asked[first]["instruction"], **shown},
+        "shown": {"prompt": str(asked[first]["messages"][-1].get("content") or "(no text)"), **shown},
+        **({} if list(samples) == neutral_samples() else {"own": True}),
     }

@@ -215,7 +215,7 @@ class ASATrainer:
             )
             self._bears(split)
             if split == "test":
-                self.report["demonstration"] = demonstration(self._measured, chosen)
+                self.report["demonstration"] = demonstration(measured, chosen, self._samples.samples)
             self._save()
         return results
 

@@ -29,18 +29,21 @@ class AskedSamples:
         rows: a file of the user's rows; None for the neutral ones.
         batch_size: prompts that are answered together.
 
+    Attributes:
+        samples: the prompts.
+
     Raises:
         FileNotFoundError, ValueError: as in `read_samples`.
     """
 
     def __init__(self, model: Any, tokenizer: Any, rows: str | None = None, batch_size: int = 12) -> None:
         self._model, self._tokenizer = model, tokenizer
-        self._samples = neutral_samples() if rows is None else read_samples(Path(rows))
+        self.samples = neutral_samples() if rows is None else read_samples(Path(rows))
         self._batch_size = batch_size
 
     def seen(self, adapter: ASAAdapter) -> SampleRecord:
         """What they come to with an adapter that was just fitted."""
-        samples = [sample.offering(adapter.config) for sample in self._samples]
+        samples = [sample.offering(adapter.config) for sample in self.samples]
         return ask(adapter, self._model, self._tokenizer, samples, batch_size=self._batch_size)
 
 
