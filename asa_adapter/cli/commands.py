@@ -32,7 +32,7 @@ from asa_adapter.report import Report
 from asa_adapter.summary.changed_answers import changes_in_words
 from asa_adapter.summary.comparison_in_words import comparison_text
 from asa_adapter.summary.conversations_table import conversations_table
-from asa_adapter.summary.markdown import calls_table, metrics_table
+from asa_adapter.summary.markdown import explained_calls_table, metrics_table
 from asa_adapter.summary.setting_in_words import setting_words
 from asa_adapter.summary.verdict_in_words import verdict_in_words
 from asa_adapter.summary.weaknesses import weaknesses
@@ -66,7 +66,7 @@ def train(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
             *(folded(text) for text in (verdict, read.success_note) if text),
             changes_in_words(changes, "test", width()),
             f"TEST\n{metrics_table(results)}",
-            calls_table(results),
+            explained_calls_table(results),
             folded(f"The choice, made on VALID without TEST: {setting_words(chosen)}. Why: {chosen['why']}."),
             "\n".join(["WEAK SPOTS", *(folded(spot, "- ") for spot in shown)]),
             f"saved in {options.output}; README.md there is its card",
@@ -122,7 +122,7 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         results = measured.evaluation.compare(list(splits[options.split]), adapter)
     found: dict[str, Any] = {options.split: results}
     head = f"{options.split.upper()}, {results['base']['n']} prompts (splits: {how_made(splits)['splits']})"
-    text = f"{head}\n{metrics_table(results)}\n\n{calls_table(results)}"
+    text = f"{head}\n{metrics_table(results)}\n\n{explained_calls_table(results)}"
     if options.ablations:
         found["ablations"] = {name: variants[name] for name in variants if name not in ("base", "full")}
         read = Report.read({"rules": rules, "ablations": variants})

@@ -300,9 +300,9 @@ def check_habit(patient: Patient) -> Finding:
         return wrong(
             f"template and vocabulary show the format {shown!r}, but the calls that the model writes come as {habit}: "
             f"a parser for {shown!r} finds hardly any",
-            "nothing before a training, which finds the format by itself, as adapter.parser(tokenizer) does later. A "
-            "server needs the parser for it, and your own code ToolCallParser.from_model(model, tokenizer, rows), "
-            "with some labelled prompts as rows",
+            "a training needs none: it finds the format by itself, as adapter.parser(tokenizer) does later. Where a "
+            "server reads the calls, give it the parser for that format; your own code reads them by "
+            "ToolCallParser.from_model(model, tokenizer, rows), rows being some labelled prompts",
         )
     return ok(f"calls come in the format that was found: {habit}")
 

@@ -28,6 +28,7 @@ from asa_adapter.tool_calls.outcomes import answer_verdict
 from asa_adapter.tool_calls.parser import ToolCallParser
 
 _TAIL_CHARACTERS = 240
+_TOO_WEAK = "for this prompt the action is too weak (raise steering.alpha, or force it: with_action('bias', math.inf))"
 _WIDTH = 80
 
 
@@ -90,9 +91,9 @@ class Explanation(dict[str, Any]):
     def _missed(self) -> str:
         """What a reader is told where the answer is not what the gate is for."""
         if self["gate"] < 0 and self["steered"]["triggered"]:
-            return ". It calls all the same: for this prompt the action is too weak"
+            return f". It calls all the same: {_TOO_WEAK}"
         if self["gate"] > 0 and not self["steered"]["triggered"]:
-            return ". It does not call all the same: for this prompt the action is too weak"
+            return f". It does not call all the same: {_TOO_WEAK}"
         return ""
 
 

@@ -96,7 +96,7 @@ class Forecast:
         seconds = (self._clock() - self._began) * self._whole / self._done
         if seconds >= _EVERY:
             self._said = True
-            whole = f"{time_in_words(seconds)} for the whole training, without TEST"
+            whole = f"{time_in_words(seconds)} for the training; TEST comes on top"
             say_progress(f"estimated anew, at the speed of these rows: {whole}")
 
 

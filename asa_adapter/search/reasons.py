@@ -50,8 +50,8 @@ def success_note(success: Success) -> str:
     if success.sure:
         return ""
     return (
-        f"With this adapter the model calls tools better, but no gain in calls that succeed is sure: {success}. Look "
-        "at what it calls before you use it"
+        f"With this adapter the model calls tools better, but no gain in calls that succeed is sure: {success}. Read "
+        "some of its calls before you use it (asa-adapter generate --compare); more rows may make it sure"
     )
 
 

@@ -80,9 +80,7 @@ def rules_verdict(rules: Mapping[str, Any]) -> str | None:
         said = "Steering is not worth it here"
     calls = ""
     if rule["validity"] and steered["validity"]:
-        calls = (
-            f"; of calls that are needed and fit their schema {_success_f1(steered):.3f} and {_success_f1(rule):.3f}"
-        )
+        calls = f"; of calls that are needed and fit their schema {success_f1(steered):.3f} and {success_f1(rule):.3f}"
         calls += f", {low:+.3f} to {high:+.3f}" if "success_gain" in rules else ""
     return (
         f"{said}: F1 is {steered['f1']:.3f} with it and {rule['f1']:.3f} with {code(best)}, the simpler rule that is "
@@ -91,7 +89,7 @@ def rules_verdict(rules: Mapping[str, Any]) -> str | None:
     )
 
 
-def _success_f1(metrics: Mapping[str, Any]) -> float:
-    """F1 of successful calls."""
+def success_f1(metrics: Mapping[str, Any]) -> float:
+    """F1 of successful calls, of metrics with a `validity`."""
     precision, recall = (metrics["validity"][f"success_{name}"] for name in ("precision", "recall"))
     return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0

@@ -97,6 +97,16 @@ def calls_table(
     return table([first, *columns], rows, numbers=len(columns))
 
 
+_OF_CALLS = """Shares of the calls: format, can be read; tool_name, of an offered tool too; arguments, within
+its schema too (the right tool is told by gold calls alone). success_*: such calls, where one is
+needed. cut: of all answers, those that ran out of tokens before a call was complete."""
+
+
+def explained_calls_table(results: Mapping[str, Metrics]) -> str:
+    """`calls_table` with what its columns are, for a terminal."""
+    return f"{calls_table(results)}\n{_OF_CALLS}"
+
+
 # How the variations of a list of tools are called, in the order of `VARIATIONS`.
 VARIED = ("in another order", "the needed one and one other", "wrapped otherwise", "without the needed one")
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asa_adapter.report import Comparison, Report
+from asa_adapter.summary.comparison_in_words import success_f1
 
 _ABSTAINS = "Nothing to use yet: it abstains, and leaves the model as it is, since no gain on VALID was sure."
 
@@ -12,16 +13,22 @@ def verdict_in_words(report: Report, abstains: bool) -> str | None:
     """Whether an adapter is worth using, by TEST, and what it changes there; None where TEST was not measured.
 
     A gain is sure where the 95 % interval of F1's, or of accuracy's, lies above 0: an adapter that was chosen for few
-    needless calls may gain in the latter alone.
+    needless calls may gain in the latter alone. Calls are to be looked at first where VALID left in doubt that more of
+    them succeed, and TEST does not say so either.
     """
     if abstains:
         return _ABSTAINS
     test = report.evaluations.get("test")
     if test is None:
         return None
-    lead, sure = _lead_and_gain(test, bool(report.success_note))
+    lead, sure = _lead_and_gain(test, bool(report.success_note) and not _success_rises(test))
     told = f"{lead}: {_calls_told(test.base, test.asa)}; F1 {test.base['f1']:.3f} -> {test.asa['f1']:.3f}{sure}."
     return told + _success_told(test.base["validity"], test.asa["validity"])
+
+
+def _success_rises(test: Comparison) -> bool:
+    """Whether more of the needed calls succeed on TEST, or fewer of the others are made."""
+    return bool(test.base["validity"] and test.asa["validity"]) and success_f1(test.asa) > success_f1(test.base)
 
 
 def _lead_and_gain(test: Comparison, no_success: bool) -> tuple[str, str]:

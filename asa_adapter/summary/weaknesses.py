@@ -130,7 +130,8 @@ def _cut_weaknesses(comparison: Comparison, split: str) -> Iterator[str]:
     if share > _MANY_CUT:
         yield (
             f"Up to {100 * share:.0f} % of the answers on {escaped(split).upper()} ran out of tokens "
-            "(`max_new_tokens`) before a call was complete: its numbers say too little."
+            "(`max_new_tokens`) before a call was complete. Those in words count as no call, which is wrong only "
+            "where one would still have come; a call that had begun counts as one without success."
         )
 
 

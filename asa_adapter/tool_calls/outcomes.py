@@ -62,8 +62,9 @@ def cut_note(shares: Mapping[str, float], max_new_tokens: int) -> str:
         return ""
     return (
         f"{100 * shares[name]:.0f} % of the answers of {name} ended because max_new_tokens ({max_new_tokens}) ran "
-        "out before a call was complete: they count as no call, or as one without success. To be sure, give a greater "
-        f"one, such as {2 * max_new_tokens} (--max-new-tokens {2 * max_new_tokens})"
+        "out before a call was complete. Those in words count as no call, which is wrong only where one would still "
+        "have come; a call that had begun counts as one without success. To be sure, give a greater one, such as "
+        f"{2 * max_new_tokens} (--max-new-tokens {2 * max_new_tokens})"
     )
 
 
@@ -72,6 +73,6 @@ def answer_verdict(answer: Mapping[str, Any]) -> str:
     if not answer["triggered"]:
         return "no call"
     if answer["arguments"]:
-        return "a call that fits the tools"
+        return "a call that fits its tool's schema"
     faults = [name for name in ("format", "tool_name", "arguments") if not answer[name]]
     return f"a call with a fault ({faults[0].replace('_', ' ')})"

@@ -50,8 +50,8 @@ def lines_before_training(
             f"{args.finalists} answer VALID, which decides, with up to {args.max_new_tokens} tokens"
         ),
         "time": (
-            f"{time_in_words(seconds)} to {time_in_words(2 * seconds)} if little else runs here, without TEST "
-            "(a rough estimate)"
+            f"{time_in_words(seconds)} to {time_in_words(2 * seconds)} if little else runs here; TEST comes on "
+            "top (a rough estimate)"
         ),
     }
     return [f"{name:<8}  {text}" for name, text in facts.items()]

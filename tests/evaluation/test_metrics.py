@@ -6,7 +6,7 @@ import pytest
 
 from asa_adapter.choice.intervals import upper_bound
 from asa_adapter.evaluation.metrics import auc, gold_metrics, ratio, trigger_metrics
-from asa_adapter.summary.markdown import calls_table
+from asa_adapter.summary.markdown import calls_table, explained_calls_table
 
 GOOD = {"format": True, "tool_name": True, "arguments": True}
 NAMELESS = {"format": True, "tool_name": False, "arguments": False}
@@ -189,6 +189,9 @@ def test_the_table_of_calls_shows_gold_where_all_have_it() -> None:
     with_gold = {**metrics, "gold": gold_metrics([(True, False), (False, False)])}
     assert calls_table({"base": with_gold}).splitlines()[2].endswith(" | 0.000 | 0.500 |")
     assert "gold" not in calls_table({"base": with_gold, "asa": metrics})
+    told = explained_calls_table({"base": metrics}).splitlines()
+    assert told[: len(lines)] == lines
+    assert told[len(lines)].startswith("Shares of the calls: format, can be read; tool_name, of an offered tool too;")
     cut = calls_table({"base": {**metrics, "cut_share": 0.25}}).splitlines()
     assert cut[0].endswith(" | success_recall | cut |")
     assert cut[2].endswith(" | 0.000 | 0.250 |")

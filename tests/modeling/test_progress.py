@@ -69,7 +69,7 @@ def test_the_first_minute_estimates_the_whole_once(capsys: pytest.CaptureFixture
         whole.worked(50)
     whole.say()
     assert capsys.readouterr().err == (
-        "asa-adapter: estimated anew, at the speed of these rows: 10 min 0 s for the whole training, without TEST\n"
+        "asa-adapter: estimated anew, at the speed of these rows: 10 min 0 s for the training; TEST comes on top\n"
     )
 
 

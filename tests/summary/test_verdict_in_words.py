@@ -63,6 +63,17 @@ def test_calls_that_do_not_succeed_are_to_be_looked_at_first_but_a_loss_counts_m
     assert str(verdict_in_words(bad, False)).startswith("Better without it: of 8 TEST prompts")
 
 
+def test_where_more_calls_succeed_on_test_too_the_doubt_of_valid_does_not_lead() -> None:
+    valid = {"success_note": "no gain in calls that succeed is sure"}
+    for fits, lead in (([True] * 16, "Worth using"), ([False] * 16, "Look at its calls first")):
+        checks = [{"format": True, "tool_name": one, "arguments": one} for one in fits]
+        test = {"base": trigger_metrics(LABELS, BASE, None, checks), "asa": trigger_metrics(LABELS, ASA, None, checks)}
+        gain = {name: [0.1, 0.5] for name in ("f1", "accuracy", "precision", "recall", "fpr")}
+        test["intervals"] = {"base": gain, "asa": gain, "gain": gain}
+        said = verdict_in_words(Report.read({"evaluations": {"test": test}, "valid": valid}), False)
+        assert str(said).startswith(f"{lead}: of 8 TEST prompts")
+
+
 def test_where_answers_were_looked_at_it_says_how_many_needed_calls_succeed() -> None:
     checks = [{"format": True, "tool_name": i % 2 == 0, "arguments": i % 2 == 0} for i in range(16)]
     test = {"base": trigger_metrics(LABELS, BASE, None, checks), "asa": trigger_metrics(LABELS, ASA, None, checks)}

@@ -40,7 +40,7 @@ def test_what_was_understood_is_told_a_line_each() -> None:
         "tools     lamp, player (4 rows have their own; 3 rows take those that were given; 1 rows offer none)",
         "settings  2 at 2 layers, ranked by f1 of first tokens on TRAIN; the best 4 answer VALID, which decides, with "
         "up to 64 tokens",
-        "time      2 min 30 s to 5 min 0 s if little else runs here, without TEST (a rough estimate)",
+        "time      2 min 30 s to 5 min 0 s if little else runs here; TEST comes on top (a rough estimate)",
     ]
 
 
