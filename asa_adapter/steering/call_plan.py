@@ -37,6 +37,7 @@ class CallPlan:
         looped: depth of the innermost generate(), of those inside each other, that ran the model itself; 0: none yet.
         asked_inside: a generate() inside this one was not steered, and no pass of this one came after it.
         missed: a run of the loop was not steered.
+        shown: shape of the tokens in which the records saw tools and kinds of state; None where there were none.
     """
 
     last: NDArray[np.int64]
@@ -52,6 +53,7 @@ class CallPlan:
     looped: int = 0
     asked_inside: bool = False
     missed: bool = False
+    shown: torch.Size | None = None
 
     @property
     def steered(self) -> bool:
@@ -133,10 +135,12 @@ class CallPlan:
         prompt = prompt_of_loop(self.given, inputs, asked, count, loop, self.drafts, first=not again)
         self.last, self.width = shared_by_beams(prompt.last, rows, len(self.given.last)), prompt.width
         tokens = whole_prompts_of_loop(inputs, asked, loop, len(self.last))
+        # Told by the shape alone: a look at the tokens would wait for the device.
+        other = self.shown is not None and tokens is not None and tokens.shape != self.shown
         for record in self.records:
             record.last = self.last + prompt.before
             record.met, record.expand, record.biased = [], 1, False
-            if again or len(self.last) != len(self.given.last):
+            if again or other or len(self.last) != len(self.given.last):
                 record.see(tokens)
 
     def close(self) -> None:

@@ -239,7 +239,7 @@ class ReplacedMethods:
         last, width, cached = prompt_tokens(self._model, args, named)
         tokens = visible_tokens(args, named)
         records = {id(handle): handle._open(last + cached, tokens) for handle in active}
-        call = CallPlan(last, width, list(records.values()))
+        call = CallPlan(last, width, list(records.values()), shown=None if tokens is None else tokens.shape)
         call.expect(last, width, cached, drafts_tokens(self._model, args, named), named.get("attention_mask"))
         return call, records
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from models import PAD, greedy, prompts, random_model, traces
+from models import PAD, fitted_adapter, greedy, prompts, random_model, traces
 
 from asa_adapter import ASAAdapter
 from asa_adapter.modeling.forward import CACHE, CACHE_NAMES
@@ -88,6 +88,38 @@ def test_a_longer_prompt_is_steered_at_its_own_end(lfm2: Any, adapter: ASAAdapte
         expected = greedy(lfm2, with_more(ids, side))
         assert torch.equal(greedy(lfm2, ids, custom_generate=longer), expected)
         assert [(d.position, d.applied) for d in steering.decisions] == [(12, True)] * 3
+
+
+MARK = (40, 41, 42)
+USER, RESULT = (40, 41), (40, 42)
+
+
+@LOOPS
+@pytest.mark.parametrize(
+    ("fitted", "begin", "end", "applied"),
+    [
+        ({"state_marks": {"first": (USER,), "after_result": (RESULT,)}}, USER, RESULT, False),
+        ({"tools_marks": (MARK,)}, (), MARK, True),
+    ],
+    ids=["a result is appended", "tools are appended"],
+)
+def test_what_a_longer_prompt_is_is_read_from_all_of_it(
+    lfm2: Any, loop: Loop, fitted: dict[str, Any], begin: tuple[int, ...], end: tuple[int, ...], applied: bool
+) -> None:
+    ids = prompts(2, 10)
+    ids[:, 1 : 1 + len(begin)] = torch.tensor(begin, dtype=torch.int64)
+    more = torch.tensor([[*end, 11, 12]]).expand(2, -1)
+
+    def longer(model: Any, input_ids: torch.Tensor, *args: Any, **keywords: Any) -> torch.Tensor:
+        kept = keywords | {"attention_mask": None}
+        return loop(model, torch.cat([input_ids, more], dim=1), *given(args, kept), **kept)
+
+    with fitted_adapter(alpha=40.0, tau=0.5, **fitted).attach(lfm2) as steering:
+        expected = greedy(lfm2, torch.cat([ids, more], dim=1))
+        whole = [(d.position, d.state, d.applied) for d in steering.decisions]
+        assert [one[2] for one in whole] == [applied] * 2
+        assert torch.equal(greedy(lfm2, ids, custom_generate=longer), expected)
+        assert [(d.position, d.state, d.applied) for d in steering.decisions] == whole
 
 
 def test_the_rows_of_beams_share_a_decision_in_a_longer_prompt_too(lfm2: Any, adapter: ASAAdapter) -> None:
