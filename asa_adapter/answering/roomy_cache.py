@@ -34,6 +34,10 @@ class RoomyLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Writes (B, H, n, D) tokens behind those that are there; where the room does not do, it is made first."""
+        if not self.is_initialized:  # reset() dropped what there was
+            self.lazy_initialization(key_states, value_states)
+            self.buffers, self._length = (key_states[..., :0, :], value_states[..., :0, :]), 0
+            self.keys, self.values = self.buffers
         begin, more = self._length, key_states.shape[-2]
         if begin + more > self.buffers[0].shape[-2]:
             self.buffers = _with_room(self, max(more, _ROOM))
@@ -49,6 +53,20 @@ class RoomyLayer(DynamicLayer):
         index = beam_idx.to(keys.device)
         self.buffers = keys.index_select(0, index), values.index_select(0, index)
         self.keys, self.values = views(self.buffers, self._length)
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forgets the last tokens; what they were is written over."""
+        super().crop(tokens_to_remove)
+        self._length = self.get_seq_length()
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each row several times, with room behind it."""
+        rows = torch.arange(self.buffers[0].shape[0])
+        self.reorder_cache(rows.repeat_interleave(repeats))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Takes rows, by (M,) indices, with the room behind them."""
+        self.reorder_cache(indices)
 
     def plain(self) -> DynamicLayer:
         """What it holds, as a layer that grows by concatenation: it changes nothing that others share with it."""

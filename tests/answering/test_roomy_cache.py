@@ -38,6 +38,40 @@ def test_it_holds_what_a_growing_one_holds_whatever_its_room(room: int) -> None:
     assert roomy.get_seq_length() == plain.get_seq_length() == 81
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda layer: layer.crop(-2),
+        lambda layer: layer.reset(),
+        lambda layer: layer.batch_select_indices(torch.tensor([1, 1])),
+        lambda layer: layer.batch_select_indices(torch.tensor([1, 0])),
+        lambda layer: layer.batch_repeat_interleave(1),
+        lambda layer: layer.reorder_cache(torch.tensor([1, 0])),
+    ],
+    ids=["crop", "reset", "one row twice", "rows in another order", "repeated", "reordered"],
+)
+def test_it_goes_on_from_what_another_method_left(changed: Any) -> None:
+    roomy, plain = cache_of(DynamicLayer()), cache_of(DynamicLayer())
+    give_room(roomy, 3)
+    for cache in (roomy, plain):
+        cache.update(*states(1, 1), 0)
+        changed(cache.layers[0])
+    for seed in (2, 3):
+        found, expected = (cache.update(*states(1, seed), 0) for cache in (roomy, plain))
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert roomy.get_seq_length() == plain.get_seq_length()
+
+
+def test_repeated_rows_have_room_too() -> None:
+    roomy, plain = cache_of(DynamicLayer()), cache_of(DynamicLayer())
+    give_room(roomy, 3)
+    more = [torch.cat([one, one]) for one in states(1, 1)]
+    for cache in (roomy, plain):
+        cache.layers[0].batch_repeat_interleave(2)
+    found, expected = (cache.update(*more, 0) for cache in (roomy, plain))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_a_token_for_which_there_is_room_copies_nothing() -> None:
     cache = cache_of(DynamicLayer())
     give_room(cache, 3)
