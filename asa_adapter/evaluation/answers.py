@@ -282,9 +282,9 @@ class Evaluation:
         return dict(found)
 
     def _named_tools(self, rows: Sequence[Row], answers: Sequence[str]) -> list[list[str]]:
-        """The names of the tools that each answer calls, sorted."""
+        """The names of the tools that each answer calls, sorted, each once."""
         calls = [self.parser.parse(text, row_tools(row, self.tools)) for row, text in zip(rows, answers, strict=True)]
-        return [sorted(call.name for call in some) for some in calls]
+        return [sorted({call.name for call in some}) for some in calls]
 
     def steered(self, variant: Variant) -> contextlib.AbstractContextManager[Any]:
         """Steers the model inside the `with` block, if the variant is an adapter."""

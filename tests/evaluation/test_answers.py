@@ -283,8 +283,10 @@ def test_of_prompts_that_both_call_for_it_is_counted_how_many_get_a_call_of_the_
     pairs = [
         (call("translator"), call("translator")),
         (call("translator", "web_search"), call("web_search", "translator")),
+        (call("translator"), call("translator", "translator")),
         (call("translator"), call("web_search")),
         (call("translator"), call("translator", "web_search")),
+        (call("translator", "web_search"), call("web_search")),
         (call("translator"), "No."),
         ("No.", call("translator")),
         ("No.", "No."),
