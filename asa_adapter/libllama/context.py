@@ -73,6 +73,7 @@ class Context:
     ) -> None:
         self._library, self._width, self._vocabulary = library, width, vocabulary
         self._visits: dict[bytes, Visit] = {}  # those that are still to come in this pass
+        self._once = True
         self._error: BaseException | None = None
         self._ends: list[int] = []
         self._buffer = np.empty(0, dtype=np.uint8)
@@ -102,13 +103,15 @@ class Context:
             self._library.free(self._handle)
             self._handle = None
 
-    def read(self, runs: Sequence[Run], visits: Mapping[int, Visit] | None = None) -> None:
+    def read(self, runs: Sequence[Run], visits: Mapping[int, Visit] | None = None, once: bool = True) -> None:
         """Reads tokens, the last up to 512 of them in one pass with what ends each run.
 
         Args:
             runs: what to read, each in another sequence. More than one must fit into one pass.
             visits: what is done with the states behind a block, by layer, at the last token of each run; the logits of
                 all of them must be wanted.
+            once: whether a block is visited at its first tensor alone, after which nothing more is asked for; else at
+                each of that name, of which there should be no second.
 
         Raises:
             ValueError: there is no room for the tokens.
@@ -120,6 +123,7 @@ class Context:
                 self._pass([run._replace(tokens=run.tokens[:PASS], answers=False)])
                 run = run._replace(tokens=run.tokens[PASS:], begin=run.begin + PASS)
             runs = [run]
+        self._once = once
         self._visits = {f"l_out-{layer}".encode(): visit for layer, visit in (visits or {}).items()}
         try:
             self._pass(runs)
@@ -164,7 +168,7 @@ class Context:
             if name not in self._visits:
                 return False
             if not asks:
-                self._visit(tensor, self._visits.pop(name))
+                self._visit(tensor, self._visits.pop(name) if self._once else self._visits[name])
             return True
         except BaseException as error:  # it cannot pass through C; it is raised when llama.cpp returns
             self._error = error

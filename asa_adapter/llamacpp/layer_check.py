@@ -34,7 +34,7 @@ def check_layer(make: Callable[..., Context], facts: Facts, layer: int) -> None:
     what = f"the states behind block {layer} of this {facts.model_types[0]} model"
     with closing(make(64)) as plain, closing(make(64, watched=True)) as watched:
         bare = _logits_of_check(plain)
-        looked = _logits_of_check(watched, {layer: seen.append})
+        looked = _logits_of_check(watched, {layer: seen.append}, once=False)
         if len(seen) != 1 or not seen[0].shape[0] or not seen[0].isfinite().all():
             raise IncompatibleModelError(
                 f"{what} cannot be read: llama.cpp shows {len(seen)} tensors of the name l_out-{layer}; expected one. "
@@ -87,10 +87,10 @@ def _logits_of_last_alone(
     return context.logits()
 
 
-def _logits_of_check(context: Context, visits: dict[int, Visit] | None = None) -> torch.Tensor:
+def _logits_of_check(context: Context, visits: dict[int, Visit] | None = None, once: bool = True) -> torch.Tensor:
     """The logits behind the checked tokens, with what visits the blocks."""
     context.clear()
-    context.read([Run(0, _TOKENS, 0)], visits)
+    context.read([Run(0, _TOKENS, 0)], visits, once)
     return context.logits()
 
 

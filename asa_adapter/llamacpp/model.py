@@ -27,6 +27,7 @@ from asa_adapter.libllama.gguf_file import (
 from asa_adapter.libllama.library import open_library
 from asa_adapter.llamacpp.batched_runs import BatchedAnswers, BatchedPushes, BatchedStates
 from asa_adapter.llamacpp.generate_settings import GenerateSettings, generated_output
+from asa_adapter.llamacpp.given_prompts import prompts_and_lasts
 from asa_adapter.llamacpp.layer_check import check_layer
 from asa_adapter.llamacpp.steering import (
     AttachedAdapters,
@@ -35,7 +36,6 @@ from asa_adapter.llamacpp.steering import (
     adapter_visits,
     biased_by_adapters,
 )
-from asa_adapter.modeling.residual_stream import last_prompt_index
 from asa_adapter.policy.controller import Controller
 from asa_adapter.steering.windows_and_records import Record
 
@@ -193,14 +193,15 @@ class GGUFModel:
             each row the (V,) float32 logits of its first token, as a tuple of one (B, V) tensor, where asked for.
 
         Raises:
-            ValueError: another setting, a streamer for several prompts, or a prompt that is too long.
+            ValueError: another setting, no batch of token ids, a mask of another shape, a streamer for several
+                prompts, or a prompt that is too long.
         """
         how = GenerateSettings.of(settings, self.generation_config.eos_token_id)
+        prompts, lasts = prompts_and_lasts(input_ids, attention_mask)
         if how.streamer is not None:
             if len(input_ids) != 1:
                 raise ValueError(f"streamer was given with {len(input_ids)} prompts; expected one")
             how.streamer.put(input_ids)
-        prompts, lasts = _prompts_and_lasts(input_ids, attention_mask)
         handles = self._adapters.active()
         kept: dict[int, list[Record]] = {id(handle): [] for handle in handles}
         answers, firsts = [], []
@@ -323,14 +324,6 @@ class GGUFModel:
 
     def __reduce__(self) -> Any:
         raise TypeError("a GGUF model cannot be pickled: open the file again")
-
-
-def _prompts_and_lasts(ids: torch.Tensor, mask: torch.Tensor | None) -> tuple[list[list[int]], list[int]]:
-    """The tokens of each of (B, T) rows without its padding, and the index of its last prompt token."""
-    if mask is None:
-        return ids.tolist(), [ids.shape[1] - 1] * len(ids)
-    whole = [row[present.bool()].tolist() for row, present in zip(ids, mask, strict=True)]
-    return whole, [int(last) for last in last_prompt_index(mask)]
 
 
 def _cores_for_model() -> int:

@@ -38,6 +38,21 @@ def test_a_step_that_does_not_act_is_refused(written: Callable[..., Path], monke
         opened(written())
 
 
+def test_a_second_tensor_of_the_blocks_name_is_refused(
+    written: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Context._called
+
+    def twice(self: Context, tensor: int, asks: bool, given: Any) -> bool:
+        """As if the graph had another tensor of the name behind each one."""
+        found = original(self, tensor, asks, given)
+        return original(self, tensor, asks, given) if found and not asks else found
+
+    monkeypatch.setattr(Context, "_called", twice)
+    with pytest.raises(IncompatibleModelError, match=r"llama\.cpp shows 2 tensors of the name l_out-4; expected one"):
+        opened(written())
+
+
 def test_a_step_that_is_another_one_is_refused(written: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     def halved(visit: Any) -> Any:
         def visited(states: torch.Tensor) -> torch.Tensor | None:

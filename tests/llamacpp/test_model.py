@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import pickle
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -248,6 +249,31 @@ def test_the_readmes_explanation_is_that_of_transformers(written: Callable[..., 
     asked = "how much is 48713 times 9264"
     assert str(adapter.explain(file, tokenizer, asked)) == str(adapter.explain(model, tokenizer, asked))
     assert not file.is_steered
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "told"),
+    [
+        ([[1, 2]], None, "input_ids is a list; expected whole numbers of shape (rows, tokens)"),
+        (torch.tensor([1, 2]), None, "input_ids is a tensor of shape (2,) and torch.int64; expected"),
+        (
+            torch.zeros(1, 0, dtype=torch.int64),
+            None,
+            "input_ids is a tensor of shape (1, 0) and torch.int64",
+        ),
+        (torch.tensor([[1.0, 2.0]]), None, "input_ids is a tensor of shape (1, 2) and torch.float32; expected"),
+        (
+            torch.tensor([[1, 2]]),
+            torch.ones(2),
+            "attention_mask is a tensor of shape (2,) and torch.float32",
+        ),
+        (torch.tensor([[1, 2]]), torch.ones(2, 2), "expected the shape of input_ids, (1, 2)"),
+        (torch.tensor([[1, 2]]), [[1, 1]], "attention_mask is a list; expected the shape of input_ids, (1, 2)"),
+    ],
+)
+def test_what_is_no_batch_of_prompts_is_refused(pair: Any, ids: Any, mask: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)):
+        pair.file.generate(ids, mask, max_new_tokens=1)
 
 
 def test_weights_that_are_packed_are_warned_of_and_named(written: Callable[..., Path], pair: Any) -> None:
