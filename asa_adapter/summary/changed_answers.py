@@ -13,7 +13,7 @@ _KINDS = {
     (0, True): "needless calls are new",
     (1, False): "needed calls are lost",
 }
-_LAST_TOKEN = re.compile(r"(<\|[^<>|\s]{1,40}\|>|</s>|<eos>|<end_of_turn>)$")
+_LAST_TOKENS = re.compile(r"(<\|[^<>|\s]{1,40}\|>|</s>|<eos>|<end_of_turn>)+$")
 _SHORT = 24  # columns that an answer gets at least
 
 
@@ -21,7 +21,7 @@ class ChangedAnswer(NamedTuple):
     """A prompt that gets a call from one of two models alone.
 
     Attributes:
-        prompt: its last turn.
+        prompt: the user's last turn.
         label: 1 where a tool is needed, else 0.
         base: the bare model's answer.
         asa: the steered model's answer.
@@ -47,10 +47,19 @@ def changed_answers(
     """
     all_of_them = zip(rows, *answers, *called, strict=True)
     return [
-        ChangedAnswer(str(row_messages(row)[-1].get("content") or ""), int(row["label"]), base, asa, bool(after))
+        ChangedAnswer(_last_request(row), int(row["label"]), base, asa, bool(after))
         for row, base, asa, before, after in all_of_them
         if bool(before) != bool(after)
     ]
+
+
+def _last_request(row: Row) -> str:
+    """The words of the user's last turn."""
+    turns = row_messages(row)
+    last = next((turn for turn in reversed(turns) if turn.get("role") == "user"), turns[-1])
+    content = last.get("content") or ""
+    parts = content if isinstance(content, list) else [{"text": content}]
+    return " ".join(str(part.get("text") or "") for part in parts if isinstance(part, dict))
 
 
 def changes_in_words(changes: Sequence[ChangedAnswer], split: str, columns: int) -> str:
@@ -79,5 +88,5 @@ def changes_in_words(changes: Sequence[ChangedAnswer], split: str, columns: int)
 def _line(head: str, text: str, columns: int) -> str:
     """One text in one line, cut where the line ends."""
     begin = f"    {head:<6} "
-    shown, room = " ".join(_LAST_TOKEN.sub("", text.strip()).split()), max(_SHORT, columns - len(begin))
+    shown, room = " ".join(_LAST_TOKENS.sub("", text.strip()).split()), max(_SHORT, columns - len(begin))
     return begin + (shown if len(shown) <= room else f"{shown[: room - 4].rstrip()} ...")

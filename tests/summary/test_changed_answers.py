@@ -37,6 +37,19 @@ def test_what_is_better_comes_first_and_each_kind_is_counted() -> None:
     assert lines[2:5] == ["    asked  c", "    alone  [f()]", "    asa    no"]
 
 
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [{"role": "user", "content": [{"type": "text", "text": "weigh"}, {"type": "text", "text": "3 apples"}]}],
+        [{"role": "user", "content": "weigh 3 apples"}, {"role": "tool", "content": "400 g"}],
+    ],
+    ids=["in parts", "before a result"],
+)
+def test_what_the_user_asked_last_is_told(turns: list[dict[str, object]]) -> None:
+    found = changed_answers([{"messages": turns, "label": 1}], (["no"], ["[f()]"]), ([False], [True]))
+    assert [one.prompt for one in found] == ["weigh 3 apples"]
+
+
 def test_no_change_is_said() -> None:
     assert changes_in_words([], "valid", 80) == "WHAT CHANGES ON VALID: no prompt gets a call from one model alone"
 
@@ -47,9 +60,9 @@ def test_no_change_is_said() -> None:
         ("word " * 40, "word word word word word word word word word word word word word ..."),
         ("x" * 100, "x" * 65 + " ..."),
         ("two\n\n  lines<|im_end|>", "two lines"),
-        ("<|tool_call_start|>[f()]<|tool_call_end|><|im_end|>", "<|tool_call_start|>[f()]<|tool_call_end|>"),
+        ("</tool_call><|im_end|><|endoftext|>", "</tool_call>"),
     ],
-    ids=["words", "no spaces", "line ends", "only the last token goes"],
+    ids=["words", "no spaces", "line ends", "what ends a text goes"],
 )
 def test_an_answer_takes_one_line(answer: str, shown: str) -> None:
     line = changes_in_words([ChangedAnswer("a", 0, answer, "b", False)], "test", 80).splitlines()[3]
