@@ -65,6 +65,8 @@ def readiness(findings: Sequence[Finding]) -> str:
         return f"not ready: {first.meaning}; {first.cure}{others}"
     doubts = [finding.name for finding in findings if finding.checked and not finding.ok]
     said = f"ready, but look at {', '.join(doubts)}" if doubts else "ready: an adapter can be fitted"
+    if doubts == ["habit"]:  # a trainer finds that by itself
+        said = "ready: an adapter can be fitted; look at habit before you serve the model"
     unknown = [finding.name for finding in findings if not finding.checked]
     return f"{said}; not known: {', '.join(unknown)}" if unknown else said
 
