@@ -309,10 +309,12 @@ def check_habit(patient: Patient) -> Finding:
 
 @check("triggers")
 def check_triggers(patient: Patient) -> Finding:
-    """Does the bare model ever call a tool?"""
-    called = sum(patient.reader.triggered(answer, patient.tools) for answer in patient.answers)
-    count = f"the bare model called a tool for {called} of {len(patient.answers)} requests that ask for one"
+    """Does the bare model ever call a tool, and also where none is needed?"""
+    asked, talk = patient.answers, patient.answers_to_small_talk
+    called, needless = (sum(patient.reader.triggered(one, patient.tools) for one in some) for some in (asked, talk))
+    count = f"the bare model called a tool for {called} of {len(asked)} requests that ask for one"
     if called:
+        count += f", and for {needless} of {len(talk)} that need none, such as thanks"
         return ok(f"{count}: it knows the format, and steering can change how often")
     beginning = patient.text(patient.answers[0][:_BEGINNING_TOKENS])
     return wrong(

@@ -1,11 +1,13 @@
 """What is examined, a model with its tokenizer and tools, and what a check reports: `Patient` and `Finding`."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from asa_adapter.data.packaged_samples import SAMPLE_PROMPTS
 from asa_adapter.data.prompts import encode_prompt, encode_rows
 from asa_adapter.data.rows import Row, row_tools
 from asa_adapter.modeling.forward import evaluation_mode, greedy_answers
@@ -32,6 +34,8 @@ _REQUESTS = (
     "Translate 'bonjour le monde' into English with a tool.",
 )
 _TRIED_TOOLS = 4
+_SMALL_TALK = SAMPLE_PROMPTS[6:8] + SAMPLE_PROMPTS[10:]  # a greeting, thanks, and two that want a few words
+_FEW_TOKENS = 24  # a needless call to small talk begins within them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,13 +104,19 @@ class Patient:
     def answers(self) -> list[list[int]]:
         """Token ids of the model's answers to requests that each ask for a tool."""
         if self._answers is None:
-            prompts = [
-                encode_prompt(self.tokenizer, [{"role": "user", "content": request}], self.tools, self.parser)
-                for request in _examining_requests(self.tools)
-            ]
-            with evaluation_mode(self.model):
-                self._answers = greedy_answers(self.model, self.tokenizer, prompts, self._max_new_tokens)
+            self._answers = self._answered(_examining_requests(self.tools), self._max_new_tokens)
         return self._answers
+
+    @functools.cached_property
+    def answers_to_small_talk(self) -> list[list[int]]:
+        """Token ids with which the model's answers to a few requests begin that need no tool, whatever is offered."""
+        return self._answered(_SMALL_TALK, min(self._max_new_tokens, _FEW_TOKENS))
+
+    def _answered(self, requests: Sequence[str], tokens: int) -> list[list[int]]:
+        chats = ([{"role": "user", "content": request}] for request in requests)
+        prompts = [encode_prompt(self.tokenizer, chat, self.tools, self.parser) for chat in chats]
+        with evaluation_mode(self.model):
+            return greedy_answers(self.model, self.tokenizer, prompts, tokens)
 
     @property
     def habit(self) -> Habit:

@@ -233,7 +233,9 @@ def test_calls_in_another_format_than_the_templates_are_found_and_read(tiny_lfm2
     assert "ToolCallParser.from_model(model, tokenizer, rows)" in findings["habit"].cure
     doubts = readiness([one for one in findings.values() if one.ok or one.name == "habit"])
     assert doubts == "ready: an adapter can be fitted; look at habit before you serve the model"
-    assert findings["triggers"].meaning.startswith("the bare model called a tool for 3 of 3 requests")
+    assert findings["triggers"].meaning.startswith(
+        "the bare model called a tool for 3 of 3 requests that ask for one, and for 4 of 4 that need none"
+    )
     assert findings["own_calls"].meaning.startswith("all 3 calls that the model wrote can be read, and 3 fit")
 
 
