@@ -183,6 +183,6 @@ def last_prompt_index(mask: torch.Tensor) -> torch.Tensor:
     rows, length = present.shape
     if length and present[:, -1].all():  # no padding on the right, the usual case
         return torch.full((rows,), length - 1, device="cpu")
-    if not present.any(axis=1).all():
-        raise ValueError("a row of the attention mask is all zeros; expected at least one token in each row")
+    if empty := [row for row, tokens in enumerate(present) if not tokens.any()]:
+        raise ValueError(f"rows {empty} of the attention mask are all zeros; expected at least one token in each row")
     return torch.from_numpy(length - 1 - present[:, ::-1].argmax(axis=1))

@@ -175,7 +175,8 @@ class Controller:
         """The controller with its tensors on a device; itself if they are there already."""
         if self.weight.device == device:
             return self
-        moved = {name: getattr(self, name).to(device) for name in ("weight", "bias", "direction")}
+        with torch.inference_mode(False):  # it outlives the call that moves it
+            moved = {name: getattr(self, name).to(device) for name in ("weight", "bias", "direction")}
         return replace(self, **moved, others=tuple(other.to(device) for other in self.others))
 
     def side_by_side(self, states: torch.Tensor) -> torch.Tensor:

@@ -106,7 +106,7 @@ def test_last_prompt_index_finds_the_last_unmasked_token(mask: list[list[int]], 
 
 
 def test_a_row_without_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match="a row of the attention mask is all zeros"):
+    with pytest.raises(ValueError, match=r"rows \[1\] of the attention mask are all zeros"):
         last_prompt_index(torch.tensor([[1, 1], [0, 0]]))
 
 

@@ -264,6 +264,12 @@ def test_controller_on_its_own_device_is_itself() -> None:
     assert one.to(torch.device("cpu")) is one
 
 
+def test_a_controller_that_an_inference_call_moved_is_of_use_with_gradients() -> None:
+    with torch.inference_mode():
+        moved = controller().to(torch.device("meta"))
+    assert not any(tensor.is_inference() for tensor in (moved.weight, moved.bias, moved.direction))
+
+
 def test_controller_moves_its_tensors_to_a_device() -> None:
     moved = controller().to(torch.device("meta"))
     assert {tensor.device.type for tensor in (moved.weight, moved.bias, moved.direction)} == {"meta"}
