@@ -143,7 +143,7 @@ GATES    rows, left_out, lost, won (int), right, given_right, called, given_call
 ROWS     rows, tool_needed (label 1), groups (of rows that belong together) (int)
 GAIN     mean, lower_bound, balanced_accuracy_bound, apparent (numbers), groups (int): see `choice.gain.Gain`
 COUNTED  n, tp, fp, fn, tn (int), precision, recall, f1, accuracy, fpr (numbers)
-METRICS  COUNTED, and per_domain.*.COUNTED, validity.* (same_tool: see `Evaluation.paired_metrics`), gold.* (numbers),
+METRICS  COUNTED, and per_domain.*.COUNTED, validity.* (also those of `paired_validity`), gold.* (numbers),
          cut (int: answers that max_new_tokens cut before a call was complete), cut_share (number)
 SURE     intervals.*.*[] (95 %, of "base", "asa" and "gain" by ratio), mcnemar_p (numbers), only_base_right,
          only_asa_right, groups (int)

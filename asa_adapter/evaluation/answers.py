@@ -18,6 +18,7 @@ from asa_adapter.data.prompts import encode_rows
 from asa_adapter.data.rows import Row, row_domain, row_tools
 from asa_adapter.engine.protocol import Answering, EngineModel, Question, is_engine_model
 from asa_adapter.evaluation.metrics import gold_metrics, ratio, trigger_metrics
+from asa_adapter.evaluation.paired_answers import paired_validity
 from asa_adapter.modeling.forward import compiled_parts, evaluation_mode, greedy_settings
 from asa_adapter.modeling.processes import Processes
 from asa_adapter.modeling.progress import progress_bar
@@ -271,20 +272,11 @@ class Evaluation:
     ) -> dict[str, Mapping[str, Any]]:
         """`metrics` of the bare model's answers ("base") and of the steered ones ("asa") to the same rows.
 
-        A push may change which tool is called, too: under "validity" of the latter "same_tool" is, of the rows to
-        which both answer with a call, the share whose calls name the same tools; it is left out where there are none.
+        A push may do more than decide: "validity" of the latter has the shares of `paired_validity`, too.
         """
         found = {"base": self.metrics(rows, base), "asa": self.metrics(rows, asa)}
-        named = zip(self._named_tools(rows, base), self._named_tools(rows, asa), strict=True)
-        both = [pair for pair in named if all(pair)]
-        if both:
-            found["asa"]["validity"]["same_tool"] = ratio(sum(bare == steered for bare, steered in both), len(both))
+        found["asa"]["validity"] |= paired_validity(rows, base, asa, self.parser, self.tools)
         return dict(found)
-
-    def _named_tools(self, rows: Sequence[Row], answers: Sequence[str]) -> list[list[str]]:
-        """The names of the tools that each answer calls, sorted, each once."""
-        calls = [self.parser.parse(text, row_tools(row, self.tools)) for row, text in zip(rows, answers, strict=True)]
-        return [sorted({call.name for call in some}) for some in calls]
 
     def steered(self, variant: Variant) -> contextlib.AbstractContextManager[Any]:
         """Steers the model inside the `with` block, if the variant is an adapter."""

@@ -1,6 +1,7 @@
 """Prompts to which an adapter changes whether a call is made, for the terminal: no report and no card has rows."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ _KINDS = {
     (1, False): "needed calls are lost",
 }
 _LAST_TOKENS = re.compile(r"(<\|[^<>|\s]{1,40}\|>|</s>|<eos>|<end_of_turn>)+$")
+_SEVERAL = 3  # equal answers, from which on they are no coincidence
 _SHORT = 24  # columns that an answer gets at least
 
 
@@ -53,6 +55,17 @@ def changed_answers(
     ]
 
 
+def most_equal(answers: Sequence[str]) -> int:
+    """How many answers are the one that most are, but for spaces; 0 where fewer than three are equal.
+
+    Example:
+        >>> most_equal(["I cannot help.", "I cannot  help.", "Yes.", "I cannot help."])
+        3
+    """
+    most = max(Counter(" ".join(answer.split()) for answer in answers).values(), default=0)
+    return most if most >= _SEVERAL else 0
+
+
 def _last_request(row: Row) -> str:
     """The words of the user's last turn."""
     turns = row_messages(row)
@@ -81,8 +94,14 @@ def changes_in_words(changes: Sequence[ChangedAnswer], split: str, columns: int)
         some = [one for one in changes if (one.label, one.calls) == (label, calls)]
         if some:
             told = {"asked": some[0].prompt, "alone": some[0].base, "asa": some[0].asa}
-            lines += [f"{len(some)} x {name}", *(_line(head, text, columns) for head, text in told.items())]
+            equal = "" if calls else _equal_in_words([one.asa for one in some])
+            lines += [f"{len(some)} x {name}{equal}", *(_line(head, text, columns) for head, text in told.items())]
     return "\n".join(lines)
+
+
+def _equal_in_words(answers: Sequence[str]) -> str:
+    """That answers without a call are the same, such as refusals."""
+    return f"; {equal} of them get one and the same answer" if (equal := most_equal(answers)) else ""
 
 
 def _line(head: str, text: str, columns: int) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 from asa_adapter.report import Comparison, Report
 from asa_adapter.summary.comparison_in_words import success_f1
 
+# Share of the prompts whose call is gone, from which on it is told that they get one and the same answer.
+ONE_ANSWER = 0.2
 _ABSTAINS = "Nothing to use yet: it abstains, and leaves the model as it is, since no gain on VALID was sure."
 
 
@@ -23,7 +25,7 @@ def verdict_in_words(report: Report, abstains: bool) -> str | None:
         return None
     lead, sure = _lead_and_gain(test, bool(report.success_note) and not _success_rises(test))
     told = f"{lead}: {_calls_told(test.base, test.asa)}; F1 {test.base['f1']:.3f} -> {test.asa['f1']:.3f}{sure}."
-    return told + _success_told(test.base["validity"], test.asa["validity"])
+    return told + _success_told(test.base, test.asa) + _sameness_told(test.asa["validity"])
 
 
 def _success_rises(test: Comparison) -> bool:
@@ -56,20 +58,22 @@ def _calls_told(base: Mapping[str, Any], asa: Mapping[str, Any]) -> str:
     """How many of the prompts with and without need get a call, and how many without the adapter."""
     needed, others = (asa["tp"] + asa["fn"]), (asa["fp"] + asa["tn"])
     return (
-        f"of {needed} TEST prompts that need a tool {_percent(asa['recall'])} get a call ({_percent(base['recall'])} "
-        f"without it), of {others} others {_percent(asa['fpr'])} ({_percent(base['fpr'])})"
+        f"of {needed} TEST prompts that need a tool {asa['tp']} get a call ({base['tp']} without it), of {others} "
+        f"others {asa['fp']} ({base['fp']})"
     )
 
 
 def _success_told(base: Mapping[str, Any], asa: Mapping[str, Any]) -> str:
     """How many of the needed calls succeed, and how many without the adapter; "" where the answers were not kept."""
-    if not base or not asa:
+    if not base["validity"] or not asa["validity"]:
         return ""
-    return (
-        f" {_percent(asa['success_recall'])} of those that need a tool get a call of an offered one that fits its "
-        f"schema ({_percent(base['success_recall'])} without it)."
-    )
+    now, before = (round(one["validity"]["success_recall"] * (one["tp"] + one["fn"])) for one in (asa, base))
+    return f" {now} of those that need a tool get a call of an offered one that fits its schema ({before} without it)."
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+def _sameness_told(validity: Mapping[str, Any]) -> str:
+    """That many prompts get one answer in place of a call, which may be a refusal."""
+    share = validity.get("one_answer", 0.0)
+    if share < ONE_ANSWER:
+        return ""
+    return f" {100 * share:.0f} % of the prompts whose call is gone get one and the same answer: read it."

@@ -9,6 +9,7 @@ from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.report import Comparison, Report
 from asa_adapter.report_schema import VARIATIONS
 from asa_adapter.summary.markdown import escaped
+from asa_adapter.summary.verdict_in_words import ONE_ANSWER
 
 # Below these, a ratio moves by several points with each prompt.
 _FEW_PROMPTS = 200
@@ -16,6 +17,7 @@ _FEW_IN_DOMAIN = 40
 _WEAK_AUC = 0.8
 _ODD_CONTROL = 0.1
 _GOOD_CALLS = 0.9
+_FITTING = 0.98  # share of the needed calls that succeed, from which on the precision of calls tells it all
 _SAME_TOOLS = 0.95
 _MANY_CUT = 0.05
 _HARDLY_ANY = 0.1
@@ -39,7 +41,7 @@ def weaknesses(config: ASAConfig, report: Report) -> list[str]:
     found = [spot for split, one in measured for spot in (*_cut_weaknesses(one, split), *_losses(one, split))]
     if acts:
         for split, one in measured:
-            found += [*_call_weaknesses(one, split), *_changed_tools(one, split)]
+            found += [*_one_answer(one, split), *_call_weaknesses(one, split), *_changed_tools(one, split)]
         found += _unsettled_choice(report)
         found += [spot for split, lists in varied for spot in _tool_weaknesses(lists, split)]
     found += _weakness_beside_words(report)
@@ -93,7 +95,7 @@ def _domain_doubts(comparison: Comparison, split: str) -> Iterator[str]:
         weakest = min(asa, key=lambda domain: asa[domain]["f1"])
         yield f"Its weakest domain is {escaped(weakest)}, with F1 {asa[weakest]['f1']:.3f}."
     few = [f"{escaped(domain)} ({asa[domain]['n']})" for domain in asa if asa[domain]["n"] < _FEW_IN_DOMAIN]
-    if few:
+    if few and len(asa) > 1:
         yield f"Few {escaped(split).upper()} prompts stand behind the numbers of these domains: {', '.join(few)}."
 
 
@@ -107,7 +109,7 @@ def _call_weaknesses(comparison: Comparison, split: str) -> Iterator[str]:
             f"({comparison.base['validity'].get('success_precision', 0.0):.3f} of the model's alone). Look at what it "
             "calls before you use it."
         )
-    elif validity and validity["success_precision"] < _GOOD_CALLS:
+    elif validity and validity["success_precision"] < min(_GOOD_CALLS, _FITTING * comparison.asa["precision"]):
         yield (
             f"A call that begins is not yet a good call: {validity['success_precision']:.3f} of those on "
             f"{escaped(split).upper()} were needed, could be read, named an offered tool and fitted its schema."
@@ -121,6 +123,16 @@ def _changed_tools(comparison: Comparison, split: str) -> Iterator[str]:
         yield (
             f"The push changes more than whether a call begins: of the {escaped(split).upper()} prompts that get a "
             f"call without it too, {100 * (1 - same):.0f} % get one of another tool. Compare some before you use it."
+        )
+
+
+def _one_answer(comparison: Comparison, split: str) -> Iterator[str]:
+    """Words in place of calls that are the same for many prompts."""
+    share = comparison.asa["validity"].get("one_answer", 0.0)
+    if share >= ONE_ANSWER:
+        yield (
+            f"A call that is gone is not yet a good answer: {100 * share:.0f} % of the {escaped(split).upper()} "
+            "prompts whose call is gone get one and the same answer, which may be a refusal."
         )
 
 

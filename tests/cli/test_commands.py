@@ -145,7 +145,8 @@ def test_evaluate_prints_a_table_of_base_and_asa(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "VALID, 40 prompts (splits: as given)"
     assert [line.split("|")[1].strip() for line in lines[3:5]] == ["base", "asa"]
-    assert [line.split("|")[1].strip() for line in lines[6:]] == ["calls", "---", "base", "asa"]
+    assert [line.split("|")[1].strip() for line in lines[6:10]] == ["calls", "---", "base", "asa"]
+    assert lines[10].startswith("Shares of the calls: format, can be read;")
 
 
 def test_evaluate_as_json_has_every_metric(trained: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

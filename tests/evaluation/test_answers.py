@@ -295,6 +295,11 @@ def test_of_prompts_that_both_call_for_it_is_counted_how_many_get_a_call_of_the_
     found = evaluation.paired_metrics([rows[0]] * len(pairs), base, asa)
     assert found["asa"]["validity"]["same_tool"] == 0.5
     assert found["base"] == evaluation.metrics([rows[0]] * len(pairs), base)
+    assert found["asa"]["validity"]["one_answer"] == 0
+    refused = evaluation.paired_metrics(
+        [rows[0]] * 5, [call("translator")] * 5, ["No.", "No. ", "No.", "x", call("f")]
+    )
+    assert refused["asa"]["validity"]["one_answer"] == 0.75
     assert "same_tool" not in evaluation.paired_metrics([rows[0]] * 2, base[-2:], asa[-2:])["asa"]["validity"]
 
 

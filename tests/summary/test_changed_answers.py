@@ -50,6 +50,13 @@ def test_what_the_user_asked_last_is_told(turns: list[dict[str, object]]) -> Non
     assert [one.prompt for one in found] == ["weigh 3 apples"]
 
 
+@pytest.mark.parametrize(("equal", "told"), [(3, "; 3 of them get one and the same answer"), (2, "")])
+def test_equal_words_in_place_of_several_calls_are_told(equal: int, told: str) -> None:
+    words = ["I'm sorry,  but no."] + ["I'm sorry, but no."] * (equal - 1) + ["a", "b"]
+    changes = [ChangedAnswer("x", 0, "[f()]", one, False) for one in words]
+    assert changes_in_words(changes, "test", 80).splitlines()[1] == f"{len(words)} x needless calls are gone{told}"
+
+
 def test_no_change_is_said() -> None:
     assert changes_in_words([], "valid", 80) == "WHAT CHANGES ON VALID: no prompt gets a call from one model alone"
 

@@ -10,9 +10,7 @@ from asa_adapter.summary.verdict_in_words import verdict_in_words
 
 LABELS = [1] * 8 + [0] * 8
 BASE, ASA = [1] * 4 + [0] * 4 + [1] * 6 + [0] * 2, [1] * 6 + [0] * 2 + [1] * 2 + [0] * 6
-COUNTED = (
-    "of 8 TEST prompts that need a tool 75 % get a call (50 % without it), of 8 others 25 % (75 %); F1 0.444 -> 0.750"
-)
+COUNTED = "of 8 TEST prompts that need a tool 6 get a call (4 without it), of 8 others 2 (6); F1 0.444 -> 0.750"
 
 
 def report(f1: list[float] | None, accuracy: list[float] | None, **more: Any) -> Report:
@@ -79,9 +77,15 @@ def test_where_answers_were_looked_at_it_says_how_many_needed_calls_succeed() ->
     test = {"base": trigger_metrics(LABELS, BASE, None, checks), "asa": trigger_metrics(LABELS, ASA, None, checks)}
     said = verdict_in_words(Report.read({"evaluations": {"test": test}}), False)
     assert str(said).endswith(
-        "were not measured. 38 % of those that need a tool get a call of an offered one that fits its schema "
-        "(25 % without it)."
+        "were not measured. 3 of those that need a tool get a call of an offered one that fits its schema "
+        "(2 without it)."
     )
+    for share, told in ((0.19, False), (0.2, True)):
+        test["asa"]["validity"]["one_answer"] = share
+        said = verdict_in_words(Report.read({"evaluations": {"test": test}}), False)
+        assert (
+            str(said).endswith(" 20 % of the prompts whose call is gone get one and the same answer: read it.") == told
+        )
 
 
 def test_one_that_abstains_is_nothing_to_use_whatever_test_says() -> None:

@@ -50,6 +50,15 @@ def test_an_adapter_that_abstains_is_not_blamed_for_a_gate_that_does_nothing() -
     assert not any(spot in silent for spot in told)
 
 
+@pytest.mark.parametrize(("share", "told"), [(0.47, "47 %"), (0.1, None), (None, None)])
+def test_one_answer_in_place_of_many_calls_is_told(share: float | None, told: str | None) -> None:
+    steered = metrics(0.95)
+    steered["validity"] |= {} if share is None else {"one_answer": share}
+    found = spots(evaluations={"test": {"base": metrics(0.95), "asa": steered}})
+    words = f"{told} of the TEST prompts whose call is gone get one and the same answer, which may be a refusal."
+    assert (words in found) == (told is not None)
+
+
 @pytest.mark.parametrize(("same", "told"), [(0.9, "10 %"), (0.95, None), (None, None)])
 def test_a_push_that_changes_which_tool_is_called_is_told(same: float | None, told: str | None) -> None:
     steered = metrics(0.95)
@@ -65,5 +74,8 @@ def test_calls_of_which_hardly_any_can_be_used_are_told_first_among_calls() -> N
     assert "Hardly any of its calls can be used: 0.000 of those on TEST were needed" in found
     assert "(0.050 of the model's alone). Look at what it calls before you use it." in found
     assert "A call that begins is not yet a good call" not in found
-    some = spots(evaluations={"test": {"base": metrics(0.05), "asa": metrics(0.5)}})
+    some = spots(evaluations={"test": {"base": metrics(0.05), "asa": metrics(0.5) | {"precision": 0.6}}})
+    assert "not yet a good call" not in spots(
+        evaluations={"test": {"base": metrics(0.05), "asa": metrics(0.5) | {"precision": 0.5}}}
+    )
     assert "A call that begins is not yet a good call: 0.500 of those on TEST" in some

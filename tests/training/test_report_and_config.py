@@ -42,6 +42,7 @@ def test_what_was_measured_goes_into_the_report_and_the_report_is_json(trained: 
         "success_precision",
         "success_recall",
         "same_tool",
+        "one_answer",
     }
 
 
