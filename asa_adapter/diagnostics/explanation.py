@@ -78,7 +78,8 @@ class Explanation(dict[str, Any]):
         endless = {"inf": " (forced)", "-inf": " (forbidden)", 0.0: ""}
         lifted = endless[bias] if (bias := start["bias"]) in endless else f" (logits {bias:+g})"
         gate, token = f"{self['gate']:+d}" if self["gate"] else "0", _explained_token(start["token"])
-        decided = f"with tau {self['tau']:g} the gate is {gate}"
+        reach = _reach_in_words(self["gate"], self["p_tool"], self["tau"])
+        decided = f"with tau {self['tau']:g} the gate is {gate}{reach}"
         if self["abstains"]:
             decided = "this adapter abstains: whatever p is, it adds nothing"
         return {
@@ -95,6 +96,18 @@ class Explanation(dict[str, Any]):
         if self["gate"] > 0 and not self["steered"]["triggered"]:
             return f". It does not call all the same: {_TOO_WEAK}"
         return ""
+
+
+def _reach_in_words(gate: int, p: float, tau: float) -> str:
+    """From where to where p leads to a gate; "" where more than p decided.
+
+    Example:
+        >>> _reach_in_words(-1, 0.267, 0.6)
+        ' (p up to 0.4)'
+    """
+    reaches = {1: (p >= tau, f"from {tau:g}"), -1: (p <= 1 - tau, f"up to {1 - tau:g}")}
+    reached, words = reaches.get(gate, (1 - tau < p < tau, f"between {1 - tau:g} and {tau:g}"))
+    return f" (p {words})" if reached else ""
 
 
 class Explained(Protocol):

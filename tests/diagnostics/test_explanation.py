@@ -147,11 +147,13 @@ def test_the_page_fits_the_terminal_and_says_everything(explained: Explanation, 
 
 
 def test_the_page_of_a_shut_gate_shows_no_step(explained: Explanation) -> None:
-    shut = Explanation(explained | {"gate": 0, "step": explained["step"] | {"absolute": 0.0, "relative": 0.0}})
+    shut = Explanation(
+        explained | {"gate": 0, "p_tool": 0.5, "step": explained["step"] | {"absolute": 0.0, "relative": 0.0}}
+    )
     lines = [line.strip() for line in shut.page().splitlines()]
     assert "step         none" in lines
     assert "+0" not in shut.page()
-    assert any(line.endswith("with tau 0.6 the gate is 0") for line in lines)
+    assert any(line.endswith("with tau 0.6 the gate is 0 (p between 0.4 and 0.6)") for line in lines)
 
 
 def test_an_adapter_that_abstains_says_so(adapter: ASAAdapter, tiny_lfm2: Any) -> None:
