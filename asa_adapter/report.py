@@ -103,8 +103,8 @@ conversations.*.asa.*                | number  | calls, of turns with needless a
 conversations.*.intervals.*.*[]      | number  | 95 % intervals of "base", "asa" and "gain", whole conversations drawn
 gates.*.needed[]                     | int     | by split: rows that need a tool, by p(tool) in twenty equal parts
 gates.*.not_needed[]                 | int     | the same of rows that need none
-demonstration.*                      | int     | asked: sample prompts; changed: of these get a call by one model alone
 demonstration.own                    | bool    | only where true: the user named them (`sample_rows`)
+demonstration.*                      | int     | asked: sample prompts; changed: of these get a call by one model alone
 demonstration.shown.*                | text    | the first of those: prompt, and the answers base and asa
 controls.*.bag_of_words.COUNTED      |         | by split: a classifier that sees only the words
 controls.*.bag_of_words.auc          | number  | its AUC
