@@ -26,7 +26,7 @@ class RoomyLayer(DynamicLayer):
 
     def __init__(self, buffers: Buffers, length: int) -> None:
         super().__init__()
-        self.buffers, self._length = buffers, length
+        self.buffers = buffers
         self.dtype, self.device, self.is_initialized = buffers[0].dtype, buffers[0].device, True
         self.keys, self.values = views(buffers, length)
 
@@ -36,15 +36,13 @@ class RoomyLayer(DynamicLayer):
         """Writes (B, H, n, D) tokens behind those that are there; where the room does not do, it is made first."""
         if not self.is_initialized:  # reset() dropped what there was
             self.lazy_initialization(key_states, value_states)
-            self.buffers, self._length = (key_states[..., :0, :], value_states[..., :0, :]), 0
-            self.keys, self.values = self.buffers
-        begin, more = self._length, key_states.shape[-2]
+            self.buffers = self.keys, self.values = key_states[..., :0, :], value_states[..., :0, :]
+        begin, more = self.get_seq_length(), key_states.shape[-2]
         if begin + more > self.buffers[0].shape[-2]:
             self.buffers = _with_room(self, max(more, _ROOM))
         for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[..., begin : begin + more, :] = states
-        self._length += more
-        self.keys, self.values = found = views(self.buffers, self._length)
+        self.keys, self.values = found = views(self.buffers, begin + more)
         return found
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
@@ -52,12 +50,7 @@ class RoomyLayer(DynamicLayer):
         keys, values = self.buffers
         index = beam_idx.to(keys.device)
         self.buffers = keys.index_select(0, index), values.index_select(0, index)
-        self.keys, self.values = views(self.buffers, self._length)
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Forgets the last tokens; what they were is written over."""
-        super().crop(tokens_to_remove)
-        self._length = self.get_seq_length()
+        self.keys, self.values = views(self.buffers, self.get_seq_length())
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Each row several times, with room behind it."""
