@@ -172,6 +172,15 @@ def row_text(row: Mapping[str, Any]) -> str:
     return str(row.get("instruction") or "")
 
 
+def last_request(row: Row) -> str:
+    """The words of a row's last turn of the user."""
+    turns = row_messages(row)
+    last = next((turn for turn in reversed(turns) if turn.get("role") == "user"), turns[-1])
+    content = last.get("content") or ""
+    parts = content if isinstance(content, list) else [{"text": content}]
+    return " ".join(str(part.get("text") or "") for part in parts if isinstance(part, dict))
+
+
 def plain_messages(messages: Any, where: str) -> Any:
     """Chat turns with plain values; they may be JSON text.
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from asa_adapter.data.rows import Row, row_messages
+from asa_adapter.data.rows import Row, last_request
 
 # By label, and whether the steered answer is the one that calls: from the good to the bad.
 _KINDS = {
@@ -49,7 +49,7 @@ def changed_answers(
     """
     all_of_them = zip(rows, *answers, *called, strict=True)
     return [
-        ChangedAnswer(_last_request(row), int(row["label"]), base, asa, bool(after))
+        ChangedAnswer(last_request(row), int(row["label"]), base, asa, bool(after))
         for row, base, asa, before, after in all_of_them
         if bool(before) != bool(after)
     ]
@@ -64,15 +64,6 @@ def most_equal(answers: Sequence[str]) -> int:
     """
     most = max(Counter(" ".join(answer.split()) for answer in answers).values(), default=0)
     return most if most >= _SEVERAL else 0
-
-
-def _last_request(row: Row) -> str:
-    """The words of the user's last turn."""
-    turns = row_messages(row)
-    last = next((turn for turn in reversed(turns) if turn.get("role") == "user"), turns[-1])
-    content = last.get("content") or ""
-    parts = content if isinstance(content, list) else [{"text": content}]
-    return " ".join(str(part.get("text") or "") for part in parts if isinstance(part, dict))
 
 
 def changes_in_words(changes: Sequence[ChangedAnswer], split: str, columns: int) -> str:

@@ -10,6 +10,7 @@ from asa_adapter.report import Comparison, Report
 from asa_adapter.report_schema import VARIATIONS
 from asa_adapter.summary.markdown import escaped
 from asa_adapter.summary.verdict_in_words import ONE_ANSWER
+from asa_adapter.tool_calls.outcomes import MANY_CUT, WHAT_CUT_COUNTS_AS
 
 # Below these, a ratio moves by several points with each prompt.
 _FEW_PROMPTS = 200
@@ -19,7 +20,6 @@ _ODD_CONTROL = 0.1
 _GOOD_CALLS = 0.9
 _FITTING = 0.98  # share of the needed calls that succeed, from which on the precision of calls tells it all
 _SAME_TOOLS = 0.95
-_MANY_CUT = 0.05
 _HARDLY_ANY = 0.1
 _AS_GOOD = 0.03  # of AUC
 _SETTLED = 0.5
@@ -139,11 +139,10 @@ def _one_answer(comparison: Comparison, split: str) -> Iterator[str]:
 def _cut_weaknesses(comparison: Comparison, split: str) -> Iterator[str]:
     """Answers that were cut, which is a weak spot of the numbers."""
     share = max(part.get("cut_share", 0.0) for part in (comparison.base, comparison.asa))
-    if share > _MANY_CUT:
+    if share > MANY_CUT:
         yield (
             f"Up to {100 * share:.0f} % of the answers on {escaped(split).upper()} ran out of tokens "
-            "(`max_new_tokens`) before a call was complete. Those in words count as no call, which is wrong only "
-            "where one would still have come; a call that had begun counts as one without success."
+            f"(`max_new_tokens`) before a call was complete. {WHAT_CUT_COUNTS_AS}"
         )
 
 

@@ -7,7 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 # From this share of answers on that were cut, the other numbers tell too little.
-_MANY_CUT = 0.05
+MANY_CUT = 0.05
+WHAT_CUT_COUNTS_AS = (
+    "Those in words count as no call, which is wrong only where one would still have come; a call that had begun "
+    "counts as one without success."
+)
 
 
 class Answer(str):
@@ -58,12 +62,11 @@ def cut_note(shares: Mapping[str, float], max_new_tokens: int) -> str:
         max_new_tokens: the greatest length of an answer.
     """
     name = max(shares, key=lambda one: shares[one])
-    if shares[name] <= _MANY_CUT:
+    if shares[name] <= MANY_CUT:
         return ""
     return (
         f"{100 * shares[name]:.0f} % of the answers of {name} ended because max_new_tokens ({max_new_tokens}) ran "
-        "out before a call was complete. Those in words count as no call, which is wrong only where one would still "
-        "have come; a call that had begun counts as one without success. To be sure, give a greater one, such as "
+        f"out before a call was complete. {WHAT_CUT_COUNTS_AS} To be sure, give a greater one, such as "
         f"{2 * max_new_tokens} (--max-new-tokens {2 * max_new_tokens})"
     )
 

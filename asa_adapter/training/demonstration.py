@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from asa_adapter.adapter import ASAAdapter
+from asa_adapter.data.rows import last_request
 from asa_adapter.measurement.measurements import Measurements
+from asa_adapter.summary.changed_answers import ChangedAnswer, changed_answers
 from asa_adapter.verification.samples import Sample, neutral_samples
 
 _NAME = "demonstration"
@@ -33,15 +35,15 @@ def demonstration(measured: Measurements, adapter: ASAAdapter, samples: Sequence
     measured.add(_NAME, "test", rows, [0] * len(rows))
     asked = measured.rows(_NAME)
     answers = measured.answers(_NAME, {"base": None, "asa": adapter})
-    called = {name: measured.triggered(_NAME, texts) for name, texts in answers.items()}
-    changed = [i for i in range(len(asked)) if called["base"][i] != called["asa"][i]]
     if not asked:
         return {}
-    first = changed[0] if changed else 0
-    shown = {name: str(texts[first]) for name, texts in answers.items()}
+    base, asa = answers["base"], answers["asa"]
+    called = measured.triggered(_NAME, base), measured.triggered(_NAME, asa)
+    changed = changed_answers(asked, (base, asa), called)
+    first = changed[0] if changed else ChangedAnswer(last_request(asked[0]), 0, base[0], asa[0], False)
     return {
         "asked": len(asked),
         "changed": len(changed),
-        "shown": {"prompt": str(asked[first]["messages"][-1].get("content") or "(no text)"), **shown},
+        "shown": {"prompt": first.prompt or "(no text)", "base": str(first.base), "asa": str(first.asa)},
         **({} if list(samples) == neutral_samples() else {"own": True}),
     }

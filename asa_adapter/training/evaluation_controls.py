@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from asa_adapter.choice.intervals import paired_intervals
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.fitting.layer_fit import LayerFit, probe_quality
@@ -11,13 +14,12 @@ from asa_adapter.measurement.word_classifier import bag_of_words
 
 
 def sureness(
-    measured: Measurements, split: str, base: Sequence[str], asa: Sequence[str], args: ASATrainingArguments
+    measured: Measurements, split: str, called: tuple[NDArray[np.bool_], NDArray[np.bool_]], args: ASATrainingArguments
 ) -> dict[str, Any]:
-    """How sure the difference between two series of an evaluation's answers to a split is; see `paired_intervals`."""
+    """How sure the difference is between which prompts of a split two models call for; see `paired_intervals`."""
     return paired_intervals(
         measured.labels(split),
-        measured.triggered(split, base),
-        measured.triggered(split, asa),
+        *called,
         measured.domains(split),
         draws=args.resamples,
         seed=args.seed,

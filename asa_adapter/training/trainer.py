@@ -207,7 +207,7 @@ class ASATrainer:
         self._measured.warn_of_cut(results, split)
         if chosen is self._adapter:
             measured, args = self._measured, self.args
-            self.report["evaluations"][split] = {**results, **sureness(measured, split, base, asa, args)}
+            self.report["evaluations"][split] = {**results, **sureness(measured, split, called, args)}
             assert self._fit is not None
             layer = self.report["chosen"]["layer"]
             self.report["controls"][split] = controls(
