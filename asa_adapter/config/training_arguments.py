@@ -65,7 +65,8 @@ class ASATrainingArguments:
             plain gate is taken.
         vary_tools: whether router and probes are also fitted on rows of CAL and TRAIN with other lists of tools, at
             most seven for each list: shuffled, wrapped, without some. None: where probes on VALID lose more than .03
-            of their balanced accuracy by such lists, and at most .01 on VALID as given by being fitted on them.
+            of their balanced accuracy by such lists, and at most .01 on VALID as given by being fitted on them. Rows
+            that lose the tool they need count as rows without need; p is corrected for their share.
         finalists: how many settings from the screen generate on VALID: the best of each layer first;
             twice as many where the screen agrees too little with what they generate.
         exhaustive: whether the screen runs every setting on all of TRAIN. Else settings race: the worse ones drop out

@@ -110,7 +110,8 @@ def fit_layer(
         Cs: inverse L2 regularisation strengths to try.
         seed: seed of solvers, folds and shuffles.
         also: further rows that router and probes are fitted on, such as those of CAL and TRAIN with other tools. A
-            fold leaves out those in one group with a row that it predicts.
+            fold leaves out those in one group with a row that it predicts. Rows that were made from others do not
+            change how often the probes call (see `Probes.fit`).
         shift: what is added to the log odds of all probes (see `Objective.shift`).
 
     Raises:
@@ -145,9 +146,10 @@ def _fitted_vectors(cal: LabelledStates, names: Sequence[str]) -> SteeringVector
 def _fitted_probes(known: LabelledStates, C: float, seed: int, shift: float) -> Probes:
     """Probes on the states of a layer, with those of each kind of state where rows have kinds."""
     if known.kinds is None:
-        probes = Probes.fit(known.states, known.labels, known.domains, C, seed)
+        probes = Probes.fit(known.states, known.labels, known.domains, C, seed, known.given)
     else:
-        probes = Probes.fit_states(known.states, known.labels, known.domains, known.kinds, C, seed)
+        rows = (known.states, known.labels, known.domains, known.kinds)
+        probes = Probes.fit_states(*rows, C, seed, known.given)
     return probes.shifted(shift) if shift else probes
 
 

@@ -18,6 +18,7 @@ class LabelledStates:
         groups: (N,) int64; rows that belong together, also of CAL and TRAIN, have the same number. None makes each row
             a group of its own.
         kinds: (N,) kinds of state in which the prompts end; None where one rule is for all of them.
+        made: (N,) bool, True for rows that were made from others, with other tools; None where none was.
     """
 
     states: NDArray[np.float32]
@@ -25,6 +26,12 @@ class LabelledStates:
     domains: list[str]
     groups: NDArray[np.int64] | None = None
     kinds: list[str] | None = None
+    made: NDArray[np.bool_] | None = None
+
+    @property
+    def given(self) -> NDArray[np.bool_]:
+        """(N,) bool, True for the rows as they were given."""
+        return np.ones(len(self.labels), dtype=bool) if self.made is None else ~self.made
 
     def joined(self, others: Sequence["LabelledStates"]) -> "LabelledStates":
         """These rows and all others, as one; with groups where all have them."""
@@ -36,6 +43,7 @@ class LabelledStates:
             [domain for part in parts for domain in part.domains],
             np.concatenate(groups) if len(groups) == len(parts) else None,
             None if self.kinds is None else [kind for part in parts for kind in part.kinds or []],
+            ~np.concatenate([part.given for part in parts]),
         )
 
     def of_kind(self, kind: str) -> "LabelledStates":
@@ -57,4 +65,5 @@ class LabelledStates:
             np.concatenate([others.labels[theirs], self.labels[mine]]),
             [*(others.domains[i] for i in theirs), *(self.domains[i] for i in mine)],
             kinds=self.kinds and [*((others.kinds or [])[i] for i in theirs), *(self.kinds[i] for i in mine)],
+            made=~np.concatenate([others.given[theirs], self.given[mine]]),
         )

@@ -206,11 +206,11 @@ class Measurements:
 
     def labelled(self, split: str, layer: int) -> LabelledStates:
         """The states of a split at one layer, with labels, domains to fit and groups."""
-        states, domains = self.states(split).states[layer].numpy(), self.domains(split)
-        if self._one_domain is not None:
-            domains = [self._one_domain] * len(domains)
+        states, one = self.states(split).states[layer].numpy(), self._one_domain
+        domains = self.domains(split) if one is None else [one] * len(states)
         kinds = [kind_of(row) for row in self._splits[split]] if self.tells_kinds else None
-        return LabelledStates(states, self.labels(split), domains, self.groups(split), kinds)
+        made = np.full(len(domains), split in self._sources)
+        return LabelledStates(states, self.labels(split), domains, self.groups(split), kinds, made)
 
     def first_tokens(
         self,

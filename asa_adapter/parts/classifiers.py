@@ -132,7 +132,13 @@ class Probes:
 
     @classmethod
     def fit(
-        cls, states: ArrayLike, labels: ArrayLike, domains: Sequence[str], C: float = 1.0, seed: int = 42
+        cls,
+        states: ArrayLike,
+        labels: ArrayLike,
+        domains: Sequence[str],
+        C: float = 1.0,
+        seed: int = 42,
+        given: ArrayLike | None = None,
     ) -> "Probes":
         """Fits the probes.
 
@@ -142,6 +148,9 @@ class Probes:
             domains: (N,) domain names.
             C: inverse of the L2 regularisation strength.
             seed: seed of the solver.
+            given: (N,) bool, False for rows that were made from others; None for none. The intercepts make up for
+                another share of label 1 among all rows than among those as given (prior correction: King and Zeng,
+                Logistic Regression in Rare Events Data, Political Analysis 2001, section 4.1).
 
         Raises:
             ValueError: no rows, other lengths or shapes, a label that is neither 0 nor 1, one label only, or states
@@ -153,28 +162,39 @@ class Probes:
             raise ValueError(f"labels have shape {y.shape}; expected ({len(h)},), each 0 or 1")
         if len(np.unique(y)) < 2:
             raise ValueError(f"every label is {y[0]}; a probe needs rows of both labels")
-        own = {}
-        for name in enough_rows(names, y):
-            rows = np.array([other == name for other in names])
-            own[name] = fit_logistic(h[rows], y[rows].astype(int), C, seed)
-        return cls(fit_logistic(h, y.astype(int), C, seed), own)
+        as_given = np.ones(len(h), dtype=bool) if given is None else np.asarray(given, dtype=bool)
+
+        def fitted(rows: NDArray[np.bool_]) -> LogisticRegression:
+            found = fit_logistic(h[rows], y[rows].astype(int), C, seed)
+            return _moved(found, _log_odds(y[rows & as_given]) - _log_odds(y[rows]))
+
+        own = {name: fitted(np.array([other == name for other in names])) for name in enough_rows(names, y)}
+        return cls(fitted(np.ones(len(h), dtype=bool)), own)
 
     @classmethod
     def fit_states(
-        cls, states: ArrayLike, labels: ArrayLike, domains: Sequence[str], kinds: Sequence[str], C: float, seed: int
+        cls,
+        states: ArrayLike,
+        labels: ArrayLike,
+        domains: Sequence[str],
+        kinds: Sequence[str],
+        C: float,
+        seed: int,
+        given: ArrayLike | None = None,
     ) -> "Probes":
         """Fits probes on all rows, and on those of each kind of state that has enough rows of both labels.
 
         Args:
-            states, labels, domains, C, seed: as in `fit`.
+            states, labels, domains, C, seed, given: as in `fit`.
             kinds: (N,) kind of state of each row.
         """
         h, y = np.asarray(states), np.asarray(labels)
+        as_given = np.ones(len(h), dtype=bool) if given is None else np.asarray(given, dtype=bool)
         own = {}
         for kind in enough_rows(kinds, y):
             rows = [i for i, other in enumerate(kinds) if other == kind]
-            own[kind] = cls.fit(h[rows], y[rows], [domains[i] for i in rows], C, seed)
-        whole = cls.fit(h, y, domains, C, seed)
+            own[kind] = cls.fit(h[rows], y[rows], [domains[i] for i in rows], C, seed, as_given[rows])
+        whole = cls.fit(h, y, domains, C, seed, as_given)
         return cls(whole.pooled_, whole.by_domain_, own)
 
     @classmethod
@@ -194,13 +214,9 @@ class Probes:
 
     def shifted(self, amount: float) -> "Probes":
         """The same with an amount added to all log odds, which moves the threshold of unequal costs to p = .5."""
-
-        def moved(one: LogisticRegression) -> LogisticRegression:
-            return fitted_logistic(one.classes_, one.coef_, one.intercept_ + amount, one.C, one.random_state)
-
         own = {kind: probes.shifted(amount) for kind, probes in self.by_state_.items()}
-        by_domain = {name: moved(one) for name, one in self.by_domain_.items()}
-        return Probes(moved(self.pooled_), by_domain, own, self.ready_)
+        by_domain = {name: _moved(one, amount) for name, one in self.by_domain_.items()}
+        return Probes(_moved(self.pooled_, amount), by_domain, own, self.ready_)
 
     def with_readiness(self, maps: Mapping[str, LogisticRegression]) -> "Probes":
         """The same with readiness: that of "" for all rows, and that of each kind of state that has probes."""
@@ -310,6 +326,16 @@ def enough_rows(names: Sequence[str], labels: NDArray[np.int64]) -> list[str]:
     """Those of (N,) names that have enough rows of both labels for a probe of their own, sorted."""
     counts = Counter(zip(names, (int(label) for label in labels), strict=True))
     return [n for n in sorted(set(names)) if min(counts[n, label] for label in (0, 1)) >= MIN_ROWS_PER_CLASS]
+
+
+def _log_odds(labels: NDArray[np.int64]) -> float:
+    """Log odds of label 1 in (N,) labels; half a row of each is added, so that one label alone has some."""
+    return float(np.log(((labels == 1).sum() + 0.5) / ((labels == 0).sum() + 0.5)))
+
+
+def _moved(one: LogisticRegression, amount: float) -> LogisticRegression:
+    """The estimator with an amount added to its log odds."""
+    return fitted_logistic(one.classes_, one.coef_, one.intercept_ + amount, one.C, one.random_state)
 
 
 def _averaged_estimator(estimators: Sequence[LogisticRegression]) -> LogisticRegression:

@@ -177,7 +177,7 @@ class Robustness:
         known = self._measured.labelled("train", layer).behind(self._measured.labelled("cal", layer))
         known = known.joined([self._measured.labelled(name, layer) for name in also])
         names = ["all"] * len(known.labels)
-        return Probes.fit(known.states, known.labels, names, Cs[(len(Cs) - 1) // 2], self._args.seed)
+        return Probes.fit(known.states, known.labels, names, Cs[(len(Cs) - 1) // 2], self._args.seed, known.given)
 
     def _right(self, probes: Probes, layer: int, split: str) -> NDArray[np.bool_]:
         """(N,) where a pooled probe is right on the rows of a split."""

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -128,6 +130,21 @@ def test_further_rows_are_fitted_on_and_leave_directions_alone() -> None:
     domains = [domain for part in parts for domain in part.domains]
     assert np.array_equal(other.probes.pooled_.coef_, Probes.fit(states, labels, domains, 0.1, 42).pooled_.coef_)
     assert np.array_equal(other.router.estimator_.coef_, Router.fit(states, domains, 0.1, 42).estimator_.coef_)
+
+
+def test_rows_that_lost_their_tool_do_not_lower_p_as_given() -> None:
+    cal, train, valid, made = split(0), split(1), split(2), split(3)
+    more = replace(made, labels=np.zeros_like(made.labels), made=np.ones(len(made.labels), dtype=bool))
+    plain, fair = (
+        fit_layer(cal, train, valid, ("a", "b"), (1e-6,), 42, [some]) for some in (replace(more, made=None), more)
+    )
+    for kind in ("pooled", "domain"):
+        for low, as_given in (
+            (plain.predict(valid.states), fair.predict(valid.states)),
+            (plain.out_of_fold, fair.out_of_fold),
+        ):
+            assert as_given.p_tool(kind).mean() == pytest.approx(0.5, abs=0.02)
+            assert low.p_tool(kind).mean() < 0.35
 
 
 def test_a_row_with_other_tools_does_not_tell_the_label_of_its_source() -> None:

@@ -112,6 +112,51 @@ def test_pooled_kind_asks_the_pooled_probe_for_every_domain() -> None:
     np.testing.assert_allclose(p, np.stack([probes().p_tool(states)] * 4, axis=1), atol=1e-6)
 
 
+def unreadable(rows: int) -> np.ndarray:
+    """States that tell nothing of the label."""
+    return np.random.default_rng(7).normal(size=(rows, 3)).astype(np.float32)
+
+
+def test_rows_made_from_others_do_not_change_how_often_a_probe_calls() -> None:
+    labels, names = np.arange(800) % 2, ["a", "b"] * 400
+    labels = np.where(np.arange(800) // 2 % 2, labels, 1 - labels)  # half of each domain, as given
+    labels[1::16] = 0  # and fewer of "b"
+    made = np.arange(800) >= 400
+    labels[made & (np.arange(800) % 6 < 2)] = 0  # these lost the tool that they needed
+    plain, fair = (Probes.fit(unreadable(800), labels, names, C=1e-6, given=given) for given in (None, ~made))
+    for key in ("a", "b", None):
+        mine = np.array([key in (None, name) for name in names])
+        as_given = float(labels[mine & ~made].mean())
+        assert float(fair.p_tool(unreadable(800), key).mean()) == pytest.approx(as_given, abs=0.005), key
+        assert float(plain.p_tool(unreadable(800), key).mean()) < as_given - 0.05, key
+    np.testing.assert_array_equal(fair.pooled_.coef_, plain.pooled_.coef_)
+
+
+def test_each_kind_of_state_keeps_its_own_share() -> None:
+    labels, kinds = np.arange(400) % 2, ["first"] * 200 + ["after_result"] * 200
+    made = np.arange(400) % 4 > 1
+    labels[:200][made[:200]] = 0  # of the first kind alone rows lost their tool
+    fitted = Probes.fit_states(unreadable(400), labels, ["a"] * 400, kinds, 1e-6, 42, ~made)
+    for kind in ("first", "after_result"):
+        assert float(fitted.of(kind).p_tool(unreadable(400)).mean()) == pytest.approx(0.5, abs=0.005), kind
+
+
+def test_a_domain_that_is_in_need_only_where_rows_were_made_is_not_put_beyond_doubt() -> None:
+    labels, made = np.arange(80) % 2, np.arange(80) < 40
+    labels[~made] = 0
+    fitted = Probes.fit(unreadable(80), labels, ["a"] * 80, C=1e-6, given=~made)
+    assert 0.0 < float(fitted.p_tool(unreadable(80)).mean()) < 0.05
+
+
+def test_rows_that_are_all_as_given_are_fitted_to_the_bit_as_without_a_word_of_it() -> None:
+    states, labels, names = data(4)
+    kinds = ["first"] * 60 + ["after_result"] * 60
+    given = np.ones(len(labels), dtype=bool)
+    assert Probes.fit(states, labels, names, given=given).to_bytes() == probes().to_bytes()
+    plain, told = (Probes.fit_states(states, labels, names, kinds, 1.0, 42, some) for some in (None, given))
+    assert told.to_bytes() == plain.to_bytes()
+
+
 # --- what both fits take
 
 
