@@ -163,6 +163,8 @@ class Probes:
         if len(np.unique(y)) < 2:
             raise ValueError(f"every label is {y[0]}; a probe needs rows of both labels")
         as_given = np.ones(len(h), dtype=bool) if given is None else np.asarray(given, dtype=bool)
+        if as_given.shape != (len(h),):
+            raise ValueError(f"given has shape {as_given.shape}; expected ({len(h)},), True or False for each row")
 
         def fitted(rows: NDArray[np.bool_]) -> LogisticRegression:
             found = fit_logistic(h[rows], y[rows].astype(int), C, seed)

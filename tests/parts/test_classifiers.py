@@ -148,6 +148,12 @@ def test_a_domain_that_is_in_need_only_where_rows_were_made_is_not_put_beyond_do
     assert 0.0 < float(fitted.p_tool(unreadable(80)).mean()) < 0.05
 
 
+def test_given_of_another_length_is_refused() -> None:
+    states, labels, names = data(2)
+    with pytest.raises(ValueError, match=r"^given has shape \(3,\); expected \(120,\), True or False for each row$"):
+        Probes.fit(states, labels, names, given=[True, False, True])
+
+
 def test_rows_that_are_all_as_given_are_fitted_to_the_bit_as_without_a_word_of_it() -> None:
     states, labels, names = data(4)
     kinds = ["first"] * 60 + ["after_result"] * 60
