@@ -240,11 +240,11 @@ def test_a_model_that_is_right_already_gets_an_abstaining_adapter(
 
 
 def test_max_fpr_is_kept_on_valid(tiny_lfm2: Any, small: Any, shared: Any) -> None:
-    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**{**shared, "max_fpr": 0.15, "layers": (4, 6)}))
+    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**{**shared, "max_fpr": 0.25, "layers": (4, 6)}))
     trainer.train()
     chosen = trainer.report["chosen"]
-    assert chosen["valid"]["fpr"] <= 0.15 < chosen["valid"]["fpr_upper_bound_95"]
-    assert "ranked by recall with an FPR of at most 0.15 of real generation" in chosen["why"]
+    assert chosen["valid"]["fpr"] <= 0.25 < chosen["valid"]["fpr_upper_bound_95"]
+    assert "ranked by recall with an FPR of at most 0.25 of real generation" in chosen["why"]
     assert chosen["why"].endswith("with 95 % confidence (balanced accuracy)")
 
 
