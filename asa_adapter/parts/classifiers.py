@@ -191,12 +191,12 @@ class Probes:
             kinds: (N,) kind of state of each row.
         """
         h, y = np.asarray(states), np.asarray(labels)
-        as_given = np.ones(len(h), dtype=bool) if given is None else np.asarray(given, dtype=bool)
         own = {}
         for kind in enough_rows(kinds, y):
             rows = [i for i, other in enumerate(kinds) if other == kind]
-            own[kind] = cls.fit(h[rows], y[rows], [domains[i] for i in rows], C, seed, as_given[rows])
-        whole = cls.fit(h, y, domains, C, seed, as_given)
+            mine = None if given is None else np.asarray(given)[rows]
+            own[kind] = cls.fit(h[rows], y[rows], [domains[i] for i in rows], C, seed, mine)
+        whole = cls.fit(h, y, domains, C, seed, given)
         return cls(whole.pooled_, whole.by_domain_, own)
 
     @classmethod
