@@ -41,12 +41,12 @@ class ASATrainingArguments:
     Attributes:
         layers: decoder blocks to try, 0-based, or "all".
         alphas: steps to try, in units of the mean residual norm at the layer.
-        taus: confidences to try, each 0.5 to 1.
+        taus: confidences to try, each 0.5 to 1. One above the lowest is taken only where it is surely better.
         betas: shares of the global direction to try, each 0 to 1.
-        probes: probes to ask, "domain", "pooled" or both.
+        probes: probes to ask, "domain", "pooled" or both. The second is taken only where it is surely better.
         read_layers: how many layers the probes read, up to the steered one: 1, or several whose log odds are averaged.
-        Cs: inverse regularisation strengths to try; for each layer, the one whose probe is best on TRAIN, out of fold,
-            is taken.
+        Cs: inverse regularisation strengths to try; for each layer, the one whose probes have the least log loss on
+            TRAIN, out of fold, is taken.
         objective: what to maximise, "f1" or "balanced_accuracy".
         max_fpr: with a number, maximise recall among the settings whose FPR on VALID is at most this. It limits what
             was measured there, and is no promise of the FPR on other prompts.

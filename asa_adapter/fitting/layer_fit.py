@@ -99,8 +99,10 @@ def fit_layer(
 
     The method fits router and probes on TRAIN alone (arXiv 2602.04935); with the rows of CAL they have twice as many,
     and read other rows better. Settings are judged out of fold on TRAIN, so that no row is judged by a probe that
-    knows it. The regularisation is chosen by the out-of-fold AUC of the pooled probe on TRAIN. VALID is only reported
-    on: it decides among the settings later, so nothing fitted may depend on it.
+    knows it. The regularisation is the one whose probes, of the domains and pooled, have the least log loss on TRAIN,
+    out of fold: it tells strengths apart by every row's p, where an AUC jumps with single rows, so that other rows
+    choose much the same. VALID is only reported on: it decides among the settings later, so nothing fitted may depend
+    on it.
 
     Args:
         cal: the CAL split.
@@ -118,17 +120,17 @@ def fit_layer(
         ValueError: a split has one label only, or its states give no direction.
     """
     folds = _folds(train, seed)
-    read = {C: auc(train.labels, _pooled_out_of_fold(cal, train, folds, C, seed)) for C in Cs}
-    best = min(read, key=lambda C: (-round(read[C], 6), C))
     known, others = train.behind(cal), cal.joined(also)
+    odds = {C: _odds_out_of_fold(others, train, folds, names, C, seed) for C in Cs}
+    best = min(Cs, key=lambda C: (round(_mean_log_loss(odds[C], train, names), 6), C))
     whole = train.behind(others)
     fit = LayerFit(
         _fitted_vectors(cal, names),
         Router.fit(whole.states, whole.domains, best, seed),
         _fitted_probes(whole, best, seed, shift),
         float(np.linalg.norm(cal.states, axis=1).mean()),
-        _out_of_fold(others, train, folds, names, best, seed, shift),
-        facts={"out_of_fold_auc": read[best], "C": best},
+        _routed_out_of_fold(others, train, folds, names, best, seed, odds[best] + np.float32(shift)),
+        facts={"out_of_fold_auc": auc(train.labels, odds[best][:, -1]), "C": best},
     )
     fit.facts.update(residual_norm=fit.residual_norm, **probe_quality(fit, known, valid, names, seed))
     if train.kinds is not None:
@@ -143,7 +145,7 @@ def _fitted_vectors(cal: LabelledStates, names: Sequence[str]) -> SteeringVector
     return replace(whole, by_state={kind: _fitted_vectors(some, names) for kind, some in own.items()})
 
 
-def _fitted_probes(known: LabelledStates, C: float, seed: int, shift: float) -> Probes:
+def _fitted_probes(known: LabelledStates, C: float, seed: int, shift: float = 0.0) -> Probes:
     """Probes on the states of a layer, with those of each kind of state where rows have kinds."""
     if known.kinds is None:
         probes = Probes.fit(known.states, known.labels, known.domains, C, seed, known.given)
@@ -242,41 +244,44 @@ def _folds(train: LabelledStates, seed: int) -> list[tuple[NDArray[np.int64], ND
     return folds
 
 
-def _pooled_out_of_fold(
-    cal: LabelledStates, train: LabelledStates, folds: Sequence[Any], C: float, seed: int
+def _odds_out_of_fold(
+    others: LabelledStates, train: LabelledStates, folds: Sequence[Any], names: Sequence[str], C: float, seed: int
 ) -> NDArray[np.float32]:
-    """(N,) out-of-fold probabilities of the pooled probe on TRAIN; the rows of CAL are fitted on in each fold."""
-    p_tool = np.empty(len(train.labels), dtype=np.float32)
+    """(N, K + 1) out-of-fold log odds on TRAIN, by the probe of each of `names`, then by the pooled one.
+
+    The other rows are fitted on in each fold, but for those in one group with a row that it predicts.
+    """
+    odds = np.empty((len(train.labels), len(names) + 1), dtype=np.float32)
     for fitted_on, predicted in folds:
-        known = train.behind(cal, fitted_on)
-        probes = Probes.fit(known.states, known.labels, ["all"] * len(known.labels), C, seed)
-        p_tool[predicted] = probes.p_tool(train.states[predicted])
-    return p_tool
+        probes = _fitted_probes(train.behind(others, fitted_on), C, seed)
+        kinds = train.kinds and [train.kinds[i] for i in predicted]
+        odds[predicted] = _odds_at_layer(probes, train.states[predicted], names, kinds)
+    return odds
 
 
-def _out_of_fold(
-    cal: LabelledStates,
+def _mean_log_loss(odds: NDArray[np.float32], train: LabelledStates, names: Sequence[str]) -> float:
+    """Mean log loss of (N, K + 1) log odds on N rows, by the probe of each row's own domain and by the pooled one."""
+    own = odds[np.arange(len(odds)), [list(names).index(name) for name in train.domains]]
+    signs = np.where(train.labels == 1, -1.0, 1.0)
+    return float(np.logaddexp(0.0, signs * np.stack([own, odds[:, -1]])).mean())
+
+
+def _routed_out_of_fold(
+    others: LabelledStates,
     train: LabelledStates,
     folds: Sequence[Any],
     names: Sequence[str],
     C: float,
     seed: int,
-    shift: float,
+    odds: NDArray[np.float32],
 ) -> LayerPrediction:
-    """Out-of-fold predictions of router and probes on TRAIN; domains are indices into `names`."""
-    n = len(train.labels)
-    sure = np.zeros(n, dtype=np.float32)
-    whole = LayerPrediction(np.zeros(n, dtype=np.int64), np.empty((n, len(names) + 1), dtype=np.float32), sure=sure)
+    """Out-of-fold predictions of the router on TRAIN, beside (N, K + 1) log odds; domains are indices into `names`."""
+    domain, sure = np.zeros(len(odds), dtype=np.int64), np.zeros(len(odds), dtype=np.float32)
     for fitted_on, predicted in folds:
-        known = train.behind(cal, fitted_on)
+        known = train.behind(others, fitted_on)
         router = Router.fit(known.states, known.domains, C, seed)
-        probes = _fitted_probes(known, C, seed, shift)
-        kinds = train.kinds and [train.kinds[i] for i in predicted]
-        part = _predicted_at_layer(router, probes, train.states[predicted], names, kinds)
-        whole.domain[predicted] = part.domain
-        whole.log_odds[predicted] = part.log_odds
-        sure[predicted] = part.sure
-    return whole if train.kinds is None else replace(whole, rule=_rules_of_kinds(train.kinds))
+        domain[predicted], sure[predicted] = _routed(router, train.states[predicted], names)
+    return LayerPrediction(domain, odds, None if train.kinds is None else _rules_of_kinds(train.kinds), sure)
 
 
 def _predicted_at_layer(
@@ -286,10 +291,25 @@ def _predicted_at_layer(
     names: Sequence[str],
     kinds: Sequence[str] | None = None,
 ) -> LayerPrediction:
-    """Predictions with domains as indices into `names`; a router that was fitted without a fold may know fewer."""
+    """Predictions with domains as indices into `names`."""
+    domain, sure = _routed(router, states, names)
+    rule = None if kinds is None else _rules_of_kinds(kinds)
+    return LayerPrediction(domain, _odds_at_layer(probes, states, names, kinds), rule, sure)
+
+
+def _routed(
+    router: Router, states: NDArray[np.float32], names: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(N,) indices into `names` of the likeliest domains, and how likely; a fold's router may know fewer domains."""
     routed = router.predict_proba(states)
     chosen = [router.domains[i] for i in routed.argmax(axis=1)]
-    domain = np.array([list(names).index(name) for name in chosen], dtype=np.int64)
+    return np.array([list(names).index(name) for name in chosen], dtype=np.int64), routed.max(axis=1)
+
+
+def _odds_at_layer(
+    probes: Probes, states: NDArray[np.float32], names: Sequence[str], kinds: Sequence[str] | None
+) -> NDArray[np.float32]:
+    """(N, K + 1) log odds by the probe of each of `names` and by the pooled one, of each row's kind of state."""
     tensor = torch.from_numpy(states)
 
     def odds(own: Probes) -> NDArray[np.float32]:
@@ -297,9 +317,10 @@ def _predicted_at_layer(
         return np.asarray(torch.cat(both, dim=1).numpy())
 
     if kinds is None:
-        return LayerPrediction(domain, odds(probes), sure=routed.max(axis=1))
-    rule, each = _rules_of_kinds(kinds), np.stack([odds(probes.of(state)) for state in STATES])
-    return LayerPrediction(domain, each[rule, np.arange(len(rule))], rule, routed.max(axis=1))
+        return odds(probes)
+    return np.asarray(
+        np.stack([odds(probes.of(state)) for state in STATES])[_rules_of_kinds(kinds), np.arange(len(states))]
+    )
 
 
 def _rules_of_kinds(kinds: Sequence[str]) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.other_actions import best_by_action, biased_settings, opened_by_bias, scored_actions, with_bias
 from asa_adapter.choice.settings import Reader, Scored, setting_facts, shortlisted_settings
+from asa_adapter.choice.sure_departures import without_unsure_departures
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.metrics import ConfusionCounts
 from asa_adapter.fitting.layer_fit import LayerPrediction
@@ -52,7 +53,8 @@ class Alternatives:
             both = setting.action == "both"
             up, down = (margins[rows] for margins in race.margins(setting)) if both else (bare, bare)
             triggers[setting] = opened_by_bias(setting, p_tool, base, up, down)
-        self.best = best_by_action(scored_actions(objective, self._labels, triggers))
+        scored = scored_actions(objective, self._labels, triggers)
+        self.best = best_by_action(without_unsure_departures(args, objective, self._labels, scored))
         self._steering = min(steering, key=Scored.rank)
         self._bare = float(ConfusionCounts.of(self._labels, base).ratios()["f1"])
 

@@ -22,6 +22,7 @@ from asa_adapter.choice.settings import (
     share_left_alone,
     shortlisted_settings,
 )
+from asa_adapter.choice.sure_departures import without_unsure_departures
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.first_tokens import Push, Screened
 from asa_adapter.evaluation.metrics import ConfusionCounts
@@ -110,7 +111,8 @@ class Race:
             if self.hopeless:
                 break
             if end < len(self._order):
-                keys = surviving_pushes(scored, _pushes_left(self._args, len(keys)))
+                told = without_unsure_departures(self._args, self._objective, self._labels[self.rows], scored)
+                keys = surviving_pushes(told, _pushes_left(self._args, len(keys)))
             begin = end
         return scored
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.settings import Reader, Scored, Setting, gated_triggers
+from asa_adapter.choice.sure_departures import without_unsure_departures
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.config.value_checks import STATES
 from asa_adapter.evaluation.metrics import ConfusionCounts
@@ -57,7 +58,7 @@ def with_rules_by_kind(
         kinds = [rule[rows] == index for index in range(len(STATES))]
         p_tool = predictions[place].p_tool(probe)[rows]
         rules = _rules_of_race(args, leader, {one.setting for one in scored}, race, p_tool)
-        best = [_best_rules_of_kind(objective, labels[rows], rules, mine) for mine in kinds]
+        best = [_best_rules_of_kind(args, objective, labels[rows], rules, mine) for mine in kinds]
         tried = [_joined_rules(leader, some, kinds) for some in itertools.product(*best)]
         scores = [float(objective.rank(ConfusionCounts.of(labels[rows], one.triggered))) for one in tried]
         found += [one._replace(score=score) for one, score in zip(tried, scores, strict=True)]
@@ -88,16 +89,26 @@ def _rules_of_race(
 
 
 def _best_rules_of_kind(
-    objective: Objective, labels: NDArray[np.int64], rules: Sequence[_Rule], mine: NDArray[np.bool_]
+    args: ASATrainingArguments,
+    objective: Objective,
+    labels: NDArray[np.int64],
+    rules: Sequence[_Rule],
+    mine: NDArray[np.bool_],
 ) -> list[_Rule]:
     """The best rules by the rows of one kind; of equal ones those with equal and smaller steps."""
+    own = [
+        Scored(rule.setting, objective.score(labels[mine], rule.triggered[mine]), rule.triggered[mine])
+        for rule in rules
+    ]
 
-    def rank(rule: _Rule) -> tuple[float, ...]:
-        score = float(objective.rank(ConfusionCounts.of(labels[mine], rule.triggered[mine])))
-        own = rule.setting
-        return (-round(score, 9), own.down != own.alpha, own.alpha + (own.down or 0.0), -own.tau)
+    def rank(one: Scored) -> tuple[float, ...]:
+        setting = one.setting
+        steps = setting.down != setting.alpha, setting.alpha + (setting.down or 0.0)
+        return (-round(one.score, 9), *steps, -setting.tau)
 
-    return sorted(rules, key=rank)[:_BEST]
+    whole = {rule.setting: rule for rule in rules}
+    told = without_unsure_departures(args, objective, labels[mine], own)
+    return [whole[one.setting] for one in sorted(told, key=rank)[:_BEST]]
 
 
 def _joined_rules(leader: Setting, rules: Sequence[_Rule], kinds: Sequence[NDArray[np.bool_]]) -> Scored:

@@ -27,6 +27,7 @@ from asa_adapter.choice.settings import (
     shortlisted_settings,
 )
 from asa_adapter.choice.success_gain import Success, success_gain
+from asa_adapter.choice.sure_departures import without_unsure_departures
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.config.value_checks import STATES
 from asa_adapter.data.rows import DEFAULT_DOMAIN
@@ -166,12 +167,11 @@ class Search(FitsOnValid):
             lambda rows, pushes: self.measured.first_tokens("train", pushes, rows),
             calls=self.report.get("habit", {}).get("calls") != 0,
         )
-        scored = race.run()
+        whole = race.run()
         ran = self._ran = race.rows
-        self.report["screen"] = {
-            "rows": len(ran),
-            **screen_facts(objective, labels[ran], race.base[ran], scored, groups[ran]),
-        }
+        scored = without_unsure_departures(self.args, objective, labels[ran], whole, groups[ran])
+        facts = screen_facts(objective, labels[ran], race.base[ran], whole, groups[ran])
+        self.report["screen"] = {"rows": len(ran), **facts}
         for layer, effect in layer_effects(race.changes).items():
             self.report["layers"][str(layer)]["effect"] = effect
         self._alternatives = Alternatives(self.args, objective, labels, predictions, race, scored)

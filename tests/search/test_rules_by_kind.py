@@ -57,3 +57,12 @@ def test_what_no_one_rule_reaches_two_rules_reach_together() -> None:
 
 def test_where_one_rule_is_for_all_rows_there_is_none() -> None:
     assert with_rules_by_kind(ARGS, Objective(), LABELS, predictions(None), race(), scored()) == []
+
+
+def test_a_kind_keeps_the_lowest_threshold_unless_another_is_surely_better() -> None:
+    # With tau .9 the gate would leave the two rows of p = .12 and .88 alone, which it reads wrongly: no sure gain.
+    odds = np.where(LABELS == 1, 9.0, -9.0).astype(np.float32)
+    odds[[1, 2]] = -2.0, 2.0  # a row of each label that its probe reads wrongly, and not surely
+    read = {Reader(2): LayerPrediction(np.zeros(ROWS, dtype=np.int64), np.stack([odds, odds], axis=1), RULE)}
+    [found] = with_rules_by_kind(ARGS, Objective(), LABELS, read, race(), scored())
+    assert {rule["tau"] for rule in found.setting.plain()["by_state"].values()} == {0.5}
