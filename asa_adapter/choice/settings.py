@@ -67,12 +67,14 @@ class Setting(NamedTuple):
     def gentleness(self, alone: float = 0.0) -> tuple[float, ...]:
         """Sort key: few rules and limits of readiness first, then the push, small steps, rows alone, higher tau.
 
+        Which layer is pushed and how many are read makes no setting gentler: among such the better one is taken.
+
         Args:
             alone: share of the rows at hand whose gate is 0, so that they are left as they are.
         """
         limits = sum(v != Rule._field_defaults[n] for _, r in self.by_state for n, v in r if n in POLICY[:-1])
         how = (len(self.by_state), limits, ACTIONS.index(self.action), self.alpha, self.bias)
-        return (*how, -round(alone, 9), -self.tau, len(self.read_layers))
+        return (*how, -round(alone, 9), -self.tau)
 
     def plain(self) -> dict[str, Any]:
         """The fields as JSON types that ASAConfig takes; action and bias only where it does not just steer.
@@ -104,8 +106,8 @@ class Scored(NamedTuple):
         return self.setting.gentleness(self.alone)
 
     def rank(self) -> tuple[float, ...]:
-        """Sort key: higher scores first, then gentler settings."""
-        return (-round(self.score, 9), *self.gentleness())
+        """Sort key: higher scores first, then gentler settings, then those that read fewer layers."""
+        return (-round(self.score, 9), *self.gentleness(), len(self.setting.read_layers))
 
 
 def setting_facts(

@@ -248,6 +248,16 @@ def test_among_equals_the_gate_that_leaves_more_rows_alone_is_the_gentler_one() 
     assert choose(ARGS, LABELS, [unsure, same])[0] is same
 
 
+def test_of_equally_long_steps_the_better_is_taken_however_many_layers_it_reads() -> None:
+    one, four = (
+        scored(ARGS, setting()._replace(read_layers=read), wrong) for read, wrong in (((), [0]), ((0, 1), []))
+    )
+    assert choose(ARGS, LABELS, [one, four])[0] is four
+    assert choose(ARGS, LABELS, [four, one])[0] is four
+    equal = [four._replace(score=one.score), one]
+    assert min(equal, key=Scored.rank) is one
+
+
 def test_fewer_limits_of_readiness_are_gentler_whatever_else_is_equal() -> None:
     plain = Setting(2, 1.0, 0.6, 1.0, "pooled", by_state=(("first", (("alpha", 1.0),)), ("after_result", ())))
     limited = (("first", (("alpha", 1.0), ("ready_below", 0.5), ("route", 0.5))), ("after_result", ()))
