@@ -1,7 +1,7 @@
 """Which gates may differ from the plain one: those that are surely better.
 
-A push can be gated in many ways for nothing: by each threshold, by the domain's probe or the pooled one. The best of
-so many by a few hundred rows is often the luckiest, and other rows would choose another.
+A push can be gated in many ways for nothing: by each threshold, by the domain's probe or the pooled one, read at one
+layer or at several. The best of so many by a few hundred rows is often the luckiest, and other rows would choose another.
 """
 
 from collections import defaultdict
@@ -30,8 +30,9 @@ def without_unsure_departures(
 ) -> list[Scored]:
     """Settings whose gate is the plain one, or better than it on the same rows by more than two standard errors.
 
-    The plain gate asks the first of `args.probes` and has the lowest tau; the two are compared where all else is
-    equal. With `max_fpr` all settings stay, since it is the threshold that keeps the limit.
+    The plain gate asks the first of `args.probes`, has the lowest tau and reads the most layers, whose mean also holds
+    better for wordings that were not fitted on; the two are compared where all else is equal. With `max_fpr` all
+    settings stay, since it is the threshold that keeps the limit.
 
     Args:
         args: of these, probes, resamples and seed are used.
@@ -44,13 +45,18 @@ def without_unsure_departures(
         return list(scored)
     alike: dict[Setting, list[Scored]] = defaultdict(list)
     for one in scored:
-        alike[one.setting._replace(tau=0.0, probe="")].append(one)
+        alike[one.setting._replace(tau=0.0, probe="", read_layers=())].append(one)
     weights = resamples(len(labels), min(args.resamples, _MOST_RESAMPLES), args.seed, groups)
     kept = set[Setting]()
     for some in alike.values():
-        plain = min(some, key=lambda one: (list(args.probes).index(one.setting.probe), one.setting.tau))
+        plain = min(some, key=lambda one: _departure(one.setting, args))
         kept |= {plain.setting, *(one.setting for one in _surely_better(plain, some, objective, labels, weights))}
     return [one for one in scored if one.setting in kept]
+
+
+def _departure(setting: Setting, args: ASATrainingArguments) -> tuple[float, ...]:
+    """Sort key: the plain gate first."""
+    return list(args.probes).index(setting.probe), setting.tau, -len(setting.read_layers)
 
 
 def _surely_better(

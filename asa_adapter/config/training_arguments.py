@@ -45,6 +45,7 @@ class ASATrainingArguments:
         betas: shares of the global direction to try, each 0 to 1.
         probes: probes to ask, "domain", "pooled" or both. The second is taken only where it is surely better.
         read_layers: how many layers the probes read, up to the steered one: 1, or several whose log odds are averaged.
+            Of several numbers the smaller ones are taken only where they are surely better.
         Cs: inverse regularisation strengths to try; for each layer, the one whose probes have the least log loss on
             TRAIN, out of fold, is taken.
         objective: what to maximise, "f1" or "balanced_accuracy".

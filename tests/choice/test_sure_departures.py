@@ -62,6 +62,14 @@ def test_the_plain_gate_is_of_the_first_probe_and_the_lowest_threshold_that_are_
     assert kept(*scored, args=args) == [(0.6, "pooled", 1.0)]
 
 
+def test_one_layer_is_read_in_place_of_several_only_where_it_is_surely_better() -> None:
+    one, lucky, better = gate(40), gate(39), gate(20)
+    several = one._replace(setting=one.setting._replace(read_layers=(1, 2, 3)))
+    for other, stays in ((lucky, False), (better, True)):
+        left = without_unsure_departures(ARGS, Objective(), LABELS, [other, several])
+        assert left == ([other, several] if stays else [several])
+
+
 def test_under_a_limit_of_the_fpr_every_threshold_stays() -> None:
     assert len(kept(gate(40), gate(40, tau=0.7), args=ASATrainingArguments(max_fpr=0.3))) == 2
 
