@@ -1,7 +1,8 @@
 """Which gates may differ from the plain one: those that are surely better.
 
 A push can be gated in many ways for nothing: by each threshold, by the domain's probe or the pooled one, read at one
-layer or at several. The best of so many by a few hundred rows is often the luckiest, and other rows would choose another.
+layer or at several. The best of so many by a few hundred rows is often the luckiest, and other rows would choose
+another.
 """
 
 from collections import defaultdict
