@@ -17,8 +17,9 @@ from asa_adapter.choice.settings import Scored, Setting
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.metrics import ConfusionCounts
 
-# A gate is surely better by more than this many standard errors of its difference from the plain one.
-_SURE = 2.0
+# A gate is surely better by more than this many standard errors of its difference from the plain one: with some twenty
+# gates for each of dozens of pushes, two are reached by luck.
+_SURE = 3.0
 _MOST_RESAMPLES = 200
 
 
@@ -29,7 +30,7 @@ def without_unsure_departures(
     scored: Sequence[Scored],
     groups: NDArray[np.int64] | None = None,
 ) -> list[Scored]:
-    """Settings whose gate is the plain one, or better than it on the same rows by more than two standard errors.
+    """Settings whose gate is the plain one, or better than it on the same rows by more than three standard errors.
 
     The plain gate asks the first of `args.probes`, has the lowest tau and reads the most layers, whose mean also holds
     better for wordings that were not fitted on; the two are compared where all else is equal. With `max_fpr` all
