@@ -43,7 +43,8 @@ class ASATrainingArguments:
         alphas: steps to try, in units of the mean residual norm at the layer.
         taus: confidences to try, each 0.5 to 1. One above the lowest is taken only where it is surely better.
         betas: shares of the global direction to try, each 0 to 1.
-        probes: probes to ask, "domain", "pooled" or both. The second is taken only where it is surely better.
+        probes: probes to ask, "domain", "pooled" or both. The second is taken only where it is surely better; where
+            the domains' probes have fewer than 100 rows each, the pooled one is the first.
         read_layers: how many layers the probes read, up to the steered one: 1, or several whose log odds are averaged.
             Of several numbers the smaller ones are taken only where they are surely better.
         Cs: inverse regularisation strengths to try; for each layer, the one whose probes have the least log loss on

@@ -38,6 +38,7 @@ from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.modeling.progress import progress_bar
 from asa_adapter.search.alternatives import Alternatives, why_no_push_helps
 from asa_adapter.search.fits_on_valid import FitsOnValid
+from asa_adapter.search.plain_probe import plain_probe_first
 from asa_adapter.search.racing import Race
 from asa_adapter.search.reasons import (
     reason_to_abstain,
@@ -88,8 +89,7 @@ class Search(FitsOnValid):
     def fit(self, layers: Sequence[int], also: Sequence[str] = ()) -> list[int]:
         """Fits every layer whose state depends on the prompt, and reports the quality of its classifiers.
 
-        Where the router of the layer that reads the need best is no better than chance on VALID, it is left out: from
-        then on there is one domain, with the pooled probe.
+        Where the router of the layer that reads best is no better than chance on VALID, one domain is left, and pooled.
 
         Args:
             layers: indices of decoder blocks; those that were fitted are returned.
@@ -117,6 +117,8 @@ class Search(FitsOnValid):
         why = router_note(found, self.measured.domains("valid"), self.measured.groups("valid"), best)
         if why and len(self.domains) > 1:
             self._leave_router_out(seeing, why)
+        known = [self.measured.labelled(name, best) for name in ("cal", "train")]
+        self.args = replace(self.args, probes=plain_probe_first(self.args.probes, known))
         return seeing
 
     def _fit(self, layers: Sequence[int]) -> None:
