@@ -89,7 +89,7 @@ class Search(FitsOnValid):
     def fit(self, layers: Sequence[int], also: Sequence[str] = ()) -> list[int]:
         """Fits every layer whose state depends on the prompt, and reports the quality of its classifiers.
 
-        Where the router of the layer that reads best is no better than chance on VALID, one domain is left, and pooled.
+        Where the router of the layer that reads best is no better than chance on VALID, one domain is left.
 
         Args:
             layers: indices of decoder blocks; those that were fitted are returned.
@@ -100,11 +100,9 @@ class Search(FitsOnValid):
         """
         self._also = also
         sees = self.measured.states("train").sees_prompt()
-        self.report["blind_layers"] = [layer for layer in layers if not sees[layer]]
+        blind = self.report["blind_layers"] = [layer for layer in layers if not sees[layer]]
         # All prompts have the same state there, so a probe gives them the same score, and its AUC is 0.5.
-        self.report["layers"] = {
-            str(layer): {"probe_auc": 0.5, "blind": True} for layer in self.report["blind_layers"]
-        }
+        self.report["layers"] = {str(layer): {"probe_auc": 0.5, "blind": True} for layer in blind}
         seeing = [layer for layer in layers if sees[layer]]
         if not seeing:
             raise ValueError(
