@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,11 @@ def states_of_test(outcome: dict[str, Any]) -> Any:
     return collect_hidden_states(trainer.model, trainer.tokenizer, rows, progress=False).states
 
 
+def side_by_side(states: Any, layers: Sequence[int]) -> Any:
+    """(N, R D) states of several layers, as probes read them."""
+    return torch.cat([states[layer] for layer in layers], dim=1)
+
+
 def test_f1_rises_and_false_alarms_fall(outcome: dict[str, Any]) -> None:
     base, asa = outcome["results"]["base"], outcome["results"]["asa"]
     assert base["n"] == 320
@@ -60,9 +66,10 @@ def test_intent_is_readable_on_test_where_the_request_can_be_seen(
 ) -> None:
     trainer, adapter = outcome["trainer"], outcome["adapter"]
     labels = [row["label"] for row in trainer.splits["test"]]
-    assert auc(labels, adapter.probes.p_tool(states_of_test[adapter.config.layer])) >= 0.90
+    read = adapter.config.reading
+    assert auc(labels, adapter.probes.p_tool(side_by_side(states_of_test, read))) >= 0.90
     for blind in trainer.report["blind_layers"]:
-        assert auc(labels, adapter.probes.p_tool(states_of_test[blind]).round(3)) == 0.5
+        assert auc(labels, adapter.probes.p_tool(side_by_side(states_of_test, [blind] * len(read))).round(3)) == 0.5
     assert trainer.report["blind_layers"] == [0, 1]
 
 
@@ -83,7 +90,8 @@ def test_a_lazy_and_an_over_eager_prompt_are_corrected(outcome: dict[str, Any]) 
 
 def test_the_loaded_adapter_decides_like_the_fitted_one(outcome: dict[str, Any], states_of_test: Any) -> None:
     fitted, loaded = outcome["fitted"], outcome["adapter"]
-    assert loaded.decide(states_of_test[fitted.config.layer]) == fitted.decide(states_of_test[fitted.config.layer])
+    states = states_of_test[list(fitted.config.hooked)]
+    assert loaded.decide(states) == fitted.decide(states)
     assert loaded.report == fitted.report
 
 
