@@ -51,8 +51,8 @@ def without_unsure_departures(
     weights = resamples(len(labels), min(args.resamples, _MOST_RESAMPLES), args.seed, groups)
     kept = set[Setting]()
     for some in alike.values():
-        plain = min(some, key=lambda one: _departure(one.setting, args))
-        kept |= {plain.setting, *(one.setting for one in _surely_better(plain, some, objective, labels, weights))}
+        plain_first = sorted(some, key=lambda one: _departure(one.setting, args))
+        kept |= {one.setting for one in _first_or_surely_better(plain_first, objective, labels, weights)}
     return [one for one in scored if one.setting in kept]
 
 
@@ -61,12 +61,12 @@ def _departure(setting: Setting, args: ASATrainingArguments) -> tuple[float, ...
     return list(args.probes).index(setting.probe), setting.tau, -len(setting.read_layers)
 
 
-def _surely_better(
-    plain: Scored, some: Sequence[Scored], objective: Objective, labels: NDArray[np.int64], weights: NDArray[np.int64]
+def _first_or_surely_better(
+    some: Sequence[Scored], objective: Objective, labels: NDArray[np.int64], weights: NDArray[np.int64]
 ) -> list[Scored]:
-    """Those of some settings that are better than the plain one beyond noise."""
-    called = np.stack([plain.triggered, *(one.triggered for one in some)])
+    """The first of some settings, and those that are better than it beyond noise."""
+    called = np.stack([one.triggered for one in some])
     values = objective.value(ConfusionCounts.of(labels, called))
     drawn = objective.value(ConfusionCounts.of(labels, called, weights))
-    errors = (drawn - drawn[0]).std(axis=1)
-    return [one for i, one in enumerate(some, start=1) if values[i] - values[0] > _SURE * errors[i]]
+    sure = values - values[0] > _SURE * (drawn - drawn[0]).std(axis=1)
+    return [one for i, one in enumerate(some) if i == 0 or sure[i]]

@@ -121,7 +121,7 @@ def fit_layer(
     """
     folds = _folds(train, seed)
     known, others = train.behind(cal), cal.joined(also)
-    odds = {C: _odds_out_of_fold(others, train, folds, names, C, seed) for C in Cs}
+    odds = _odds_out_of_fold(others, train, folds, names, Cs, seed)
     best = min(Cs, key=lambda C: (round(_mean_log_loss(odds[C], train, names), 6), C))
     whole = train.behind(others)
     fit = LayerFit(
@@ -245,17 +245,23 @@ def _folds(train: LabelledStates, seed: int) -> list[tuple[NDArray[np.int64], ND
 
 
 def _odds_out_of_fold(
-    others: LabelledStates, train: LabelledStates, folds: Sequence[Any], names: Sequence[str], C: float, seed: int
-) -> NDArray[np.float32]:
-    """(N, K + 1) out-of-fold log odds on TRAIN, by the probe of each of `names`, then by the pooled one.
+    others: LabelledStates,
+    train: LabelledStates,
+    folds: Sequence[Any],
+    names: Sequence[str],
+    Cs: Sequence[float],
+    seed: int,
+) -> dict[float, NDArray[np.float32]]:
+    """By strength, (N, K + 1) out-of-fold log odds on TRAIN, by the probe of each of `names`, then by the pooled one.
 
     The other rows are fitted on in each fold, but for those in one group with a row that it predicts.
     """
-    odds = np.empty((len(train.labels), len(names) + 1), dtype=np.float32)
+    odds = {C: np.empty((len(train.labels), len(names) + 1), dtype=np.float32) for C in Cs}
     for fitted_on, predicted in folds:
-        probes = _fitted_probes(train.behind(others, fitted_on), C, seed)
+        known = train.behind(others, fitted_on)
         kinds = train.kinds and [train.kinds[i] for i in predicted]
-        odds[predicted] = _odds_at_layer(probes, train.states[predicted], names, kinds)
+        for C, found in odds.items():
+            found[predicted] = _odds_at_layer(_fitted_probes(known, C, seed), train.states[predicted], names, kinds)
     return odds
 
 

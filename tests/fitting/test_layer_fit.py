@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from asa_adapter import Probes, Router
+from asa_adapter.evaluation import auc
 from asa_adapter.fitting.layer_fit import LayerFit, fit_layer, shuffled_labels
 from asa_adapter.measurement.labelled_states import LabelledStates
 
@@ -145,6 +146,7 @@ def test_further_rows_are_fitted_on_and_leave_directions_alone() -> None:
     other = fit_layer(cal, train, valid, ("a", "b"), (0.1,), 42, [more, split(4)])
     assert np.array_equal(fit.vectors.v_global, other.vectors.v_global)
     assert fit.residual_norm == other.residual_norm
+    assert other.facts["out_of_fold_auc"] == auc(train.labels, other.out_of_fold.log_odds[:, -1])
     parts = [cal, more, split(4), train]
     states = np.concatenate([part.states for part in parts])
     labels = np.concatenate([part.labels for part in parts])
