@@ -4,30 +4,27 @@ import copy
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from numpy.typing import ArrayLike
 
 from asa_adapter.config.asa_config import ASAConfig
 from asa_adapter.diagnostics.explanation import Explanation, explain
 from asa_adapter.errors import AdapterHabits
-from asa_adapter.files import sha256
 from asa_adapter.hub.adapter_source import load_from_source, refuse_model_and_path
 from asa_adapter.hub.client import full_repo_id, push
 from asa_adapter.hub.folder import Parts, write_folder
-from asa_adapter.matching.compatibility import differences_from_fit, fitting_model
-from asa_adapter.matching.parser_and_openings import config_with_action, fitting_openings, parser_of_config
-from asa_adapter.matching.state_kinds import with_state_marks
-from asa_adapter.modeling.block_check import verify_block
+from asa_adapter.hub.judged_folder import KNOWS_VALID, judged_digest, judged_in_folder
+from asa_adapter.matching.parser_and_openings import config_with_action, parser_of_config
 from asa_adapter.notations.tool_schemas import Tools
 from asa_adapter.parts.classifiers import Probes, Router
 from asa_adapter.parts.vectors import SteeringVectors
 from asa_adapter.policy.controller import Controller
+from asa_adapter.policy.decided_states import decisions_of_states
 from asa_adapter.policy.decision import Decision
+from asa_adapter.policy.digest import controller_digest
+from asa_adapter.steering.attaching import checked_attaching
 from asa_adapter.steering.hook import SteeringHandle
 from asa_adapter.tool_calls.parser import ToolCallParser
 
@@ -45,6 +42,7 @@ class ASAAdapter(AdapterHabits):
     Attributes:
         config, vectors, router, probes, report: the arguments.
         commit: hash of the Hub commit that from_pretrained() loaded; None for a local folder.
+        judged: the adapter as VALID judged it, before it was fitted once more with VALID's rows; None if not at hand.
 
     Raises:
         ValueError: the parts do not fit together.
@@ -64,6 +62,7 @@ class ASAAdapter(AdapterHabits):
         self.probes = probes
         self.report = report
         self.commit: str | None = None
+        self.judged: ASAAdapter | None = None
         self._source: Path | None = None  # the folder that it was last loaded from or saved in
         self._controller = Controller.build(config, vectors, router, probes)
 
@@ -89,30 +88,11 @@ class ASAAdapter(AdapterHabits):
         Raises:
             ValueError: `states` has another shape, or a kind was not fitted.
         """
-        tensor = torch.as_tensor(states, dtype=torch.float32, device="cpu").detach()
-        together, names = self._controller.side_by_side(tensor), self.config.states
-        if kinds is not None and (len(kinds) != len(together) or not {*kinds} <= {*names}):
-            raise ValueError(f"kinds is {list(kinds)!r:.80}; expected {len(together)} of {names}")
-        rule = None if kinds is None else torch.tensor([names.index(kind) for kind in kinds], device="cpu")
-        found = self._controller.decide(together, rule)
-        values = zip(*(part.tolist() for part in found), strict=True)
-        told = [names[0]] * len(together) if kinds is None else kinds
-        state = told if len(names) > 1 else [""] * len(together)
-        return [
-            Decision(self.config.domains[domain % len(self.config.domains)], p_tool, gate, state=kind)
-            for (domain, p_tool, gate), kind in zip(values, state, strict=True)
-        ]
+        return decisions_of_states(self._controller, self.config, states, kinds)
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of everything that decides and steers; adapters with the same digest do the same."""
-        own = self._controller
-        arrays = b"".join(part.numpy().tobytes() for one in own.each for part in (one.weight, one.bias, one.direction))
-        facts = (*self.config.hooked, own.step, own.tau, own.gates, *((own.opening,) if own.opening else ()))
-        if self.config.state_marks:
-            facts = (*facts, self.config.states, self.config.state_marks)
-        if own.others or own.down is not None or own.readiness or own.cap:
-            facts = (*facts, own.cap, [(one.step, one.down, one.tau, one.gates, one.readiness) for one in own.each])
-        return sha256(arrays + repr(facts).encode())
+        return controller_digest(self._controller, self.config)
 
     def with_action(self, action: str, bias: float | None = None, *, tokenizer: Any = None) -> "ASAAdapter":
         """A copy of the adapter, without a report, that acts otherwise on the same decisions.
@@ -129,9 +109,36 @@ class ASAAdapter(AdapterHabits):
         other = copy.copy(self)
         other.config = config_with_action(self.config, action, bias, tokenizer)
         other.report = other._source = None
+        other.judged = self.judged and self.judged.with_action(action, bias, tokenizer=tokenizer)
         own = Controller.build(other.config, self.vectors, self.router, self.probes)
         other._controller = self._controller.acting_like(own)
         return other
+
+    def for_split(self, split: str) -> "ASAAdapter":
+        """The adapter to measure on the rows of a split.
+
+        With `refit=True` a trainer fits once more when all is chosen, with VALID's rows too. What is measured or
+        chosen on VALID is to be of the fit before, which the folder that it writes holds in "judged".
+
+        Args:
+            split: name of the split.
+
+        Returns:
+            On "valid" the one that was judged there; this one otherwise, and with a warning where that is not at hand.
+
+        Raises:
+            AdapterFormatError: what the folder holds in "judged" is damaged.
+        """
+        if split != "valid":
+            return self
+        self._find_judged()
+        if self.judged is None and judged_digest(self.report):
+            warnings.warn(KNOWS_VALID, stacklevel=2)
+        return self.judged or self
+
+    def _find_judged(self) -> None:
+        if self.judged is None:
+            self.judged = judged_in_folder(self._source, self.report, lambda parts: ASAAdapter(*parts))
 
     def attach(
         self,
@@ -178,18 +185,8 @@ class ASAAdapter(AdapterHabits):
     def _attaching(
         self, model: Any, tokenizer: Any = None, tools: Tools | None = None, mismatch: bool = False, **scope: bool
     ) -> Callable[[], SteeringHandle]:
-        """Makes all checks of `attach`, and returns what attaches the adapter, as often as it is called."""
-        model, blocks = fitting_model(model, self.config)
-        for warning in differences_from_fit(model, tokenizer, tools, self.config, mismatch):
-            warnings.warn(warning, stacklevel=3)
-        controller, tokens = self._controller, fitting_openings(model, self.config, tokenizer)
-        controller = controller.changed(opening=controller.opening and replace(controller.opening, tokens=tokens))
-        config = with_state_marks(self.config, tokenizer)
-        if blocks is None:
-            return partial(model.attach, controller, config, **scope)
-        for layer in config.hooked:
-            verify_block(model, blocks, layer)
-        return partial(SteeringHandle, model, [blocks[layer] for layer in config.hooked], controller, config, **scope)
+        """What attaches the adapter, as often as it is called; all checks of `attach` are made before."""
+        return checked_attaching(model, self.config, self._controller, (tokenizer, tools, mismatch), **scope)
 
     def generate(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         """Attaches the adapter, returns `model.generate(*args, **kwargs)`, and removes the adapter.
@@ -249,7 +246,8 @@ class ASAAdapter(AdapterHabits):
         """Writes the adapter into a folder.
 
         The files are asa_config.json, steering_vectors.safetensors, router.skops, probes.skops, report.json, README.md
-        (the model card) and, if matplotlib is installed, plots/*.png of the report. All of it is written, or nothing:
+        (the model card), if matplotlib is installed plots/*.png of the report, and judged/ with the files of what was
+        judged on VALID, if it was fitted once more (see `for_split`). All of it is written, or nothing:
         an adapter that was there stays whole until the new one is. Other files stay, and so does a model card that was
         edited, here or in the folder that the adapter was last loaded from or saved in: a warning says so.
 
@@ -263,7 +261,9 @@ class ASAAdapter(AdapterHabits):
             OSError: the folder or a file cannot be written.
             ValueError: it could not be loaded again: a file would be too large, or hold what cannot be read.
         """
-        write_folder(Path(folder), self._parts(), source=self._source)
+        self._find_judged()
+        judged = None if self.judged is None else self.judged._parts()
+        write_folder(Path(folder), self._parts(), source=self._source, judged=judged)
         self._source = Path(folder).absolute()
         return Path(folder)
 

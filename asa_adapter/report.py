@@ -22,8 +22,9 @@ router_left_out                      | text    | only where the router is no bet
 vary_tools.fitted                    | bool    | whether router and probes are fitted on rows with other tools too
 vary_tools.why                       | text    | why, or why not
 vary_tools.losses.*                  | number  | by variation, the balanced accuracy that probes lose by it on VALID
-vary_tools.rows                      | int     | rows with other tools that were added to CAL and TRAIN
-vary_tools.taken_away                | int     | how many of them lack the tool that they need (label 0)
+vary_tools.*                         | int     | rows with other tools added to CAL and TRAIN; those taken_away
+refit.rows                           | int     | CAL, TRAIN, VALID and rows with other tools: fitted on at last
+refit.judged                         | text    | digest of the fit on CAL and TRAIN, which was judged on VALID
 variations.*.*.GATES                 |         | by split, and by how its lists of tools were varied
 blind_layers[]                       | int     | layers whose state is the same for every prompt
 layers.*.probe_auc                   | number  | by layer: AUC on VALID of the probe for all domains; 0.5 if blind
@@ -38,9 +39,7 @@ layers.*.states.*.own_probe          | bool    | by kind of state, where several
 layers.*.states.*.own_direction      | bool    | and directions of its own; without, it takes those of all rows
 layers.*.states.*.out_of_fold_auc    | number  | AUC of its probe on its rows of TRAIN, as above
 layers.*.states.*.probe_auc          | number  | AUC of its probe on its rows of VALID
-layers.*.effect.alpha                | number  | length of the step that was tried
-layers.*.effect.up                   | number  | start marker's probability: change by a step up, on some TRAIN rows
-layers.*.effect.down                 | number  | the same by a step down
+layers.*.effect.*                    | number  | alpha: a step; up, down: what it adds to the start marker's p
 screen.split                         | text    | "train": settings are ranked there by the answer's first token
 screen.rows                          | int     | rows of TRAIN that were run: all, but where no push moved anything
 screen.settings                      | int     | how many settings were ranked on all of them
@@ -252,6 +251,7 @@ class Report:
     conversations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     splits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     vary_tools: Mapping[str, Any] = field(default_factory=dict)
+    refit: Mapping[str, Any] = field(default_factory=dict)
     variations: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     layers: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     effects: Mapping[int, Effect] = field(default_factory=dict)
@@ -302,7 +302,7 @@ class Report:
 
 _WHOLE = (
     *("ablations", "controls", "conversations", "demonstration", "gates", "rules", "splits"),
-    *("vary_tools", "variations", "arguments", "versions", "seconds", "samples", "metadata"),
+    *("vary_tools", "refit", "variations", "arguments", "versions", "seconds", "samples", "metadata"),
 )
 _INDEX = re.compile("[0-9]{1,5}")
 

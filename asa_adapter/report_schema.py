@@ -88,6 +88,7 @@ SCHEMA = with_keys(
     samples=with_keys(engine=_TEXT, device=_TEXT, dtype=_TEXT, quantised=_TEXT, rows=_SAMPLES),
     router_left_out=_WORDS,
     vary_tools=with_keys(fitted=_FLAG, why=_TEXT, rows=_COUNT, taken_away=_COUNT),
+    refit=with_keys(rows=_COUNT, judged=_TEXT),
     variations=by_name(by_name(with_keys(_VARIED, **_VARIED))),
     habit=_HABIT,
     evaluations=by_name(with_keys(("base", "asa"), base=_METRICS, asa=_METRICS, **_SURE)),

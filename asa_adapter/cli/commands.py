@@ -119,7 +119,7 @@ def evaluate(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         results = {name: rules["rows"][row]["metrics"] for name, row in (("base", "base"), ("asa", "steering"))}
         measured.warn_of_cut(results, options.split)
     else:
-        results = measured.evaluation.compare(list(splits[options.split]), adapter)
+        results = measured.evaluation.compare(list(splits[options.split]), adapter.for_split(options.split))
     found: dict[str, Any] = {options.split: results}
     head = f"{options.split.upper()}, {results['base']['n']} prompts (splits: {how_made(splits)['splits']})"
     text = f"{head}\n{metrics_table(results)}\n\n{explained_calls_table(results)}"
@@ -146,7 +146,8 @@ def _evaluate_conversations(
     arguments, parser = _evaluation_arguments(options, adapter), adapter.parser(tokenizer)
     how = {"max_new_tokens": arguments.max_new_tokens, "batch_size": arguments.batch_size}
     evaluation = Evaluation(model, tokenizer, parser, offered, **how, progress=arguments.progress)
-    found = of_conversations(evaluation, parts[name], {"base": None, "asa": adapter}, seed=arguments.seed)
+    variants = {"base": None, "asa": adapter.for_split(name)}
+    found = of_conversations(evaluation, parts[name], variants, seed=arguments.seed)
     head = f"{found['conversations']} conversations, {found['turns']} user turns, {found['needed']} needed calls"
     return {"conversations": found}, f"{head}\n{conversations_table(found)}"
 
@@ -211,13 +212,12 @@ def explain(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The command `explain`: one prompt with and without the adapter, and what led to the decision."""
     chat = given_chat(options)
     adapter, _ = load_adapter(options)
-    tools = given_tools(options)
     model, tokenizer = load_model(options, adapter.config)
     explanation = adapter.explain(
         model,
         tokenizer,
         chat,
-        tools=tools,
+        tools=given_tools(options),
         max_new_tokens=options.max_new_tokens,
         allow_mismatch=options.allow_mismatch,
         trust_template=options.trust_template,

@@ -128,7 +128,8 @@ def _ablated_in_each_kind(controller: Controller, changes: Sequence[Mapping[str,
 
 
 def _with_controller(adapter: ASAAdapter, controller: Controller) -> ASAAdapter:
-    """A copy of the adapter that steers with another controller."""
+    """A copy of the adapter, without a report, that steers with another controller."""
     variant = copy.copy(adapter)
+    variant.report = variant.judged = None
     variant._controller = controller
     return variant

@@ -28,7 +28,7 @@ def ablated_metrics(measured: Measurements, adapter: ASAAdapter, split: str, arg
     Raises:
         ValueError: the adapter abstains.
     """
-    answers = measured.answers(split, {"base": None, **ablations(adapter)})
+    answers = measured.answers(split, {"base": None, **ablations(adapter.for_split(split))})
     compared = _RulePairs(measured, args, split, {name: measured.triggered(split, a) for name, a in answers.items()})
     return {
         name: measured.metrics(split, found) | ({} if name == "full" else {"against_full": compared.of("full", name)})
@@ -76,7 +76,7 @@ def ablated_with_rules(
     Raises:
         ValueError: the adapter abstains, or a row cannot be scored.
     """
-    variants = ablations(adapter)
+    variants = ablations(adapter.for_split(split))
     measured.metrics(split, [""] * len(measured.rows(split)))  # refuses rows before anything is generated
     setup = RuleSetup(measured, adapter, Objective.of(args), split, args.seed)
     chosen, left_out = _chosen_rules(setup)
@@ -162,7 +162,7 @@ def _chosen_rules(setup: RuleSetup) -> tuple[dict[str, Chosen], dict[str, str]]:
             found[name] = rule(setup)
         except NotApplicableError as error:
             left_out[name] = str(error)
-    found["steering"] = [Candidate("", lambda _: Treatment(setup.measured, setup.adapter))]
+    found["steering"] = [Candidate("", lambda split: Treatment(setup.measured, setup.adapter.for_split(split)))]
     names = {f"{name} {i}": (name, one) for name, some in found.items() for i, one in enumerate(some)}
     scores = _table_scores(setup, {key: one.treat("valid") for key, (_, one) in names.items()})
     chosen: dict[str, Chosen] = {}

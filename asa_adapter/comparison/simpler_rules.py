@@ -17,6 +17,7 @@ from asa_adapter.choice import other_actions
 from asa_adapter.choice.objective import Objective
 from asa_adapter.comparison.thresholds import fitted_thresholds, needed_by_threshold, thresholds_in_words
 from asa_adapter.comparison.wordings import BEGINNINGS, NO, SENTENCES, YES, with_question, with_sentence
+from asa_adapter.measurement.known_splits import known_splits
 from asa_adapter.measurement.measured_decisions import decisions
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.measurement.word_classifier import word_scores
@@ -75,7 +76,8 @@ class RuleSetup(NamedTuple):
 
     def gates(self, split: str) -> NDArray[np.int64]:
         """(N,) gates of the adapter."""
-        return np.array([decision.gate for decision in decisions(self.measured, split, self.adapter)])
+        adapter = self.adapter.for_split(split)
+        return np.array([decision.gate for decision in decisions(self.measured, split, adapter)])
 
     def forced(self, amounts: NDArray[Any]) -> Treatment:
         """What is added to the logits of the tokens with which calls begin, (N,)."""
@@ -197,12 +199,16 @@ def ask_first(setup: RuleSetup) -> list[Candidate]:
 
 
 def words(setup: RuleSetup) -> list[Candidate]:
-    """A classifier of the words, fitted on CAL and TRAIN; a threshold on its probability decides."""
-    known = [row for split in ("cal", "train") for row in setup.measured.rows(split)]
+    """A classifier of the words, fitted on the rows that the adapter knows; a threshold on its probability decides."""
+
+    def scores(split: str) -> NDArray[np.float64]:
+        known = [row for name in known_splits(setup.adapter, split) for row in setup.measured.rows(name)]
+        return word_scores(known, setup.measured.rows(split), setup.seed)
+
     try:
-        found = {split: word_scores(known, setup.measured.rows(split), setup.seed) for split in ("valid", setup.split)}
+        found = {split: scores(split) for split in ("valid", setup.split)}
     except ValueError as error:
-        raise NotApplicableError(f"a classifier of words cannot be fitted on CAL and TRAIN: {error}") from error
+        raise NotApplicableError(f"a classifier of words cannot be fitted: {error}") from error
     return setup.by_scores(lambda split: found[split])
 
 

@@ -69,6 +69,8 @@ class ASATrainingArguments:
             most seven for each list: shuffled, wrapped, without some. None: where probes on VALID lose more than .03
             of their balanced accuracy by such lists, and at most .01 on VALID as given by being fitted on them. Rows
             that lose the tool they need count as rows without need; p is corrected for their share.
+        refit: whether directions, router and probes are fitted once more when all is chosen, with the rows of VALID
+            too. Figures on VALID stay those of before, whose fit is kept (see `ASAAdapter.for_split`).
         finalists: how many settings from the screen generate on VALID: the best of each layer first;
             twice as many where the screen agrees too little with what they generate.
         exhaustive: whether the screen runs every setting on all of TRAIN. Else settings race: the worse ones drop out
@@ -152,6 +154,7 @@ class ASATrainingArguments:
         "fit on rows with other lists of tools too (default: where that is needed)",
         action=argparse.BooleanOptionalAction,
     )
+    refit: bool = _flag(False, "fit once more with VALID's rows when all is chosen", "", action="store_true")
     exhaustive: bool = False
     resamples: int = 2000
     max_new_tokens: int = _flag(64, "longest answer (default: {})", "N", type=_positive_argument)
@@ -175,7 +178,7 @@ class ASATrainingArguments:
         self._check_sequences()
         self._check_limit()
         self._check_cost()
-        for name in ("success_required", "without_tools"):
+        for name in ("success_required", "without_tools", "refit"):
             if type(value := getattr(self, name)) is not bool:
                 raise ValueError(f"{name} is {value!r:.80}; expected True or False")
         for name, least in (

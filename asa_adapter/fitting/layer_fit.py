@@ -125,9 +125,9 @@ def fit_layer(
     best = min(Cs, key=lambda C: (round(_mean_log_loss(odds[C], train, names), 6), C))
     whole = train.behind(others)
     fit = LayerFit(
-        _fitted_vectors(cal, names),
+        fitted_vectors(cal, names),
         Router.fit(whole.states, whole.domains, best, seed),
-        _fitted_probes(whole, best, seed, shift),
+        fitted_probes(whole, best, seed, shift),
         float(np.linalg.norm(cal.states, axis=1).mean()),
         _routed_out_of_fold(others, train, folds, names, best, seed, odds[best] + np.float32(shift)),
         facts={"out_of_fold_auc": auc(train.labels, odds[best][:, -1]), "C": best},
@@ -138,14 +138,14 @@ def fit_layer(
     return fit
 
 
-def _fitted_vectors(cal: LabelledStates, names: Sequence[str]) -> SteeringVectors:
+def fitted_vectors(cal: LabelledStates, names: Sequence[str]) -> SteeringVectors:
     """Directions of all rows, and of each kind of state that has enough rows of both labels."""
     whole = SteeringVectors.fit(cal.states, cal.labels.tolist(), cal.domains, names)
     own = {kind: cal.of_kind(kind) for kind in enough_rows(cal.kinds or (), cal.labels)} if cal.kinds else {}
-    return replace(whole, by_state={kind: _fitted_vectors(some, names) for kind, some in own.items()})
+    return replace(whole, by_state={kind: fitted_vectors(some, names) for kind, some in own.items()})
 
 
-def _fitted_probes(known: LabelledStates, C: float, seed: int, shift: float = 0.0) -> Probes:
+def fitted_probes(known: LabelledStates, C: float, seed: int, shift: float = 0.0) -> Probes:
     """Probes on the states of a layer, with those of each kind of state where rows have kinds."""
     if known.kinds is None:
         probes = Probes.fit(known.states, known.labels, known.domains, C, seed, known.given)
@@ -261,7 +261,7 @@ def _odds_out_of_fold(
         known = train.behind(others, fitted_on)
         kinds = train.kinds and [train.kinds[i] for i in predicted]
         for C, found in odds.items():
-            found[predicted] = _odds_at_layer(_fitted_probes(known, C, seed), train.states[predicted], names, kinds)
+            found[predicted] = _odds_at_layer(fitted_probes(known, C, seed), train.states[predicted], names, kinds)
     return odds
 
 

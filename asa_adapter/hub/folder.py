@@ -29,6 +29,7 @@ from asa_adapter.report import Report
 
 CARD_NAME = "README.md"
 CARD_LIMIT = MIB
+JUDGED_FOLDER = "judged"
 
 
 class Parts(NamedTuple):
@@ -41,7 +42,13 @@ class Parts(NamedTuple):
     report: dict[str, Any] | None
 
 
-def write_folder(folder: Path, parts: Parts, repo_id: str | None = None, source: Path | None = None) -> None:
+def write_folder(
+    folder: Path,
+    parts: Parts,
+    repo_id: str | None = None,
+    source: Path | None = None,
+    judged: Parts | None = None,
+) -> None:
     """Writes an adapter with its card and its plots into a folder: all of it, or nothing (see `replace_files`).
 
     A card that was edited, in the folder or in the one that the adapter came from, stays as it is, with a warning.
@@ -51,6 +58,7 @@ def write_folder(folder: Path, parts: Parts, repo_id: str | None = None, source:
         parts: what to write.
         repo_id: the repository that the card's usage example names, where it is known.
         source: the folder that the adapter was last loaded from or saved in.
+        judged: the fit that VALID judged, if another took its place; it gets a folder of its own in there.
 
     Raises:
         ValueError: the adapter could not be loaded again, such as for its size; nothing was written.
@@ -59,6 +67,8 @@ def write_folder(folder: Path, parts: Parts, repo_id: str | None = None, source:
     files, report = _loadable_files(parts), Report.read(parts.report)
     drawn = plots(report)
     files |= {f"{PLOTS_FOLDER}/{name}": picture for name, picture in drawn.items()}
+    before = {} if judged is None else _loadable_files(judged._replace(report=None))
+    files |= {f"{JUDGED_FOLDER}/{name}": content for name, content in before.items()}
     places = {place.resolve(): place for place in (source, folder) if place}
     edited = {place: card for place in places.values() if (card := edited_card(place)) is not None}
     for place, card in edited.items():
@@ -75,10 +85,11 @@ def write_folder(folder: Path, parts: Parts, repo_id: str | None = None, source:
     if folder not in edited:
         files[CARD_NAME] = next(filter(None, edited.values()), signed(card)).encode()
     replace_files(folder, files)
-    for name in PLOT_NAMES:
-        if name not in drawn:
+    stale = [f"{PLOTS_FOLDER}/{name}" for name in PLOT_NAMES] + [f"{JUDGED_FOLDER}/{name}" for name in SIZE_LIMITS]
+    for name in stale:
+        if name not in files:
             with suppress(FileNotFoundError, NotADirectoryError):
-                (folder / PLOTS_FOLDER / name).unlink()
+                (folder / name).unlink()
 
 
 def replace_report(folder: Path, report: Mapping[str, Any]) -> None:

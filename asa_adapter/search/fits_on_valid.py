@@ -1,6 +1,6 @@
 """`FitsOnValid`: what was fitted at each layer, and what its settings do on VALID."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from asa_adapter.config.value_checks import STATES
 from asa_adapter.evaluation.first_tokens import Push
 from asa_adapter.fitting.layer_fit import LayerFit, LayerPrediction, read_at
 from asa_adapter.fitting.readiness_policy import Policy, PolicyGrounds, policy_grounds, readiness_maps, readiness_push
+from asa_adapter.fitting.refit import refitted
 from asa_adapter.fitting.step_effects import step_push
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.tool_calls.outcomes import Outcome
@@ -32,6 +33,7 @@ class FitsOnValid:
     Attributes:
         measured, objective, states: the arguments.
         fits: what was fitted, by layer; empty at first.
+        again: what was fitted once more with VALID's rows, by layer, for the chosen setting.
     """
 
     def __init__(
@@ -43,15 +45,34 @@ class FitsOnValid:
     ) -> None:
         self.measured, self.objective, self.states = measured, objective, tuple(states)
         self.fits: dict[int, LayerFit] = {}
+        self.again: dict[int, LayerFit] = {}
         self._build_adapter = build
 
-    def _build(self, setting: Setting) -> ASAAdapter:
-        fit = self.fits[setting.layer]
+    def _build(self, setting: Setting, fits: Mapping[int, LayerFit] | None = None) -> ASAAdapter:
+        """The adapter of a setting, by `fits` or others of the same layers."""
+        fits = self.fits if fits is None else fits
+        fit = fits[setting.layer]
         if setting.read_layers:
-            fit = fit.reading([self.fits[layer] for layer in setting.read_layers])
+            fit = fit.reading([fits[layer] for layer in setting.read_layers])
         if any(setting.of(state).policy for state in self.states):
-            fit = replace(fit, probes=fit.probes.with_readiness(self._maps(setting.layer)))
+            fit = replace(fit, probes=fit.probes.with_readiness(self._maps(setting.layer, fits)))
         return self._build_adapter(setting, fit)
+
+    def _refitted(self, setting: Setting, names: Sequence[str], also: Sequence[str], seed: int) -> ASAAdapter:
+        """The adapter of a setting, fitted once more with VALID's rows.
+
+        Args:
+            setting: what was chosen.
+            names: (K,) domain names.
+            also: splits beside CAL, TRAIN and VALID that router and probes are fitted on.
+            seed: seed of the solvers.
+        """
+        for layer in {setting.layer, *setting.read_layers}:
+            given, more = (
+                [self.measured.labelled(split, layer) for split in some] for some in (("cal", "train", "valid"), also)
+            )
+            self.again[layer] = refitted(self.fits[layer], given, names, more, seed=seed, shift=self.objective.shift)
+        return self._build(setting, self.again)
 
     def _predicted(self, split: str, place: Reader) -> LayerPrediction:
         found = {}
@@ -61,16 +82,16 @@ class FitsOnValid:
             found[layer] = self.fits[layer].predict(labelled.states, *kinds)
         return read_at(place, found)
 
-    def _maps(self, layer: int) -> dict[str, LogisticRegression]:
+    def _maps(self, layer: int, fits: Mapping[int, LayerFit]) -> dict[str, LogisticRegression]:
         """The readiness at a layer, by kind of state."""
         train, valid = (self.measured.labelled(split, layer) for split in ("train", "valid"))
-        return readiness_maps(self.fits[layer], train, valid)
+        return readiness_maps(fits[layer], train, valid)
 
     def _grounds(self, split: str, setting: Setting, prediction: LayerPrediction) -> PolicyGrounds:
         """What a policy on top of a setting decides the rows of a split by."""
         layer = setting.layer
         return policy_grounds(
-            self.fits[layer], self._maps(layer), setting, self.measured.labelled(split, layer), prediction
+            self.fits[layer], self._maps(layer, self.fits), setting, self.measured.labelled(split, layer), prediction
         )
 
     def _push(self, prediction: LayerPrediction, layer: int, beta: float, alpha: float) -> Push:

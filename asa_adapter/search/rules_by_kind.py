@@ -123,3 +123,9 @@ def _joined_rules(leader: Setting, rules: Sequence[_Rule], kinds: Sequence[NDArr
 def _fields_of_rule(rule: Setting) -> tuple[tuple[str, float], ...]:
     values = (("alpha", rule.alpha), ("tau", rule.tau), ("beta", rule.beta))
     return values if rule.down == rule.alpha else (*values, ("alpha_down", float(rule.down or 0.0)))
+
+
+def plain_and_by_kind(plain: Sequence[Scored], with_rules: Sequence[Scored]) -> list[Scored]:
+    """Settings with one rule for all rows and those with a rule for each kind, in turn, as many as the plain ones."""
+    turns = itertools.zip_longest(plain, with_rules)
+    return [one for pair in turns for one in pair if one is not None][: len(plain)] if with_rules else list(plain)

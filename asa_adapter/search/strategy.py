@@ -5,7 +5,6 @@ and makes the adapter abstain unless a gain over the bare model is certain. Wher
 generated.
 """
 
-import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -51,7 +50,7 @@ from asa_adapter.search.reasons import (
     why_unreadable,
 )
 from asa_adapter.search.report_facts import finalist_facts, layer_effects, outcome_facts, screen_facts
-from asa_adapter.search.rules_by_kind import with_rules_by_kind
+from asa_adapter.search.rules_by_kind import plain_and_by_kind, with_rules_by_kind
 from asa_adapter.tool_calls.outcomes import Outcome
 
 
@@ -180,11 +179,11 @@ class Search(FitsOnValid):
             if "steer" not in self.args.actions:
                 return []
             found = with_rules_by_kind(self.args, objective, labels, predictions, race, scored)
-            plain = _plain_and_by_kind(shortlisted_settings(scored, 2 * self.args.finalists), found)
+            plain = plain_and_by_kind(shortlisted_settings(scored, 2 * self.args.finalists), found)
             if "readiness" not in self.args.policies:
                 return plain
             ready = self._by_readiness(objective, plain[: self.args.finalists], predictions, race)
-            return _plain_and_by_kind(plain, ready) if "gate" in self.args.policies else ready
+            return plain_and_by_kind(plain, ready) if "gate" in self.args.policies else ready
         self._hopeless = why_no_push_helps(race, len(read), self.report, self._alternatives)
         warnings.warn(self._hopeless, stacklevel=3)
         best = self._reads_best(read)
@@ -320,7 +319,7 @@ class Search(FitsOnValid):
         return adapter
 
     def _record(self, setting: Setting, why: str) -> ASAAdapter:
-        """The adapter of the choice, which the report then names with its reason."""
+        """The adapter of the choice, fitted once more with VALID; the report then names the choice with its reason."""
         adapter = self._build(setting)
         self.report["chosen"] = {
             **setting.plain(),
@@ -328,7 +327,13 @@ class Search(FitsOnValid):
             "abstains": setting.action == "steer" and setting.alpha == 0,
             "why": why,
         }
-        return adapter
+        if not self.args.refit:
+            return adapter
+        known = sum(len(self.measured.rows(split)) for split in ("cal", "train", "valid", *self._also))
+        self.report["refit"] = {"rows": known, "judged": adapter.digest()}
+        shipped = self._refitted(setting, self.domains, self._also, self.args.seed)
+        shipped.judged = adapter
+        return shipped
 
     def diagnose(self) -> dict[str, Any]:
         """Diagnostics of the chosen layer and beta, for the report.
@@ -342,9 +347,3 @@ class Search(FitsOnValid):
         domain = self._predicted("valid", Reader(layer)).domain
         found = step_effects(self.measured, self.fits[layer], layer, beta, domain, self.args)
         return {"layer": layer, "beta": beta, **found}
-
-
-def _plain_and_by_kind(plain: Sequence[Scored], with_rules: Sequence[Scored]) -> list[Scored]:
-    """Settings with one rule for all rows and those with a rule for each kind, in turn, as many as the plain ones."""
-    turns = itertools.zip_longest(plain, with_rules)
-    return [one for pair in turns for one in pair if one is not None][: len(plain)] if with_rules else list(plain)

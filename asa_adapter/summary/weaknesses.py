@@ -199,10 +199,10 @@ def _reading_weaknesses(config: ASAConfig, report: Report) -> Iterator[str]:
 
 
 def _data_weaknesses(report: Report) -> Iterator[str]:
-    # Reports that tell of varied tools are of fits on CAL and TRAIN; before them there were some on TRAIN alone.
     """What is weak in the data that router and probes were fitted on."""
-    known = [report.splits[name] for name in (("cal", "train") if report.vary_tools else ("train",))
-             if name in report.splits]  # fmt: skip
+    # Reports that tell of varied tools are of fits on CAL and TRAIN; before them there were some on TRAIN alone.
+    names = ("cal", "train", "valid") if report.refit else ("cal", "train") if report.vary_tools else ("train",)
+    known = [report.splits[name] for name in names if name in report.splits]
     rows = f"{sum(split['rows'] for split in known)} labelled prompts" if known else "labelled prompts"
     labels = report.metadata.get("labels")
     by = f"labelled by {escaped(labels).rstrip('.')}" if labels else "by whom they were labelled is not recorded"

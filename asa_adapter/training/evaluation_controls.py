@@ -28,21 +28,28 @@ def sureness(
 
 
 def controls(
-    measured: Measurements, split: str, layer: int, fit: LayerFit, domains: Sequence[str], seed: int
+    measured: Measurements,
+    split: str,
+    layer: int,
+    fit: LayerFit,
+    domains: Sequence[str],
+    seed: int,
+    known: Sequence[str] = ("cal", "train"),
 ) -> dict[str, Any]:
     """Metrics of the bag-of-words classifier, and of probes of true and shuffled labels at one layer.
 
     Args:
         measured: has the rows and their states.
-        split: name of the split that is judged; fitted is on CAL and TRAIN.
+        split: name of the split that is judged.
         layer: index of the decoder block.
         fit: what was fitted there.
         domains: names of the domains.
         seed: seed of the fits.
+        known: splits that are fitted on.
     """
-    cal, train, judged = (measured.labelled(name, layer) for name in ("cal", "train", split))
-    known = [*measured.rows("cal"), *measured.rows("train")]
+    first, *others, judged = (measured.labelled(name, layer) for name in (*known, split))
+    rows = [row for name in known for row in measured.rows(name)]
     return {
-        "bag_of_words": bag_of_words(known, measured.rows(split), seed),
-        **probe_quality(fit, train.behind(cal), judged, domains, seed),
+        "bag_of_words": bag_of_words(rows, measured.rows(split), seed),
+        **probe_quality(fit, first.joined(others), judged, domains, seed),
     }

@@ -41,6 +41,7 @@ def new_report(
         "domains": list(domains),
         "leaks": [],
         "vary_tools": {},
+        "refit": {},
         "variations": {},
         "blind_layers": [],
         "layers": {},

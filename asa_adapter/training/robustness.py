@@ -99,7 +99,7 @@ class Robustness:
 
     def measure(self, split: str, adapter: ASAAdapter) -> dict[str, dict[str, float]]:
         """How an adapter's gate bears each variation of a split; see `compared_gates`. Abstaining ones have one."""
-        config = adapter.config
+        adapter, config = adapter.for_split(split), adapter.config
 
         def gate(name: str) -> NDArray[np.bool_]:
             made = decisions(self._measured, name, adapter)
@@ -115,7 +115,8 @@ class Robustness:
 
     def by_label(self, split: str, adapter: ASAAdapter) -> dict[str, list[int]]:
         """How often p(tool) lies in each twentieth of 0 to 1, for rows that need a tool and for those that do not."""
-        p_tool, labels = _p_tool_of_decisions(decisions(self._measured, split, adapter)), self._measured.labels(split)
+        made, labels = decisions(self._measured, split, adapter.for_split(split)), self._measured.labels(split)
+        p_tool = _p_tool_of_decisions(made)
         counts = (np.histogram(p_tool[labels == label], _BINS, (0, 1))[0].tolist() for label in (1, 0))
         return dict(zip(GATES_BY_LABEL, counts, strict=True))
 

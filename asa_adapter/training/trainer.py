@@ -2,7 +2,8 @@
 
 Directions are fitted on CAL, router and probes on CAL and TRAIN. All settings are ranked on TRAIN by the first token
 of the answer, each row read by probes that were fitted without it. The best few generate on VALID, which decides
-among them and whether a gain over the bare model is certain. TEST is not used until everything is fixed.
+among them and whether a gain over the bare model is certain. With `refit` all of them are then fitted once more,
+with the rows of VALID too. TEST is not used until everything is fixed.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from asa_adapter.engine.prefix_tree import Prompt
 from asa_adapter.files import make_writable_folder
 from asa_adapter.fitting.layer_fit import LayerFit
 from asa_adapter.hub.client import PushOptions
+from asa_adapter.measurement.known_splits import known_splits
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.measurement.stage_files import STAGES_NAME
 from asa_adapter.modeling.processes import Processes
@@ -115,6 +117,7 @@ class ASATrainer:
         self._measured = Measurements(model, self.tokenizer, self.splits, self.args, self.parser, tools)
         self._adapter: ASAAdapter | None = None
         self._fit: LayerFit | None = None
+        self._judged_fit: LayerFit | None = None
         self._robustness = Robustness(self._measured, self.args, tools)
         self._fitted_domains = self._domains
         self.changes: dict[str, list[ChangedAnswer]] = {}
@@ -141,7 +144,7 @@ class ASATrainer:
             OSError: the output_dir cannot be written, or is full.
         """
         self.report = new_report(self.args, self.parser, self.splits, self._domains)
-        self._adapter = self._fit = None
+        self._adapter = self._fit = self._judged_fit = None
         folder = None if self.args.output_dir is None else Path(self.args.output_dir)
         if folder is not None and Processes().is_main:
             make_writable_folder(folder)
@@ -174,7 +177,8 @@ class ASATrainer:
             self._adapter = search.decide(candidates)
         with self._timed("diagnostics"):
             self.report |= {"diagnostics": search.diagnose(), "samples": self._samples.seen(self._adapter).plain()}
-        self._fit = search.fits[self._adapter.config.layer]
+        layer = self._adapter.config.layer
+        self._judged_fit, self._fit = search.fits[layer], search.again.get(layer, search.fits[layer])
         self._bears("valid")
         self._save()
         return self._adapter
@@ -199,7 +203,7 @@ class ASATrainer:
         """
         chosen = self._chosen(split, adapter)
         with self._timed(f"evaluation ({split})", chosen) as told:
-            base, asa = self._measured.answers(split, {"base": None, "asa": chosen}).values()
+            base, asa = self._measured.answers(split, {"base": None, "asa": chosen.for_split(split)}).values()
             results = self._measured.evaluation.paired_metrics(self._measured.rows(split), base, asa)
             told.append(evaluation_line(results))
         called = self._measured.triggered(split, base), self._measured.triggered(split, asa)
@@ -208,11 +212,10 @@ class ASATrainer:
         if chosen is self._adapter:
             measured, args = self._measured, self.args
             self.report["evaluations"][split] = {**results, **sureness(measured, split, called, args)}
-            assert self._fit is not None
-            layer = self.report["chosen"]["layer"]
-            self.report["controls"][split] = controls(
-                measured, split, layer, self._fit, self._fitted_domains, args.seed
-            )
+            fit = self._judged_fit if split == "valid" else self._fit
+            assert fit is not None
+            held = (split, chosen.config.layer, fit, self._fitted_domains, args.seed, known_splits(chosen, split))
+            self.report["controls"][split] = controls(measured, *held)
             self._bears(split)
             if split == "test":
                 self.report["demonstration"] = demonstration(measured, chosen, self._samples.samples)
@@ -229,7 +232,7 @@ class ASATrainer:
             IncompatibleModelError: the given adapter does not fit the model.
         """
         chosen, args = self._chosen(split, adapter), self.args
-        variants, how = {"base": None, "asa": chosen}, {"draws": args.resamples, "seed": args.seed}
+        variants, how = {"base": None, "asa": chosen.for_split(split)}, {"draws": args.resamples, "seed": args.seed}
         with self._timed(f"conversations ({split})", chosen):
             found = of_conversations(self._measured.evaluation, conversations, variants, **how)
         if chosen is self._adapter:

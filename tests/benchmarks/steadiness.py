@@ -1,12 +1,14 @@
 """How far the F1 on TEST depends on which rows were drawn: over seeds, and over halves of VALID.
 
-    python tests/benchmarks/steadiness.py [--model FOLDER] [--read-layers N ...] [--seeds N]
+    python tests/benchmarks/steadiness.py [--model FOLDER] [--read-layers N ...] [--seeds N] [--refit]
 
 Each seed draws CAL, TRAIN and VALID anew from their rows and fits with default arguments. Then VALID is halved again
-and again, each half chooses among the finalists anew, and TEST is read by first tokens under the choice.
+and again, each half chooses among the finalists anew, with --refit the choice is fitted once more
+with VALID's rows, and TEST is read by first tokens under it.
 """
 
 import argparse
+import functools
 import statistics
 import warnings
 from pathlib import Path
@@ -35,6 +37,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=EXAMPLES / "data", metavar="FOLDER")
     parser.add_argument("--read-layers", type=int, nargs="+", default=[1, 4], metavar="N")
     parser.add_argument("--seeds", type=int, default=5, help="number of draws (default: 5)")
+    parser.add_argument("--refit", action="store_true", help="fit the choice once more with VALID's rows")
     parser.add_argument("--dtype", default="float32")
     return parser.parse_args()
 
@@ -48,6 +51,18 @@ def triggers(search: Search, split: str, candidates: list[Scored]) -> np.ndarray
         base, up, down = search.measured.first_tokens(split, pushes).triggered
         found.append(gated_triggers(read.p_tool(setting.probe), setting.tau, base, up, down))
     return np.stack(found)
+
+
+def shipped_triggers(search: Search, candidate: Scored) -> np.ndarray:
+    """(N,) bool: the same on TEST under one setting, as it is shipped."""
+    judged = search.fits
+    if search.args.refit:
+        search._refitted(candidate.setting, search.domains, search._also, search.args.seed)
+        search.fits = judged | search.again
+    try:
+        return triggers(search, "test", [candidate])[0]
+    finally:
+        search.fits = judged
 
 
 def f1(labels: np.ndarray, triggered: np.ndarray) -> float:
@@ -65,7 +80,8 @@ def one_seed(
     search = Search(measured, args, trainer._domains, trainer._build, trainer.report)
     trainer._robustness.settle(trainer._layers)
     candidates = search.screen(search.fit(trainer._layers, trainer._robustness.fitted_on))[: args.finalists]
-    valid, test = (triggers(search, split, candidates) for split in ("valid", "test"))
+    valid = triggers(search, "valid", candidates)
+    test = functools.cache(lambda index: shipped_triggers(search, candidates[index]))
     labels, truth = measured.labels("valid"), measured.labels("test")
     on_train = ScreenedFinalists.of(candidates, search._ran, measured.labels("train"), measured.groups("train"))
 
@@ -77,12 +93,12 @@ def one_seed(
     generator = np.random.default_rng(args.seed)
     halves = [generator.permutation(len(labels))[: len(labels) // 2] for _ in range(HALVES)]
     index = chosen(np.arange(len(labels)))
-    ratios = ConfusionCounts.of(truth, test[index]).ratios()
+    ratios = ConfusionCounts.of(truth, test(index)).ratios()
     return (
         candidates[index].setting,
         float(ratios["f1"]),
         float(ratios["fpr"]),
-        [f1(truth, test[chosen(half)]) for half in halves],
+        [f1(truth, test(chosen(half))) for half in halves],
     )
 
 
@@ -97,7 +113,9 @@ def main() -> None:
     splits = load_splits(args.data)
     found, halves, fprs = [], [], []
     for seed in range(args.seeds):
-        settings = ASATrainingArguments(seed=seed, read_layers=tuple(args.read_layers), progress=False)
+        settings = ASATrainingArguments(
+            seed=seed, read_layers=tuple(args.read_layers), refit=args.refit, progress=False
+        )
         setting, score, fpr, of_halves = one_seed(model, tokenizer, splits, settings)
         found, fprs, halves = [*found, score], [*fprs, fpr], [*halves, *of_halves]
         print(

@@ -1,5 +1,6 @@
 """The simpler rules on the shipped model: what each does, and that VALID alone chooses."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from asa_adapter.comparison.simpler_rules import (
     sentence,
 )
 from asa_adapter.comparison.wordings import BEGINNINGS, QUESTION, SENTENCES
+from asa_adapter.measurement.known_splits import known_splits
 from asa_adapter.measurement.measurements import Measurements
 from asa_adapter.report_schema import RATIOS
 from asa_adapter.states import HiddenStates
@@ -248,3 +250,22 @@ def test_the_same_answer_to_the_same_prompt_is_timed_once(
     cost(Treatment(measured, tiny_adapter), "test", answers, times)
     cost(bare, "test", ["other", *answers[1:]], times)
     assert len(timed) == 3
+
+
+def test_on_valid_the_gates_are_those_of_the_fit_that_was_judged_there(
+    measured: Measurements, tiny_adapter: Any
+) -> None:
+    shipped, judged = copy.copy(tiny_adapter), copy.copy(tiny_adapter)
+    judged._controller = judged._controller.changed(gates=(1, 1))
+    shipped.judged = judged
+    setup = RuleSetup(measured, shipped, Objective("f1"), "test", 0)
+    assert setup.gates("valid").tolist() == [1] * len(measured.rows("valid"))
+    plain = RuleSetup(measured, tiny_adapter, Objective("f1"), "test", 0)
+    assert setup.gates("test").tolist() == plain.gates("test").tolist()
+
+
+def test_rules_are_fitted_on_the_rows_that_the_adapter_knows(tiny_adapter: Any) -> None:
+    refitted = copy.copy(tiny_adapter)
+    refitted.judged = tiny_adapter
+    assert known_splits(tiny_adapter, "test") == known_splits(refitted, "valid") == ("cal", "train")
+    assert known_splits(refitted, "test") == ("cal", "train", "valid")

@@ -526,6 +526,8 @@ def test_the_rows_of_cal_count_where_probes_are_fitted_on_them_too() -> None:
     assert "are fitted on 43 labelled prompts" in card(config(), report(splits=splits))
     told = {"fitted": False, "why": "asked for"}
     assert "are fitted on 85 labelled prompts" in card(config(), report(splits=splits, vary_tools=told))
+    again = {"rows": 109, "judged": "0" * 64}
+    assert "are fitted on 109 labelled prompts" in card(config(), report(splits=splits, vary_tools=told, refit=again))
 
 
 def test_a_loss_is_named() -> None:

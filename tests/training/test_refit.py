@@ -1,0 +1,57 @@
+"""Fitted once more with VALID's rows: what ships knows them, and what is told of VALID does not."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
+
+
+@pytest.fixture(scope="module")
+def again(tiny_lfm2: Any, small: Any, shared: Any, trained: Any) -> tuple[ASATrainer, ASAAdapter]:
+    """The same training as `trained`, whose stages it finds."""
+    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**shared, refit=True))
+    return trainer, trainer.train()
+
+
+def test_choice_and_figures_on_valid_are_those_of_the_fit_that_was_judged(again: Any, trained: Any) -> None:
+    (trainer, adapter), (plain_trainer, plain) = again, trained
+    assert adapter.judged is not None
+    assert adapter.judged.digest() == plain.digest() != adapter.digest()
+    assert adapter.config == plain.config
+    assert trainer.report["chosen"] == plain_trainer.report["chosen"]
+    assert trainer.report["variations"]["valid"] == plain_trainer.report["variations"]["valid"]
+    assert trainer.report["gates"]["valid"] == plain_trainer.report["gates"]["valid"]
+    assert plain_trainer.report["refit"] == {}
+    assert plain.judged is None
+
+
+def test_what_ships_knows_the_rows_of_valid(again: Any, small: Any) -> None:
+    trainer, adapter = again
+    rows = sum(len(trainer._measured.rows(name)) for name in ("cal", "train", "valid"))
+    varied = trainer.report["vary_tools"].get("rows", 0)
+    assert trainer.report["refit"] == {"rows": rows + varied, "judged": adapter.judged.digest()}
+    assert not np.allclose(adapter.probes.pooled_.coef_, adapter.judged.probes.pooled_.coef_)
+    assert not np.allclose(adapter.router.estimator_.coef_, adapter.judged.router.estimator_.coef_)
+    assert not np.allclose(adapter.vectors.v_global, adapter.judged.vectors.v_global)
+
+
+def test_an_evaluation_on_valid_is_of_the_fit_that_was_judged(again: Any) -> None:
+    trainer, adapter = again
+    found = trainer.evaluate("valid")
+    told = trainer.report["chosen"]["valid"]
+    assert (found["asa"]["f1"], found["asa"]["fpr"]) == pytest.approx((told["f1"], told["fpr"]))
+    layer = trainer.report["layers"][str(adapter.config.layer)]
+    controls = trainer.report["controls"]["valid"]
+    assert {key: controls[key] for key in ("probe_auc", "shuffled_auc", "router_accuracy")} == pytest.approx(
+        {key: layer[key] for key in ("probe_auc", "shuffled_auc", "router_accuracy")}
+    )
+
+
+def test_its_folder_tells_valid_from_other_splits(again: Any, shared: Any) -> None:
+    _, adapter = again
+    adapter.save_pretrained(shared["output_dir"] / "again")
+    loaded = ASAAdapter.from_pretrained(shared["output_dir"] / "again")
+    assert loaded.digest() == adapter.digest()
+    assert loaded.for_split("valid").digest() == adapter.judged.digest()
