@@ -119,7 +119,7 @@ def test_every_key_of_a_report_is_documented_with_its_type(trained: Any) -> None
         used.add(fits[0][0].pattern)
     stale = {pattern.pattern for pattern, _ in patterns} - used
     seldom = r"leaks|gold|arguments|left_out|screen_note|success_note|read_layers|\\.action$|\\.bias$"
-    seldom += "|states|by_state|conversations|policies"  # with rows of both kinds, and where these were asked for
+    seldom += "|states|by_state|conversations|policies|refit"  # with both kinds of rows, and where asked for
     seldom += r"|demonstration|samples\\.rows\\\[\\\]\\.tools"  # with tools for all, and with samples of the user's
     strange = sorted(pattern for pattern in stale if not re.search(seldom, pattern))
     assert not strange, f"nothing has {strange}"
