@@ -319,7 +319,7 @@ class Search(FitsOnValid):
         return adapter
 
     def _record(self, setting: Setting, why: str) -> ASAAdapter:
-        """The adapter of the choice, fitted once more with VALID; the report then names the choice with its reason."""
+        """The adapter of the choice, fitted once more if asked for; the report then names it with its reason."""
         adapter = self._build(setting)
         self.report["chosen"] = {
             **setting.plain(),

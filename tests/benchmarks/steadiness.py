@@ -3,8 +3,8 @@
     python tests/benchmarks/steadiness.py [--model FOLDER] [--read-layers N ...] [--seeds N] [--refit]
 
 Each seed draws CAL, TRAIN and VALID anew from their rows and fits with default arguments. Then VALID is halved again
-and again, each half chooses among the finalists anew, with --refit the choice is fitted once more
-with VALID's rows, and TEST is read by first tokens under it.
+and again, each half chooses among the finalists anew, and TEST is read by first tokens under the choice, which
+--refit fits once more with VALID's rows.
 """
 
 import argparse

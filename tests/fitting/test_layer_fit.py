@@ -3,21 +3,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from labelled_states import split
 
 from asa_adapter import Probes, Router
 from asa_adapter.evaluation import auc
 from asa_adapter.fitting.layer_fit import LayerFit, fit_layer, shuffled_labels
 from asa_adapter.measurement.labelled_states import LabelledStates
-
-
-def split(seed: int, rows: int = 80, signal: float = 3.0) -> LabelledStates:
-    generator = np.random.default_rng(seed)
-    labels = np.arange(rows) % 2
-    domains = ["a" if i % 4 < 2 else "b" for i in range(rows)]
-    states = generator.normal(size=(rows, 6)).astype(np.float32)
-    states[:, 0] += signal * labels
-    states[:, 1] += [4.0 if domain == "a" else -4.0 for domain in domains]
-    return LabelledStates(states, labels, domains)
 
 
 def test_directions_come_from_cal_and_classifiers_from_cal_and_train() -> None:

@@ -2,26 +2,15 @@
 
 import numpy as np
 import pytest
+from labelled_states import split
 
 from asa_adapter import Probes, Router, SteeringVectors
 from asa_adapter.fitting.layer_fit import LayerFit, fit_layer
 from asa_adapter.fitting.refit import refitted
-from asa_adapter.measurement.labelled_states import LabelledStates
 
 NAMES = ("a", "b")
 
-
-def split(seed: int, rows: int = 80) -> LabelledStates:
-    generator = np.random.default_rng(seed)
-    labels = np.arange(rows) % 2
-    domains = ["a" if i % 4 < 2 else "b" for i in range(rows)]
-    states = generator.normal(size=(rows, 6)).astype(np.float32)
-    states[:, 0] += 2 * labels
-    states[:, 1] += [4.0 if domain == "a" else -4.0 for domain in domains]
-    return LabelledStates(states, labels, domains)
-
-
-CAL, TRAIN, VALID, MADE = (split(seed) for seed in range(4))
+CAL, TRAIN, VALID, MADE = (split(seed, signal=2.0) for seed in range(4))
 
 
 @pytest.fixture(scope="module")

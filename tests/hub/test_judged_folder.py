@@ -54,9 +54,14 @@ def test_a_saved_adapter_brings_it_along(adapter: ASAAdapter, tmp_path: Path) ->
     assert second.for_split("valid").config.tau == 0.9
 
 
-def test_an_adapter_that_acts_otherwise_keeps_it(adapter: ASAAdapter) -> None:
-    biased = adapter.with_action("bias", 2.0, tokenizer=None) if adapter.config.opening_ids else adapter
-    assert biased.for_split("valid").config.tau == 0.9
+def test_an_adapter_that_acts_otherwise_keeps_it() -> None:
+    made, judged = (fitted_adapter(opening_ids=(5, 6), tau=tau) for tau in (0.5, 0.9))
+    made.judged = judged
+    biased = made.with_action("bias", 2.0)
+    on_valid = biased.for_split("valid")
+    assert (biased.config.tau, on_valid.config.tau) == (0.5, 0.9)
+    assert (on_valid.config.action, on_valid.config.bias) == ("bias", 2.0)
+    assert made.judged.config.action == "steer"
 
 
 def test_one_that_was_fitted_once_takes_it_out_of_the_folder(adapter: ASAAdapter, tmp_path: Path) -> None:
