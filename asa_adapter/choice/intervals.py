@@ -34,12 +34,12 @@ def resamples(rows: int, draws: int, seed: int, groups: ArrayLike | None = None)
         rows: number of rows, N.
         draws: number of resamples, B.
         seed: seed of the draws.
-        groups: (N,) numbers from 0; rows with the same number are drawn together. None draws each row by itself.
+        groups: (N,) numbers; rows with the same number are drawn together. None draws each row by itself.
 
     Returns:
         (B, N) int64 weights: as many groups as there are, drawn with replacement.
     """
-    numbers = np.arange(rows) if groups is None else np.asarray(groups)
+    numbers = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = int(numbers.max()) + 1
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
     return drawn[:, numbers]

@@ -127,7 +127,7 @@ class Objective:
         return upper_bound(fpr, counts.fp + counts.tn if rows is None else rows, self.confidence) <= self.max_fpr
 
     def score(
-        self, labels: NDArray[np.int64], triggered: NDArray[np.bool_], groups: NDArray[np.int64] | None = None
+        self, labels: NDArray[np.int64], triggered: NDArray[np.bool_], groups: NDArray[np.int64] | None
     ) -> float:
         """The `rank` of (N,) triggers; rows with the same number in (N,) `groups` belong together."""
         return float(

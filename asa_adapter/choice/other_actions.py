@@ -65,7 +65,10 @@ def best_by_action(scored: Sequence[Scored]) -> dict[str, Scored]:
 
 
 def scored_actions(
-    objective: Objective, labels: NDArray[np.int64], triggers: Mapping[Setting, NDArray[np.bool_]]
+    objective: Objective,
+    labels: NDArray[np.int64],
+    triggers: Mapping[Setting, NDArray[np.bool_]],
+    groups: NDArray[np.int64] | None,
 ) -> list[Scored]:
-    """Settings with their results on N rows."""
-    return [Scored(setting, objective.score(labels, called), called) for setting, called in triggers.items()]
+    """Settings with their results on N rows; of (N,) groups, rows with the same number belong together."""
+    return [Scored(setting, objective.score(labels, called, groups), called) for setting, called in triggers.items()]

@@ -114,7 +114,7 @@ def setting_facts(
     objective: Objective,
     labels: NDArray[np.int64],
     triggered: NDArray[np.bool_],
-    groups: NDArray[np.int64] | None = None,
+    groups: NDArray[np.int64] | None,
 ) -> dict[str, Any]:
     """Score, F1, recall, FPR and the FPR's upper bound of (N,) triggers of rows in (N,) groups, for the report."""
     ratios = ConfusionCounts.of(labels, triggered).ratios()

@@ -28,7 +28,7 @@ def without_unsure_departures(
     objective: Objective,
     labels: NDArray[np.int64],
     scored: Sequence[Scored],
-    groups: NDArray[np.int64] | None = None,
+    groups: NDArray[np.int64] | None,
 ) -> list[Scored]:
     """Settings whose gate is the plain one, or better than it on the same rows by more than three standard errors.
 
@@ -41,7 +41,7 @@ def without_unsure_departures(
         objective: what settings are chosen by.
         labels: (N,) 1 where a tool is needed.
         scored: settings with one rule for all rows, and their results on these rows.
-        groups: (N,) numbers from 0; rows with the same number are drawn together. None makes each row a group.
+        groups: (N,) numbers; rows with the same number are drawn together. None makes each row a group.
     """
     if objective.max_fpr is not None:
         return list(scored)

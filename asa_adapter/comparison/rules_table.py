@@ -174,10 +174,10 @@ def _chosen_rules(setup: RuleSetup) -> tuple[dict[str, Chosen], dict[str, str]]:
 
 def _table_scores(setup: RuleSetup, treatments: Mapping[str, Treatment]) -> dict[str, float]:
     """`Objective.rank` on VALID of each treatment, by generation until a call begins."""
-    labels = setup.measured.labels("valid")
+    labels, groups = setup.measured.labels("valid"), setup.measured.groups("valid")
     answers = _table_answers(treatments, "valid", until_call=True)
     triggered = {name: setup.measured.triggered("valid", found) for name, found in answers.items()}
-    return {name: setup.objective.score(labels, called) for name, called in triggered.items()}
+    return {name: setup.objective.score(labels, called, groups) for name, called in triggered.items()}
 
 
 def _table_answers(

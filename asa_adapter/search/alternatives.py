@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from asa_adapter.choice.objective import Objective
 from asa_adapter.choice.other_actions import best_by_action, biased_settings, opened_by_bias, scored_actions, with_bias
-from asa_adapter.choice.settings import Reader, Scored, setting_facts, shortlisted_settings
+from asa_adapter.choice.settings import Reader, Scored, shortlisted_settings
 from asa_adapter.choice.sure_departures import without_unsure_departures
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.metrics import ConfusionCounts
 from asa_adapter.fitting.layer_fit import LayerPrediction
 from asa_adapter.search.racing import Race
+from asa_adapter.search.report_facts import best_facts
 
 
 class Alternatives:
@@ -27,6 +28,7 @@ class Alternatives:
         args: which settings take part.
         objective: what they are ranked by.
         labels: (N,) 1 where a tool is needed.
+        groups: (N,) numbers; rows with the same number belong together.
         predictions: out-of-fold predictions for the rows, by where they read.
         race: the race, after its run.
         steering: its settings with their results.
@@ -40,11 +42,13 @@ class Alternatives:
         args: ASATrainingArguments,
         objective: Objective,
         labels: NDArray[np.int64],
+        groups: NDArray[np.int64],
         predictions: Mapping[Reader, LayerPrediction],
         race: Race,
         steering: Sequence[Scored],
     ) -> None:
-        self._args, self._objective, self._labels = args, objective, labels[race.rows]
+        self._args, self._objective = args, objective
+        self._labels, self._groups = labels[race.rows], groups[race.rows]
         rows, base, bare = race.rows, race.base[race.rows], race.margin[race.rows]
         pushed = [one.setting for one in shortlisted_settings(steering, args.finalists)]
         triggers = {}
@@ -53,8 +57,9 @@ class Alternatives:
             both = setting.action == "both"
             up, down = (margins[rows] for margins in race.margins(setting)) if both else (bare, bare)
             triggers[setting] = opened_by_bias(setting, p_tool, base, up, down)
-        scored = scored_actions(objective, self._labels, triggers)
-        self.best = best_by_action(without_unsure_departures(args, objective, self._labels, scored))
+        scored = scored_actions(objective, self._labels, triggers, self._groups)
+        told = without_unsure_departures(args, objective, self._labels, scored, self._groups)
+        self.best = best_by_action(told)
         self._steering = min(steering, key=Scored.rank)
         self._bare = float(ConfusionCounts.of(self._labels, base).ratios()["f1"])
 
@@ -68,7 +73,7 @@ class Alternatives:
         return {name: self._facts(one) for name, one in {"steer": self._steering, **self.best}.items()}
 
     def _facts(self, one: Scored) -> dict[str, Any]:
-        return {**one.setting.plain(), **setting_facts(self._objective, self._labels, one.triggered)}
+        return best_facts(self._objective, self._labels, [one], self._groups)
 
     def advice(self) -> str:
         """Which action would help where no push does, and what it reached."""

@@ -55,6 +55,7 @@ class Race:
         args: which settings take part.
         objective: what they are ranked by.
         labels: (N,) 1 where a tool is needed.
+        groups: (N,) numbers; rows with the same number belong together.
         domains: (N,) domain of each row.
         predictions: out-of-fold predictions for the rows, by where they are read.
         push: makes the push of a key, for all N rows.
@@ -76,13 +77,15 @@ class Race:
         args: ASATrainingArguments,
         objective: Objective,
         labels: NDArray[np.int64],
+        groups: NDArray[np.int64],
         domains: Sequence[str],
         predictions: dict[Reader, LayerPrediction],
         push: Callable[[PushKey], Push],
         measure: Callable[[NDArray[np.int64], Sequence[Push]], Screened],
         calls: bool = True,
     ) -> None:
-        self._args, self._objective, self._labels, self._predictions = args, objective, labels, predictions
+        self._args, self._objective, self._predictions = args, objective, predictions
+        self._labels, self._groups = labels, groups
         self._push, self._measure = push, measure
         self._order = spread_for_rounds(labels, domains, args.seed)
         self._called: dict[tuple[PushKey, int], NDArray[np.bool_]] = {}
@@ -111,7 +114,8 @@ class Race:
             if self.hopeless:
                 break
             if end < len(self._order):
-                told = without_unsure_departures(self._args, self._objective, self._labels[self.rows], scored)
+                labels, groups = self._labels[self.rows], self._groups[self.rows]
+                told = without_unsure_departures(self._args, self._objective, labels, scored, groups)
                 keys = surviving_pushes(told, _pushes_left(self._args, len(keys)))
             begin = end
         return scored

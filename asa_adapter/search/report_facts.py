@@ -37,7 +37,7 @@ def screen_facts(
     labels: NDArray[np.int64],
     base: NDArray[np.bool_],
     scored: Sequence[Scored],
-    groups: NDArray[np.int64] | None = None,
+    groups: NDArray[np.int64] | None,
 ) -> dict[str, Any]:
     """Results of the screen, for the report.
 
@@ -74,6 +74,14 @@ def screen_facts(
             if s.setting._replace(alpha=best.alpha, tau=best.tau) == best
         ],
     }
+
+
+def best_facts(
+    objective: Objective, labels: NDArray[np.int64], scored: Sequence[Scored], groups: NDArray[np.int64]
+) -> dict[str, Any]:
+    """The best of some settings, and its `setting_facts` on rows with (N,) labels and groups."""
+    best = min(scored, key=Scored.rank)
+    return {**best.setting.plain(), **setting_facts(objective, labels, best.triggered, groups)}
 
 
 def outcome_facts(

@@ -31,6 +31,7 @@ def with_rules_by_kind(
     args: ASATrainingArguments,
     objective: Objective,
     labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
     predictions: Mapping[Reader, LayerPrediction],
     race: Race,
     scored: Sequence[Scored],
@@ -44,6 +45,7 @@ def with_rules_by_kind(
         args: which thresholds take part.
         objective: what settings are ranked by.
         labels: (N,) 1 where a tool is needed.
+        groups: (N,) numbers; rows with the same number belong together.
         predictions: out-of-fold predictions for the rows, by where they read.
         race: the race, after its run.
         scored: its settings with their results.
@@ -58,7 +60,7 @@ def with_rules_by_kind(
         kinds = [rule[rows] == index for index in range(len(STATES))]
         p_tool = predictions[place].p_tool(probe)[rows]
         rules = _rules_of_race(args, leader, {one.setting for one in scored}, race, p_tool)
-        best = [_best_rules_of_kind(args, objective, labels[rows], rules, mine) for mine in kinds]
+        best = [_best_rules_of_kind(args, objective, labels[rows], groups[rows], rules, mine) for mine in kinds]
         tried = [_joined_rules(leader, some, kinds) for some in itertools.product(*best)]
         scores = [float(objective.rank(ConfusionCounts.of(labels[rows], one.triggered))) for one in tried]
         found += [one._replace(score=score) for one, score in zip(tried, scores, strict=True)]
@@ -92,12 +94,13 @@ def _best_rules_of_kind(
     args: ASATrainingArguments,
     objective: Objective,
     labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
     rules: Sequence[_Rule],
     mine: NDArray[np.bool_],
 ) -> list[_Rule]:
     """The best rules by the rows of one kind; of equal ones those with equal and smaller steps."""
     own = [
-        Scored(rule.setting, objective.score(labels[mine], rule.triggered[mine]), rule.triggered[mine])
+        Scored(rule.setting, objective.score(labels[mine], rule.triggered[mine], groups[mine]), rule.triggered[mine])
         for rule in rules
     ]
 
@@ -107,7 +110,7 @@ def _best_rules_of_kind(
         return (-round(one.score, 9), *steps, -setting.tau)
 
     whole = {rule.setting: rule for rule in rules}
-    told = without_unsure_departures(args, objective, labels[mine], own)
+    told = without_unsure_departures(args, objective, labels[mine], own, groups[mine])
     return [whole[one.setting] for one in sorted(told, key=rank)[:_BEST]]
 
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from asa_adapter.adapter import ASAAdapter
 from asa_adapter.choice.finalists import ScreenedFinalists, choose
@@ -49,7 +48,7 @@ from asa_adapter.search.reasons import (
     why_screen_is_unsure,
     why_unreadable,
 )
-from asa_adapter.search.report_facts import finalist_facts, layer_effects, outcome_facts, screen_facts
+from asa_adapter.search.report_facts import best_facts, finalist_facts, layer_effects, outcome_facts, screen_facts
 from asa_adapter.search.rules_by_kind import plain_and_by_kind, with_rules_by_kind
 from asa_adapter.tool_calls.outcomes import Outcome
 
@@ -160,6 +159,7 @@ class Search(FitsOnValid):
             self.args,
             objective,
             labels,
+            groups,
             self.measured.domains("train"),
             predictions,
             lambda key: self._push(own[key.layer], *key),
@@ -173,12 +173,12 @@ class Search(FitsOnValid):
         self.report["screen"] = {"rows": len(ran), **facts}
         for layer, effect in layer_effects(race.changes).items():
             self.report["layers"][str(layer)]["effect"] = effect
-        self._alternatives = Alternatives(self.args, objective, labels, predictions, race, scored)
+        self._alternatives = Alternatives(self.args, objective, labels, groups, predictions, race, scored)
         self.report["actions"] = {"train": self._alternatives.facts()}
         if not race.hopeless:
             if "steer" not in self.args.actions:
                 return []
-            found = with_rules_by_kind(self.args, objective, labels, predictions, race, scored)
+            found = with_rules_by_kind(self.args, objective, labels, groups, predictions, race, scored)
             plain = plain_and_by_kind(shortlisted_settings(scored, 2 * self.args.finalists), found)
             if "readiness" not in self.args.policies:
                 return plain
@@ -197,7 +197,8 @@ class Search(FitsOnValid):
         race: Race,
     ) -> list[Scored]:
         """The best policy "readiness" on top of each of some settings, by the rows of TRAIN that the race has run."""
-        rows, labels = race.rows, self.measured.labels("train")[race.rows]
+        rows = race.rows
+        labels, groups = self.measured.labels("train")[rows], self.measured.groups("train")[rows]
         base, alphas = race.base[rows], [alpha for alpha in self.args.alphas if alpha]
         found = []
         for leader in leaders:
@@ -209,15 +210,10 @@ class Search(FitsOnValid):
             how = (grounds, base, triggers.__getitem__, alphas, self.states)
             found.append(best_policy(objective, labels, leader, *how))
         self.report["policies"] = {
-            "gate": self._best_of(objective, leaders, labels),
-            "readiness": self._best_of(objective, found, labels),
+            "gate": best_facts(objective, labels, leaders, groups),
+            "readiness": best_facts(objective, labels, found, groups),
         }
         return sorted(found, key=Scored.rank)
-
-    @staticmethod
-    def _best_of(objective: Objective, some: Sequence[Scored], labels: NDArray[np.int64]) -> dict[str, Any]:
-        best = min(some, key=Scored.rank)
-        return {**best.setting.plain(), **setting_facts(objective, labels, best.triggered)}
 
     def _readable(self, layers: Sequence[int]) -> list[int]:
         """The layers that read enough of the need; all if exhaustive."""

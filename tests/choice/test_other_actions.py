@@ -69,7 +69,8 @@ def test_settings_of_other_actions_are_fields_of_a_config_and_plain_json() -> No
 def test_the_best_of_each_name_is_the_gentler_one_on_ties() -> None:
     called = LABELS == 1
     settings = [STEER._replace(alpha=0.0, action="bias", bias=bias) for bias in (4.0, 2.0, math.inf)]
-    best = best_by_action(scored_actions(Objective(), LABELS, dict.fromkeys([*settings, *with_bias([STEER])], called)))
+    triggers = dict.fromkeys([*settings, *with_bias([STEER])], called)
+    best = best_by_action(scored_actions(Objective(), LABELS, triggers, None))
     assert {name: one.setting.bias for name, one in best.items()} == {"bias": 2.0, "force": math.inf, "both": 1.0}
     assert {one.score for one in best.values()} == {1.0}
 
@@ -81,7 +82,7 @@ def test_the_push_is_taken_unless_another_action_is_better_by_more_than_noise(le
     alike = (LABELS == 1) | (np.arange(ROWS) < 20)
     pushed = alike | ((np.arange(ROWS) >= 100) & (np.arange(ROWS) < 100 + lead))
     others = [STEER._replace(action=action, bias=1.0) for action in ("bias", "both")]
-    finalists = scored_actions(Objective.of(args), LABELS, {others[0]: alike, others[1]: alike, STEER: pushed})
+    finalists = scored_actions(Objective.of(args), LABELS, {others[0]: alike, others[1]: alike, STEER: pushed}, None)
     chosen = choose(args, LABELS, finalists)[0]
     assert chosen.setting.action == ("bias" if lead else "steer")
 

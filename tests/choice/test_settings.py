@@ -114,12 +114,16 @@ def test_with_a_confidence_the_limit_holds_for_the_upper_bound() -> None:
     args = ASATrainingArguments(max_fpr=0.1, max_fpr_confidence=0.95)
     objective = Objective.of(args)
     few, many = scored(args, setting(alpha=2.0), [0, 1, 3, 5]), scored(args, setting(alpha=0.5), [0, 2, 4, 6])
-    assert setting_facts(objective, LABELS, few.triggered)["fpr_upper_bound_95"] == pytest.approx(0.0541, abs=1e-4)
-    assert setting_facts(objective, LABELS, many.triggered)["fpr_upper_bound_95"] == pytest.approx(0.1068, abs=1e-4)
+    assert setting_facts(objective, LABELS, few.triggered, None)["fpr_upper_bound_95"] == pytest.approx(
+        0.0541, abs=1e-4
+    )
+    assert setting_facts(objective, LABELS, many.triggered, None)["fpr_upper_bound_95"] == pytest.approx(
+        0.1068, abs=1e-4
+    )
     assert many.score == -0.05
     assert few.score == 77 / 80
     assert choose(args, LABELS, [many, few])[0] is few
-    measured = [many._replace(score=Objective("f1", 0.1).score(LABELS, many.triggered)), few]
+    measured = [many._replace(score=Objective("f1", 0.1).score(LABELS, many.triggered, None)), few]
     assert choose(ASATrainingArguments(max_fpr=0.1), LABELS, measured)[0] is measured[0]
 
 
@@ -127,13 +131,13 @@ def test_copies_do_not_narrow_the_bound_of_the_limit() -> None:
     """Four copies of 20 rows without need, one of which is called: .05, at most .196 of 20 rows and .107 of 80."""
     objective, groups = Objective("f1", 0.15, 0.95), np.where(LABELS == 0, np.arange(ROWS) // 8, np.arange(ROWS))
     triggered = (LABELS == 1) | (groups == 0)
-    assert objective.score(LABELS, triggered) == 1.0
+    assert objective.score(LABELS, triggered, None) == 1.0
     assert objective.score(LABELS, triggered, groups) == pytest.approx(-0.05)
     assert setting_facts(objective, LABELS, triggered, groups)["fpr_upper_bound_95"] == pytest.approx(0.196, abs=1e-3)
 
 
 def test_a_bound_that_is_too_high_without_a_false_call_is_no_kept_limit() -> None:
-    assert Objective("f1", 0.01, 0.95).score(LABELS, LABELS == 1) < 0  # z^2 / (80 + z^2) = .033
+    assert Objective("f1", 0.01, 0.95).score(LABELS, LABELS == 1, None) < 0  # z^2 / (80 + z^2) = .033
 
 
 def test_the_screen_takes_the_highest_fpr_whose_bound_valid_can_keep() -> None:
@@ -147,7 +151,7 @@ def test_a_cost_is_counted_for_each_row() -> None:
     """Of 160 rows 8 are called without need and 4 missed."""
     objective = Objective.of(ASATrainingArguments(cost=(1, 4)))
     called = but_for([*range(0, 16, 2), *range(1, 9, 2)])
-    assert objective.score(LABELS, called) == -(8 + 4 * 4) / 160
+    assert objective.score(LABELS, called, None) == -(8 + 4 * 4) / 160
     assert objective.gain_name == "saved cost per row"
     assert str(objective) == "the cost per row (1 for a needless call, 4 for a missed one)"
 

@@ -22,7 +22,7 @@ HALF = NEEDED & (np.arange(ROWS) % 4 == 1)
 
 
 def finalist(triggered: Any, fits: Any, alpha: float = 1.0) -> Scored:
-    score = Objective().score(LABELS, triggered)
+    score = Objective().score(LABELS, triggered, None)
     return Scored(Setting(1, alpha, 0.5, 0.0, "pooled"), score, triggered, triggered & fits)
 
 

@@ -19,11 +19,11 @@ def gate(wrong: int, tau: float = 0.5, probe: str = "domain", alpha: float = 1.0
     """A setting that errs on some rows, from the `first` one on."""
     called = LABELS == 1
     called[first : first + wrong] ^= True
-    return Scored(Setting(3, alpha, tau, 0.5, probe), Objective().score(LABELS, called), called)
+    return Scored(Setting(3, alpha, tau, 0.5, probe), Objective().score(LABELS, called, None), called)
 
 
-def kept(*scored: Scored, args: ASATrainingArguments = ARGS, **options: Any) -> list[tuple[float, str, float]]:
-    left = without_unsure_departures(args, Objective.of(args), LABELS, scored, **options)
+def kept(*scored: Scored, args: ASATrainingArguments = ARGS, groups: Any = None) -> list[tuple[float, str, float]]:
+    left = without_unsure_departures(args, Objective.of(args), LABELS, scored, groups)
     return [(one.setting.tau, one.setting.probe, one.setting.alpha) for one in left]
 
 
@@ -66,7 +66,7 @@ def test_one_layer_is_read_in_place_of_several_only_where_it_is_surely_better() 
     one, lucky, better = gate(40), gate(39), gate(20)
     several = one._replace(setting=one.setting._replace(read_layers=(1, 2, 3)))
     for other, stays in ((lucky, False), (better, True)):
-        left = without_unsure_departures(ARGS, Objective(), LABELS, [other, several])
+        left = without_unsure_departures(ARGS, Objective(), LABELS, [other, several], None)
         assert left == ([other, several] if stays else [several])
 
 

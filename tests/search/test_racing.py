@@ -14,6 +14,7 @@ from asa_adapter.search.racing import PushKey, Race, spread_for_rounds, survivin
 
 ROWS = 200
 LABELS = np.arange(ROWS) % 2
+ROWS_APART = np.arange(ROWS)
 DOMAINS = ["a" if i % 4 < 2 else "b" for i in range(ROWS)]
 LAYERS = range(1, 9)
 
@@ -46,14 +47,16 @@ class Model:
         return Screened(found > 0, (1 / (1 + np.exp(-found))).astype(np.float32), found.astype(np.float32))
 
 
-def race(model: Model | None = None, calls: bool = True, **options: Any) -> tuple[list[Scored], Race, Model]:
+def race(
+    model: Model | None = None, calls: bool = True, groups: Any = ROWS_APART, **options: Any
+) -> tuple[list[Scored], Race, Model]:
     args, model = ASATrainingArguments(finalists=2, **options), model or Model()
     predictions = {Reader(layer): prediction(layer) for layer in LAYERS}
 
     def push(key: PushKey) -> Push:
         return Push(key.layer, torch.full((2, 1), key.alpha), torch.from_numpy(predictions[Reader(key.layer)].domain))
 
-    found = Race(args, Objective.of(args), LABELS, DOMAINS, predictions, push, model, calls)
+    found = Race(args, Objective.of(args), LABELS, groups, DOMAINS, predictions, push, model, calls)
     return found.run(), found, model
 
 
@@ -95,6 +98,19 @@ def test_every_part_of_the_rows_has_the_same_mix(count: int) -> None:
     kinds = [(LABELS[i], DOMAINS[i]) for i in order[:count]]
     counts = [kinds.count(kind) for kind in {*zip(LABELS, DOMAINS, strict=True)}]
     assert max(counts) - min(counts) <= 1
+
+
+def test_a_rounds_gates_are_compared_with_the_rows_that_belong_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, alike = [], np.arange(ROWS) // 20
+
+    def spy(args: Any, objective: Any, labels: Any, scored: Any, groups: Any) -> Any:
+        asked.append((labels, groups))
+        return scored
+
+    monkeypatch.setattr("asa_adapter.search.racing.without_unsure_departures", spy)
+    race(groups=alike)
+    first = np.sort(spread_for_rounds(LABELS, DOMAINS, ASATrainingArguments().seed)[:32])
+    assert np.array_equal(asked[0], [LABELS[first], alike[first]])
 
 
 def test_survivors_are_of_several_layers_and_hold_the_leaders_other_steps() -> None:

@@ -28,11 +28,11 @@ def test_the_screens_front_has_more_recall_wherever_it_has_more_false_calls() ->
     for setting in setting_grid(ARGS, [Reader(1), Reader(2)]):
         triggered = LABELS.astype(bool) ^ (generator.random(len(LABELS)) < 0.3)
         candidates.append(Scored(setting, float(objective.rank(ConfusionCounts.of(LABELS, triggered))), triggered))
-    found = screen_facts(objective, LABELS, np.zeros(len(LABELS), dtype=bool), candidates)
+    found = screen_facts(objective, LABELS, np.zeros(len(LABELS), dtype=bool), candidates, None)
     front = [(point["fpr"], point["recall"]) for point in found["front"]]
     assert front == sorted(front)
     assert len({recall for _, recall in front}) == len(front)
-    every = [setting_facts(objective, LABELS, s.triggered) for s in candidates]
+    every = [setting_facts(objective, LABELS, s.triggered, None) for s in candidates]
     for numbers in every:
         assert any(fpr <= numbers["fpr"] and recall >= numbers["recall"] for fpr, recall in front)
     assert found["settings"] == 32
