@@ -90,6 +90,8 @@ def write_folder(
         if name not in files:
             with suppress(FileNotFoundError, NotADirectoryError):
                 (folder / name).unlink()
+    with suppress(OSError):  # missing, or not empty
+        (folder / JUDGED_FOLDER).rmdir()
 
 
 def replace_report(folder: Path, report: Mapping[str, Any]) -> None:
