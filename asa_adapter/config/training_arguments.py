@@ -154,7 +154,9 @@ class ASATrainingArguments:
         "fit on rows with other lists of tools too (default: where that is needed)",
         action=argparse.BooleanOptionalAction,
     )
-    refit: bool = _flag(False, "fit once more with VALID's rows when all is chosen", "", action="store_true")
+    refit: bool = _flag(
+        True, "fit once more with VALID's rows when all is chosen (default)", action=argparse.BooleanOptionalAction
+    )
     exhaustive: bool = False
     resamples: int = 2000
     max_new_tokens: int = _flag(64, "longest answer (default: {})", "N", type=_positive_argument)

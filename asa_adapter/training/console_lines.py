@@ -134,7 +134,8 @@ def _generation_line(report: Mapping[str, Any]) -> str:
     best = max(one["f1"] for one in valid["finalists"])
     reached = f"the best of {len(valid['finalists'])} settings reached F1 {best:.3f}"
     found = reached if chosen["abstains"] else f"F1 {chosen['valid']['f1']:.3f}"
-    return f"{words}; {found}, the model alone {valid['base']['f1']:.3f}"
+    again = "; then fitted once more with VALID's rows" if report.get("refit") and not chosen["abstains"] else ""
+    return f"{words}; {found}, the model alone {valid['base']['f1']:.3f}{again}"
 
 
 # The stages in their order: what each is called, and what came out of it.

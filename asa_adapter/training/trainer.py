@@ -2,8 +2,8 @@
 
 Directions are fitted on CAL, router and probes on CAL and TRAIN. All settings are ranked on TRAIN by the first token
 of the answer, each row read by probes that were fitted without it. The best few generate on VALID, which decides
-among them and whether a gain over the bare model is certain. With `refit` all of them are then fitted once more,
-with the rows of VALID too. TEST is not used until everything is fixed.
+among them and whether a gain over the bare model is certain. With `refit`, the default, all of them are then fitted
+once more, with the rows of VALID too. TEST is not used until everything is fixed.
 """
 
 import contextlib

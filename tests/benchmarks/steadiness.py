@@ -1,10 +1,10 @@
 """How far the F1 on TEST depends on which rows were drawn: over seeds, and over halves of VALID.
 
-    python tests/benchmarks/steadiness.py [--model FOLDER] [--read-layers N ...] [--seeds N] [--refit]
+    python tests/benchmarks/steadiness.py [--model FOLDER] [--read-layers N ...] [--seeds N] [--no-refit]
 
 Each seed draws CAL, TRAIN and VALID anew from their rows and fits with default arguments. Then VALID is halved again
-and again, each half chooses among the finalists anew, and TEST is read by first tokens under the choice, which
---refit fits once more with VALID's rows.
+and again, each half chooses among the finalists anew, and TEST is read by first tokens under the choice,
+fitted once more with VALID's rows unless --no-refit.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=EXAMPLES / "data", metavar="FOLDER")
     parser.add_argument("--read-layers", type=int, nargs="+", default=[1, 4], metavar="N")
     parser.add_argument("--seeds", type=int, default=5, help="number of draws (default: 5)")
-    parser.add_argument("--refit", action="store_true", help="fit the choice once more with VALID's rows")
+    parser.add_argument("--no-refit", action="store_true", help="leave the choice as it was judged on VALID")
     parser.add_argument("--dtype", default="float32")
     return parser.parse_args()
 
@@ -114,7 +114,7 @@ def main() -> None:
     found, halves, fprs = [], [], []
     for seed in range(args.seeds):
         settings = ASATrainingArguments(
-            seed=seed, read_layers=tuple(args.read_layers), refit=args.refit, progress=False
+            seed=seed, read_layers=tuple(args.read_layers), refit=not args.no_refit, progress=False
         )
         setting, score, fpr, of_halves = one_seed(model, tokenizer, splits, settings)
         found, fprs, halves = [*found, score], [*fprs, fpr], [*halves, *of_halves]

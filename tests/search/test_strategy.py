@@ -63,7 +63,7 @@ def decided(measured: Measured, candidates: int, train_rows: int = 60) -> tuple[
     def build(setting: Setting, _: Any) -> Any:
         return SimpleNamespace(layer=setting.layer, config=SimpleNamespace(step=1.0))
 
-    args = ASATrainingArguments(finalists=2, resamples=100)
+    args = ASATrainingArguments(finalists=2, resamples=100, refit=False)
     search = Search(measured, args, ("a",), build, report)  # type: ignore[arg-type]
     search.fits = {layer: fit() for layer in range(4)}
     search._ran = np.arange(train_rows)

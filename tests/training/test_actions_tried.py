@@ -32,8 +32,9 @@ def test_by_default_the_push_ships_and_the_report_says_what_the_others_would_rea
     # Forced by the gate is what the gate alone says, on VALID too; and it is what generation gives.
     forced = told["valid"]["force"]
     assert (forced["action"], forced["bias"], forced["tau"]) == ("bias", "inf", 0.5)
-    by_its_probe = replace(adapter.config, probe=forced["probe"], tau=0.5)
-    gated = ASAAdapter(by_its_probe, adapter.vectors, adapter.router, adapter.probes)
+    judged = adapter.for_split("valid")
+    by_its_probe = replace(judged.config, probe=forced["probe"], tau=0.5)
+    gated = ASAAdapter(by_its_probe, judged.vectors, judged.router, judged.probes)
     states = trainer._measured.labelled("valid", 6).states
     gates = np.array([decision.p_tool >= 0.5 for decision in gated.decide(states)])
     labels = trainer._measured.labels("valid")

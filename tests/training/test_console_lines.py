@@ -87,7 +87,8 @@ def test_the_line_about_other_lists_of_tools_names_the_worst() -> None:
     [
         (
             False,
-            "layer 2, a push of 1 x the norm, for or against a call on every prompt; F1 0.700, the model alone 0.500",
+            "layer 2, a push of 1 x the norm, for or against a call on every prompt; F1 0.700, the model alone 0.500; "
+            "then fitted once more with VALID's rows",
         ),
         (True, "it does nothing (it abstains), and the model stays as it is; the best of 2 settings reached F1 0.800, "
          "the model alone 0.500"),
@@ -96,6 +97,7 @@ def test_the_line_about_other_lists_of_tools_names_the_worst() -> None:
 def test_the_line_about_valid_says_what_was_reached(abstains: bool, told: str) -> None:
     chosen = {"layer": 2, "alpha": 0.0 if abstains else 1.0, "tau": 0.5, "abstains": abstains, "valid": {"f1": 0.7}}
     report = {"chosen": chosen, "valid": {"base": {"f1": 0.5}, "finalists": [{"f1": 0.7}, {"f1": 0.8}]}}
+    report["refit"] = {"rows": 800}
     assert stage_line("generation", report, 1.0) == f"6 of 7, whole answers on VALID: {told}; 1.0 s"
 
 

@@ -9,14 +9,14 @@ from asa_adapter import ASAAdapter, ASATrainer, ASATrainingArguments
 
 
 @pytest.fixture(scope="module")
-def again(tiny_lfm2: Any, small: Any, shared: Any, trained: Any) -> tuple[ASATrainer, ASAAdapter]:
-    """The same training as `trained`, whose stages it finds."""
-    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**shared, refit=True))
+def left(tiny_lfm2: Any, small: Any, shared: Any, trained: Any) -> tuple[ASATrainer, ASAAdapter]:
+    """The same training as `trained`, whose stages it finds, without a second fit."""
+    trainer = ASATrainer(*tiny_lfm2, small, ASATrainingArguments(**shared, refit=False))
     return trainer, trainer.train()
 
 
-def test_choice_and_figures_on_valid_are_those_of_the_fit_that_was_judged(again: Any, trained: Any) -> None:
-    (trainer, adapter), (plain_trainer, plain) = again, trained
+def test_choice_and_figures_on_valid_are_those_of_the_fit_that_was_judged(trained: Any, left: Any) -> None:
+    (trainer, adapter), (plain_trainer, plain) = trained, left
     assert adapter.judged is not None
     assert adapter.judged.digest() == plain.digest() != adapter.digest()
     assert adapter.config == plain.config
@@ -27,8 +27,8 @@ def test_choice_and_figures_on_valid_are_those_of_the_fit_that_was_judged(again:
     assert plain.judged is None
 
 
-def test_what_ships_knows_the_rows_of_valid(again: Any, small: Any) -> None:
-    trainer, adapter = again
+def test_what_ships_knows_the_rows_of_valid(trained: Any, small: Any) -> None:
+    trainer, adapter = trained
     rows = sum(len(trainer._measured.rows(name)) for name in ("cal", "train", "valid"))
     varied = trainer.report["vary_tools"].get("rows", 0)
     assert trainer.report["refit"] == {"rows": rows + varied, "judged": adapter.judged.digest()}
@@ -37,8 +37,8 @@ def test_what_ships_knows_the_rows_of_valid(again: Any, small: Any) -> None:
     assert not np.allclose(adapter.vectors.v_global, adapter.judged.vectors.v_global)
 
 
-def test_an_evaluation_on_valid_is_of_the_fit_that_was_judged(again: Any) -> None:
-    trainer, adapter = again
+def test_an_evaluation_on_valid_is_of_the_fit_that_was_judged(trained: Any) -> None:
+    trainer, adapter = trained
     found = trainer.evaluate("valid")
     told = trainer.report["chosen"]["valid"]
     assert (found["asa"]["f1"], found["asa"]["fpr"]) == pytest.approx((told["f1"], told["fpr"]))
@@ -49,8 +49,8 @@ def test_an_evaluation_on_valid_is_of_the_fit_that_was_judged(again: Any) -> Non
     )
 
 
-def test_its_folder_tells_valid_from_other_splits(again: Any, shared: Any) -> None:
-    _, adapter = again
+def test_its_folder_tells_valid_from_other_splits(trained: Any, shared: Any) -> None:
+    _, adapter = trained
     adapter.save_pretrained(shared["output_dir"] / "again")
     loaded = ASAAdapter.from_pretrained(shared["output_dir"] / "again")
     assert loaded.digest() == adapter.digest()
