@@ -282,6 +282,11 @@ def _plot_title(name: str) -> str:
 def _why_chosen(config: ASAConfig, report: Report) -> str:
     """Why the card's adapter has these settings, and how well the need is read at its layer."""
     why = f"Why these: {escaped(report.why)}." if report.why else "How these were chosen is not recorded."
+    if report.refit:
+        why += (
+            " Then directions, router and probes were fitted once more, with VALID's rows too: figures on VALID are of "
+            "the fit before, those on TEST of this one."
+        )
     layer = report.layers.get(config.layer)
     if layer is None:
         return why

@@ -530,6 +530,12 @@ def test_the_rows_of_cal_count_where_probes_are_fitted_on_them_too() -> None:
     assert "are fitted on 109 labelled prompts" in card(config(), report(splits=splits, vary_tools=told, refit=again))
 
 
+def test_it_is_told_which_fit_the_figures_on_valid_are_of() -> None:
+    told = "fitted once more, with VALID's rows too: figures on VALID are of the fit before, those on TEST of this one."
+    assert told in card(config(), report(refit={"rows": 109, "judged": "0" * 64}))
+    assert "once more" not in card(config(), report())
+
+
 def test_a_loss_is_named() -> None:
     swapped = report()
     test = swapped["evaluations"]["test"]
