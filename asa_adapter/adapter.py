@@ -15,7 +15,7 @@ from asa_adapter.errors import AdapterHabits
 from asa_adapter.hub.adapter_source import load_from_source, refuse_model_and_path
 from asa_adapter.hub.client import full_repo_id, push
 from asa_adapter.hub.folder import Parts, write_folder
-from asa_adapter.hub.judged_folder import KNOWS_VALID, judged_digest, judged_in_folder
+from asa_adapter.hub.judged_folder import KNOWS_VALID, judged_digest, judged_in_folder, report_of_copy
 from asa_adapter.matching.parser_and_openings import config_with_action, parser_of_config
 from asa_adapter.notations.tool_schemas import Tools
 from asa_adapter.parts.classifiers import Probes, Router
@@ -42,7 +42,7 @@ class ASAAdapter(AdapterHabits):
     Attributes:
         config, vectors, router, probes, report: the arguments.
         commit: hash of the Hub commit that from_pretrained() loaded; None for a local folder.
-        judged: the adapter as VALID judged it, before it was fitted once more with VALID's rows; None if not at hand.
+        judged: the adapter as VALID judged it, before it was fitted once more with VALID's rows; None until asked for.
 
     Raises:
         ValueError: the parts do not fit together.
@@ -95,7 +95,7 @@ class ASAAdapter(AdapterHabits):
         return controller_digest(self._controller, self.config)
 
     def with_action(self, action: str, bias: float | None = None, *, tokenizer: Any = None) -> "ASAAdapter":
-        """A copy of the adapter, without a report, that acts otherwise on the same decisions.
+        """A copy of the adapter, without what was measured of it, that acts otherwise on the same decisions.
 
         Args:
             action: "steer", "bias" or "both"; see `ASAConfig`.
@@ -108,8 +108,9 @@ class ASAAdapter(AdapterHabits):
         """
         other = copy.copy(self)
         other.config = config_with_action(self.config, action, bias, tokenizer)
-        other.report = other._source = None
+        self._find_judged(leave_damaged=True)
         other.judged = self.judged and self.judged.with_action(action, bias, tokenizer=tokenizer)
+        other.report, other._source = report_of_copy(self.report, other.judged), None
         own = Controller.build(other.config, self.vectors, self.router, self.probes)
         other._controller = self._controller.acting_like(own)
         return other
@@ -132,13 +133,12 @@ class ASAAdapter(AdapterHabits):
         if split != "valid":
             return self
         self._find_judged()
-        if self.judged is None and judged_digest(self.report):
+        if self.judged is None and judged_digest(self):
             warnings.warn(KNOWS_VALID, stacklevel=2)
         return self.judged or self
 
-    def _find_judged(self) -> None:
-        if self.judged is None:
-            self.judged = judged_in_folder(self._source, self.report, lambda parts: ASAAdapter(*parts))
+    def _find_judged(self, **how: bool) -> None:
+        self.judged = self.judged or judged_in_folder(self, self._source, lambda parts: ASAAdapter(*parts), **how)
 
     def attach(
         self,
@@ -261,7 +261,7 @@ class ASAAdapter(AdapterHabits):
             OSError: the folder or a file cannot be written.
             ValueError: it could not be loaded again: a file would be too large, or hold what cannot be read.
         """
-        self._find_judged()
+        self._find_judged(leave_damaged=True)
         judged = None if self.judged is None else self.judged._parts()
         write_folder(Path(folder), self._parts(), source=self._source, judged=judged)
         self._source = Path(folder).absolute()

@@ -22,7 +22,7 @@ router_left_out                      | text    | only where the router is no bet
 vary_tools.fitted                    | bool    | whether router and probes are fitted on rows with other tools too
 vary_tools.why                       | text    | why, or why not
 vary_tools.losses.*                  | number  | by variation, the balanced accuracy that probes lose by it on VALID
-vary_tools.*                         | int     | rows with other tools added to CAL and TRAIN; those taken_away
+vary_tools.*                         | int     | rows: those with other tools; taken_away: without the needed one
 refit.rows                           | int     | CAL, TRAIN, VALID and rows with other tools: fitted on at last
 refit.judged                         | text    | digest of the fit on CAL and TRAIN, which was judged on VALID
 variations.*.*.GATES                 |         | by split, and by how its lists of tools were varied

@@ -15,7 +15,7 @@ from asa_adapter.comparison.rules_table import ablated_with_rules
 from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.data.prompts import encode_prompt
 from asa_adapter.data.rows import read_tools
-from asa_adapter.data.sources import read_parts
+from asa_adapter.data.sources import read_parts, split_of
 from asa_adapter.data.splits import how_made, load_splits
 from asa_adapter.diagnostics.diagnosis import diagnose as diagnosed
 from asa_adapter.diagnostics.diagnosis import findings_table
@@ -146,7 +146,7 @@ def _evaluate_conversations(
     arguments, parser = _evaluation_arguments(options, adapter), adapter.parser(tokenizer)
     how = {"max_new_tokens": arguments.max_new_tokens, "batch_size": arguments.batch_size}
     evaluation = Evaluation(model, tokenizer, parser, offered, **how, progress=arguments.progress)
-    variants = {"base": None, "asa": adapter.for_split(name)}
+    variants = {"base": None, "asa": adapter.for_split(split_of(name))}
     found = of_conversations(evaluation, parts[name], variants, seed=arguments.seed)
     head = f"{found['conversations']} conversations, {found['turns']} user turns, {found['needed']} needed calls"
     return {"conversations": found}, f"{head}\n{conversations_table(found)}"

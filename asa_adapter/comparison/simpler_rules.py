@@ -100,8 +100,9 @@ class RuleSetup(NamedTuple):
             before: as in `Treatment`.
         """
         measured = self.measured
+        labels, groups = measured.labels("valid"), measured.groups("valid")
         domains = measured.domains("valid") if by_domain else None
-        limits = fitted_thresholds(self.objective, scores("valid"), measured.labels("valid"), domains)
+        limits = fitted_thresholds(self.objective, scores("valid"), labels, groups, domains)
 
         def treat(split: str) -> Treatment:
             decided = needed_by_threshold(scores(split), limits, measured.domains(split))

@@ -7,13 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asa_adapter.choice.objective import Objective
-from asa_adapter.evaluation.metrics import ConfusionCounts
 
 _ALL = ""  # the one threshold of all domains
 
 
 def fitted_thresholds(
-    objective: Objective, scores: NDArray[Any], labels: NDArray[np.int64], domains: Sequence[str] | None = None
+    objective: Objective,
+    scores: NDArray[Any],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64] | None,
+    domains: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """The thresholds at which the decision "a tool is needed" is best: one for each domain, "" for all others.
 
@@ -23,12 +26,13 @@ def fitted_thresholds(
         objective: what is best.
         scores: (N,) scores, higher where a tool is more likely to be needed.
         labels: (N,) 1 where a tool is needed.
+        groups: (N,) numbers; rows with the same number belong together. None makes each row a group.
         domains: (N,) names; None for one threshold alone.
     """
-    found = {_ALL: _best_threshold(objective, scores, labels)}
+    found = {_ALL: _best_threshold(objective, scores, labels, groups)}
     for name in sorted(set(domains or ())):
         own = np.asarray(domains) == name
-        found[name] = _best_threshold(objective, scores[own], labels[own])
+        found[name] = _best_threshold(objective, scores[own], labels[own], None if groups is None else groups[own])
     return found
 
 
@@ -48,11 +52,13 @@ def thresholds_in_words(thresholds: Mapping[str, float]) -> str:
     return "thresholds " + ", ".join(f"{name} {limit:.3g}" for name, limit in thresholds.items() if name != _ALL)
 
 
-def _best_threshold(objective: Objective, scores: NDArray[Any], labels: NDArray[np.int64]) -> float:
+def _best_threshold(
+    objective: Objective, scores: NDArray[Any], labels: NDArray[np.int64], groups: NDArray[np.int64] | None
+) -> float:
     """The threshold on scores that the objective ranks highest."""
     values = np.unique(np.asarray(scores, dtype=np.float64))
     # Between two neighbours, and beyond both ends: never and always. In the middle, so that rounding decides nothing.
     limits = np.concatenate([values[:1] - 1, (values[:-1] + values[1:]) / 2, values[-1:] + 1])
-    ranks = objective.rank(ConfusionCounts.of(labels, scores >= limits[:, None]))
+    ranks = np.array([objective.score(labels, scores >= limit, groups) for limit in limits])
     best = np.flatnonzero(ranks >= ranks.max() - 1e-12)
     return float(limits[best[(len(best) - 1) // 2]])

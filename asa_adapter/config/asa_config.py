@@ -97,7 +97,7 @@ class ASAConfig:
         generation_tokens: how many of `prompt_end` are there because of `add_generation_prompt`.
         tools_marks: runs of token ids that the chat template writes around the tools, one of which is in each prompt
             with tools and none in a prompt without; () where the two cannot be told apart.
-        tool_lists: SHA-256 of each list of tools that rows were offered during fitting; () where they had too many.
+        tool_lists: SHA-256 of each list of tools that rows of CAL and TRAIN were offered; () where they had too many.
         forms: names of all formats in which this model's calls come, `tool_call_format` first; () if that is all.
         openings: ids of the tokens with which its calls begin, beside the start marker; () where there are none.
         read_layers: decoder blocks whose outputs the probes read, side by side, none beyond `layer`; () for `layer`.

@@ -43,6 +43,11 @@ class SourcePart(list[Any]):
         return f"{self._name}, line {self._lines[i]}" if self._lines else f"{self._name}, row {i}"
 
 
+def split_of(name: str) -> str:
+    """Our name for a split that a file, or a part of a data set, is named after; its own name if there is none."""
+    return _NAMES.get(Path(name).stem, name)
+
+
 def read_parts(source: Any) -> tuple[dict[str, SourcePart], Path | None]:
     """The rows of the splits, or of one set to be split, and the file of tools beside them, if there is one.
 

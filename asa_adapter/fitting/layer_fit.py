@@ -55,9 +55,9 @@ class LayerFit:
     """Everything that is fitted at one layer.
 
     Attributes:
-        vectors: directions, fitted on CAL.
-        router: fitted on CAL and TRAIN.
-        probes: fitted on CAL and TRAIN.
+        vectors: directions, fitted on CAL (with `refitted` on VALID and TRAIN, too).
+        router: fitted on CAL and TRAIN (and VALID).
+        probes: fitted on CAL and TRAIN (and VALID).
         residual_norm: mean norm of the states of CAL.
         out_of_fold: cross-validated predictions on TRAIN: each row's are from a router and probes fitted without its
             fold.
@@ -176,7 +176,7 @@ def probe_quality(
 
     Args:
         fit: what was fitted at the layer.
-        known: the states of CAL and TRAIN, on which the probes of shuffled labels are fitted.
+        known: the states on which the probes of shuffled labels are fitted: those of the splits that `fit` knows.
         judged: the states to predict.
         names: (K,) domain names, in the order of the config.
         seed: seed of the shuffles and solvers.

@@ -51,8 +51,8 @@ def step_effects(
         args: of these, alphas and seed are used.
 
     Returns:
-        `domain_cosines`: (K, K) cosines of the domains' directions; `marker_probability`: for each alpha, the mean
-        probability of the token that opens a call, with a step along the direction, against it, and in a random one.
+        For each alpha, the mean probability of the token that opens a call, with a step `along` the direction,
+        `against` it, and in a `random` one; `alphas`, and `base` for no step.
     """
     drawn, shape = torch.Generator("cpu").manual_seed(args.seed), fit.vectors.v_domain.shape
     aside = torch.randn(shape, generator=drawn, dtype=torch.float32, device="cpu")
@@ -66,12 +66,9 @@ def step_effects(
     means = measured.first_tokens("valid", pushes).probability.mean(axis=1, dtype=np.float64).tolist()
     n = len(alphas)
     return {
-        "domain_cosines": (fit.vectors.v_domain @ fit.vectors.v_domain.T).tolist(),
-        "marker_probability": {
-            "alphas": alphas,
-            "base": means[0],
-            "along": means[1 : 1 + n],
-            "against": means[1 + n : 1 + 2 * n],
-            "random": means[1 + 2 * n :],
-        },
+        "alphas": alphas,
+        "base": means[0],
+        "along": means[1 : 1 + n],
+        "against": means[1 + n : 1 + 2 * n],
+        "random": means[1 + 2 * n :],
     }

@@ -284,8 +284,8 @@ def _why_chosen(config: ASAConfig, report: Report) -> str:
     why = f"Why these: {escaped(report.why)}." if report.why else "How these were chosen is not recorded."
     if report.refit:
         why += (
-            " Then directions, router and probes were fitted once more, with VALID's rows too: figures on VALID are of "
-            "the fit before, those on TEST of this one."
+            " Then directions, router and probes were fitted once more, with VALID's rows too: figures on VALID are "
+            "of the fit before, those on TEST of this one."
         )
     layer = report.layers.get(config.layer)
     if layer is None:

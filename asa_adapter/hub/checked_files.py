@@ -27,27 +27,28 @@ SIZE_LIMITS = {
 }
 
 
-def read_checked_files(folder: Path, read: Callable[[dict[str, bytes]], Result]) -> Result:
+def read_checked_files(folder: Path, read: Callable[[dict[str, bytes]], Result], inner: str = "") -> Result:
     """What is read of an adapter's files, all of one save; their size and SHA-256 are checked.
 
     Args:
         folder: the adapter's folder.
         read: reads the bytes of the files, by name.
+        inner: a folder in it that was written with it, which holds the files; none for itself.
 
     Raises:
         AdapterFormatError: a file is missing, damaged, or not what it should be.
     """
     while True:
-        files = {CONFIG_NAME: file_content(folder, CONFIG_NAME)}
+        files = {CONFIG_NAME: file_content(folder, CONFIG_NAME, inner)}
         try:
             config = config_of(files)
-            files |= {name: file_content(folder, name) for name in payload_files(config)}
+            files |= {name: file_content(folder, name, inner) for name in payload_files(config)}
             for name in payload_files(config):
                 check_sha256(name, files[name], config.files)
             return read(files)
         except AdapterFormatError:
             # A save in between replaces config and payload: then the new ones are read.
-            if file_content(folder, CONFIG_NAME) == files[CONFIG_NAME]:
+            if file_content(folder, CONFIG_NAME, inner) == files[CONFIG_NAME]:
                 raise
 
 
@@ -61,13 +62,13 @@ def config_and_report(files: Mapping[str, bytes]) -> tuple[ASAConfig, dict[str, 
     return config, report_of(files[REPORT_NAME]) if REPORT_NAME in config.files else None
 
 
-def file_content(folder: Path, name: str) -> bytes:
-    """The bytes of one of an adapter's files.
+def file_content(folder: Path, name: str, inner: str = "") -> bytes:
+    """The bytes of one of an adapter's files, which may lie in a folder `inner` of its folder.
 
     Raises:
         AdapterFormatError: it is missing, too large, no regular file, or a Git LFS pointer.
     """
-    content = read_current(folder, name, SIZE_LIMITS[name])
+    content = read_current(folder, f"{inner}/{name}" if inner else name, SIZE_LIMITS[name])
     if content.startswith(LFS_POINTER):
         raise AdapterFormatError(f"{name}: a Git LFS pointer in {folder}, {LFS_CURE} there")
     return content

@@ -149,13 +149,17 @@ def _report_json(report: Mapping[str, Any] | None) -> bytes:
         raise ValueError(f"{REPORT_NAME}: {error}") from error
 
 
-def read_folder(folder: Path) -> Parts:
+def read_folder(folder: Path, inner: str = "") -> Parts:
     """Reads an adapter. Nothing in the folder is run, and nothing is opened before its kind and size are checked.
+
+    Args:
+        folder: the folder that was written as one.
+        inner: the folder in it where the adapter lies; none for itself.
 
     Raises:
         AdapterFormatError: a file is missing, damaged, or not what it should be.
     """
-    return read_checked_files(folder, _read_parts)
+    return read_checked_files(folder, _read_parts, inner)
 
 
 def edited_card(folder: Path) -> str | None:

@@ -46,6 +46,18 @@ class LabelledStates:
             ~np.concatenate([part.given for part in parts]),
         )
 
+    def of_domains(self, names: Sequence[str]) -> "LabelledStates":
+        """The rows of some domains."""
+        rows = [i for i, domain in enumerate(self.domains) if domain in names]
+        return LabelledStates(
+            self.states[rows],
+            self.labels[rows],
+            [self.domains[i] for i in rows],
+            None if self.groups is None else self.groups[rows],
+            self.kinds and [self.kinds[i] for i in rows],
+            None if self.made is None else self.made[rows],
+        )
+
     def of_kind(self, kind: str) -> "LabelledStates":
         """The rows of one kind of state, without groups."""
         rows = [i for i, other in enumerate(self.kinds or []) if other == kind]

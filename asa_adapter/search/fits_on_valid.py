@@ -55,7 +55,7 @@ class FitsOnValid:
         if setting.read_layers:
             fit = fit.reading([fits[layer] for layer in setting.read_layers])
         if any(setting.of(state).policy for state in self.states):
-            fit = replace(fit, probes=fit.probes.with_readiness(self._maps(setting.layer, fits)))
+            fit = replace(fit, probes=fit.probes.with_readiness(self._maps(setting.layer)))
         return self._build_adapter(setting, fit)
 
     def _refitted(self, setting: Setting, names: Sequence[str], also: Sequence[str], seed: int) -> ASAAdapter:
@@ -82,16 +82,16 @@ class FitsOnValid:
             found[layer] = self.fits[layer].predict(labelled.states, *kinds)
         return read_at(place, found)
 
-    def _maps(self, layer: int, fits: Mapping[int, LayerFit]) -> dict[str, LogisticRegression]:
-        """The readiness at a layer, by kind of state."""
+    def _maps(self, layer: int) -> dict[str, LogisticRegression]:
+        """The readiness at a layer, by kind of state, fitted on VALID along directions that do not know its rows."""
         train, valid = (self.measured.labelled(split, layer) for split in ("train", "valid"))
-        return readiness_maps(fits[layer], train, valid)
+        return readiness_maps(self.fits[layer], train, valid)
 
     def _grounds(self, split: str, setting: Setting, prediction: LayerPrediction) -> PolicyGrounds:
         """What a policy on top of a setting decides the rows of a split by."""
         layer = setting.layer
         return policy_grounds(
-            self.fits[layer], self._maps(layer, self.fits), setting, self.measured.labelled(split, layer), prediction
+            self.fits[layer], self._maps(layer), setting, self.measured.labelled(split, layer), prediction
         )
 
     def _push(self, prediction: LayerPrediction, layer: int, beta: float, alpha: float) -> Push:

@@ -341,5 +341,7 @@ class Search(FitsOnValid):
         """
         layer, beta = self.report["chosen"]["layer"], self.report["chosen"]["beta"]
         domain = self._predicted("valid", Reader(layer)).domain
-        found = step_effects(self.measured, self.fits[layer], layer, beta, domain, self.args)
-        return {"layer": layer, "beta": beta, **found}
+        effects = step_effects(self.measured, self.fits[layer], layer, beta, domain, self.args)
+        shipped = self.again.get(layer, self.fits[layer]).vectors.v_domain
+        cosines = (shipped @ shipped.T).tolist()
+        return {"layer": layer, "beta": beta, "domain_cosines": cosines, "marker_probability": effects}

@@ -88,7 +88,7 @@ class Robustness:
         return facts
 
     def landmarks(self, tokenizer: Any, parser: ToolCallParser | None = None) -> dict[str, Any]:
-        """What the prompts on which router and probes are fitted have in common, as fields of the config."""
+        """What prompts of CAL and TRAIN, with other lists of tools too, have in common, as fields of the config."""
         given = ("cal", "train")
         rows, varied = (
             [row for name in names for row in self._measured.rows(name)] for names in (given, self.fitted_on)

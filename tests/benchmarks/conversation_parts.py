@@ -135,7 +135,7 @@ def main() -> None:
     options = parser.parse_args()
     tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
     model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype="float32")
-    arguments = ASATrainingArguments(output_dir=options.output, progress=False)
+    arguments = ASATrainingArguments(refit=False, output_dir=options.output, progress=False)
     parts, beside = read_parts(options.data)
     tools = None if beside is None else read_tools(beside)
     trainer = ASATrainer(model, tokenizer, load_splits(options.data), arguments, tools)

@@ -77,7 +77,9 @@ def main() -> None:
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(EXAMPLES / "tiny_lfm2")
     model = AutoModelForCausalLM.from_pretrained(EXAMPLES / "tiny_lfm2", dtype=torch.float32)
-    trainer = ASATrainer(model, tokenizer, load_splits(EXAMPLES / "data"), ASATrainingArguments(progress=False))
+    trainer = ASATrainer(
+        model, tokenizer, load_splits(EXAMPLES / "data"), ASATrainingArguments(refit=False, progress=False)
+    )
 
     began = time.perf_counter()
     ours = trainer.train()

@@ -1,10 +1,11 @@
 """How far the F1 on TEST depends on which rows were drawn: over seeds, and over halves of VALID.
 
-    python tests/benchmarks/steadiness.py [--model FOLDER] [--read-layers N ...] [--seeds N] [--no-refit]
+    python tests/benchmarks/steadiness.py [--model FOLDER] [--read-layers N ...] [--seeds N] [--share X]
 
 Each seed draws CAL, TRAIN and VALID anew from their rows and fits with default arguments. Then VALID is halved again
-and again, each half chooses among the finalists anew, and TEST is read by first tokens under the choice,
-fitted once more with VALID's rows unless --no-refit.
+and again, each half chooses among the finalists anew, and TEST is read by first tokens under the choice: fitted once
+more with VALID's rows, and as VALID judged it. With --share .8 each draw leaves out a fifth of the rows: else what is
+fitted on all three splits is fitted on the same rows in every draw.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=EXAMPLES / "data", metavar="FOLDER")
     parser.add_argument("--read-layers", type=int, nargs="+", default=[1, 4], metavar="N")
     parser.add_argument("--seeds", type=int, default=5, help="number of draws (default: 5)")
-    parser.add_argument("--no-refit", action="store_true", help="leave the choice as it was judged on VALID")
+    parser.add_argument("--share", type=float, default=1.0, help="of the rows in each draw (default: all)")
     parser.add_argument("--dtype", default="float32")
     return parser.parse_args()
 
@@ -53,16 +54,14 @@ def triggers(search: Search, split: str, candidates: list[Scored]) -> np.ndarray
     return np.stack(found)
 
 
-def shipped_triggers(search: Search, candidate: Scored) -> np.ndarray:
-    """(N,) bool: the same on TEST under one setting, as it is shipped."""
-    judged = search.fits
-    if search.args.refit:
-        search._refitted(candidate.setting, search.domains, search._also, search.args.seed)
-        search.fits = judged | search.again
-    try:
-        return triggers(search, "test", [candidate])[0]
-    finally:
-        search.fits = judged
+def test_triggers(search: Search, candidate: Scored) -> dict[str, np.ndarray]:
+    """(N,) bool by way of fitting: the same on TEST under one setting."""
+    judged, found = search.fits, {"as judged": triggers(search, "test", [candidate])[0]}
+    search._refitted(candidate.setting, search.domains, search._also, search.args.seed)
+    search.fits = judged | search.again
+    found["once more"] = triggers(search, "test", [candidate])[0]
+    search.fits = judged
+    return found
 
 
 def f1(labels: np.ndarray, triggered: np.ndarray) -> float:
@@ -71,17 +70,17 @@ def f1(labels: np.ndarray, triggered: np.ndarray) -> float:
 
 
 def one_seed(
-    model: Any, tokenizer: Any, splits: Any, args: ASATrainingArguments
-) -> tuple[Any, float, float, list[float]]:
-    """The choice, its F1 and FPR on TEST, and the F1 of what each half of VALID chooses."""
-    trainer = ASATrainer(model, tokenizer, redrawn(splits, args.seed), args)
+    model: Any, tokenizer: Any, splits: Any, args: ASATrainingArguments, share: float
+) -> tuple[Any, dict[str, tuple[float, float, list[float]]]]:
+    """The choice, and by way of fitting its F1 and FPR on TEST, and the F1 of what each half of VALID chooses."""
+    trainer = ASATrainer(model, tokenizer, redrawn(splits, args.seed, share), args)
     measured = trainer._measured
     measured.begin(None)
     search = Search(measured, args, trainer._domains, trainer._build, trainer.report)
     trainer._robustness.settle(trainer._layers)
     candidates = search.screen(search.fit(trainer._layers, trainer._robustness.fitted_on))[: args.finalists]
     valid = triggers(search, "valid", candidates)
-    test = functools.cache(lambda index: shipped_triggers(search, candidates[index]))
+    test = functools.cache(lambda index: test_triggers(search, candidates[index]))
     labels, truth = measured.labels("valid"), measured.labels("test")
     on_train = ScreenedFinalists.of(candidates, search._ran, measured.labels("train"), measured.groups("train"))
 
@@ -92,14 +91,12 @@ def one_seed(
 
     generator = np.random.default_rng(args.seed)
     halves = [generator.permutation(len(labels))[: len(labels) // 2] for _ in range(HALVES)]
-    index = chosen(np.arange(len(labels)))
-    ratios = ConfusionCounts.of(truth, test(index)).ratios()
-    return (
-        candidates[index].setting,
-        float(ratios["f1"]),
-        float(ratios["fpr"]),
-        [f1(truth, test(chosen(half))) for half in halves],
-    )
+    index, of_halves = chosen(np.arange(len(labels))), [chosen(half) for half in halves]
+    found = {}
+    for way, called in test(index).items():
+        ratios = ConfusionCounts.of(truth, called).ratios()
+        found[way] = float(ratios["f1"]), float(ratios["fpr"]), [f1(truth, test(i)[way]) for i in of_halves]
+    return candidates[index].setting, found
 
 
 def main() -> None:
@@ -111,23 +108,23 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model: Any = AutoModelForCausalLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).eval()
     splits = load_splits(args.data)
-    found, halves, fprs = [], [], []
+    draws: dict[str, list[tuple[float, float, list[float]]]] = {}
     for seed in range(args.seeds):
-        settings = ASATrainingArguments(
-            seed=seed, read_layers=tuple(args.read_layers), refit=not args.no_refit, progress=False
-        )
-        setting, score, fpr, of_halves = one_seed(model, tokenizer, splits, settings)
-        found, fprs, halves = [*found, score], [*fprs, fpr], [*halves, *of_halves]
+        settings = ASATrainingArguments(seed=seed, read_layers=tuple(args.read_layers), progress=False)
+        setting, found = one_seed(model, tokenizer, splits, settings, args.share)
+        for way, one in found.items():
+            draws.setdefault(way, []).append(one)
+        told = ", ".join(f"{way} F1 {one[0]:.3f}, FPR {one[1]:.3f}" for way, one in found.items())
+        print(f"seed {seed}: {told}; {tuple(setting)}", flush=True)
+    for way, of_way in draws.items():
+        scores, fprs, halves = zip(*of_way, strict=True)
+        spread = statistics.pstdev(score for of_halves in halves for score in of_halves)
         print(
-            f"seed {seed}: F1 {score:.3f}, FPR {fpr:.3f}; over halves of VALID {min(of_halves):.3f} to "
-            f"{max(of_halves):.3f}; {tuple(setting)}",
-            flush=True,
+            f"\n{args.model.name}, reading {args.read_layers} layers, {args.share:g} of the rows, {way}: F1 on TEST "
+            f"{statistics.median(scores):.3f} [{min(scores):.3f}, {max(scores):.3f}], standard deviation "
+            f"{statistics.pstdev(scores):.4f} over {len(scores)} seeds and {spread:.4f} over halves of VALID; FPR "
+            f"{statistics.median(fprs):.3f}"
         )
-    print(
-        f"\n{args.model.name}, reading {args.read_layers} layers: F1 on TEST {statistics.median(found):.3f} "
-        f"[{min(found):.3f}, {max(found):.3f}], standard deviation {statistics.pstdev(found):.4f} over {len(found)} "
-        f"seeds and {statistics.pstdev(halves):.4f} over halves of VALID; FPR {statistics.median(fprs):.3f}"
-    )
 
 
 if __name__ == "__main__":

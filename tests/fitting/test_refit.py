@@ -1,7 +1,10 @@
 """A layer that is fitted once more: more rows, and nothing else."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from labelled_states import split
 
 from asa_adapter import Probes, Router, SteeringVectors
@@ -51,3 +54,20 @@ def test_unequal_costs_shift_all_log_odds_once(fit: LayerFit) -> None:
         moved = shifted.probes.by_domain_[name].intercept_ - plain.probes.by_domain_[name].intercept_
         assert moved == pytest.approx(1.5, abs=1e-5)
     assert np.array_equal(shifted.probes.pooled_.coef_, plain.probes.pooled_.coef_)
+
+
+def test_rows_of_a_domain_that_the_router_does_not_know_are_left_out(fit: LayerFit) -> None:
+    more = VALID.joined([replace(MADE, domains=["c"] * len(MADE.labels))])
+    plain, again = (refitted(fit, [CAL, TRAIN, valid], NAMES, seed=42) for valid in (VALID, more))
+    assert again.router.domains == plain.router.domains == ("a", "b")
+    assert np.array_equal(again.vectors.v_global, plain.vectors.v_global)
+    assert np.array_equal(again.probes.pooled_.coef_, plain.probes.pooled_.coef_)
+
+
+def test_a_domain_that_was_judged_with_the_parts_of_all_rows_keeps_them(fit: LayerFit) -> None:
+    few = replace(fit, probes=Probes(fit.probes.pooled_, {"a": fit.probes.by_domain_["a"]}))
+    few = replace(few, vectors=replace(fit.vectors, v_domain=fit.vectors.v_domain * torch.tensor([[1.0], [0.0]])))
+    again = refitted(few, [CAL, TRAIN, VALID], NAMES, seed=42)
+    assert set(again.probes.by_domain_) == {"a"}
+    assert again.vectors.v_domain[0].any()
+    assert not again.vectors.v_domain[1].any()

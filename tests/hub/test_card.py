@@ -531,7 +531,9 @@ def test_the_rows_of_cal_count_where_probes_are_fitted_on_them_too() -> None:
 
 
 def test_it_is_told_which_fit_the_figures_on_valid_are_of() -> None:
-    told = "fitted once more, with VALID's rows too: figures on VALID are of the fit before, those on TEST of this one."
+    told = (
+        "fitted once more, with VALID's rows too: figures on VALID are of the fit before, those on TEST of this one."
+    )
     assert told in card(config(), report(refit={"rows": 109, "judged": "0" * 64}))
     assert "once more" not in card(config(), report())
 

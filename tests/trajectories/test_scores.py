@@ -268,3 +268,27 @@ def test_a_model_goes_through_conversations_and_the_command_shows_it(
     assert "give a greater one, such as 8" in shown.err
     assert main(["evaluate", str(folder), "--conversations", str(file), "--ablations", *where]) == 2
     assert "--ablations is of labelled data" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default:100 % of the answers")
+def test_the_command_measures_conversations_of_valid_with_the_fit_that_was_judged_there(
+    tiny_adapter: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from asa_adapter.cli.entrypoint import main
+
+    asked = []
+    monkeypatch.setattr(type(tiny_adapter), "for_split", lambda self, split: asked.append(split) or self)
+    folder = tiny_adapter.save_pretrained(tmp_path / "adapter")
+    for name in ("dev.jsonl", "talks.jsonl"):
+        (tmp_path / name).write_text(json.dumps({"messages": [*TWO[:2], tool("one"), SAID], "tools": TOOLS}) + "\n")
+        where = [
+            "--conversations",
+            str(tmp_path / name),
+            "--model",
+            str(TINY_LFM2),
+            "--max-new-tokens",
+            "4",
+            "--quiet",
+        ]
+        assert main(["evaluate", str(folder), *where]) == 0
+    assert asked == ["valid", "talks.jsonl"]
