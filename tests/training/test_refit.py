@@ -55,3 +55,11 @@ def test_its_folder_tells_valid_from_other_splits(trained: Any, shared: Any) -> 
     loaded = ASAAdapter.from_pretrained(shared["output_dir"] / "again")
     assert loaded.digest() == adapter.digest()
     assert loaded.for_split("valid").digest() == adapter.judged.digest()
+
+
+def test_the_cosines_told_are_of_the_directions_that_ship(trained: Any) -> None:
+    trainer, adapter = trained
+    ships, judged = adapter.vectors.v_domain, adapter.judged.vectors.v_domain
+    told = np.array(trainer.report["diagnostics"]["domain_cosines"])
+    assert told == pytest.approx((ships @ ships.T).numpy(), abs=1e-6)
+    assert not np.allclose(told, judged @ judged.T, atol=1e-4)
