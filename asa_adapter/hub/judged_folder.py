@@ -30,7 +30,7 @@ Made = TypeVar("Made", bound=_Digested)
 def judged_digest(adapter: _Digested) -> str | None:
     """The digest of the fit that VALID judged, by an adapter's report; None where that is the adapter itself."""
     found: str | None = Report.read(adapter.report).refit.get("judged")
-    return None if found == adapter.digest() else found
+    return None if found is None or found == adapter.digest() else found
 
 
 def judged_in_folder(

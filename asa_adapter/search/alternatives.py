@@ -18,7 +18,7 @@ from asa_adapter.config.training_arguments import ASATrainingArguments
 from asa_adapter.evaluation.metrics import ConfusionCounts
 from asa_adapter.fitting.layer_fit import LayerPrediction
 from asa_adapter.search.racing import Race
-from asa_adapter.search.report_facts import best_facts
+from asa_adapter.search.report_facts import scored_facts
 
 
 class Alternatives:
@@ -73,7 +73,7 @@ class Alternatives:
         return {name: self._facts(one) for name, one in {"steer": self._steering, **self.best}.items()}
 
     def _facts(self, one: Scored) -> dict[str, Any]:
-        return best_facts(self._objective, self._labels, [one], self._groups)
+        return scored_facts(self._objective, self._labels, one, self._groups)
 
     def advice(self) -> str:
         """Which action would help where no push does, and what it reached."""

@@ -64,9 +64,7 @@ def screen_facts(
         "split": "train",
         "settings": len(scored),
         "base": setting_facts(objective, labels, base, groups),
-        "best_of_each_layer": [
-            {**s.setting.plain(), **setting_facts(objective, labels, s.triggered, groups)} for s in leaders
-        ],
+        "best_of_each_layer": [scored_facts(objective, labels, leader, groups) for leader in leaders],
         "front": front,
         "alpha_tau": [
             {"alpha": s.setting.alpha, "tau": s.setting.tau, "score": s.score}
@@ -76,12 +74,11 @@ def screen_facts(
     }
 
 
-def best_facts(
-    objective: Objective, labels: NDArray[np.int64], scored: Sequence[Scored], groups: NDArray[np.int64]
+def scored_facts(
+    objective: Objective, labels: NDArray[np.int64], one: Scored, groups: NDArray[np.int64] | None
 ) -> dict[str, Any]:
-    """The best of some settings, and its `setting_facts` on rows with (N,) labels and groups."""
-    best = min(scored, key=Scored.rank)
-    return {**best.setting.plain(), **setting_facts(objective, labels, best.triggered, groups)}
+    """A setting, and its `setting_facts` on rows with (N,) labels and groups."""
+    return {**one.setting.plain(), **setting_facts(objective, labels, one.triggered, groups)}
 
 
 def outcome_facts(

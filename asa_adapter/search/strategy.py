@@ -21,7 +21,6 @@ from asa_adapter.choice.settings import (
     Scored,
     Setting,
     readers_to_try,
-    setting_facts,
     shortlisted_settings,
 )
 from asa_adapter.choice.success_gain import Success, success_gain
@@ -48,7 +47,7 @@ from asa_adapter.search.reasons import (
     why_screen_is_unsure,
     why_unreadable,
 )
-from asa_adapter.search.report_facts import best_facts, finalist_facts, layer_effects, outcome_facts, screen_facts
+from asa_adapter.search.report_facts import finalist_facts, layer_effects, outcome_facts, scored_facts, screen_facts
 from asa_adapter.search.rules_by_kind import plain_and_by_kind, with_rules_by_kind
 from asa_adapter.tool_calls.outcomes import Outcome
 
@@ -210,8 +209,8 @@ class Search(FitsOnValid):
             how = (grounds, base, triggers.__getitem__, alphas, self.states)
             found.append(best_policy(objective, labels, leader, *how))
         self.report["policies"] = {
-            "gate": best_facts(objective, labels, leaders, groups),
-            "readiness": best_facts(objective, labels, found, groups),
+            name: scored_facts(objective, labels, min(some, key=Scored.rank), groups)
+            for name, some in (("gate", leaders), ("readiness", found))
         }
         return sorted(found, key=Scored.rank)
 
@@ -281,12 +280,9 @@ class Search(FitsOnValid):
         best = self._alternatives.best if self._alternatives else {}
         told = self._told([f.setting for f in [*finalists, *best.values()]])
         if best:
-            labels = self.measured.labels("valid")
+            labels, groups = self.measured.labels("valid"), self.measured.groups("valid")
             self.report["actions"]["valid"] = {
-                name: {
-                    **one.setting.plain(),
-                    **setting_facts(self.objective, labels, called, self.measured.groups("valid")),
-                }
+                name: scored_facts(self.objective, labels, one._replace(triggered=called), groups)
                 for (name, one), called in zip(best.items(), told[len(finalists) :], strict=True)
             }
         return [float((told[i] == f.triggered).mean()) for i, f in enumerate(finalists)]

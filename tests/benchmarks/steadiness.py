@@ -54,7 +54,7 @@ def triggers(search: Search, split: str, candidates: list[Scored]) -> np.ndarray
     return np.stack(found)
 
 
-def test_triggers(search: Search, candidate: Scored) -> dict[str, np.ndarray]:
+def triggers_on_test(search: Search, candidate: Scored) -> dict[str, np.ndarray]:
     """(N,) bool by way of fitting: the same on TEST under one setting."""
     judged, found = search.fits, {"as judged": triggers(search, "test", [candidate])[0]}
     search._refitted(candidate.setting, search.domains, search._also, search.args.seed)
@@ -80,7 +80,7 @@ def one_seed(
     trainer._robustness.settle(trainer._layers)
     candidates = search.screen(search.fit(trainer._layers, trainer._robustness.fitted_on))[: args.finalists]
     valid = triggers(search, "valid", candidates)
-    test = functools.cache(lambda index: test_triggers(search, candidates[index]))
+    test = functools.cache(lambda index: triggers_on_test(search, candidates[index]))
     labels, truth = measured.labels("valid"), measured.labels("test")
     on_train = ScreenedFinalists.of(candidates, search._ran, measured.labels("train"), measured.groups("train"))
 
