@@ -28,13 +28,7 @@ def sureness(
 
 
 def controls(
-    measured: Measurements,
-    split: str,
-    layer: int,
-    fit: LayerFit,
-    domains: Sequence[str],
-    seed: int,
-    known: Sequence[str] = ("cal", "train"),
+    measured: Measurements, split: str, layer: int, fit: LayerFit, known: Sequence[str], seed: int
 ) -> dict[str, Any]:
     """Metrics of the bag-of-words classifier, and of probes of true and shuffled labels at one layer.
 
@@ -43,13 +37,12 @@ def controls(
         split: name of the split that is judged.
         layer: index of the decoder block.
         fit: what was fitted there.
-        domains: names of the domains.
-        seed: seed of the fits.
         known: splits that are fitted on.
+        seed: seed of the fits.
     """
     first, *others, judged = (measured.labelled(name, layer) for name in (*known, split))
     rows = [row for name in known for row in measured.rows(name)]
     return {
         "bag_of_words": bag_of_words(rows, measured.rows(split), seed),
-        **probe_quality(fit, first.joined(others), judged, domains, seed),
+        **probe_quality(fit, first.joined(others), judged, fit.router.domains, seed),
     }

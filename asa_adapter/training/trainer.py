@@ -119,7 +119,6 @@ class ASATrainer:
         self._fit: LayerFit | None = None
         self._judged_fit: LayerFit | None = None
         self._robustness = Robustness(self._measured, self.args, tools)
-        self._fitted_domains = self._domains
         self.changes: dict[str, list[ChangedAnswer]] = {}
         self.report: dict[str, Any] = new_report(self.args, self.parser, self.splits, self._domains)
 
@@ -170,7 +169,7 @@ class ASATrainer:
         search = Search(self._measured, self.args, self._domains, self._build, self.report, states)
         with self._timed("fit"):
             layers = search.fit(self._layers, self._robustness.fitted_on)
-            self._fitted_domains = self._origin["domains"] = search.domains
+            self._origin["domains"] = search.domains
         with self._timed("screen"):
             candidates = search.screen(layers)
         with self._timed("generation"):
@@ -214,8 +213,8 @@ class ASATrainer:
             self.report["evaluations"][split] = {**results, **sureness(measured, split, called, args)}
             fit = self._judged_fit if split == "valid" else self._fit
             assert fit is not None
-            held = (split, chosen.config.layer, fit, self._fitted_domains, args.seed, known_splits(chosen, split))
-            self.report["controls"][split] = controls(measured, *held)
+            known, layer = known_splits(chosen, split), chosen.config.layer
+            self.report["controls"][split] = controls(measured, split, layer, fit, known, args.seed)
             self._bears(split)
             if split == "test":
                 self.report["demonstration"] = demonstration(measured, chosen, self._samples.samples)

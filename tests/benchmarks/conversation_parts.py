@@ -42,7 +42,9 @@ Answerer = Callable[[list[Row], list[bool]], Sequence[str]]
 def variants_of(trainer: ASATrainer, adapter: ASAAdapter) -> dict[str, ASAAdapter | None]:
     """The trained adapter, with parts taken away and with those that it does not have."""
     states = adapter.config.states
-    search = Search(trainer._measured, trainer.args, trainer._fitted_domains, trainer._build, trainer.report, states)
+    search = Search(
+        trainer._measured, trainer.args, trainer._origin["domains"], trainer._build, trainer.report, states
+    )
     search.fit(trainer._layers, trainer._robustness.fitted_on)
     chosen = trainer.report["chosen"]
     layer, names = chosen["layer"], ("layer", "alpha", "tau", "beta", "probe")
